@@ -1,0 +1,150 @@
+"""Names for things that a config selects.
+
+One dictionary per kind; `build` binds strictly, so that a misspelt field is an error that lists what
+is accepted. Code outside the package needs no registration: "module:attribute" is a name as well.
+"""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+KINDS = (
+    "process",
+    "prediction",
+    "weight",
+    "time",
+    "grid",
+    "sampler",
+    "guidance",
+    "network",
+    "classifier",
+    "optimizer",
+    "schedule",
+    "dataset",
+    "metric",
+    "augmentation",
+    "parallel",
+)
+
+_REGISTRY: dict[str, dict[str, Callable]] = {kind: {} for kind in KINDS}
+
+T = TypeVar("T", bound=Callable)
+
+
+def nearest(name: str, known: Any, count: int = 3) -> str:
+    """Say which of the known names resemble this one, as the end of an error message."""
+    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=count, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def _known(kind: str) -> dict[str, Callable]:
+    if kind not in _REGISTRY:
+        raise KeyError(f"Unknown kind {kind!r}.{nearest(kind, KINDS)} Kinds: {list(KINDS)}.")
+    return _REGISTRY[kind]
+
+
+def register(kind: str, name: str) -> Callable[[T], T]:
+    """Give a class or function a name of this kind; refuse a name that is taken.
+
+    Example:
+        >>> from diffusion import register
+        >>> @register("weight", "my_weight")
+        ... def my_weight(c, out):
+        ...     return out
+    """
+
+    def decorate(target: T) -> T:
+        known = _known(kind)
+        holder = known.setdefault(name, target)
+        same = (holder.__module__, holder.__qualname__) == (target.__module__, target.__qualname__)
+        if not same:
+            raise ValueError(
+                f"{kind} {name!r} is already registered to "
+                f"{holder.__module__}.{holder.__qualname__}; choose another name."
+            )
+        known[name] = target  # a module that is imported again replaces its own entry
+        return target
+
+    return decorate
+
+
+def registered(kind: str) -> tuple[str, ...]:
+    """Return the sorted names of a kind."""
+    return tuple(sorted(_known(kind)))
+
+
+def load(path: str) -> Any:
+    """Import "module:attribute"."""
+    module, _, attribute = path.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise  # the module was found, something that it imports was not
+        raise KeyError(
+            f"No module {module!r} for {path!r}. It must be importable: lie in the current folder, "
+            "be installed, or be on PYTHONPATH."
+        ) from None
+    if not hasattr(found, attribute):
+        names = [n for n in vars(found) if not n.startswith("_")]
+        raise KeyError(f"Module {module!r} has no {attribute!r}.{nearest(attribute, names)}")
+    return getattr(found, attribute)
+
+
+def lookup(kind: str, name: str) -> Callable:
+    """Return what is registered under a name, or what "module:attribute" points to."""
+    known = _known(kind)
+    if ":" in name:
+        return load(name)
+    if name in known:
+        return known[name]
+    raise KeyError(
+        f"Unknown {kind} {name!r}.{nearest(name, known)} Registered: {', '.join(sorted(known))}. "
+        "For code outside the package write 'module:attribute'."
+    )
+
+
+def _hashable(value: Any) -> Any:
+    """Lists become tuples: a dataclass that holds a list cannot be a static argument of jit."""
+    return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def build(kind: str, spec: Any, **extra: Any) -> Any:
+    """Build from "name" or from a mapping with "name"; every other entry must be a parameter.
+
+    Args:
+        kind: one of the kinds of the registry.
+        spec: a name, "module:attribute", a mapping with the entry "name", or an object that is
+            already built, which is returned as it is.
+        **extra: parameters that the caller knows, handed over when the target accepts them.
+
+    Raises:
+        KeyError: the name is unknown.
+        TypeError: a field is unknown or missing; the message lists the accepted ones.
+    """
+    if not isinstance(spec, str | Mapping):
+        return spec
+    fields = {"name": spec} if isinstance(spec, str) else dict(spec)
+    if "name" not in fields:
+        raise KeyError(f"A {kind} needs an entry 'name'; got {sorted(fields)}.")
+    name = fields.pop("name")
+    target = lookup(kind, name)
+    parameters = inspect.signature(target).parameters
+    fields = {k: _hashable(v) for k, v in fields.items()}
+    fields |= {k: v for k, v in extra.items() if k in parameters and k not in fields}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    unknown = [] if open_ended else [k for k in fields if k not in parameters]
+    if unknown:
+        raise TypeError(
+            f"{kind} {name!r} has no field {unknown[0]!r}.{nearest(unknown[0], parameters)} "
+            f"It accepts: {', '.join(parameters) or 'nothing'}."
+        )
+    try:
+        inspect.signature(target).bind(**fields)
+    except TypeError as error:
+        raise TypeError(
+            f"{kind} {name!r}: {error}. It accepts: {', '.join(parameters)}."
+        ) from None
+    return target(**fields)

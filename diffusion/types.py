@@ -1,0 +1,62 @@
+"""Names for the types that every layer shares.
+
+Time runs from data (`t_min`) to noise (`t_max`) everywhere. A time `t` is a scalar, or has shape
+(batch,) beside data of shape (batch, ...).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+Key: TypeAlias = jax.Array  # one typed or raw random key
+Scalar: TypeAlias = float | int | Array | np.ndarray | np.generic  # a hyperparameter, maybe traced
+Time: TypeAlias = float | int | Float[Array, "*batch"] | np.ndarray | np.generic
+Params: TypeAlias = Any  # a pytree of arrays
+Cond: TypeAlias = Any  # a pytree of arrays with leading axis batch, or None: unconditional
+
+Denoiser: TypeAlias = Callable[[Array, Array], Array]  # (x_t, t) -> E[x_0 | x_t]
+Velocity: TypeAlias = Callable[[Array, Array], Array]  # (x_t, t) -> dx_t / dt
+Score: TypeAlias = Callable[[Array, Array], Array]  # (x_t, t) -> grad log p_t(x_t)
+
+
+class ODE(NamedTuple):
+    """dx/dt = velocity(x, t)."""
+
+    velocity: Velocity
+
+
+class SDE(NamedTuple):
+    """dx = drift(x, t) dt + diffusion(t) dW."""
+
+    drift: Velocity
+    diffusion: Callable[[Array], Array]
+
+
+class Coefficients(NamedTuple):
+    """alpha, sigma and their time derivatives, shaped so that they multiply the data."""
+
+    alpha: Shaped[Array, "..."]
+    sigma: Shaped[Array, "..."]
+    d_alpha: Shaped[Array, "..."]
+    d_sigma: Shaped[Array, "..."]
+
+
+class Network(Protocol):
+    """What a network must offer: a pure pair of functions over a pytree of parameters.
+
+    `diffusion.networks.FlaxNetwork` makes one of any Flax module. The object must be hashable and
+    compare by value, so that compiled functions can be found again.
+    """
+
+    def init(self, key: Key, x: Array, log_snr: Array, cond: Cond = None) -> Params:
+        """Draw parameters for inputs shaped like these."""
+        ...
+
+    def apply(
+        self, params: Params, x: Array, log_snr: Array, cond: Cond = None, key: Key | None = None
+    ) -> Array:
+        """Return y shaped like x. A key means training: it drives drop-out; None is evaluation."""
+        ...
