@@ -1,0 +1,175 @@
+"""Small numerical tools: shapes, derivatives in time, quadrature, inversion, per-example randomness.
+
+Two habits live here. Tables are computed once, on the host, in float64 (`on_host`); and random
+numbers are a function of a key and an example's index, never of a batch size or a device layout.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+from diffusion.types import Key, Scalar, Time
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
+
+
+def is_traced(*trees: Any) -> bool:
+    """Say whether anything in these pytrees or frozen dataclasses is being traced by JAX."""
+    leaves = jax.tree.leaves(trees)
+    fields = [v for leaf in leaves for v in getattr(leaf, "__dict__", {}).values()]
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves + fields)
+
+
+def require(condition: Any, message: str) -> None:
+    """Raise ValueError unless the condition holds; a traced condition is let through.
+
+    That exception is what makes it legal to construct a process from traced values, for a
+    schedule that is learned.
+    """
+    if not isinstance(condition, jax.core.Tracer) and not bool(condition):
+        raise ValueError(message)
+
+
+def per_example(c: Scalar, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+    """Shape a coefficient of shape () or (batch,) so that it multiplies x of shape (batch, ...)."""
+    c = jnp.asarray(c, x.dtype)
+    return c.reshape(c.shape + (1,) * (x.ndim - c.ndim)) if c.ndim else c
+
+
+def as_time(t: Time) -> Array:
+    """Return t as a floating array; an integer becomes one of the default float type."""
+    t = jnp.asarray(t)
+    return t if jnp.issubdtype(t.dtype, jnp.floating) else t.astype(jnp.result_type(float))
+
+
+def value_and_ddt(fn: Callable[[Array], Any], t: Time) -> tuple[Array, Array]:
+    """Return fn(t) and its derivative, elementwise in t, by forward differentiation."""
+    t = as_time(t)
+
+    def shaped(u: Array) -> Array:  # a constant such as alpha = 1 may be returned as a number
+        value = jnp.asarray(fn(u))
+        return jnp.broadcast_to(value, jnp.broadcast_shapes(value.shape, u.shape))
+
+    return jax.jvp(shaped, (t,), (jnp.ones_like(t),))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _evaluate(fn: Callable, *args: Array) -> Any:
+    return fn(*args)
+
+
+def on_host(fn: Callable[..., Any], *args: Any) -> Any:
+    """Evaluate a hashable function of numbers in float64, also while JAX is tracing.
+
+    Args:
+        fn: a function of arrays that compares by value (a method of a frozen dataclass, say); it is
+            compiled once per shape.
+        *args: concrete arrays or numbers.
+
+    Returns:
+        What fn returns, as NumPy arrays of float64.
+    """
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        values = _evaluate(fn, *(jnp.asarray(np.asarray(a, np.float64)) for a in args))
+        return jax.tree.map(np.array, values)
+
+
+def integral(fn: Callable[[Array], Array], t: Time, start: float = 0.0) -> Array:
+    """Integrate fn from start to t, elementwise in t, by Gauss-Legendre quadrature of 48 nodes."""
+    t = as_time(t)
+    half = (t - start) / 2
+    nodes = jnp.asarray(NODES + 1, t.dtype)
+    values = fn(start + half[..., None] * nodes)
+    return half * (values * jnp.asarray(WEIGHTS, t.dtype)).sum(axis=-1)
+
+
+def invert_decreasing(
+    fn: Callable[[Array], Array], y: Time, low: Scalar, high: Scalar, num_steps: int = 64
+) -> Array:
+    """Solve fn(t) = y for a decreasing fn on [low, high] by bisection, elementwise in y.
+
+    Values outside the range of fn give the nearer end. 64 halvings are below float64 resolution.
+    """
+    y = as_time(y)
+
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = (low + high) / 2
+        above = fn(middle) > y  # too close to the data: the solution lies later
+        return jnp.where(above, middle, low), jnp.where(above, high, middle)
+
+    ends = jnp.full_like(y, low), jnp.full_like(y, high)
+    low, high = jax.lax.fori_loop(0, num_steps, halve, ends)
+    return (low + high) / 2
+
+
+def fold_in(key: Key, data: Any) -> Key:
+    """Fold a number into one key, or into each of several keys of shape (batch,)."""
+    return jax.vmap(lambda k: jax.random.fold_in(k, data))(key) if is_many(key) else (
+        jax.random.fold_in(key, data)
+    )
+
+
+def is_many(key: Key) -> bool:
+    """Say whether this is an array of keys, one per example, rather than a single key."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return key.ndim > (0 if typed else 1)
+
+
+def split(key: Key, num: int = 2) -> tuple[Key, ...]:
+    """Split one key, or each of several, into `num` keys."""
+    if not is_many(key):
+        return tuple(jax.random.split(key, num))
+    return tuple(jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, num))(key), 1, 0))
+
+
+def draw(sampler: Callable[..., Array], key: Key, shape: tuple[int, ...]) -> Array:
+    """Draw an array of a shape (batch, ...) from one key, or row i from key i of several.
+
+    Args:
+        sampler: `sampler(key, shape)`, where the first axis of the shape is the batch.
+        key: one key, or keys of shape (batch,); then row i does not depend on the batch size.
+        shape: the full shape, batch first.
+    """
+    if not is_many(key):
+        return sampler(key, shape)
+    return jax.vmap(lambda k: sampler(k, (1, *shape[1:]))[0])(key)
+
+
+def normal_like(key: Key, x: Float[Array, "batch *data"]) -> Float[Array, "batch *data"]:
+    """Draw standard normal noise shaped like x, from one key or from one key per example."""
+    return draw(lambda k, s: jax.random.normal(k, s, x.dtype), key, x.shape)
+
+
+def row_keys(key: Key, row: Int[Array, " batch"]) -> Key:
+    """Return one key per row, a function of the key and of the row's global number."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(row)
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Static:
+    """A function without arrays, as a pytree without leaves: compiled once per function object."""
+
+    fn: Callable
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the function."""
+        return self.fn(*args)
+
+
+def as_pytree(fn: Any) -> Any:
+    """Return a callable pytree as it is, and any other callable as a static one."""
+    leaf = jax.tree_util.all_leaves([fn])
+    return Static(fn) if leaf and callable(fn) else fn
+
+
+def sum_features(x: Float[Array, "batch *data"]) -> Float[Array, " batch"]:
+    """Sum over all axes but the first."""
+    return x.reshape(x.shape[0], -1).sum(axis=-1)
