@@ -1,0 +1,141 @@
+"""What the network regresses: a table of linear combinations of data and noise.
+
+A prediction is y = a x_0 + b z. Together with x_t = alpha x_0 + sigma z it can be solved for the data,
+x_0 = skip x_t + out y. Each row of the table is one class with the two pairs of coefficients, and one
+law, recover(target) = x_0, tests all rows on all processes. `input_scale` brings x_t to unit variance
+before the network sees it.
+
+References: Ho et al. 2020 (noise), Salimans and Ho 2022 (v), Karras et al. 2022 (edm), Lipman et al. 2023
+(velocity), Su, kexue.fm 9119, 9164, 11428.
+"""
+
+import abc
+from dataclasses import dataclass
+from typing import final
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from diffusion.numerics import require
+from diffusion.registry import register
+from diffusion.types import Coefficients, Scalar
+
+Pair = tuple[Array | float, Array | float]
+
+
+@dataclass(frozen=True)
+class Prediction(abc.ABC):
+    """A network output y = a x_0 + b z and the way back, x_0 = skip x_t + out y."""
+
+    @abc.abstractmethod
+    def target(self, c: Coefficients) -> Pair:
+        """Return (a, b)."""
+
+    @abc.abstractmethod
+    def recover(self, c: Coefficients) -> Pair:
+        """Return (skip, out)."""
+
+    def input_scale(self, c: Coefficients) -> Array:
+        """Return the factor that gives x_t unit variance, for data of unit variance."""
+        return jax.lax.rsqrt(c.alpha**2 + c.sigma**2)
+
+
+@register("prediction", "data")
+@final
+@dataclass(frozen=True)
+class Data(Prediction):
+    """y = x_0."""
+
+    def target(self, c: Coefficients) -> Pair:
+        return 1.0, 0.0
+
+    def recover(self, c: Coefficients) -> Pair:
+        return 0.0, 1.0
+
+
+@register("prediction", "noise")
+@final
+@dataclass(frozen=True)
+class Noise(Prediction):
+    """y = z."""
+
+    def target(self, c: Coefficients) -> Pair:
+        return 0.0, 1.0
+
+    def recover(self, c: Coefficients) -> Pair:
+        return 1 / c.alpha, -c.sigma / c.alpha
+
+
+@register("prediction", "score")
+@final
+@dataclass(frozen=True)
+class Score(Prediction):
+    """y = -z / sigma, the score of p(x_t | x_0)."""
+
+    def target(self, c: Coefficients) -> Pair:
+        return 0.0, -1 / c.sigma
+
+    def recover(self, c: Coefficients) -> Pair:
+        return 1 / c.alpha, c.sigma**2 / c.alpha
+
+
+@register("prediction", "v")
+@final
+@dataclass(frozen=True)
+class V(Prediction):
+    """y = alpha z - sigma x_0."""
+
+    def target(self, c: Coefficients) -> Pair:
+        return -c.sigma, c.alpha
+
+    def recover(self, c: Coefficients) -> Pair:
+        norm = c.alpha**2 + c.sigma**2
+        return c.alpha / norm, -c.sigma / norm
+
+
+@register("prediction", "velocity")
+@final
+@dataclass(frozen=True)
+class Velocity(Prediction):
+    """y = alpha' x_0 + sigma' z, the speed of the conditional path."""
+
+    def target(self, c: Coefficients) -> Pair:
+        return c.d_alpha, c.d_sigma
+
+    def recover(self, c: Coefficients) -> Pair:
+        wronskian = c.alpha * c.d_sigma - c.sigma * c.d_alpha  # 0 only where the SNR stands still
+        return c.d_sigma / wronskian, -c.sigma / wronskian
+
+
+@register("prediction", "edm")
+@final
+@dataclass(frozen=True)
+class EDMPrediction(Prediction):
+    """The unit-variance residual of Karras et al. (2022), table 1, with the signal scale kept general.
+
+    With n = sqrt((alpha sigma_data)^2 + sigma^2): x_0 = alpha sigma_data^2 / n^2 x_t + sigma sigma_data / n y.
+    On a variance-preserving process with sigma_data = 1 it is -v.
+    """
+
+    sigma_data: Scalar = 0.5
+
+    def __post_init__(self) -> None:
+        require(
+            self.sigma_data > 0,
+            f"`sigma_data` is the standard deviation of the data, so positive; got {self.sigma_data}.",
+        )
+
+    def _norm(self, c: Coefficients) -> Array:
+        return jnp.sqrt((c.alpha * self.sigma_data) ** 2 + c.sigma**2)
+
+    def target(self, c: Coefficients) -> Pair:
+        norm = self._norm(c)
+        return c.sigma / self.sigma_data / norm, -c.alpha * self.sigma_data / norm
+
+    def recover(self, c: Coefficients) -> Pair:
+        norm = self._norm(c)
+        return c.alpha * self.sigma_data**2 / norm**2, c.sigma * self.sigma_data / norm
+
+    def input_scale(self, c: Coefficients) -> Array:
+        return 1 / self._norm(c)

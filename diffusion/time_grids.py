@@ -1,0 +1,180 @@
+"""Decreasing sampling times, as float64 arrays built on the host.
+
+A grid is called with a process and a number of steps and returns num_steps + 1 times: the first is
+exactly t_max, the last exactly t_min, and each lies below the one before it.
+"""
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from diffusion.numerics import on_host, require
+from diffusion.processes import AffineProcess, Process
+from diffusion.registry import nearest, register
+
+
+def check_times(times: np.ndarray, source: str = "`times`") -> np.ndarray:
+    """Return concrete times as float64 of shape (num_steps + 1,), or say what is wrong with them."""
+    times = np.asarray(times, np.float64)
+    require(
+        times.ndim == 1 and len(times) >= 2,
+        f"{source} must have the shape (num_steps + 1,) with at least one step; got {times.shape}.",
+    )
+    require(
+        bool(np.all(np.isfinite(times))),
+        f"{source} must be finite; got {times.min():.3g} to {times.max():.3g}.",
+    )
+    wrong = np.flatnonzero(np.diff(times) >= 0)
+    where = int(wrong[0]) if len(wrong) else 0
+    require(
+        len(wrong) == 0,
+        f"{source} must decrease from noise to data without repeats; entries {where} and {where + 1} are "
+        f"{times[where]:.6g} and {times[min(where + 1, len(times) - 1)]:.6g}. For likelihoods, which "
+        "integrate upwards, use `log_prob`.",
+    )
+    return times
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid(abc.ABC):
+    """A rule that places num_steps + 1 times between t_max and t_min."""
+
+    @abc.abstractmethod
+    def place(self, process: Process, num_steps: int) -> np.ndarray:
+        """Return decreasing times; the ends may be inexact."""
+
+    def __call__(self, process: Process, num_steps: int) -> np.ndarray:
+        """Return float64 times of shape (num_steps + 1,), from t_max to t_min inclusive.
+
+        Raises:
+            ValueError: num_steps is not a positive integer, or two times coincide.
+        """
+        require(
+            isinstance(num_steps, int | np.integer) and num_steps >= 1,
+            f"`num_steps` must be a positive integer; got {num_steps!r}.",
+        )
+        times = np.array(self.place(process, int(num_steps)), np.float64)
+        if len(times):
+            times[0], times[-1] = float(process.t_max), float(process.t_min)
+        return check_times(times, f"the grid {type(self).__name__} with {num_steps} steps")
+
+
+@register("grid", "uniform")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Uniform(Grid):
+    """t_i = t_max + i/N (t_min - t_max)."""
+
+    def place(self, process: Process, num_steps: int) -> np.ndarray:
+        return np.linspace(float(process.t_max), float(process.t_min), num_steps + 1)
+
+
+@register("grid", "quadratic")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Quadratic(Grid):
+    """sqrt(t) uniform (Song et al., 2021a, appendix D.2)."""
+
+    def place(self, process: Process, num_steps: int) -> np.ndarray:
+        return np.linspace(float(process.t_max) ** 0.5, float(process.t_min) ** 0.5, num_steps + 1) ** 2
+
+
+@register("grid", "cosine")
+@final
+@dataclass(frozen=True, kw_only=True)
+class CosineGrid(Grid):
+    """Times at Chebyshev's points, dense at both ends: t = t_min + (t_max - t_min) (1 + cos(pi i/N)) / 2."""
+
+    def place(self, process: Process, num_steps: int) -> np.ndarray:
+        shape = (1 + np.cos(np.pi * np.arange(num_steps + 1) / num_steps)) / 2
+        return float(process.t_min) + (float(process.t_max) - float(process.t_min)) * shape
+
+
+@register("grid", "uniform_log_snr")
+@final
+@dataclass(frozen=True, kw_only=True)
+class UniformLogSNR(Grid):
+    """log(alpha/sigma) uniform (Lu et al., 2022); on a process off the affine rung, its own clock."""
+
+    def place(self, process: Process, num_steps: int) -> np.ndarray:
+        return process.natural_times(num_steps)
+
+
+@register("grid", "karras")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Karras(Grid):
+    """(sigma/alpha)^(1/rho) uniform (Karras et al., 2022, eq. 5)."""
+
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        require(self.rho > 0, f"`rho` must be positive; got {self.rho}.")
+
+    def place(self, process: AffineProcess, num_steps: int) -> np.ndarray:
+        ends = np.array([process.t_max, process.t_min], np.float64)
+        sigma = np.exp(-0.5 * on_host(process.log_snr, ends))  # noise over signal
+        levels = np.linspace(*sigma ** (1 / self.rho), num_steps + 1) ** self.rho
+        return on_host(process.time_of_log_snr, -2 * np.log(levels))
+
+
+_SPACINGS = ("leading", "trailing", "linspace")
+
+
+@register("grid", "chain")
+@final
+@dataclass(frozen=True, kw_only=True)
+class ChainGrid(Grid):
+    """A subsequence k / T of a discrete chain's points k = 1 .. T (Song et al., 2021a, section 4.2).
+
+    leading counts strides of T // N up from 1, trailing down from T, linspace rounds even spacing; the
+    end that the strides miss, T or 1, is added, so that all three have N + 1 points.
+    """
+
+    spacing: str = "linspace"
+    num_chain_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        require(
+            self.spacing in _SPACINGS,
+            f"`spacing` must be one of {', '.join(_SPACINGS)}; got {self.spacing!r}."
+            f"{nearest(self.spacing, _SPACINGS)}",
+        )
+
+    def place(self, process: Process, num_steps: int) -> np.ndarray:
+        total = self.num_chain_steps
+        require(
+            num_steps <= total - 1,
+            f"a chain of {total} points has at most {total - 1} steps; got num_steps={num_steps}.",
+        )
+        stride = total // num_steps
+        rows = {
+            "leading": lambda: np.append(1 + stride * np.arange(num_steps), total)[::-1],
+            "trailing": lambda: np.append(np.round(total * (1 - np.arange(num_steps) / num_steps)), 1),
+            "linspace": lambda: np.round(np.linspace(total, 1, num_steps + 1)),
+        }
+        return rows[self.spacing]() / total
+
+
+@register("grid", "given")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Given(Grid):
+    """Exactly the times that are written down, noise to data; `num_steps` must agree."""
+
+    times: Sequence[float] = (1.0, 0.5, 1e-3)
+
+    def place(self, process: Process, num_steps: int) -> np.ndarray:
+        return np.asarray(self.times, np.float64)
+
+    def __call__(self, process: Process, num_steps: int) -> np.ndarray:
+        """Return the given times."""
+        times = check_times(self.place(process, num_steps), "the grid `given`")
+        require(
+            len(times) == num_steps + 1,
+            f"the grid `given` has {len(times)} times, so {len(times) - 1} steps; got num_steps={num_steps}.",
+        )
+        return times
