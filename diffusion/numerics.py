@@ -4,6 +4,7 @@ Two habits live here. Tables are computed once, on the host, in float64 (`on_hos
 numbers are a function of a key and an example's index, never of a batch size or a device layout.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +20,23 @@ from diffusion.types import Key, Scalar, Time
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
 
 
-def is_traced(*trees: Any) -> bool:
-    """Say whether anything in these pytrees or frozen dataclasses is being traced by JAX."""
-    leaves = jax.tree.leaves(trees)
-    fields = [v for leaf in leaves for v in getattr(leaf, "__dict__", {}).values()]
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves + fields)
+def is_traced(*things: Any) -> bool:
+    """Say whether anything in these pytrees or dataclasses, however nested, is traced by JAX."""
+    for leaf in jax.tree.leaves(things):
+        if isinstance(leaf, jax.core.Tracer):
+            return True
+        if dataclasses.is_dataclass(leaf) and is_traced(*vars(leaf).values()):
+            return True
+    return False
+
+
+def is_hashable(*things: Any) -> bool:
+    """Say whether these can be static arguments of a compiled function."""
+    try:
+        hash(things)
+    except TypeError:
+        return False
+    return True
 
 
 def require(condition: Any, message: str) -> None:
@@ -59,24 +72,26 @@ def value_and_ddt(fn: Callable[[Array], Any], t: Time) -> tuple[Array, Array]:
     return jax.jvp(shaped, (t,), (jnp.ones_like(t),))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _evaluate(fn: Callable, *args: Array) -> Any:
-    return fn(*args)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _evaluate(fn: Callable, owner: Any, *args: Array) -> Any:
+    return fn(owner, *args)
 
 
-def on_host(fn: Callable[..., Any], *args: Any) -> Any:
-    """Evaluate a hashable function of numbers in float64, also while JAX is tracing.
+def on_host(method: Callable[..., Any], *args: Any) -> Any:
+    """Evaluate a method of numbers in float64 on the host, also while JAX is tracing.
 
     Args:
-        fn: a function of arrays that compares by value (a method of a frozen dataclass, say); it is
-            compiled once per shape.
+        method: a bound method; it is compiled once per shape for equal owners.
         *args: concrete arrays or numbers.
 
     Returns:
-        What fn returns, as NumPy arrays of float64.
+        What the method returns, as NumPy arrays of float64.
     """
+    fn, owner = getattr(method, "__func__", None), getattr(method, "__self__", None)
+    assert fn is not None, "on_host takes a bound method"
+    evaluate = _evaluate if is_hashable(fn, owner) else lambda fn, owner, *args: fn(owner, *args)
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        values = _evaluate(fn, *(jnp.asarray(np.asarray(a, np.float64)) for a in args))
+        values = evaluate(fn, owner, *(jnp.asarray(np.asarray(a, np.float64)) for a in args))
         return jax.tree.map(np.array, values)
 
 

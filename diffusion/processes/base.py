@@ -15,6 +15,7 @@ References: Song et al. 2021 (SDE and probability flow), Karras et al. 2022 (EDM
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,8 @@ class Process(abc.ABC):
 
     t_min: Scalar = 1e-3
     t_max: Scalar = 1.0
+
+    finish_evaluations: ClassVar[int] = 0  # of the model, by `finish`
 
     def __post_init__(self) -> None:
         """Check the time range."""
@@ -86,6 +89,12 @@ class Process(abc.ABC):
         del model, t
         return x
 
+    def noise_level(self, t: Time) -> Array:
+        """Return the label of t that a network sees: the log-SNR that a straight line has there."""
+        u = (as_time(t) - self.t_min) / (self.t_max - self.t_min)
+        u = jnp.clip(u, 1e-4, 1 - 1e-4)  # finite at both ends
+        return 2 * (jnp.log1p(-u) - jnp.log(u))
+
     def natural_times(self, num_steps: int) -> np.ndarray:
         """Return decreasing float64 times, (num_steps + 1,), that suit this process: uniform."""
         return np.linspace(float(self.t_max), float(self.t_min), num_steps + 1)
@@ -113,6 +122,8 @@ class Process(abc.ABC):
 class AffineProcess(Process):
     """x_t = alpha(t) x_0 + sigma(t) z for any noise z."""
 
+    finish_evaluations: ClassVar[int] = 1
+
     @abc.abstractmethod
     def alpha(self, t: Time) -> Scalar:
         """Return the signal scale, elementwise in t."""
@@ -125,6 +136,10 @@ class AffineProcess(Process):
         """Return log(alpha^2 / sigma^2), decreasing in t."""
         t = as_time(t)
         return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
+
+    def noise_level(self, t: Time) -> Array:
+        """Return the log-SNR: weights of a network that sees it do not know which process they serve."""
+        return self.log_snr(t)
 
     def time_of_log_snr(self, log_snr: Time) -> Array:
         """Return the time in [t_min, t_max] at which the log-SNR has this value."""
@@ -207,3 +222,18 @@ class GaussianProcess(AffineProcess):
     def noise_log_prob(self, z: Data) -> Float[Array, " batch"]:
         """Return the standard normal log-density, in nats per example."""
         return sum_features(jax.scipy.stats.norm.logpdf(z))
+
+
+def require_rung(process: Process, rung: type[Process], who: str) -> None:
+    """Raise TypeError unless the process stands on this rung or above it."""
+    if isinstance(process, rung):
+        return
+    needs = {
+        AffineProcess: "alpha(t) and sigma(t) (an AffineProcess)",
+        GaussianProcess: "Gaussian noise, so a score (a GaussianProcess)",
+    }
+    raise TypeError(
+        f"{who} needs {needs.get(rung, rung.__name__)}; {type(process).__name__} is "
+        f"{'an AffineProcess' if isinstance(process, AffineProcess) else 'a Process'} only. "
+        "Samplers for every process: euler, heun, midpoint, rk4, diffrax."
+    )

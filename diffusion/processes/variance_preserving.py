@@ -63,6 +63,11 @@ class VariancePreserving(_LinearBeta):
     def g(self, t: Time) -> Array:
         return jnp.sqrt(self.beta(t))
 
+    def time_of_log_snr(self, log_snr: Time) -> Array:
+        integral = jnp.logaddexp(-as_time(log_snr), 0.0)  # of beta: -2 log alpha
+        slope = self.beta_max - self.beta_min
+        return 2 * integral / (self.beta_min + jnp.sqrt(self.beta_min**2 + 2 * slope * integral))
+
 
 @register("process", "sub_vp")
 @final

@@ -1,0 +1,162 @@
+"""From a network to a denoiser: the one place where training and sampling agree on the input.
+
+The network sees an input of unit variance and the log-SNR, never t, so its weights do not know which
+process they serve. The results are callable pytrees: parameters and conditions are leaves, so a
+compiled sampler is reused for new parameters, conditions and keys.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion.numerics import as_pytree
+from diffusion.prediction import Prediction
+from diffusion.processes import AffineProcess, Process
+from diffusion.types import Coefficients, Cond, Denoiser, Network, Params, Scalar, Velocity
+
+Data = Float[Array, "batch *data"]
+
+
+def network_inputs(
+    process: AffineProcess, prediction: Prediction, c: Coefficients, x_t: Data, t: Array
+) -> tuple[Data, Array]:
+    """Return x_t at unit variance and the log-SNR."""
+    return prediction.input_scale(c) * x_t, process.noise_level(t)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class NetworkDenoiser:
+    """E[x_0 | x_t, cond] = skip x_t + out network(scale x_t, log_snr, cond)."""
+
+    params: Params
+    cond: Cond = None
+    network: Network = dataclasses.field(metadata={"static": True})
+    process: AffineProcess = dataclasses.field(metadata={"static": True})
+    prediction: Prediction = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, x_t: Data, t: Array) -> Data:
+        """Return the posterior mean of the data, shaped like x_t."""
+        c = self.process.coefficients(t, x_t)
+        skip, out = self.prediction.recover(c)
+        inputs = network_inputs(self.process, self.prediction, c, x_t, t)
+        y = self.network.apply(self.params, *inputs, self.cond)
+        return skip * x_t + out * y.astype(x_t.dtype)
+
+    def with_cond(self, cond: Cond) -> "NetworkDenoiser":
+        """Return the same denoiser under another condition."""
+        return dataclasses.replace(self, cond=cond)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class NetworkVelocity:
+    """dx_t/dt predicted by a network: the model of a process on the lowest rung."""
+
+    params: Params
+    cond: Cond = None
+    network: Network = dataclasses.field(metadata={"static": True})
+    process: Process = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, x_t: Data, t: Array) -> Data:
+        """Return the velocity, shaped like x_t."""
+        y = self.network.apply(self.params, x_t, self.process.noise_level(t), self.cond)
+        return y.astype(x_t.dtype)
+
+    def with_cond(self, cond: Cond) -> "NetworkVelocity":
+        """Return the same field under another condition."""
+        return dataclasses.replace(self, cond=cond)
+
+
+def make_denoiser(
+    network: Network,
+    params: Params,
+    process: AffineProcess,
+    prediction: Prediction,
+    cond: Cond = None,
+) -> NetworkDenoiser:
+    """Bind a network and its parameters into E[x_0 | x_t, cond].
+
+    Args:
+        network: a pure init/apply pair that compares by value.
+        params: its parameters, a pytree.
+        process: the process whose x_t comes in; it may differ from that of training.
+        prediction: what the network was trained to output.
+        cond: a pytree with leading axis batch, or None for the unconditional model.
+    """
+    return NetworkDenoiser(
+        params=params, cond=cond, network=network, process=process, prediction=prediction
+    )
+
+
+def make_velocity(network: Network, params: Params, process: Process, cond: Cond = None) -> Velocity:
+    """Bind a network and its parameters into dx_t/dt, for a process on the lowest rung."""
+    return NetworkVelocity(params=params, cond=cond, network=network, process=process)
+
+
+def null_cond(cond: Cond) -> Cond:
+    """Return the condition that means "unconditional": labels -1, other arrays 0."""
+    return jax.tree.map(_null, cond)
+
+
+def _null(leaf: Any) -> Array:
+    leaf = jnp.asarray(leaf)
+    integer = jnp.issubdtype(leaf.dtype, jnp.integer)
+    return jnp.full_like(leaf, -1) if integer else jnp.zeros_like(leaf)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BatchedBoth:
+    """A network's posterior means under its condition and under none, in one call on a doubled batch."""
+
+    conditional: Any  # a NetworkDenoiser or NetworkVelocity
+
+    def __call__(self, x_t: Data, t: Array) -> tuple[Data, Data]:
+        """Return (conditional, unconditional)."""
+        cond = self.conditional.cond
+        stacked = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), cond, null_cond(cond))
+        t = jnp.concatenate([t, t]) if jnp.ndim(t) else t
+        both = self.conditional.with_cond(stacked)(jnp.concatenate([x_t, x_t]), t)
+        guided, reference = jnp.split(both, 2)
+        return guided, reference
+
+
+@dataclass(frozen=True)
+class ConditionalModel:
+    """The denoisers of one network, as guidance wants them."""
+
+    conditional: Any  # a NetworkDenoiser or NetworkVelocity with a condition
+
+    @property
+    def unconditional(self) -> Any:
+        """The denoiser under the null condition."""
+        return self.conditional.with_cond(null_cond(self.conditional.cond))
+
+    @property
+    def both(self) -> BatchedBoth:
+        """Both at once, one call of the network."""
+        return BatchedBoth(self.conditional)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Clipped:
+    """A denoiser whose posterior mean is clipped to the range of the data."""
+
+    denoise: Denoiser
+    low: Scalar = -1.0
+    high: Scalar = 1.0
+
+    def __call__(self, x_t: Data, t: Array) -> Data:
+        """Return the clipped posterior mean."""
+        return jnp.clip(self.denoise(x_t, t), self.low, self.high)
+
+
+def clipped(denoise: Denoiser, low: Scalar = -1.0, high: Scalar = 1.0) -> Clipped:
+    """Clip a denoiser to [low, high], after all guidance and before the sampler sees it."""
+    return Clipped(as_pytree(denoise), low, high)
