@@ -14,18 +14,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.numerics import as_pytree
-from diffusion.prediction import Prediction
+from diffusion.prediction import Prediction, network_inputs
 from diffusion.processes import AffineProcess, Process
-from diffusion.types import Coefficients, Cond, Denoiser, Network, Params, Scalar, Velocity
+from diffusion.types import Cond, Denoiser, Network, Params, Scalar, Velocity
 
 Data = Float[Array, "batch *data"]
-
-
-def network_inputs(
-    process: AffineProcess, prediction: Prediction, c: Coefficients, x_t: Data, t: Array
-) -> tuple[Data, Array]:
-    """Return x_t at unit variance and the log-SNR."""
-    return prediction.input_scale(c) * x_t, process.noise_level(t)
 
 
 @jax.tree_util.register_dataclass

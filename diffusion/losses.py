@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.denoiser import network_inputs
 from diffusion.numerics import require, row_keys
-from diffusion.prediction import Prediction
+from diffusion.prediction import Prediction, network_inputs
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import nearest
 from diffusion.time_sampling import TimeDistribution

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from diffusion.numerics import require
+from diffusion.processes import AffineProcess
 from diffusion.registry import register
 from diffusion.types import Coefficients, Scalar
 
@@ -139,3 +140,10 @@ class EDMPrediction(Prediction):
 
     def input_scale(self, c: Coefficients) -> Array:
         return 1 / self._norm(c)
+
+
+def network_inputs(
+    process: AffineProcess, prediction: Prediction, c: Coefficients, x_t: Array, t: Array
+) -> tuple[Array, Array]:
+    """Return x_t at unit variance and the log-SNR."""
+    return prediction.input_scale(c) * x_t, process.noise_level(t)
