@@ -86,7 +86,9 @@ def make_denoiser(
     )
 
 
-def make_velocity(network: Network, params: Params, process: Process, cond: Cond = None) -> Velocity:
+def make_velocity(
+    network: Network, params: Params, process: Process, cond: Cond = None
+) -> Velocity:
     """Bind a network and its parameters into dx_t/dt, for a process on the lowest rung."""
     return NetworkVelocity(params=params, cond=cond, network=network, process=process)
 

@@ -11,6 +11,7 @@ from typing import Protocol, final
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array
 
 from diffusion.numerics import as_pytree, require
@@ -75,7 +76,8 @@ def classifier_free(
 
     Args:
         conditional: the better-informed denoiser.
-        unconditional: the reference; a weaker model here is autoguidance, another condition a negative prompt.
+        unconditional: the reference; a weaker model here is autoguidance, another condition a
+            negative prompt.
         scale: 0 reference, 1 conditional, above 1 extrapolated.
         both: evaluates the two together, when that is cheaper than one after the other.
     """
@@ -96,7 +98,7 @@ class ClassifierFree:
 
     def __call__(self, model: Guidable) -> Denoiser:
         """Return the guided denoiser."""
-        if not isinstance(self.scale, jax.core.Tracer):
+        if not isinstance(self.scale, Tracer):
             if self.scale == 1:
                 return model.conditional  # half the cost
             if self.scale == 0:

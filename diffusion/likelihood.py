@@ -44,7 +44,7 @@ def exact_divergence(velocity: Velocity, x: Data, t: Array) -> tuple[Data, PerEx
 def hutchinson_divergence(
     velocity: Velocity, x: Data, t: Array, probes: Float[Array, "probes batch *data"]
 ) -> tuple[Data, PerExample]:
-    """Return v(x, t) and the mean over the probes of e . (dv/dx e), unbiased for probes of unit covariance."""
+    """Return v(x, t) and the mean over the probes of e . (dv/dx e), unbiased for unit covariance."""
     v, derivative = jax.linearize(lambda y: velocity(y, t), x)
     estimates = jax.vmap(lambda e: sum_features(e * derivative(e)))(probes)
     return v, estimates.mean(axis=0)
@@ -78,7 +78,9 @@ def _flow(process: Process, model: Any, x: Data, times: Array) -> Data:
     return jax.lax.scan(body, x, (times[:-1], times[1:]))[0]
 
 
-def _log_prob(process: Process, model: Any, probes: Array | None, x: Data, times: Array) -> PerExample:
+def _log_prob(
+    process: Process, model: Any, probes: Array | None, x: Data, times: Array
+) -> PerExample:
     velocity = process.flow(model).velocity
 
     def field(state: tuple[Data, PerExample], t: Array) -> tuple[Data, PerExample]:
@@ -176,7 +178,7 @@ class Dequantisation:
 
     @property
     def log_jacobian(self) -> float:
-        """log of |dv / dx| per dimension, in nats."""
+        """The log of |dv / dx| per dimension, in nats."""
         return float(np.log((self.levels - 1) / 2))
 
     def __call__(self, key: Key, x: Data) -> Data:

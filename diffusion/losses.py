@@ -25,7 +25,7 @@ from diffusion.types import Key, Network, Params
 from diffusion.weighting import Weight
 
 PerExample = Float[Array, " batch"]
-Loss = Callable[[Params, Key | None, Mapping], tuple[PerExample, dict[str, PerExample]]]
+Loss = Callable[[Params, Key, Mapping], tuple[PerExample, dict[str, PerExample]]]
 
 REDUCTIONS: dict[str, Callable[[Array], Array]] = {
     "mean": lambda e: e.reshape(len(e), -1).mean(axis=-1),
@@ -50,7 +50,11 @@ def demolish(
     key_t, key_z = jax.random.split(key)
     x_0, row = batch["data"], batch["row"]
     t = time.draw(process, key_t, row, batch_size).astype(x_0.dtype)
-    z = batch["noise"] if "noise" in batch else process.sample_noise(row_keys(key_z, row), x_0.shape)
+    z = (
+        batch["noise"]
+        if "noise" in batch
+        else process.sample_noise(row_keys(key_z, row), x_0.shape)
+    )
     return Demolition(x_0=x_0, z=z, t=t, x_t=process.interpolate(x_0, z, t))
 
 
@@ -102,7 +106,12 @@ def regression_loss(
 
 
 def flow_matching_loss(
-    network: Network, process: Process, time: TimeDistribution, *, batch_size: int, reduction: str = "mean"
+    network: Network,
+    process: Process,
+    time: TimeDistribution,
+    *,
+    batch_size: int,
+    reduction: str = "mean",
 ) -> Loss:
     """Regress the conditional velocity: |network(x_t, level, cond) - d/dt interpolate(x_0, z, t)|^2.
 

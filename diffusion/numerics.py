@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Shaped
 
 from diffusion.types import Key, Scalar, Time
@@ -23,7 +24,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
 def is_traced(*things: Any) -> bool:
     """Say whether anything in these pytrees or dataclasses, however nested, is traced by JAX."""
     for leaf in jax.tree.leaves(things):
-        if isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, Tracer):
             return True
         if dataclasses.is_dataclass(leaf) and is_traced(*vars(leaf).values()):
             return True
@@ -45,7 +46,7 @@ def require(condition: Any, message: str) -> None:
     That exception is what makes it legal to construct a process from traced values, for a
     schedule that is learned.
     """
-    if not isinstance(condition, jax.core.Tracer) and not bool(condition):
+    if not isinstance(condition, Tracer) and not bool(condition):
         raise ValueError(message)
 
 
@@ -98,10 +99,10 @@ def on_host(method: Callable[..., Any], *args: Any) -> Any:
 def integral(fn: Callable[[Array], Array], t: Time, start: float = 0.0) -> Array:
     """Integrate fn from start to t, elementwise in t, by Gauss-Legendre quadrature of 48 nodes."""
     t = as_time(t)
-    half = (t - start) / 2
+    half = jnp.asarray((t - start) / 2)
     nodes = jnp.asarray(NODES + 1, t.dtype)
     values = fn(start + half[..., None] * nodes)
-    return half * (values * jnp.asarray(WEIGHTS, t.dtype)).sum(axis=-1)
+    return jnp.asarray(half * (values * jnp.asarray(WEIGHTS, t.dtype)).sum(axis=-1))
 
 
 def invert_decreasing(
@@ -126,8 +127,10 @@ def invert_decreasing(
 
 def fold_in(key: Key, data: Any) -> Key:
     """Fold a number into one key, or into each of several keys of shape (batch,)."""
-    return jax.vmap(lambda k: jax.random.fold_in(k, data))(key) if is_many(key) else (
-        jax.random.fold_in(key, data)
+    return (
+        jax.vmap(lambda k: jax.random.fold_in(k, data))(key)
+        if is_many(key)
+        else (jax.random.fold_in(key, data))
     )
 
 

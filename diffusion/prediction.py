@@ -115,7 +115,7 @@ class Velocity(Prediction):
 class EDMPrediction(Prediction):
     """The unit-variance residual of Karras et al. (2022), table 1, with the signal scale kept general.
 
-    With n = sqrt((alpha sigma_data)^2 + sigma^2): x_0 = alpha sigma_data^2 / n^2 x_t + sigma sigma_data / n y.
+    With n^2 = (alpha sigma_data)^2 + sigma^2: x_0 = alpha sigma_data^2 / n^2 x_t + sigma sigma_data / n y.
     On a variance-preserving process with sigma_data = 1 it is -v.
     """
 

@@ -144,7 +144,5 @@ def build(kind: str, spec: Any, **extra: Any) -> Any:
     try:
         inspect.signature(target).bind(**fields)
     except TypeError as error:
-        raise TypeError(
-            f"{kind} {name!r}: {error}. It accepts: {', '.join(parameters)}."
-        ) from None
+        raise TypeError(f"{kind} {name!r}: {error}. It accepts: {', '.join(parameters)}.") from None
     return target(**fields)

@@ -13,6 +13,7 @@ import numpy as np
 
 from diffusion.numerics import on_host, require
 from diffusion.processes import AffineProcess, Process
+from diffusion.processes.base import require_rung
 from diffusion.registry import nearest, register
 
 
@@ -79,7 +80,10 @@ class Quadratic(Grid):
     """sqrt(t) uniform (Song et al., 2021a, appendix D.2)."""
 
     def place(self, process: Process, num_steps: int) -> np.ndarray:
-        return np.linspace(float(process.t_max) ** 0.5, float(process.t_min) ** 0.5, num_steps + 1) ** 2
+        return (
+            np.linspace(float(process.t_max) ** 0.5, float(process.t_min) ** 0.5, num_steps + 1)
+            ** 2
+        )
 
 
 @register("grid", "cosine")
@@ -115,9 +119,9 @@ class Karras(Grid):
         require(self.rho > 0, f"`rho` must be positive; got {self.rho}.")
 
     def place(self, process: AffineProcess, num_steps: int) -> np.ndarray:
-        ends = np.array([process.t_max, process.t_min], np.float64)
-        sigma = np.exp(-0.5 * on_host(process.log_snr, ends))  # noise over signal
-        levels = np.linspace(*sigma ** (1 / self.rho), num_steps + 1) ** self.rho
+        require_rung(process, AffineProcess, "the grid karras")
+        noisy, clean = np.exp(-0.5 * process.log_snr_ends() / self.rho)  # (sigma / alpha)^(1 / rho)
+        levels = np.linspace(noisy, clean, num_steps + 1) ** self.rho
         return on_host(process.time_of_log_snr, -2 * np.log(levels))
 
 
@@ -153,7 +157,9 @@ class ChainGrid(Grid):
         stride = total // num_steps
         rows = {
             "leading": lambda: np.append(1 + stride * np.arange(num_steps), total)[::-1],
-            "trailing": lambda: np.append(np.round(total * (1 - np.arange(num_steps) / num_steps)), 1),
+            "trailing": lambda: np.append(
+                np.round(total * (1 - np.arange(num_steps) / num_steps)), 1
+            ),
             "linspace": lambda: np.round(np.linspace(total, 1, num_steps + 1)),
         }
         return rows[self.spacing]() / total

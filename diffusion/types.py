@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 Key: TypeAlias = jax.Array  # one typed or raw random key
-Scalar: TypeAlias = float | int | Array | np.ndarray | np.generic  # a hyperparameter, maybe traced
-Time: TypeAlias = float | int | Float[Array, "*batch"] | np.ndarray | np.generic
+Scalar: TypeAlias = float | int | Array  # a hyperparameter, maybe traced
+Time: TypeAlias = float | int | Float[Array, "*batch"] | np.ndarray | np.floating
 Params: TypeAlias = Any  # a pytree of arrays
 Cond: TypeAlias = Any  # a pytree of arrays with leading axis batch, or None: unconditional
 

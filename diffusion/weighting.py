@@ -4,8 +4,8 @@ A weight is a function of the process's coefficients at t and of `out`, the fact
 the network's output into an error of the data. It multiplies the squared error of the *network's output*,
 so that w(SNR) |x_0 - x_0_hat|^2 is the weight w(SNR) out^2. SNR is alpha^2 / sigma^2.
 
-References: Kingma et al. 2021 (elbo), Song et al. 2021b (likelihood), Hang et al. 2023 (min-SNR), Salimans and
-Ho 2022 (truncated SNR, SNR + 1), Karras et al. 2022 (edm), Kingma and Gao 2023, Hoogeboom et al. 2024 (sigmoid).
+References: Song et al. 2021b (likelihood), Hang et al. 2023 (min-SNR), Salimans and Ho 2022
+(truncated SNR, SNR + 1), Karras et al. 2022 (edm), Kingma and Gao 2023 (sigmoid).
 """
 
 import abc

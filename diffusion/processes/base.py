@@ -49,7 +49,7 @@ class Process(abc.ABC):
     def __post_init__(self) -> None:
         """Check the time range."""
         require(
-            0 <= self.t_min,
+            self.t_min >= 0,
             f"`t_min` must not be negative, since the data is at time 0; got {self.t_min}.",
         )
         require(
@@ -181,10 +181,21 @@ class AffineProcess(Process):
         """Return E[x_0 | x_t]: the last noise is removed in one step."""
         return model(x, jnp.asarray(t, x.dtype))
 
+    def log_snr_ends(self) -> np.ndarray:
+        """Return the log-SNR at t_max and t_min in float64, finite.
+
+        Where one of the scales vanishes at an end, the value 0.1 percent of the range inside counts.
+        """
+        inside = 1e-3 * (float(self.t_max) - float(self.t_min))
+        ends = np.array([self.t_max, self.t_min], np.float64)
+        near = on_host(self.log_snr, ends + inside * np.array([-1.0, 1.0]))
+        exact = on_host(self.log_snr, ends)
+        return np.where(np.isfinite(exact), exact, near)
+
     def natural_times(self, num_steps: int) -> np.ndarray:
         """Return decreasing float64 times, (num_steps + 1,), uniform in log-SNR."""
-        ends = on_host(self.log_snr, np.array([self.t_max, self.t_min], np.float64))
-        times = on_host(self.time_of_log_snr, np.linspace(*ends, num_steps + 1))
+        first, last = self.log_snr_ends()
+        times = on_host(self.time_of_log_snr, np.linspace(first, last, num_steps + 1))
         times[0], times[-1] = float(self.t_max), float(self.t_min)  # exactly, not to round-off
         return times
 

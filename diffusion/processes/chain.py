@@ -77,7 +77,7 @@ class DDPM(Chain):
     beta_last: Scalar = 0.02
 
     def betas(self) -> np.ndarray:
-        return np.linspace(self.beta_first, self.beta_last, self.num_chain_steps)
+        return np.linspace(float(self.beta_first), float(self.beta_last), self.num_chain_steps)
 
 
 @register("process", "article")
@@ -92,4 +92,4 @@ class Article(Chain):
     rate: Scalar = 0.02
 
     def betas(self) -> np.ndarray:
-        return self.rate * np.arange(1, self.num_chain_steps + 1) / self.num_chain_steps
+        return float(self.rate) * np.arange(1, self.num_chain_steps + 1) / self.num_chain_steps

@@ -108,7 +108,7 @@ class Cosine(GaussianProcess):
         )
 
     def alpha(self, t: Time) -> Array:
-        u, u_0 = self._angles(t)
+        _, u_0 = self._angles(t)
         # sin of the complement: cos loses all relative accuracy as it vanishes at t = 1
         return jnp.sin(0.5 * jnp.pi * (1 - as_time(t)) / (1 + self.s)) / jnp.cos(u_0)
 
@@ -155,7 +155,7 @@ class Trigonometric(GaussianProcess):
 @final
 @dataclass(frozen=True, kw_only=True)
 class ArticleLimit(GaussianProcess):
-    """alpha = exp(-rate t^2): the continuous limit of alpha_t = sqrt(1 - 0.02 t/T) (Su, kexue.fm 9119, 9209)."""
+    """alpha = exp(-rate t^2): the limit of alpha_t = sqrt(1 - 0.02 t/T) (Su, kexue.fm 9119, 9209)."""
 
     rate: Scalar = 5.0
 

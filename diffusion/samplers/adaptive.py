@@ -71,7 +71,10 @@ class Diffrax(Sampler):
     def solve(
         self, process: Process, model: Any, key: Key | None, x: Data, times: Any, save: bool
     ) -> Solution:
-        """Integrate from times[0] to times[-1]; `nfe` counts accepted and rejected steps.
+        """Integrate from times[0] to times[-1].
+
+        `nfe` counts the stages of accepted and rejected steps; the few repeated first stages that diffrax
+        does not report are missing from it.
 
         Where no noise is left at times[-1] the velocity there is 0/0, so the last interval is one step
         to the posterior mean.
@@ -83,9 +86,13 @@ class Diffrax(Sampler):
         before = self._integrated(process, model, x, times[:-1], save)
         end = model(before.x, jnp.asarray(times[-2], x.dtype))
         path = before.trajectory
-        return Solution(end, None if path is None else jnp.append(path, end[None], 0), before.nfe + 1)
+        return Solution(
+            end, None if path is None else jnp.append(path, end[None], 0), before.nfe + 1
+        )
 
-    def _integrated(self, process: Process, model: Any, x: Data, times: Any, save: bool) -> Solution:
+    def _integrated(
+        self, process: Process, model: Any, x: Data, times: Any, save: bool
+    ) -> Solution:
         if len(times) == 1:
             return Solution(x, x[None] if save else None, 0)
         run = _compiled if static(self, process) else _integrate
@@ -128,7 +135,7 @@ def _solve(
     # a method whose last stage is the first of the next step evaluates it once more at the start
     nfe = steps * (stages - 1) + 1 if solver.tableau.fsal else steps * stages
     good = solution.result == diffrax.RESULTS.successful
-    return solution.ys, nfe, good
+    return jnp.asarray(solution.ys), nfe, good
 
 
 _compiled = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_integrate)
@@ -137,6 +144,6 @@ _compiled = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_integrate)
 def _complain(sampler: Diffrax, good: Array) -> None:
     if not is_traced(good) and not bool(good):
         raise RuntimeError(
-            f"{sampler.solver} did not reach the end within {sampler.max_steps} steps at rtol={sampler.rtol:g}, "
-            f"atol={sampler.atol:g}. Loosen the tolerances, raise `max_steps`, or stop at a larger t_min."
+            f"{sampler.solver} did not reach the end within {sampler.max_steps} steps at rtol="
+            f"{sampler.rtol:g}, atol={sampler.atol:g}. Loosen the tolerances, raise `max_steps`, or stop at a larger t_min."
         )

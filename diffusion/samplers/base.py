@@ -156,7 +156,13 @@ def _cast(c: Any, dtype: Any) -> Any:
 
 
 def _loop(
-    sampler: StepSampler, process: Process, save: bool, model: Any, key: Key | None, x: Data, table: Any
+    sampler: StepSampler,
+    process: Process,
+    save: bool,
+    model: Any,
+    key: Key | None,
+    x: Data,
+    table: Any,
 ) -> tuple[Array, Array | None]:
     """Scan the step over the rows of the table."""
     num_steps = len(jax.tree.leaves(table)[0])
@@ -207,7 +213,9 @@ def solve(
     """
     x = jnp.asarray(x)
     if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"`x` must be floating and have a batch axis; got {x.dtype}{list(x.shape)}.")
+        raise ValueError(
+            f"`x` must be floating and have a batch axis; got {x.dtype}{list(x.shape)}."
+        )
     if sampler.stochastic and key is None:
         raise TypeError(f"{type(sampler).__name__} is stochastic and needs a key; got None.")
     solution = sampler.solve(process, model, key, x, times, save)

@@ -37,7 +37,9 @@ class DDIM(StepSampler):
         keep = sigma[1:] / sigma[:-1]
         return DDIMRow(t[:-1], keep, alpha[1:] - alpha[:-1] * keep)
 
-    def step(self, process: Process, model: Any, key: Key | None, state: Any, row: DDIMRow) -> State:
+    def step(
+        self, process: Process, model: Any, key: Key | None, state: Any, row: DDIMRow
+    ) -> State:
         return State(row.keep * state.x + row.pull * model(state.x, row.t))
 
 
@@ -87,7 +89,9 @@ class Ancestral(StepSampler):
         t, alpha, sigma = levels(process, times, "the sampler Ancestral")
         xp = namespace(t)
         alpha_t, alpha_s, sigma_t, sigma_s = alpha[:-1], alpha[1:], sigma[:-1], sigma[1:]
-        shared = alpha_t * sigma_s / (alpha_s * sigma_t)  # what of z_t survives in the posterior of z_s
+        shared = (
+            alpha_t * sigma_s / (alpha_s * sigma_t)
+        )  # what of z_t survives in the posterior of z_s
         fresh = self.eta**2 * (1 - shared**2)
         keep = xp.sqrt(1 - fresh) * sigma_s / sigma_t
         if self.variance == "posterior":

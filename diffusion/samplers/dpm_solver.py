@@ -1,8 +1,8 @@
 """Exponential integrators in lambda = log(alpha / sigma): the linear part exact, x_0 a polynomial.
 
-    x_s = (sigma_s / sigma_t) x_t + sigma_s integral from lambda_t to lambda_s of e^lambda x_0(lambda) d lambda
+    x_s = sigma_s / sigma_t x_t + sigma_s integral_(lambda_t)^(lambda_s) e^lambda x_0(lambda) d lambda
 
-With h = lambda_s - lambda_t the integral of a constant x_0 is alpha_s (1 - e^-h) = alpha_s - alpha_t sigma_s / sigma_t,
+With h = lambda_s - lambda_t a constant x_0 enters with alpha_s (1 - e^-h) = alpha_s - alpha_t sigma_s / sigma_t,
 which stays finite where sigma_s = 0. References: Lu et al. 2022a (DPM-Solver), 2022b (DPM-Solver++).
 """
 

@@ -4,8 +4,8 @@ from diffusion.testing.laws import Finding, Report, check_process
 from diffusion.testing.targets import FinitePoints, GaussianMixture, gaussian, gaussian_flow
 
 __all__ = [
-    "FinitePoints",
     "Finding",
+    "FinitePoints",
     "GaussianMixture",
     "Report",
     "check_process",

@@ -37,7 +37,9 @@ class Finding:
 
     def __str__(self) -> str:
         mark = "holds" if self.holds else "FAILS"
-        line = f"{mark}  {self.law:<3} {self.statement}: {self.measured:.2e} (bound {self.bound:.0e})"
+        line = (
+            f"{mark}  {self.law:<3} {self.statement}: {self.measured:.2e} (bound {self.bound:.0e})"
+        )
         return line if self.holds else f"{line}\n           look at: {self.advice}"
 
 
@@ -141,7 +143,10 @@ def _moments(process: GaussianProcess) -> Finding:
     """Run the moment equations of the forward SDE and compare with the marginal."""
     times = jnp.asarray(np.asarray(process.natural_times(2048))[::-1])
     data_variance = 0.25
-    start = (process.alpha(times[0]), process.alpha(times[0]) ** 2 * data_variance + process.sigma(times[0]) ** 2)
+    start = (
+        process.alpha(times[0]),
+        process.alpha(times[0]) ** 2 * data_variance + process.sigma(times[0]) ** 2,
+    )
 
     def rate(state: tuple, t: Any) -> tuple:
         return process.f(t) * state[0], 2 * process.f(t) * state[1] + process.g(t) ** 2
@@ -166,7 +171,9 @@ def _is_a_value(process: Process) -> Finding:
     same = is_hashable(process)
     try:
         copy = pickle.loads(pickle.dumps(process))
-        same = same and copy == process and hash(copy) == hash(process) and repr(copy) == repr(process)
+        same = (
+            same and copy == process and hash(copy) == hash(process) and repr(copy) == repr(process)
+        )
     except (pickle.PicklingError, AttributeError, TypeError):
         same = same and "<locals>" in type(process).__qualname__  # a class made inside a function
     return Finding(

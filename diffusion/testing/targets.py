@@ -59,7 +59,9 @@ class GaussianMixture:
     stds: Any
 
     def __post_init__(self) -> None:
-        if is_traced(vars(self)) or not isinstance(self.means, np.ndarray | list | tuple | float | int):
+        if is_traced(vars(self)) or not isinstance(
+            self.means, np.ndarray | list | tuple | float | int
+        ):
             return  # rebuilt by JAX
         means = np.asarray(self.means, np.float64)
         means = means[:, None] if means.ndim == 1 else means
@@ -135,7 +137,7 @@ def gaussian(mean: float = 0.3, std: float = 0.5, dim: int = 1) -> GaussianMixtu
 def gaussian_flow(
     process: GaussianProcess, x: Data, t: Time, s: Time, mean: float = 0.3, std: float = 0.5
 ) -> Data:
-    """Carry x from t to s along the exact ODE of N(mean, std^2): x_s = alpha_s m + sqrt(V_s/V_t) (x - alpha_t m)."""
+    """Carry x along the exact ODE of N(m, std^2): x_s = alpha_s m + sqrt(V_s / V_t) (x - alpha_t m)."""
     alpha_t, sigma_t = process.alpha(t), process.sigma(t)
     alpha_s, sigma_s = process.alpha(s), process.sigma(s)
     ratio = (alpha_s**2 * std**2 + sigma_s**2) / (alpha_t**2 * std**2 + sigma_t**2)

@@ -1,0 +1,189 @@
+"""What a data set must offer, and what every finite one shares.
+
+`batch(step, batch_size, seed)` is a pure function: no iterator, no position to save. Rows are
+addressed by position (see `diffusion.data.order`), batches run across the ends of epochs, nothing is
+dropped. A batch is a dictionary:
+
+    data    float32 (batch, ...); images are NHWC in [-1, 1], 8-bit levels u become u / 127.5 - 1
+    cond    {"label": int32 (batch,)}, or (batch, k) for k labels; absent without labels
+    index   int64 (batch,): which examples these are
+"""
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from diffusion.data import order
+from diffusion.data.pixels import to_float
+
+Batch: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """What a data set contains.
+
+    Args:
+        shape: of one example, such as (8, 8, 1).
+        num_classes: 0 without labels, a tuple when every example has several labels.
+        size: number of examples; None when they never end.
+        kind: "image", "points" or "signal".
+        bits: of each value before scaling, for likelihoods of discrete data; None if continuous.
+        class_names: as many as there are classes, or none.
+    """
+
+    shape: tuple[int, ...]
+    num_classes: int | tuple[int, ...] = 0
+    size: int | None = None
+    kind: str = "image"
+    bits: int | None = None
+    class_names: tuple[str, ...] = ()
+
+
+class Dataset(abc.ABC):
+    """A source of batches; implementations are frozen dataclasses of hyperparameters."""
+
+    @property
+    @abc.abstractmethod
+    def spec(self) -> DataSpec:
+        """Describe the contents; may prepare or read the set on the first call."""
+
+    @abc.abstractmethod
+    def batch(
+        self,
+        step: int,
+        batch_size: int,
+        seed: int = 0,
+        index: Sequence[int] | np.ndarray | None = None,
+        train: bool = True,
+        rows: slice | None = None,
+    ) -> Batch:
+        """Return batch number `step`, a pure function of the arguments.
+
+        Args:
+            step: batches are counted from 0.
+            batch_size: of the global batch; may exceed the size of the set.
+            seed: of the order and the augmentation; not negative.
+            index: the examples to take, shape (batch_size,), instead of the order of the set.
+            train: shuffle and augment; otherwise the natural order, and the data as they are.
+            rows: return only these rows of the global batch: the share of one process.
+        """
+
+    @abc.abstractmethod
+    def examples(self, start: int, count: int) -> Batch:
+        """Return examples start ... start + count - 1 in natural order, fewer at the end of the set.
+
+        Raises:
+            IndexError: there is no example `start`.
+        """
+
+
+class Source(Protocol):
+    """Random access to examples that lie in memory or on disk."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        ...
+
+    def take(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return values (n, ...), uint8 or float32, and integer labels (n,), (n, k) or None."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Table:
+    """Examples in memory: values (size, ...), and labels with the same leading axis or None."""
+
+    values: np.ndarray
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Gather rows."""
+        return self.values[index], None if self.labels is None else self.labels[index]
+
+
+def requested(
+    index: Sequence[int] | np.ndarray, batch_size: int, size: int | None, rows: slice | None
+) -> np.ndarray:
+    """Check explicit example indices against the batch and the set, and return the wanted rows.
+
+    Raises:
+        ValueError: not one index per row of the global batch.
+        IndexError: an index is outside the set.
+    """
+    chosen = np.asarray(index, np.int64)
+    if chosen.shape != (batch_size,):
+        raise ValueError(f"`index` must have shape ({batch_size},); got {chosen.shape}.")
+    if chosen.min() < 0 or (size is not None and chosen.max() >= size):
+        raise IndexError(
+            f"`index` must lie in 0 ... {'' if size is None else size - 1}; "
+            f"got {chosen.min()} ... {chosen.max()}."
+        )
+    return chosen[rows or slice(None)]
+
+
+def bounded(start: int, count: int, size: int | None) -> np.ndarray:
+    """Return the indices start ... start + count - 1, cut at the end of the set, as int64."""
+    if start < 0 or count < 0 or (size is not None and start >= size):
+        raise IndexError(
+            f"`start` must lie in 0 ... {'' if size is None else size - 1} and `count` must not be "
+            f"negative; got start={start}, count={count}."
+        )
+    stop = start + count if size is None else min(start + count, size)
+    return np.arange(start, stop, dtype=np.int64)
+
+
+class FiniteDataset(Dataset):
+    """Batches from a `source`. A subclass gives `spec` and `source`, usually cached properties.
+
+    A subclass with a field `flip` gets random mirror images along the width in training.
+    """
+
+    flip: bool = False
+
+    @property
+    @abc.abstractmethod
+    def source(self) -> Source:
+        """Where the examples are."""
+
+    def batch(
+        self,
+        step: int,
+        batch_size: int,
+        seed: int = 0,
+        index: Sequence[int] | np.ndarray | None = None,
+        train: bool = True,
+        rows: slice | None = None,
+    ) -> Batch:
+        """Return batch number `step`; see `Dataset.batch`."""
+        positions, size = order.positions_of(step, batch_size, rows), len(self.source)
+        if index is not None:
+            chosen = requested(index, batch_size, size, rows)
+        else:
+            chosen = order.shuffled(seed, positions, size) if train else positions % size
+        return self._collate(chosen, order.coins(seed, positions) if train and self.flip else None)
+
+    def examples(self, start: int, count: int) -> Batch:
+        """Return examples in natural order, without augmentation; see `Dataset.examples`."""
+        return self._collate(bounded(start, count, len(self.source)), None)
+
+    def _collate(self, index: np.ndarray, mirror: np.ndarray | None) -> Batch:
+        values, labels = self.source.take(index)
+        if mirror is not None:
+            values = np.where(mirror[:, None, None, None], values[:, :, ::-1], values)
+        return collate(values, labels, index)
+
+
+def collate(values: np.ndarray, labels: np.ndarray | None, index: np.ndarray) -> Batch:
+    """Put examples into the dictionary of this module; uint8 values are scaled to [-1, 1]."""
+    data = to_float(values) if values.dtype == np.uint8 else values.astype(np.float32, copy=False)
+    batch: Batch = {"data": data, "index": index}
+    if labels is not None:
+        batch["cond"] = {"label": labels.astype(np.int32)}
+    return batch

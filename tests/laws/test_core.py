@@ -1,0 +1,392 @@
+"""Laws of grids, predictions, weights, times, dynamics, guidance, losses and likelihood."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffusion
+from diffusion import build, registered
+from diffusion.numerics import on_host
+from diffusion.processes import AffineProcess, GaussianProcess
+from diffusion.testing import FinitePoints, GaussianMixture, gaussian
+
+KEY = jax.random.key(0)
+PROCESSES = registered("process")
+AFFINE = [n for n in PROCESSES if isinstance(build("process", n), AffineProcess)]
+GAUSSIAN = [n for n in PROCESSES if isinstance(build("process", n), GaussianProcess)]
+GRIDS = [n for n in registered("grid") if n != "given"]
+MIXTURE = GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.8, 0.1], [0.0, -1.2]], [0.2, 0.4, 0.3])
+
+
+# ---- grids --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_grids_start_at_t_max_end_at_t_min_and_decrease(grid, process):
+    process = build("process", process)
+    for num_steps in (1, 2, 7, 100):
+        times = build("grid", grid)(process, num_steps)
+        assert times.dtype == np.float64
+        assert times.shape == (num_steps + 1,)
+        assert times[0] == process.t_max
+        assert times[-1] == process.t_min
+        assert np.all(np.diff(times) < 0)
+
+
+def test_karras_reference_values():
+    times = build("grid", "karras")(build("process", "edm"), 4)
+    np.testing.assert_allclose(
+        times, [80, 17.527831965, 2.5152189761, 0.16975275627, 0.002], rtol=1e-9
+    )
+    times = build("grid", "karras")(build("process", "edm"), 17)
+    np.testing.assert_allclose(
+        times[[1, 8, 16]], [57.585984721, 3.2568215198, 0.0075280199628], rtol=1e-9
+    )
+
+
+def test_rho_one_is_uniform_in_sigma():
+    times = build("grid", dict(name="karras", rho=1.0))(build("process", "edm"), 10)
+    np.testing.assert_allclose(times, np.linspace(80, 0.002, 11), rtol=1e-12)
+
+
+def test_chain_spacings():
+    process = build("process", "ddpm")
+    k = lambda spacing, n: np.round(
+        build("grid", dict(name="chain", spacing=spacing))(process, n) * 1000
+    )
+    np.testing.assert_array_equal(k("leading", 4), [1000, 751, 501, 251, 1])
+    np.testing.assert_array_equal(k("trailing", 4), [1000, 750, 500, 250, 1])
+    np.testing.assert_array_equal(k("linspace", 999), np.arange(1000, 0, -1))
+
+
+@pytest.mark.parametrize("num_steps", [0, -3, 2.5, "ten"])
+def test_a_grid_needs_a_positive_number_of_steps(num_steps):
+    with pytest.raises(ValueError, match="num_steps"):
+        build("grid", "uniform")(build("process", "vp"), num_steps)
+
+
+def test_given_times_are_checked():
+    process = build("process", "vp")
+    assert build("grid", dict(name="given", times=[1.0, 0.2, 0.01]))(process, 2)[1] == 0.2
+    with pytest.raises(ValueError, match="decrease"):
+        build("grid", dict(name="given", times=[1.0, 0.2, 0.2]))(process, 2)
+    with pytest.raises(ValueError, match="spacing"):
+        build("grid", dict(name="chain", spacing="trailling"))
+
+
+# ---- predictions --------------------------------------------------------------------------------
+
+
+def test_edm_preconditioning_reference_values():
+    process, prediction = build("process", "edm"), build("prediction", "edm")
+    for sigma, skip, out, scale in [
+        (0.5, 0.5, 0.3535533906, 1.414213562),
+        (1.0, 0.2, 0.4472135955, 0.894427191),
+        (80.0, 3.906097418e-5, 0.4999902347, 0.01249975587),
+    ]:
+        c = process.coefficients(sigma, jnp.ones((1, 1)))
+        found = [*prediction.recover(c), prediction.input_scale(c)]
+        np.testing.assert_allclose(np.ravel(found), [skip, out, scale], rtol=1e-9)
+        a, b = prediction.target(c)
+        np.testing.assert_allclose(a**2 * 0.25 + b**2, 1.0, rtol=1e-12)  # unit variance
+        weight = build("weight", "edm")(c, prediction.recover(c)[1])
+        np.testing.assert_allclose(weight, 1.0, rtol=1e-12)
+
+
+def test_edm_with_unit_data_is_minus_v():
+    c = build("process", "vp").coefficients(0.4, jnp.ones((1, 1)))
+    edm, v = build("prediction", dict(name="edm", sigma_data=1.0)), build("prediction", "v")
+    np.testing.assert_allclose(np.ravel(edm.target(c)), -np.ravel(v.target(c)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", registered("weight"))
+def test_a_weight_counts_the_same_error_whatever_the_network_predicts(name):
+    """w |y - y_hat|^2 is the same number for every prediction, except for `simple`, 1 on the target."""
+    process, weight = build("process", "vp"), build("weight", name)
+    c = process.coefficients(0.3, jnp.ones((1, 1)))
+    counted = []
+    for prediction in registered("prediction"):
+        out = build("prediction", prediction).recover(c)[1]
+        counted.append(float(np.ravel(weight(c, jnp.asarray(out)))[0] / np.ravel(out)[0] ** 2))
+    if name == "simple":
+        assert len({round(x, 9) for x in counted}) > 1
+    else:
+        np.testing.assert_allclose(counted, counted[0], rtol=1e-9)
+
+
+def test_min_snr_for_noise_and_v():
+    """gamma = 5: min(SNR, 5)/SNR on the noise, min(SNR, 5)/(SNR + 1) on v."""
+    c = build("process", "vp").coefficients(0.1, jnp.ones((1, 1)))
+    snr = float(c.alpha / c.sigma) ** 2
+    out = lambda name: jnp.asarray(build("prediction", name).recover(c)[1])
+    weight = build("weight", "min_snr")
+    np.testing.assert_allclose(weight(c, out("noise")), min(snr, 5) / snr, rtol=1e-12)
+    np.testing.assert_allclose(weight(c, out("v")), min(snr, 5) / (snr + 1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("process", GAUSSIAN)
+def test_likelihood_weight_is_half_g_squared_on_the_score(process):
+    process = build("process", process)
+    t = process.natural_times(6)[2]
+    c = process.coefficients(t, jnp.ones((1, 1)))
+    out = build("prediction", "score").recover(c)[1]
+    weight = build("weight", "likelihood")(c, out)
+    np.testing.assert_allclose(weight, process.g(t) ** 2 / 2, rtol=1e-8)
+
+
+# ---- training times -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("process", AFFINE)
+@pytest.mark.parametrize("name", registered("time"))
+def test_times_lie_in_the_range_and_depend_on_the_row_alone(name, process):
+    process, time = build("process", process), build("time", name)
+    row = jnp.arange(64)
+    t = time.draw(process, KEY, row, 64)
+    assert jnp.all((t >= process.t_min) & (t <= process.t_max))
+    np.testing.assert_array_equal(t[10:20], time.draw(process, KEY, row[10:20], 64))
+    assert len(np.unique(t)) > 1
+
+
+def test_stratified_times_are_evenly_spread():
+    process = build("process", "vp")
+    t = build("time", "low_discrepancy").draw(process, KEY, jnp.arange(100), 100)
+    gaps = np.diff(np.sort(t))
+    np.testing.assert_allclose(gaps, (process.t_max - process.t_min) / 100, rtol=1e-9)
+
+
+def test_log_normal_quantiles():
+    """Median and 5 and 95 percent quantiles of sigma for mean -1.2, deviation 1.2."""
+    sigma = build("time", "log_normal").quantile(
+        build("process", "edm"), jnp.array([0.5, 0.05, 0.95])
+    )
+    np.testing.assert_allclose(sigma, [0.301194, 0.0418433, 2.16804], rtol=2e-6)
+
+
+# ---- targets, dynamics, guidance ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("process", GAUSSIAN)
+def test_tweedie(process):
+    """The score from the denoiser equals the gradient of the log-density."""
+    process = build("process", process)
+    for t in process.natural_times(6)[1:-1]:
+        x = process.alpha(t) * MIXTURE.sample(KEY, 5) + process.sigma(t)
+        by_tweedie = diffusion.score(process, MIXTURE.denoiser(process))(x, t)
+        np.testing.assert_allclose(by_tweedie, MIXTURE.score(process)(x, t), rtol=1e-6, atol=1e-7)
+
+
+def test_points_and_mixture_agree():
+    """Mixture components of width 0 are points."""
+    process = build("process", "vp")
+    points = np.array([[-1.0, 0.5], [0.8, 0.1]])
+    mixture = GaussianMixture([0.3, 0.7], points, 0.0)
+    finite = FinitePoints(points, np.array([0.3, 0.7]))
+    x, t = jax.random.normal(KEY, (6, 2)), 0.4
+    np.testing.assert_allclose(
+        mixture.denoiser(process)(x, t), finite.denoiser(process)(x, t), rtol=1e-10
+    )
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize("process", ["vp", "sub_vp", "edm", "rectified_flow"])
+def test_every_member_of_the_family_has_the_marginals(process, lam):
+    """The Fokker-Planck equation holds: dp/dt = -d(drift p)/dx + (lam g)^2/2 d2p/dx2 for p_t, in reverse too."""
+    process = build("process", process)
+    target = GaussianMixture([0.4, 0.6], [-1.0, 0.7], [0.3, 0.2])
+    p = lambda x, t: jnp.exp(target.log_density(process, x[None, None], t)[0])
+    t = float(process.natural_times(8)[4])
+    for forward in (True, False):
+        family = diffusion.dynamics.forward_family if forward else diffusion.reverse_sde
+        sde = family(process, target.denoiser(process), lam)
+        sign = 1 if forward else -1  # the reverse SDE diffuses while its time runs down
+        drift = lambda x: sde.drift(x[None, None], t)[0, 0]
+        for x in (-1.2, 0.1, 0.8):
+            x = jnp.asarray(x) * (process.alpha(t) + process.sigma(t))
+            flux = jax.grad(lambda y: drift(y) * p(y, t))(x)
+            spread = sde.diffusion(t) ** 2 / 2 * jax.grad(jax.grad(lambda y: p(y, t)))(x)
+            rate = jax.grad(lambda s: p(x, s))(t)
+            scale = abs(rate) + abs(flux) + abs(spread)
+            assert abs(rate + flux - sign * spread) < 1e-8 * scale
+
+
+def test_probability_flow_is_the_family_at_zero():
+    process = build("process", "vp")
+    x, t = jax.random.normal(KEY, (5, 2)), 0.6
+    ode = diffusion.probability_flow(process, MIXTURE.denoiser(process)).velocity(x, t)
+    family = diffusion.reverse_sde(process, MIXTURE.denoiser(process), 0.0).drift(x, t)
+    np.testing.assert_allclose(ode, family, rtol=1e-10)
+
+
+def test_guidance_at_zero_and_one_is_exact():
+    """Scale 1 is the conditional denoiser to the last bit, 0 the unconditional one."""
+    process = build("process", "vp")
+    conditional, unconditional = MIXTURE.component(1).denoiser(process), MIXTURE.denoiser(process)
+    x, t = jax.random.normal(KEY, (5, 2)), jnp.asarray(0.5)
+    for scale, expected in ((1.0, conditional), (0.0, unconditional)):
+        guided = diffusion.classifier_free(conditional, unconditional, scale)
+        np.testing.assert_array_equal(guided(x, t), expected(x, t))
+
+
+def test_guidance_at_scale_w_is_linear_in_the_scores():
+    """For Gaussians the guided precision is w / V_c - (w - 1) / V_u."""
+    process, w, t = build("process", "vp"), 1.7, 0.5
+    narrow, wide = gaussian(0.5, 0.2), gaussian(0.0, 1.0)
+    guided = diffusion.classifier_free(narrow.denoiser(process), wide.denoiser(process), w)
+    slope = jax.grad(lambda x: diffusion.score(process, guided)(x[None, None], t)[0, 0])(0.3)
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    v_c, v_u = alpha**2 * 0.04 + sigma**2, alpha**2 + sigma**2
+    np.testing.assert_allclose(-slope, w / v_c - (w - 1) / v_u, rtol=1e-10)
+
+
+# ---- likelihood ---------------------------------------------------------------------------------
+
+
+def exact_log_density(process, x, mean=0.3, std=0.5):
+    """log p of N(mean, std^2) data at t_min, plus what the approximate prior adds at the other end."""
+    alpha, sigma = process.alpha(process.t_min), process.sigma(process.t_min)
+    return jax.scipy.stats.norm.logpdf(x, alpha * mean, jnp.sqrt(alpha**2 * std**2 + sigma**2)).sum(
+        -1
+    )
+
+
+@pytest.mark.parametrize("process", GAUSSIAN)
+def test_log_likelihood_of_a_gaussian(process):
+    """Exact up to the prior's mismatch, which is computed at the end point of the same ODE."""
+    process = build("process", process)
+    x = jnp.array([[0.3, 1.1], [-0.4, 0.2]])
+    denoise = gaussian(dim=2).denoiser(process)
+    found = diffusion.log_prob(process, denoise, x)
+    x_T = diffusion.testing.gaussian_flow(process, x, process.t_min, process.t_max)
+    alpha, sigma = process.alpha(process.t_max), process.sigma(process.t_max)
+    truth_T = jax.scipy.stats.norm.logpdf(x_T, alpha * 0.3, jnp.sqrt(alpha**2 / 4 + sigma**2)).sum(
+        -1
+    )
+    mismatch = process.prior_log_prob(x_T) - truth_T
+    np.testing.assert_allclose(
+        found - mismatch, exact_log_density(process, x), atol=2e-5
+    )  # RK4, 128 steps
+
+
+def test_hutchinson_is_unbiased_and_exact_for_isotropic_fields():
+    process, x = build("process", "vp"), jnp.array([[0.3, 1.1], [-0.4, 0.2]])
+    isotropic = gaussian(dim=2).denoiser(process)
+    exact = diffusion.log_prob(process, isotropic, x)
+    np.testing.assert_allclose(
+        diffusion.log_prob(process, isotropic, x, key=KEY), exact, rtol=1e-10
+    )
+    exact = diffusion.log_prob(process, MIXTURE.denoiser(process), x, num_steps=32)
+    draws = np.stack([
+        diffusion.log_prob(process, MIXTURE.denoiser(process), x, num_steps=32, key=k)
+        for k in jax.random.split(KEY, 200)
+    ])  # fmt: skip
+    assert np.all(np.abs(draws.mean(0) - exact) < 4 * draws.std(0) / np.sqrt(200) + 1e-9)
+
+
+def test_encode_and_decode_invert_each_other():
+    process, x = build("process", "vp"), MIXTURE.sample(KEY, 6)
+    times = process.natural_times(256)
+    latent = diffusion.carry(process, MIXTURE.denoiser(process), x, times[::-1])
+    np.testing.assert_allclose(
+        diffusion.carry(process, MIXTURE.denoiser(process), latent, times), x, atol=1e-6
+    )
+
+
+def test_dequantisation_owns_its_jacobian():
+    """A uniform density over the 256 bins scores exactly 8 bits; noise stays within half a step."""
+    quantise = diffusion.Dequantisation()
+    width = 256 * 2 / 255
+    np.testing.assert_allclose(
+        quantise.bits_per_dim(jnp.array([-10 * np.log(width)]), 10), 8.0, rtol=1e-12
+    )
+    x = jnp.zeros((1000,)) + 2 * 17 / 255 - 1
+    back = jnp.round((quantise(KEY, x) + 1) * 255 / 2)
+    np.testing.assert_array_equal(back, 17)
+
+
+def test_likelihood_without_a_density_says_so():
+    class Uniform(AffineProcess):
+        def alpha(self, t):
+            return 1 - t
+
+        def sigma(self, t):
+            return t
+
+    with pytest.raises(TypeError, match="noise_log_prob"):
+        diffusion.log_prob(Uniform(), lambda x, t: x, jnp.ones((2, 2)))
+
+
+# ---- losses -------------------------------------------------------------------------------------
+
+
+class LinearNetwork:
+    """y = 0: enough to check what the loss of an untrained network must be."""
+
+    def apply(self, params, x, log_snr, cond=None, key=None):
+        return params * x
+
+
+@pytest.mark.parametrize("prediction", registered("prediction"))
+def test_loss_of_a_zero_network_is_the_power_of_its_target(prediction):
+    process, n = build("process", "vp"), 20_000
+    prediction = build("prediction", prediction)
+    time = build("time", "uniform")
+    loss = diffusion.regression_loss(
+        LinearNetwork(), process, prediction, build("weight", "simple"), time, batch_size=n
+    )
+    x_0 = 0.5 * jax.random.normal(KEY, (n, 1))
+    per_example, aux = loss(jnp.zeros(()), KEY, dict(data=x_0, row=jnp.arange(n)))
+    t = process.t_min + (process.t_max - process.t_min) * (jnp.arange(20_000) + 0.5) / 20_000
+    a, b = prediction.target(process.coefficients(t, x_0))
+    expected = np.asarray(jnp.broadcast_to(a**2 * 0.25 + b**2, x_0.shape))
+    error = np.asarray(per_example).std() / np.sqrt(n)
+    assert abs(per_example.mean() - expected.mean()) < 4 * error + 1e-3 * expected.mean()
+    assert aux["log_snr"].shape == (n,)
+
+
+def test_flow_matching_agrees_with_velocity_prediction():
+    process, n = build("process", "rectified_flow"), 16
+    time, batch = (
+        build("time", "uniform"),
+        dict(data=jax.random.normal(KEY, (16, 3)), row=jnp.arange(16)),
+    )
+    flow = diffusion.flow_matching_loss(LinearNetwork(), process, time, batch_size=n)
+    velocity = diffusion.regression_loss(
+        LinearNetwork(),
+        process,
+        build("prediction", "velocity"),
+        build("weight", "simple"),
+        time,
+        batch_size=n,
+    )
+    np.testing.assert_allclose(
+        flow(jnp.zeros(()), KEY, batch)[0], velocity(jnp.zeros(()), KEY, batch)[0], rtol=1e-12
+    )
+
+
+def test_a_row_draws_the_same_noise_wherever_it_lies():
+    process, time = build("process", "vp"), build("time", "uniform")
+    loss = diffusion.flow_matching_loss(LinearNetwork(), process, time, batch_size=8)
+    batch = dict(data=jax.random.normal(KEY, (8, 3)), row=jnp.arange(8))
+    part = jax.tree.map(lambda a: a[4:], batch)
+    whole, half = loss(jnp.ones(()), KEY, batch)[0], loss(jnp.ones(()), KEY, part)[0]
+    np.testing.assert_allclose(whole[4:], half, rtol=1e-12)
+
+
+def test_reduction_is_checked():
+    with pytest.raises(ValueError, match="reduction"):
+        diffusion.flow_matching_loss(
+            LinearNetwork(),
+            build("process", "vp"),
+            build("time", "uniform"),
+            batch_size=1,
+            reduction="avg",
+        )
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_on_host_is_float64_even_without_x64(name):
+    with jax.enable_x64(False):
+        assert on_host(build("process", name).alpha, [0.5]).dtype == np.float64

@@ -1,0 +1,117 @@
+"""Imports point one way: each layer knows only the layers below it."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "diffusion"
+
+LAYERS = {  # module or folder -> layer; a file may import lower layers, and its own folder
+    "types": 0, "registry": 0, "numerics": 0.1,
+    "processes": 1,
+    "prediction": 2, "time_grids": 2, "time_sampling": 2, "weighting": 2, "dynamics": 2, "guidance": 2,
+    "denoiser": 3, "samplers": 3, "losses": 3, "likelihood": 3,
+    "testing": 4,
+    "networks": 0.5,
+    "data": 5, "training": 5, "evaluation": 5,
+    "experiment": 6,
+    "__init__": 7,
+}  # fmt: skip
+
+PURE = {"jax", "numpy", "jaxtyping", "diffusion"}  # all that layers 0 to 4 may use ...
+LAZY = {  # ... except these, inside a function, so that importing stays cheap
+    "processes/chain.py": {"scipy"},
+    "samplers/adaptive.py": {"diffrax"},
+}
+ALLOWED = {
+    "networks": PURE | {"flax", "einops"},
+    "experiment": PURE | {"ml_collections", "optax"},
+}
+HEAVY = {
+    "diffrax", "grain", "matplotlib", "orbax", "PIL", "rich", "scipy", "sklearn", "tensorboardX",
+    "tensorflow", "tensorflow_datasets",
+}  # fmt: skip
+
+
+def imports(tree: ast.AST) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= submodules if node.module == "diffusion" else {node.module}
+    return names
+
+
+def top_level(tree: ast.Module) -> ast.Module:
+    """The file without the bodies of its functions."""
+    body = [n for n in tree.body if not isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    return ast.Module(body, [])
+
+
+def unit_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    unit = unit_of(path)
+    assert unit in LAYERS, f"give {unit} a layer in this test and in docs/architecture.md"
+    tree = ast.parse(path.read_text())
+    for name in imports(tree):
+        head, *rest = name.split(".")
+        if head != "diffusion":
+            continue
+        target = rest[0] if rest else "__init__"
+        if target not in LAYERS:  # a public name of the package itself
+            target = "__init__"
+        ok = target == unit or LAYERS[target] < LAYERS[unit]
+        ok = ok and not (target == "networks" and LAYERS[unit] < 5 and unit != "networks")
+        assert ok, f"{path.name} (layer {LAYERS[unit]}) imports {name} (layer {LAYERS[target]})"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_core_is_pure(path):
+    """Layers 0 to 4 use JAX and NumPy; heavy libraries are imported only where they are used."""
+    unit, tree = unit_of(path), ast.parse(path.read_text())
+    heads = lambda names: {n.split(".")[0] for n in names} - set(sys.stdlib_module_names)
+    assert not heads(imports(top_level(tree))) & HEAVY, (
+        "import it inside the function that needs it"
+    )
+    if LAYERS.get(unit, 9) <= 4:
+        allowed = ALLOWED.get(unit, PURE) | LAZY.get(str(path.relative_to(PACKAGE)), set())
+        assert heads(imports(tree)) <= allowed
+
+
+def test_configs_import_ml_collections_only():
+    for path in (ROOT / "configs").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = {n.split(".")[0] for n in imports(tree)} - set(sys.stdlib_module_names)
+        assert names <= {"ml_collections", "configs"}, path
+
+
+def test_files_stay_readable():
+    for path in FILES:
+        assert len(path.read_text().splitlines()) <= 350, f"{path} has grown: divide it"
+
+
+def test_nothing_unpickles_or_evaluates():
+    """Nothing that the package loads can run code; the laws pickle an object of their own."""
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        if path.name != "laws.py":
+            assert not imports(tree) & {"pickle", "cloudpickle", "marshal", "shelve"}, path
+        calls = {
+            n.func.id
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        }
+        assert not calls & {"eval", "exec"}, path
