@@ -6,7 +6,7 @@ swapped by name in a config. Time runs up from data to noise everywhere.
 """
 
 from diffusion import testing
-from diffusion.denoiser import ConditionalModel, clipped, make_denoiser, make_velocity, null_cond
+from diffusion.denoiser import ConditionalModel, make_denoiser, make_velocity, null_cond
 from diffusion.dynamics import (
     forward_sde,
     probability_flow,
@@ -14,7 +14,7 @@ from diffusion.dynamics import (
     score,
     score_to_denoiser,
 )
-from diffusion.guidance import classifier_free
+from diffusion.guidance import classifier_free, clipped
 from diffusion.likelihood import Dequantisation, carry, log_prob
 from diffusion.losses import flow_matching_loss, regression_loss
 from diffusion.processes import AffineProcess, GaussianProcess, LinearSDE, Process

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_pytree
+from diffusion.guidance import Pair
 from diffusion.prediction import Prediction, network_inputs
 from diffusion.processes import AffineProcess, Process
-from diffusion.types import Cond, Denoiser, Network, Params, Scalar, Velocity
+from diffusion.types import Cond, Network, Params, Velocity
 
 Data = Float[Array, "batch *data"]
 
@@ -123,35 +123,34 @@ class BatchedBoth:
 
 @dataclass(frozen=True)
 class ConditionalModel:
-    """The denoisers of one network, as guidance wants them."""
+    """The denoisers of one network, as guidance wants them.
 
-    conditional: Any  # a NetworkDenoiser or NetworkVelocity with a condition
+    Args:
+        base: a NetworkDenoiser or NetworkVelocity with its condition.
+        guided: what earlier guidance has made of it, if anything.
+    """
+
+    base: Any
+    guided: Any = None
+
+    @property
+    def conditional(self) -> Any:
+        """The denoiser under its condition, and under earlier guidance."""
+        return self.base if self.guided is None else self.guided
 
     @property
     def unconditional(self) -> Any:
         """The denoiser under the null condition."""
-        return self.conditional.with_cond(null_cond(self.conditional.cond))
+        return self.base.with_cond(null_cond(self.base.cond))
 
     @property
-    def both(self) -> BatchedBoth:
-        """Both at once, one call of the network."""
-        return BatchedBoth(self.conditional)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Clipped:
-    """A denoiser whose posterior mean is clipped to the range of the data."""
-
-    denoise: Denoiser
-    low: Scalar = -1.0
-    high: Scalar = 1.0
-
-    def __call__(self, x_t: Data, t: Array) -> Data:
-        """Return the clipped posterior mean."""
-        return jnp.clip(self.denoise(x_t, t), self.low, self.high)
-
-
-def clipped(denoise: Denoiser, low: Scalar = -1.0, high: Scalar = 1.0) -> Clipped:
-    """Clip a denoiser to [low, high], after all guidance and before the sampler sees it."""
-    return Clipped(as_pytree(denoise), low, high)
+    def both(self) -> Any:
+        """Both at once: one call of the network, unless earlier guidance has changed one of them."""
+        if self.base.cond is None:
+            raise ValueError(
+                "guidance compares a model under its condition with the same model under none, but this "
+                "one has no condition: train it on data with labels, or give labels."
+            )
+        if self.guided is None or self.guided is self.base:
+            return BatchedBoth(self.base)
+        return Pair(self.guided, self.unconditional)

@@ -104,3 +104,42 @@ class ClassifierFree:
             if self.scale == 0:
                 return model.unconditional
         return classifier_free(model.conditional, model.unconditional, self.scale, model.both)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Clipped:
+    """A denoiser whose posterior mean is clipped to the range of the data."""
+
+    denoise: Denoiser
+    low: Scalar = -1.0
+    high: Scalar = 1.0
+
+    def __call__(self, x_t: Array, t: Array) -> Array:
+        """Return the clipped posterior mean."""
+        return jnp.clip(self.denoise(x_t, t), self.low, self.high)
+
+
+def clipped(denoise: Denoiser, low: Scalar = -1.0, high: Scalar = 1.0) -> Clipped:
+    """Clip a denoiser to [low, high], before the sampler sees it."""
+    return Clipped(as_pytree(denoise), low, high)
+
+
+@register("guidance", "clip")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """x_0 clipped to [low, high]: the last entry of a list of guidance for images."""
+
+    low: Scalar = -1.0
+    high: Scalar = 1.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.low < self.high,
+            f"`low` must lie below `high`; got low={self.low}, high={self.high}.",
+        )
+
+    def __call__(self, model: Guidable) -> Denoiser:
+        """Return the clipped denoiser."""
+        return clipped(model.conditional, self.low, self.high)

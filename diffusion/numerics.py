@@ -122,7 +122,7 @@ def invert_decreasing(
 
     ends = jnp.full_like(y, low), jnp.full_like(y, high)
     low, high = jax.lax.fori_loop(0, num_steps, halve, ends)
-    return (low + high) / 2
+    return jnp.asarray((low + high) / 2)
 
 
 def fold_in(key: Key, data: Any) -> Key:

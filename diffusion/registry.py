@@ -111,6 +111,32 @@ def _hashable(value: Any) -> Any:
     return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
 
 
+def check_type(owner: str, field: str, value: Any, default: Any) -> None:
+    """Raise TypeError if a plain value is not of its default's type: number, text or truth value."""
+    plain = isinstance(value, bool | int | float | str)
+    expected = {
+        bool: (bool,), int: (int,), float: (int, float), str: (str,),
+    }.get(type(default))  # fmt: skip
+    if expected is None or not plain:
+        return
+    fits = isinstance(value, expected) and isinstance(value, bool) == isinstance(default, bool)
+    if not fits:
+        raise TypeError(
+            f"{owner}: `{field}` must be {expected[-1].__name__}, like its default {default!r}; "
+            f"got {value!r} ({type(value).__name__})."
+        )
+
+
+def resolve(kind: str, spec: Any, **extra: Any) -> dict[str, Any]:
+    """Return the mapping that `build` would build from, with every default written out."""
+    fields = {"name": spec} if isinstance(spec, str) else dict(spec)
+    parameters = inspect.signature(lookup(kind, fields["name"])).parameters
+    defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
+    return fields | {
+        k: extra.get(k, v) for k, v in defaults.items() if k not in fields and not callable(v)
+    }
+
+
 def build(kind: str, spec: Any, **extra: Any) -> Any:
     """Build from "name" or from a mapping with "name"; every other entry must be a parameter.
 
@@ -141,6 +167,9 @@ def build(kind: str, spec: Any, **extra: Any) -> Any:
             f"{kind} {name!r} has no field {unknown[0]!r}.{nearest(unknown[0], parameters)} "
             f"It accepts: {', '.join(parameters) or 'nothing'}."
         )
+    for field, value in fields.items():
+        default = parameters[field].default if field in parameters else None
+        check_type(f"{kind} {name!r}", field, value, default)
     try:
         inspect.signature(target).bind(**fields)
     except TypeError as error:

@@ -16,8 +16,8 @@ LAYERS = {  # module or folder -> layer; a file may import lower layers, and its
     "denoiser": 3, "samplers": 3, "losses": 3, "likelihood": 3,
     "testing": 4,
     "networks": 0.5,
-    "data": 5, "training": 5, "evaluation": 5,
-    "experiment": 6,
+    "data": 5, "training": 5, "evaluation": 5.5,
+    "config": 5, "experiment": 6,
     "__init__": 7,
 }  # fmt: skip
 

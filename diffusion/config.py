@@ -1,0 +1,231 @@
+"""Configs: sections of names and overrides, checked before anything is built.
+
+A section is a `name` and the fields that differ from the defaults of the class it names. On the command
+line `--config.process.name=edm` swaps the class *and forgets the other fields that the file gave to the old
+one*; `--config.process.t_max=50` sets a field, also one that the file does not mention.
+"""
+
+import ast
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from diffusion.numerics import require
+from diffusion.registry import check_type, nearest
+
+SECTIONS = (
+    "seed", "process", "prediction", "time", "weight", "network", "data", "optimizer", "ema", "train",
+    "sampler", "grid", "guidance", "parallel", "evaluate",
+)  # fmt: skip
+
+KEPT = {"data": ("batch_size", "data_dir"), "grid": ("num_steps",)}  # not the named class's own
+
+# A resumed run must agree on these; the others (budgets, logging, sampling) may change.
+IDENTITY = (
+    "seed", "process", "prediction", "time", "weight", "network", "data", "optimizer", "ema",
+)  # fmt: skip
+
+
+class ConfigError(ValueError):
+    """A config or an override that cannot be built; the message names the key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """The section `train`: budgets and periods, in steps of the optimizer.
+
+    Args:
+        num_steps: how long to train. 0 if `num_images` says it instead.
+        num_images: the budget in images; rounded up to whole steps.
+        log_every: steps between lines of metrics.
+        sample_every: steps between sample grids; 0 for none but the last.
+        checkpoint_every: steps between checkpoints; one is always written at the end.
+        keep: how many checkpoints stay.
+        label_dropout: share of examples that are trained without their condition.
+        accumulate: micro-batches per step.
+        reduction: of the squared error over the features of an example, "mean" or "sum".
+        max_bad_steps: non-finite steps in a row before the run stops.
+        samples_per_class: columns of the sample grids.
+    """
+
+    num_steps: int = 10_000
+    num_images: int = 0
+    log_every: int = 100
+    sample_every: int = 1000
+    checkpoint_every: int = 1000
+    keep: int = 3
+    label_dropout: float = 0.1
+    accumulate: int = 1
+    reduction: str = "mean"
+    max_bad_steps: int = 20
+    samples_per_class: int = 8
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        positive = ("log_every", "checkpoint_every", "keep", "accumulate", "max_bad_steps")
+        for name in (*positive, "samples_per_class"):
+            require(
+                getattr(self, name) >= 1,
+                f"`train.{name}` must be at least 1; got {getattr(self, name)}.",
+            )
+        require(
+            self.sample_every >= 0,
+            f"`train.sample_every` must not be negative; got {self.sample_every}.",
+        )
+        require(
+            (self.num_steps > 0) != (self.num_images > 0),
+            "give a budget by one of `train.num_steps` and `train.num_images`, the other 0; got "
+            f"num_steps={self.num_steps}, num_images={self.num_images}.",
+        )
+        require(
+            0 <= self.label_dropout <= 1,
+            f"`train.label_dropout` is a share, between 0 and 1; got {self.label_dropout}.",
+        )
+
+    def steps(self, batch_size: int) -> int:
+        """Return the budget in steps."""
+        return self.num_steps or -(-self.num_images // batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """The section `evaluate`.
+
+    Args:
+        metrics: names of kind `metric`.
+        num_samples: generated examples that a metric compares with the held-out data.
+        batch_size: examples per call.
+        ema: which average to evaluate, or "raw"; "" is the first of the config.
+    """
+
+    metrics: tuple[str, ...] = ("loss_by_level", "frechet_pixels")
+    num_samples: int = 1000
+    batch_size: int = 100
+    ema: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("num_samples", "batch_size"):
+            require(
+                getattr(self, name) >= 1,
+                f"`evaluate.{name}` must be at least 1; got {getattr(self, name)}.",
+            )
+
+
+def options(cls: type, section: str, given: Mapping) -> Any:
+    """Build a section without a name, strictly."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key, value in given.items():
+        if key not in fields:
+            raise ConfigError(
+                f"config.{section} has no field {key!r}.{nearest(key, fields)} "
+                f"It accepts: {', '.join(fields)}."
+            )
+        check_type(f"config.{section}", key, value, fields[key].default)
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+
+def plain(value: Any) -> Any:
+    """Return a ConfigDict as plain dictionaries, lists and values, as JSON would hold them."""
+    if hasattr(value, "items"):
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def check_sections(config: Mapping) -> None:
+    """Raise ConfigError for a section that does not exist or is missing."""
+    for key in config:
+        if key not in SECTIONS:
+            raise ConfigError(
+                f"config has no section {key!r}.{nearest(key, SECTIONS)} Sections: {', '.join(SECTIONS)}."
+            )
+    for key in ("process", "network", "data"):
+        if key not in config:
+            raise ConfigError(
+                f"config needs a section {key!r}; see the files in configs/ for examples."
+            )
+
+
+def _parse(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)  # numbers, tuples, dictionaries; never code
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _convert(path: str, value: Any, old: Any) -> Any:
+    """Hold a new value to the type of the one it replaces."""
+    if isinstance(old, str) and not isinstance(value, str):
+        return str(value)
+    if isinstance(old, list) and isinstance(value, str | int | float):
+        value = [value]
+    check_type("", f"config.{path}", value, old)
+    return plain(value)
+
+
+def apply_overrides(config: Mapping, overrides: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return a plain config with dotted overrides applied, in order.
+
+    Args:
+        config: sections by name.
+        overrides: pairs such as ("process.t_max", "50.0").
+
+    Raises:
+        ConfigError: a section does not exist, or a value has another type than the one it replaces.
+    """
+    config = plain(config)
+    overrides = list(overrides)
+    for path, text in overrides:  # names first: they clear what belonged to the old class
+        section, _, field = path.partition(".")
+        old = config.get(section)
+        if field == "name" and isinstance(old, dict) and old.get("name") != text:
+            config[section] = {"name": text} | {
+                k: old[k] for k in KEPT.get(section, ()) if k in old
+            }
+    for path, text in overrides:
+        section, *rest = path.split(".")
+        if section not in SECTIONS:
+            raise ConfigError(
+                f"config has no section {section!r} (--config.{path}).{nearest(section, SECTIONS)} "
+                f"Sections: {', '.join(SECTIONS)}."
+            )
+        try:
+            _set(config, [section, *rest], _parse(text), path)
+        except TypeError as error:
+            raise ConfigError(str(error).removeprefix(": ")) from None
+    return config
+
+
+def _set(config: dict, keys: list[str], value: Any, path: str) -> None:
+    *parents, last = keys
+    for key in parents:
+        if isinstance(config.get(key), str):
+            config[key] = {"name": config[key]}  # process="vp" may be written for dict(name="vp")
+        config = config.setdefault(key, {})
+        if not isinstance(config, dict):
+            raise ConfigError(f"config.{path}: {key!r} is a value, not a section.")
+    if isinstance(config.get(last), dict) and isinstance(value, str):
+        config[last] = {"name": value}  # --config.sampler=ddim
+        return
+    config[last] = _convert(path, value, config.get(last))
+
+
+def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> list[str]:
+    """Return lines "path: old -> new" for what differs in these sections."""
+
+    def flat(value: Any, path: str) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            return {path: value}
+        return {
+            k: v for key, inner in value.items() for k, v in flat(inner, f"{path}.{key}").items()
+        }
+
+    lines = []
+    for key in keys:
+        a, b = flat(plain(old.get(key)), key), flat(plain(new.get(key)), key)
+        changed = sorted(k for k in a | b if a.get(k) != b.get(k))
+        lines += [f"{k}: {a.get(k, 'default')} -> {b.get(k, 'default')}" for k in changed]
+    return lines

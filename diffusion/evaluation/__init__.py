@@ -1,0 +1,17 @@
+"""Evaluation: generating, measuring, picturing."""
+
+from diffusion.evaluation.frechet import Moments, frechet_distance, gaussian_distance
+from diffusion.evaluation.generate import example_keys, generate, generate_batch, slerp
+from diffusion.evaluation.held_out import bits_per_dim, loss_by_level
+
+__all__ = [
+    "Moments",
+    "bits_per_dim",
+    "example_keys",
+    "frechet_distance",
+    "gaussian_distance",
+    "generate",
+    "generate_batch",
+    "loss_by_level",
+    "slerp",
+]

@@ -1,0 +1,270 @@
+"""From a config to objects: the only module that knows how the sections fit together.
+
+Nothing below this layer sees a config. An `Experiment` holds what the sections name, already built and
+checked, and offers the few combinations that programs need: the loss, the optimizer, the state, and a
+guided denoiser.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.config import (
+    KEPT,
+    ConfigError,
+    EvaluateOptions,
+    TrainOptions,
+    check_sections,
+    options,
+    plain,
+)
+from diffusion.data import Dataset
+from diffusion.denoiser import ConditionalModel, make_denoiser, make_velocity
+from diffusion.losses import Loss, flow_matching_loss, regression_loss
+from diffusion.prediction import Prediction
+from diffusion.processes import AffineProcess, Process
+from diffusion.registry import build, resolve
+from diffusion.samplers import Sampler
+from diffusion.time_grids import Grid
+from diffusion.time_sampling import TimeDistribution
+from diffusion.training import TrainState, init_state, make_ema
+from diffusion.types import Cond, Network, Params
+from diffusion.weighting import Weight
+
+DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "prediction": {"name": "v"},
+    "time": {"name": "uniform"},
+    "weight": {"name": "simple"},
+    "optimizer": {"name": "adam"},
+    "ema": ["0.999"],
+    "train": {},
+    "sampler": {"name": "ddim"},
+    "grid": {"name": "uniform_log_snr", "num_steps": 50},
+    "guidance": [],
+    "parallel": {"name": "mesh"},
+    "evaluate": {},
+}
+
+
+def _section(config: Mapping, section: str) -> dict[str, Any]:
+    given = config[section]
+    return {"name": given} if isinstance(given, str) else dict(given)
+
+
+def _own(config: Mapping, section: str) -> dict[str, Any]:
+    """Return a section without the entries that belong to the experiment rather than to the class."""
+    spec = _section(config, section)
+    return {k: v for k, v in spec.items() if k not in KEPT.get(section, ()) or k == "data_dir"}
+
+
+def _positive(config: Mapping, section: str, field: str, default: int) -> int:
+    value = _section(config, section).get(field, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"config.{section}.{field} must be a positive integer; got {value!r}.")
+    return value
+
+
+def _build(config: Mapping, section: str, **extra: Any) -> Any:
+    """Build one section; an error says which."""
+    spec = _own(config, section)
+    kind = {"data": "dataset"}.get(section, section)
+    if section == "data" and spec.get("data_dir") is None:
+        spec.pop("data_dir", None)
+    try:
+        return build(kind, spec, **extra)
+    except (KeyError, TypeError, ValueError) as error:
+        message = error.args[0] if error.args else str(error)
+        raise ConfigError(f"config.{section}: {message}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What a config names, built."""
+
+    config: Mapping[str, Any]
+    process: Process
+    prediction: Prediction
+    time: TimeDistribution
+    weight: Weight
+    network: Network
+    dataset: Dataset
+    optimizer: Any
+    ema: Mapping[str, Any]
+    sampler: Sampler
+    grid: Grid
+    guidance: tuple[Any, ...]
+    parallel: Any
+    train: TrainOptions
+    evaluate: EvaluateOptions
+
+    @classmethod
+    def from_config(cls, config: Mapping) -> "Experiment":
+        """Build every section, or say which one cannot be built and why.
+
+        Raises:
+            ConfigError: a section, a name or a field is unknown, or a value is impossible.
+        """
+        config = DEFAULTS | plain(config)
+        check_sections(config)
+        if not isinstance(config["seed"], int) or config["seed"] < 0:
+            raise ConfigError(f"config.seed must be an integer from 0 up; got {config['seed']!r}.")
+        try:
+            train = options(TrainOptions, "train", config["train"])
+            evaluate = options(EvaluateOptions, "evaluate", config["evaluate"])
+        except (TypeError, ValueError) as error:
+            raise ConfigError(str(error)) from None
+        batch_size = _positive(config, "data", "batch_size", 64)
+        _positive(config, "grid", "num_steps", 50)
+        dataset = _build(config, "data")
+        built = {
+            name: _build(config, name)
+            for name in ("process", "prediction", "time", "weight", "sampler", "grid", "parallel")
+        }
+        built["optimizer"] = _build(config, "optimizer", total_steps=train.steps(batch_size))
+        built["network"] = _build(config, "network", num_classes=dataset.spec.num_classes)
+        try:
+            ema = make_ema(config["ema"])
+            guidance = tuple(build("guidance", g) for g in config["guidance"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"config.ema or config.guidance: {error.args[0]}") from None
+        return cls(
+            config=config, dataset=dataset, train=train, evaluate=evaluate, ema=ema,
+            guidance=guidance, **built,
+        )  # fmt: skip
+
+    def replaced(self, **sections: Any) -> "Experiment":
+        """Return the experiment with other objects in some sections, for sampling with other settings."""
+        return dataclasses.replace(self, **sections)
+
+    # ---- sizes ----------------------------------------------------------------------------------
+
+    @property
+    def seed(self) -> int:
+        """The root of all randomness."""
+        return int(self.config["seed"])
+
+    @property
+    def batch_size(self) -> int:
+        """The size of the global batch."""
+        return _positive(self.config, "data", "batch_size", 64)
+
+    @property
+    def num_steps(self) -> int:
+        """The number of sampling steps."""
+        return _positive(self.config, "grid", "num_steps", 50)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the data has labels."""
+        return bool(self.dataset.spec.num_classes)
+
+    @property
+    def affine(self) -> bool:
+        """Whether the model is a denoiser; on the lowest rung it is a velocity."""
+        return isinstance(self.process, AffineProcess)
+
+    # ---- training -------------------------------------------------------------------------------
+
+    def loss(self, batch_size: int | None = None) -> Loss:
+        """Return the loss that the process's rung asks for."""
+        size = batch_size or self.batch_size
+        if not isinstance(self.process, AffineProcess):
+            return flow_matching_loss(
+                self.network,
+                self.process,
+                self.time,
+                batch_size=size,
+                reduction=self.train.reduction,
+            )
+        return regression_loss(
+            self.network, self.process, self.prediction, self.weight, self.time,
+            batch_size=size, reduction=self.train.reduction,
+        )  # fmt: skip
+
+    def example_cond(self, batch_size: int) -> Cond:
+        """Return null conditions shaped like those of the data set."""
+        classes = self.dataset.spec.num_classes
+        if not classes:
+            return None
+        shape = (batch_size,) if isinstance(classes, int) else (batch_size, len(classes))
+        return {"label": jnp.full(shape, -1, jnp.int32)}
+
+    def init_params(self) -> Params:
+        """Draw the network's parameters, a function of the seed."""
+        x = jnp.zeros((1, *self.dataset.spec.shape), jnp.float32)
+        key = jax.random.fold_in(jax.random.key(self.seed), 0)
+        return self.network.init(key, x, jnp.zeros(1), self.example_cond(1))
+
+    def init_state(self) -> TrainState:
+        """Return the state before the first step."""
+        key = jax.random.fold_in(jax.random.key(self.seed), 1)
+        return init_state(self.init_params(), self.optimizer, self.ema, key)
+
+    def abstract_state(self) -> TrainState:
+        """Return shapes and dtypes of the state, at no cost."""
+        return jax.eval_shape(self.init_state)
+
+    # ---- sampling -------------------------------------------------------------------------------
+
+    def times(self) -> np.ndarray:
+        """Return the sampling times."""
+        return self.grid(self.process, self.num_steps)
+
+    def base_model(self, params: Params, cond: Cond = None) -> Any:
+        """Return the network as a denoiser, or as a velocity on the lowest rung; no guidance."""
+        if not isinstance(self.process, AffineProcess):
+            return make_velocity(self.network, params, self.process, cond)
+        return make_denoiser(self.network, params, self.process, self.prediction, cond)
+
+    def model(self, params: Params, cond: Cond = None) -> Any:
+        """Return the network under all guidance of the config, the first entry innermost."""
+        model = self.base_model(params, cond)
+        for guide in self.guidance:
+            model = guide(ConditionalModel(self.base_model(params, cond), model))
+        return model
+
+    def check_labels(self, labels: np.ndarray) -> None:
+        """Raise ValueError for a label that the data set does not have; -1 means unconditional."""
+        classes = self.dataset.spec.num_classes
+        if not classes:
+            raise ValueError("`labels` were given, but this model was trained without labels.")
+        limits = np.atleast_1d(np.asarray(classes))
+        columns = labels.reshape(len(labels), -1)
+        wrong = (columns < -1) | (columns >= limits)
+        if columns.shape[1] != len(limits) or wrong.any():
+            bad = columns[wrong][0] if columns.shape[1] == len(limits) else columns.shape[1]
+            raise ValueError(
+                f"`labels` must lie in 0 ... {int(limits.max()) - 1}, or be -1 for no label; got {bad}."
+            )
+
+    def conditions(self, labels: np.ndarray | None, count: int) -> Cond:
+        """Return the condition of `count` examples: these labels, or none."""
+        if labels is None:
+            return self.example_cond(count)
+        self.check_labels(labels)
+        return {"label": jnp.asarray(labels, jnp.int32)}
+
+    # ---- words ----------------------------------------------------------------------------------
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the config with every default of every class written out."""
+        config = dict(self.config)
+        classes = {"num_classes": self.dataset.spec.num_classes}
+        total = {"total_steps": self.train.steps(self.batch_size)}
+        extras = {"network": classes, "optimizer": total}
+        for section in ("process", "prediction", "time", "weight", "network", "optimizer",
+                        "sampler", "grid", "parallel", "data"):  # fmt: skip
+            kind = "dataset" if section == "data" else section
+            spec = _section(config, section)
+            config[section] = resolve(kind, spec, **extras.get(section, {}))
+        config["guidance"] = [resolve("guidance", g) for g in config["guidance"]]
+        config["train"] = dataclasses.asdict(self.train)
+        config["evaluate"] = dataclasses.asdict(self.evaluate)
+        return json.loads(json.dumps(config, default=str))
