@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,56 +57,68 @@ def locked(path: Path) -> Iterator[bool]:
             yield True  # closing the file releases the lock, also when the process is killed
 
 
-def _sweep(parent: Path, prefix: str) -> None:
-    """Remove what killed processes left behind; only called by the holder of the lock."""
-    for path in parent.glob(f"{prefix}*"):
-        shutil.rmtree(path, ignore_errors=True)
+@contextlib.contextmanager
+def _workplace(parent: Path) -> Iterator[Path]:
+    """Make a temporary folder inside `parent`, under its lock, and remove it afterwards."""
+    prefix = ".preparing-"
+    with contextlib.ExitStack() as stack:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            exclusive = stack.enter_context(locked(parent / ".lock"))
+        except OSError as error:
+            raise MissingDataError(
+                f"Cannot write to {parent}: {error.strerror}. Give a folder that you may write to "
+                "as `data_dir`, or in the environment variable DEMOLISH_DATA."
+            ) from error
+        if exclusive:  # whatever is here was left by a process that was killed
+            for stale in parent.glob(f"{prefix}*"):
+                shutil.rmtree(stale, ignore_errors=True)
+        scratch = parent / f"{prefix}{os.getpid()}-{threading.get_ident()}"
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
-def publish(target: Path, write: Callable[[Path], Path | None], what: str) -> Path:
-    """Create the folder `target` atomically, unless it is there.
+def publish(
+    parent: Path,
+    ready: Callable[[], Path | None],
+    write: Callable[[Path], Path],
+    *,
+    replace: bool = False,
+) -> Path:
+    """Create a folder inside `parent` atomically, unless it is ready.
 
     Args:
-        target: the folder to create.
-        write: fills a temporary folder; returns the subfolder to publish, or None for all of it.
-        what: name for messages.
+        parent: the folder that will hold it, made when missing.
+        ready: returns the wanted folder, or None as long as it is missing.
+        write: fills a temporary folder, and returns the folder in it that is to appear in `parent`
+            under the same name.
+        replace: a folder of that name which is not ready may be removed.
 
     Raises:
-        MissingDataError: the place cannot be written to.
+        MissingDataError: the place cannot be written to, or is taken by something else.
     """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".preparing-{target.name}-"
-        with locked(target.parent / f".{target.name}.lock") as exclusive:
-            if target.exists():
-                return target
-            if exclusive:
-                _sweep(target.parent, prefix)
-            scratch = target.parent / f"{prefix}{os.getpid()}"
-            shutil.rmtree(scratch, ignore_errors=True)
-            scratch.mkdir()
-            try:
-                finished = write(scratch) or scratch
-                with contextlib.suppress(FileExistsError):
-                    _rename(finished, target)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-    except PermissionError as error:
-        raise MissingDataError(
-            f"Cannot write {what} to {target}: {error.strerror}. Give a folder that you may write "
-            "to as `data_dir`, or in the environment variable DEMOLISH_DATA."
-        ) from error
-    return target
-
-
-def _rename(source: Path, target: Path) -> None:
-    """Rename a folder; FileExistsError if another process was first."""
-    try:
-        source.rename(target)
-    except OSError as error:
-        if target.exists():  # a folder that is not empty answers with several error numbers
-            raise FileExistsError(target) from error
-        raise
+    with _workplace(parent) as scratch:
+        found = ready()  # asked again, now under the lock: another process may have been first
+        if found is not None:
+            return found
+        scratch.mkdir()
+        finished = write(scratch)
+        target = parent / finished.name
+        if replace:
+            shutil.rmtree(target, ignore_errors=True)
+        try:
+            finished.rename(target)
+        except OSError as error:
+            found = ready()  # without locks another process may still have been first
+            if found is None:
+                raise MissingDataError(
+                    f"{target} is in the way ({error.strerror}); remove it or choose another place "
+                    "with `data_dir`."
+                ) from error
+            return found
+        return target
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

@@ -1,0 +1,50 @@
+"""Data sets by name, as pure functions of (seed, step).
+
+    dataset = diffusion.build("dataset", dict(name="digits", flip=False))
+    dataset.spec                                    # shape, classes, size
+    dataset.batch(step, batch_size=64, seed=0)      # {"data", "cond": {"label"}, "index"}
+    dataset.examples(0, 100)                        # in order, for evaluation
+
+Importing this package is cheap: what reads and writes files is imported when it is needed.
+"""
+
+from diffusion.data.arrays import ArrayFile
+from diffusion.data.base import Batch, Dataset, DataSpec, FiniteDataset, Source, Table
+from diffusion.data.digits import Digits
+from diffusion.data.fashion_mnist import FashionMNIST
+from diffusion.data.folder import Folder
+from diffusion.data.pixels import to_float
+from diffusion.data.points import Points1D, Points2D
+from diffusion.data.prefetch import Prefetch, prefetch
+from diffusion.data.prepared import PreparedImages
+from diffusion.data.stock import CIFAR10, MNIST, TFDS, CelebA, ImageNetResized
+from diffusion.data.storage import MissingDataError, data_root
+from diffusion.data.summary import Summary, summarise
+
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "TFDS",
+    "ArrayFile",
+    "Batch",
+    "CelebA",
+    "DataSpec",
+    "Dataset",
+    "Digits",
+    "FashionMNIST",
+    "FiniteDataset",
+    "Folder",
+    "ImageNetResized",
+    "MissingDataError",
+    "Points1D",
+    "Points2D",
+    "Prefetch",
+    "PreparedImages",
+    "Source",
+    "Summary",
+    "Table",
+    "data_root",
+    "prefetch",
+    "summarise",
+    "to_float",
+]

@@ -1,0 +1,139 @@
+"""Data from .npy and .npz files."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion.data.base import DataSpec, FiniteDataset, Table
+from diffusion.data.order import hold_out
+from diffusion.data.storage import MissingDataError
+from diffusion.registry import register
+
+_KINDS = {1: "points", 2: "signal", 3: "image"}  # by the number of axes of one example
+
+
+@register("dataset", "array")
+@dataclass(frozen=True, kw_only=True)
+class ArrayFile(FiniteDataset):
+    """Examples from a .npz file with the key "data" and maybe "label", or from a .npy file.
+
+    uint8 arrays are images (n, height, width[, channels]) and are scaled to [-1, 1]. Float arrays are
+    used as they are: (n, d) points, (n, length, channels) signals, (n, height, width, channels)
+    images, which must lie in [-1, 1].
+
+    Args:
+        path: the file.
+        split: "train", "test" or "all".
+        test_fraction: share of the examples that a fixed permutation keeps for "test".
+        flip: mirror images at random in training.
+        num_classes: None: the largest label plus one.
+    """
+
+    path: str
+    split: str = "train"
+    test_fraction: float = 0.0
+    flip: bool = False
+    num_classes: int | None = None
+
+    @functools.cached_property
+    def _whole(self) -> Table:
+        """All examples of the file, checked."""
+        path = Path(self.path).expanduser()
+        arrays = _load(path)
+        values = _checked_values(path, arrays["data"])
+        labels = arrays.get("label")
+        if self.flip and values.ndim != 4:
+            raise ValueError(f"`flip` is for images; the data in {path} have shape {values.shape}.")
+        if labels is not None:
+            labels = _checked_labels(path, np.asarray(labels), len(values), self.num_classes)
+        return Table(values=values, labels=labels)
+
+    @functools.cached_property
+    def source(self) -> Table:
+        """The examples of the split."""
+        keep = hold_out(len(self._whole), self.test_fraction, self.split)
+        return Table(values=self._whole.values[keep], labels=_rows(self._whole.labels, keep))
+
+    @functools.cached_property
+    def spec(self) -> DataSpec:
+        """Describe the examples of this split."""
+        values, labels = self._whole.values, self._whole.labels
+        classes = 0 if labels is None else self.num_classes or int(labels.max()) + 1
+        return DataSpec(
+            shape=values.shape[1:],
+            num_classes=classes,
+            size=len(self.source),
+            kind=_KINDS[values.ndim - 1],
+            bits=8 if values.dtype == np.uint8 else None,
+        )
+
+
+def _rows(labels: np.ndarray | None, keep: np.ndarray) -> np.ndarray | None:
+    return None if labels is None else labels[keep]
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    """Read the arrays of a file by name.
+
+    Raises:
+        MissingDataError: there is no such file.
+        ValueError: it cannot be read, or has no "data".
+    """
+    if not path.is_file():
+        raise MissingDataError(f"There is no file {path}; check `path`.")
+    try:
+        found = np.load(path, allow_pickle=False)  # pickles could run code
+        arrays = {"data": found} if isinstance(found, np.ndarray) else dict(found)
+    except Exception as error:  # damaged archives raise many kinds
+        raise ValueError(f"Cannot read arrays from {path}: {error}") from error
+    if "data" not in arrays:
+        raise ValueError(f"{path} has no array 'data'; it has {', '.join(arrays) or 'nothing'}.")
+    return arrays
+
+
+def _checked_values(path: Path, values: np.ndarray) -> np.ndarray:
+    """Check dtype, shape and range; give grey images (n, height, width) their channel."""
+    if values.dtype == np.uint8 and values.ndim == 3:
+        values = values[..., None]
+    if values.dtype != np.uint8:
+        if not np.issubdtype(values.dtype, np.floating):
+            raise ValueError(f"'data' in {path} must be uint8 or float; got {values.dtype}.")
+        values = values.astype(np.float32)
+    elif values.ndim != 4:
+        raise ValueError(
+            f"uint8 'data' in {path} must have shape (n, height, width[, channels]); "
+            f"got {values.shape}."
+        )
+    if values.ndim - 1 not in _KINDS or 0 in values.shape:
+        raise ValueError(
+            f"'data' in {path} must hold examples with 1 to 3 axes; got shape {values.shape}."
+        )
+    if values.dtype == np.float32 and not np.isfinite(values).all():
+        raise ValueError(f"'data' in {path} has values that are not finite.")
+    if values.dtype == np.float32 and values.ndim == 4 and np.abs(values).max() > 1:
+        raise ValueError(
+            f"Float images in {path} must lie in [-1, 1]; got {values.min():.3g} ... "
+            f"{values.max():.3g}. Store uint8, or scale them."
+        )
+    return values
+
+
+def _checked_labels(
+    path: Path, labels: np.ndarray, size: int, num_classes: int | None
+) -> np.ndarray:
+    """Check that there is one class per example, counted from 0."""
+    whole = np.issubdtype(labels.dtype, np.integer)
+    if labels.shape != (size,) or not whole or labels.min() < 0:
+        raise ValueError(
+            f"'label' in {path} must be {size} integers from 0; got {labels.dtype} of shape "
+            f"{labels.shape}."
+        )
+    if num_classes is not None and labels.max() >= num_classes:
+        raise ValueError(
+            f"'label' in {path} goes to {labels.max()}, past num_classes={num_classes}."
+        )
+    return labels.astype(np.int32)

@@ -1,0 +1,193 @@
+"""Pictures of results: grids of images, labelled rows, animations, scatter plots.
+
+Files are written beside their target and renamed, so that a viewer never sees half a picture.
+Arrays are NHWC; floats in [-1, 1] become 8-bit levels by round(127.5 (x + 1)).
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float, Num, UInt8
+
+SEPARATOR = 64  # grey level between images: dark, yet not the black ground of digits
+
+
+def to_uint8(
+    x: Float[Array, "*shape"] | Float[np.ndarray, "*shape"],
+) -> UInt8[np.ndarray, "*shape"]:
+    """Round values in [-1, 1] to 8-bit levels; what lies outside is clipped, NaN becomes 0."""
+    levels = np.floor((np.nan_to_num(np.asarray(x, np.float64), nan=-1.0) + 1) * 127.5 + 0.5)
+    return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+def image_grid(
+    images: UInt8[np.ndarray, "batch height width channels"],
+    columns: int,
+    border: int = 1,
+    scale: int = 1,
+) -> UInt8[np.ndarray, "rows columns channels"]:
+    """Put images into a grid, row by row, with dark lines between and around them.
+
+    Args:
+        images: at least one.
+        columns: images per row; the last row may be shorter.
+        border: width of the lines in pixels.
+        scale: each pixel of an image becomes scale x scale pixels.
+    """
+    if columns < 1 or border < 0 or scale < 1 or len(images) == 0:
+        raise ValueError(
+            f"A grid needs images, `columns` and `scale` of at least 1 and `border` of at least 0; "
+            f"got {len(images)} images, columns={columns}, scale={scale}, border={border}."
+        )
+    images = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    number, height, width, channels = images.shape
+    rows = -(-number // columns)
+    down, across = height + border, width + border
+    shape = (rows * down + border, columns * across + border, channels)
+    canvas = np.full(shape, SEPARATOR, np.uint8)
+    for i, image in enumerate(images):
+        top, left = border + (i // columns) * down, border + (i % columns) * across
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def _picture(image: np.ndarray) -> Any:
+    """Make a PIL image of (height, width), or of (height, width, 1 | 3 | 4)."""
+    from PIL import Image
+
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    if image.ndim != 2 and not (image.ndim == 3 and image.shape[-1] in (3, 4)):
+        raise ValueError(f"A picture has 1, 3 or 4 channels; got an array of shape {image.shape}.")
+    return Image.fromarray(image)
+
+
+@contextlib.contextmanager
+def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `path`, and rename it when the block has succeeded.
+
+    Raises:
+        ValueError: the file cannot be written, with the path and the reason.
+    """
+    target = Path(path)
+    scratch = target.with_name(f".{target.stem}-{os.getpid()}{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield scratch
+        scratch.replace(target)
+    except OSError as error:
+        raise ValueError(f"Cannot write {target}: {error.strerror or error}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+def _write(path: str | os.PathLike[str], save: Callable[[Path], None]) -> None:
+    with _replacing(path) as scratch:
+        save(scratch)
+
+
+def save_png(path: str | os.PathLike[str], image: UInt8[np.ndarray, "..."]) -> None:
+    """Write (height, width[, channels]) as PNG, whatever the suffix; folders are made.
+
+    Raises:
+        ValueError: the path cannot be written, or the shape is no picture.
+    """
+    picture = _picture(image)
+    _write(path, lambda scratch: picture.save(scratch, format="PNG"))
+
+
+def save_gif(
+    path: str | os.PathLike[str], frames: Sequence[UInt8[np.ndarray, "..."]], ms: int = 100
+) -> None:
+    """Write frames (height, width[, channels]) as an endless animation.
+
+    Args:
+        path: of the file.
+        frames: at least one, all of one shape.
+        ms: milliseconds per frame; the format counts in tens.
+
+    Raises:
+        ValueError: the path cannot be written, or there is no frame.
+    """
+    if len(frames) == 0:
+        raise ValueError("An animation needs at least one frame; got none.")
+    first, *others = [_picture(frame) for frame in frames]
+    options = dict(format="GIF", save_all=True, append_images=others, duration=ms, loop=0)
+    _write(path, lambda scratch: first.save(scratch, **options))
+
+
+def save_grid(
+    path: str | os.PathLike[str],
+    images: Num[Array, "batch height width channels"]
+    | Num[np.ndarray, "batch height width channels"],
+    columns: int,
+    scale: int = 1,
+    border: int = 1,
+) -> None:
+    """Write images, floats in [-1, 1] or uint8, as one PNG; see `image_grid`."""
+    array = np.asarray(images)
+    array = array if array.dtype == np.uint8 else to_uint8(array.astype(np.float32))
+    save_png(path, image_grid(array, columns, border, scale))
+
+
+def label_rows(
+    image: UInt8[np.ndarray, "height width channels"], labels: Sequence[str]
+) -> UInt8[np.ndarray, "height wider channels"]:
+    """Write one text per row of a grid into a dark margin at its left."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    if not labels:
+        return image
+    font = ImageFont.load_default()
+    boxes = [font.getbbox(text) for text in labels]
+    margin = int(max(box[2] for box in boxes)) + 6
+    strip = Image.new("L", (margin, image.shape[0]), SEPARATOR)
+    draw = ImageDraw.Draw(strip)
+    pitch = image.shape[0] / len(labels)
+    for row, text in enumerate(labels):
+        draw.text((3, (row + 0.5) * pitch), text, fill=255, font=font, anchor="lm")
+    left = np.asarray(strip)[..., None].repeat(image.shape[-1], axis=-1)
+    return np.concatenate([left, image], axis=1)
+
+
+def scatter_grid(
+    path: str | os.PathLike[str],
+    panels: Sequence[Num[Array, "_ 2"] | Num[np.ndarray, "_ 2"]],
+    titles: Sequence[str] = (),
+    columns: int = 4,
+    limit: float | int | None = None,
+) -> None:
+    """Write scatter plots of points in the plane, side by side on equal axes, as PNG.
+
+    Args:
+        path: of the file.
+        panels: at least one set of points (n, 2).
+        titles: one per panel, or none.
+        columns: panels per row.
+        limit: the axes span [-limit, limit]; None: what holds 99.5 % of the coordinates.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure  # not pyplot: no global state, no window system
+
+    points = [np.asarray(panel, np.float64) for panel in panels]
+    if not points or (titles and len(titles) != len(points)):
+        raise ValueError(f"Got {len(points)} panels and {len(titles)} titles; give one per panel.")
+    values = np.abs(np.concatenate(points))
+    finite = values[np.isfinite(values)]
+    span = limit or (1.1 * float(np.quantile(finite, 0.995)) if finite.size else 1.0) or 1.0
+    columns = min(columns, len(points))
+    rows = -(-len(points) // columns)
+    figure = Figure(figsize=(2.5 * columns, 2.5 * rows + 0.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for i, panel in enumerate(points):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.scatter(panel[:, 0], panel[:, 1], s=2, alpha=0.5, linewidths=0)
+        axes.set(xlim=(-span, span), ylim=(-span, span), aspect="equal", xticks=[], yticks=[])
+        if titles:
+            axes.set_title(titles[i], fontsize=9)
+    _write(path, lambda scratch: figure.savefig(scratch, format="png", dpi=120))
