@@ -1,0 +1,156 @@
+"""A Flax Linen module as a pure pair of functions over a plain dictionary of parameters.
+
+Any Linen module with `__call__(x, log_snr, cond)` becomes a network of this package through
+`FlaxNetwork(module)`. Drop-out needs no further argument: the random stream "dropout" exists in
+training only, and `nn.Dropout(rate, deterministic=not self.has_rng("dropout"))` asks for it. Features
+that a module stores with `self.sow("intermediates", name, value)` are returned by `hidden`.
+
+Precision: a network computes in its field `dtype`; parameters, statistics of normalisations, softmax
+and outputs are float32 (float64 where `dtype` is "float64").
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypedDict, TypeVar, final
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion.numerics import is_hashable, require
+from diffusion.registry import nearest
+from diffusion.types import Cond, Key, Params
+
+Data: TypeAlias = Float[Array, "batch *data"] | Float[np.ndarray, "batch *data"]
+LogSNR: TypeAlias = Float[Array, "*batch"] | Float[np.ndarray, "*batch"] | float | int | np.generic
+Number: TypeAlias = float | int
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+T = TypeVar("T", bound=Callable)
+
+
+class Precision(TypedDict):
+    """The two dtypes that Linen layers take as keywords."""
+
+    dtype: Any
+    param_dtype: Any
+
+
+def precision(dtype: str) -> Precision:
+    """Return the compute dtype and the dtype of parameters as keywords for Linen layers.
+
+    Raises:
+        ValueError: the name is unknown, or is "float64" while JAX runs without 64-bit numbers.
+    """
+    require(
+        dtype in DTYPES,
+        f"`dtype` must be one of {DTYPES}; got {dtype!r}.{nearest(dtype, DTYPES)}",
+    )
+    require(
+        dtype != "float64" or jax.config.read("jax_enable_x64"),
+        "`dtype` is 'float64' but JAX runs without 64-bit numbers; set JAX_ENABLE_X64=1.",
+    )
+    return {
+        "dtype": jnp.dtype(dtype),
+        "param_dtype": jnp.promote_types(jnp.dtype(dtype), jnp.float32),
+    }
+
+
+@final
+@dataclass(frozen=True)
+class FlaxNetwork:
+    """A Linen module behind the pure functions of `diffusion.types.Network`.
+
+    It holds no parameters, is hashable and compares by the module's fields, so it may be a static
+    argument of `jax.jit`, and a changed field that leaves the parameters alone (`skip_scale`,
+    `train_tokens`, `dtype`) can be used with parameters that were trained before.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from diffusion.networks import MLP, FlaxNetwork
+        >>> network = FlaxNetwork(MLP(width=32, depth=2))
+        >>> x, log_snr = jnp.ones((4, 2)), jnp.zeros(4)
+        >>> params = network.init(jax.random.key(0), x, log_snr)
+        >>> network.apply(params, x, log_snr).shape
+        (4, 2)
+
+    Raises:
+        TypeError: a field of the module is not hashable.
+    """
+
+    module: nn.Module
+
+    def __post_init__(self):
+        if not is_hashable(self.module):
+            raise TypeError(
+                f"The fields of `module` must be hashable; got {self.module!r}. "
+                "Give tuples instead of lists and dictionaries."
+            )
+
+    def init(self, key: Key, x: Data, log_snr: LogSNR, cond: Cond = None) -> Params:
+        """Draw parameters for inputs shaped like these; only shapes and dtypes matter."""
+        return _init(self.module, key, x, log_snr, cond)
+
+    def apply(
+        self, params: Params, x: Data, log_snr: LogSNR, cond: Cond = None, key: Key | None = None
+    ) -> Float[Array, "batch ..."]:
+        """Return the output for x of shape (batch, ...) and log_snr of shape () or (batch,).
+
+        A key means training: it drives drop-out. None is evaluation and deterministic.
+        """
+        streams = {} if key is None else {"dropout": key}
+        y = self.module.apply({"params": params}, jnp.asarray(x), log_snr, cond, rngs=streams)
+        assert isinstance(y, jax.Array)
+        return y
+
+    def hidden(
+        self, params: Params, x: Data, log_snr: LogSNR, cond: Cond = None
+    ) -> dict[str, Array]:
+        """Return the named hidden features of an evaluation, each of shape (batch, ...)."""
+        _, state = self.module.apply(
+            {"params": params}, jnp.asarray(x), log_snr, cond, mutable=["intermediates"]
+        )
+        features = {}
+        for path, value in jax.tree_util.tree_leaves_with_path(state.get("intermediates", {})):
+            # the last entry counts the calls of the module within one evaluation
+            names = [p.key for p in path if isinstance(p, jax.tree_util.DictKey)]
+            features["/".join(names)] = value
+        return features
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(module: nn.Module, key: Key, x: Array, log_snr: LogSNR, cond: Cond) -> Params:
+    """Compiled as one function: the forward pass is dead code, and no operation compiles alone."""
+    return module.init({"params": key}, x, log_snr, cond).get("params", {})
+
+
+def count_parameters(params: Params) -> int:
+    """Count the numbers in a pytree of parameters, or of their shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def takes_fields_of(*classes: type) -> Callable[[T], T]:
+    """Show the fields of dataclasses in the signature of a function of keywords.
+
+    A builder `unet(family, **fields)` then binds as strictly as the class that gets the fields, and
+    says which ones it accepts.
+    """
+
+    def decorate(fn: T) -> T:
+        own = inspect.signature(fn).parameters
+        parameters = {k: p for k, p in own.items() if p.kind is not p.VAR_KEYWORD}
+        for cls in classes:
+            for name, parameter in inspect.signature(cls).parameters.items():
+                if name not in ("parent", "name"):  # Linen's own
+                    parameter = parameter.replace(kind=parameter.KEYWORD_ONLY)
+                    parameters.setdefault(name, parameter)
+        fn.__dict__["__signature__"] = inspect.Signature(list(parameters.values()))
+        return fn
+
+    return decorate

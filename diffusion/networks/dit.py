@@ -1,0 +1,233 @@
+"""Diffusion transformer for images (batch, height, width, channels) and signals (batch, length, channels).
+
+The input is cut into patches, one token each; sizes that the patch does not divide are padded by
+repeating the border and cropped again. A block is (AdaLN-zero)
+
+    h <- h + gate_1 attention((1 + scale_1) norm(h) + shift_1)
+    h <- h + gate_2 mlp((1 + scale_2) norm(h) + shift_2)
+
+with gates, scales and shifts linear in the embedding of noise level and condition and zero at the
+start. So blocks start as the identity, and the network as the constant 0, since its head is zero too.
+
+References: Peebles and Xie 2023 (DiT), Darcet et al. 2024 (registers), Dehghani et al. 2023 (norms of
+queries and keys).
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Float
+
+from diffusion.networks.base import Data, FlaxNetwork, LogSNR, Number, precision, takes_fields_of
+from diffusion.networks.embeddings import Embedder, concat_image
+from diffusion.networks.layers import (
+    Attention,
+    check_heads,
+    crop,
+    log_length_scale,
+    pad_to_multiple,
+)
+from diffusion.networks.mlp import ModulatedNorm, head
+from diffusion.networks.positions import (
+    POSITIONS,
+    LearnedPositions,
+    rotary_angles,
+    sincos_positions,
+)
+from diffusion.numerics import require
+from diffusion.registry import nearest, register
+from diffusion.types import Cond
+
+Tokens = Float[Array, "batch tokens features"]
+Angles = Float[Array, "tokens pairs"] | None
+
+
+def patchify(x: Float[Array, "batch *space channels"], patch: int) -> Tokens:
+    """Cut into tokens of patch^dims channels values, in row-major order."""
+    if x.ndim == 3:
+        return rearrange(x, "b (n p) c -> b n (p c)", p=patch)
+    return rearrange(x, "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
+
+
+def unpatchify(
+    tokens: Tokens, patch: int, grid: tuple[int, ...]
+) -> Float[Array, "batch *space channels"]:
+    """Undo `patchify` for a grid of tokens."""
+    if len(grid) == 1:
+        return rearrange(tokens, "b n (p c) -> b (n p) c", p=patch)
+    pattern = "b (h w) (p q c) -> b (h p) (w q) c"
+    return rearrange(tokens, pattern, h=grid[0], w=grid[1], p=patch, q=patch)
+
+
+class DiTBlock(nn.Module):
+    """One block of the formula above.
+
+    Returns (h, h) or (h, None): what a scan carries on and what it collects.
+    """
+
+    heads: int
+    mlp_ratio: Number = 4.0
+    qk_norm: bool = False
+    dropout: Number = 0.0
+    scale: float = 1.0  # of the attention's logits
+    keep: bool = False  # collect h
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, h: Tokens, emb: Float[Array, "batch k"], angles: Angles
+    ) -> tuple[Tokens, Tokens | None]:
+        """Update all tokens."""
+        policy, width = precision(self.dtype), h.shape[-1]
+        zeros = nn.initializers.zeros
+        m = nn.Dense(6 * width, kernel_init=zeros, **policy, name="modulation")(emb)
+        scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = jnp.split(m[:, None], 6, axis=-1)
+        norm = nn.LayerNorm(use_bias=False, use_scale=False, **policy)
+        drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
+        attend = Attention(self.heads, self.qk_norm, dtype=self.dtype, name="attention")
+        y = attend((1 + scale_1) * norm(h) + shift_1, angles, self.scale)
+        h = h + gate_1 * drop(y)
+        y = (1 + scale_2) * norm(h) + shift_2
+        y = nn.gelu(nn.Dense(int(width * self.mlp_ratio), **policy, name="mlp_in")(y))
+        h = h + gate_2 * drop(nn.Dense(width, **policy, name="mlp_out")(y))
+        return h, h if self.keep else None
+
+
+class DiT(nn.Module):
+    """Transformer over patches.
+
+    Attributes:
+        patch: side of a patch.
+        width: features of a token and of the embedding.
+        depth: number of blocks.
+        heads: attention heads.
+        mlp_ratio: hidden width of the blocks' perceptrons, in units of `width`.
+        positions: "rotary" (axial), "learned", "sincos" or "none".
+        registers: learned tokens beside the patches; they carry no position and are thrown away.
+        qk_norm: normalise queries and keys, for stability in low precision.
+        dropout: rate on the blocks' updates, in training only.
+        train_tokens: number of patches in training; attention at n patches is then scaled by
+            log n / log train_tokens. None: not scaled.
+        scan_blocks: one compiled block, looped over stacked parameters: faster to trace when deep.
+        remat: compute the blocks again in the backward pass instead of storing their insides.
+        embedding: features of the noise level, "sinusoidal" or "fourier".
+        num_classes: classes of the label, one number per attribute; 0 ignores labels.
+        vector_dim: length of cond["vector"]; 0 ignores it.
+        image_channels: channels of cond["image"]; 0 ignores it.
+        dtype: of the computation.
+    """
+
+    patch: int = 2
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: Number = 4.0
+    positions: str = "rotary"
+    registers: int = 0
+    qk_norm: bool = False
+    dropout: Number = 0.0
+    train_tokens: int | None = None
+    scan_blocks: bool = False
+    remat: bool = False
+    embedding: str = "sinusoidal"
+    num_classes: int | tuple[int, ...] = 0
+    vector_dim: int = 0
+    image_channels: int = 0
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch *data"]:
+        """Return an array shaped like x."""
+        self._check(x)
+        embed = Embedder(
+            self.width, self.embedding, self.num_classes, self.vector_dim, self.dtype, name="embed"
+        )
+        emb = embed(log_snr, cond, len(x))
+        padded = pad_to_multiple(concat_image(x, cond, self.image_channels), self.patch)
+        grid = tuple(n // self.patch for n in padded.shape[1:-1])
+        h, angles = self._tokens(patchify(padded, self.patch), grid)
+        h = self._blocks(h, emb, angles, log_length_scale(math.prod(grid), self.train_tokens))
+        h = h[:, self.registers :]
+        h = ModulatedNorm(self.dtype, name="norm")(h, emb)
+        y = head(self.patch ** len(grid) * x.shape[-1], self.dtype)(h)
+        return crop(unpatchify(y, self.patch, grid), x.shape[1:-1])
+
+    def _check(self, x: Data) -> None:
+        require(
+            x.ndim in (3, 4),
+            f"A DiT takes (batch, height, width, channels) or (batch, length, channels); got shape "
+            f"{x.shape}. For points use the network 'mlp'.",
+        )
+        require(
+            self.positions in POSITIONS,
+            f"`positions` must be one of {POSITIONS}; got {self.positions!r}."
+            f"{nearest(self.positions, POSITIONS)}",
+        )
+        require(self.patch > 0, f"`patch` must be positive; got {self.patch}.")
+        check_heads(self.width, self.heads)
+
+    def _tokens(self, patches: Array, grid: tuple[int, ...]) -> tuple[Array, Angles]:
+        """Embed patches, add positions, put registers in front; return the rotary angles as well."""
+        policy = precision(self.dtype)
+        h = nn.Dense(self.width, **policy, name="patches")(patches)
+        angles = None
+        if self.positions == "learned":
+            table = LearnedPositions(self.width, self.dtype, name="positions")(grid)
+            h += table.astype(h.dtype)
+        elif self.positions == "sincos":
+            h += jnp.asarray(sincos_positions(grid, self.width), h.dtype)
+        elif self.positions == "rotary":
+            table = rotary_angles(grid, self.width // self.heads)
+            table = np.pad(table, [(self.registers, 0), (0, 0)])  # registers do not turn
+            angles = jnp.asarray(table, policy["param_dtype"])
+        if self.registers:
+            shape = (self.registers, self.width)
+            init = nn.initializers.normal(1.0)  # like embedded patches of unit variance
+            tokens = self.param("registers", init, shape, policy["param_dtype"])
+            tokens = jnp.broadcast_to(tokens.astype(h.dtype), (len(h), *shape))
+            h = jnp.concatenate([tokens, h], axis=1)
+        return h, angles
+
+    def _blocks(self, h: Array, emb: Array, angles: Angles, scale: float) -> Array:
+        keep = self.is_mutable_collection("intermediates")
+        fields = {
+            "heads": self.heads,
+            "mlp_ratio": self.mlp_ratio,
+            "qk_norm": self.qk_norm,
+            "dropout": self.dropout,
+            "scale": scale,
+            "keep": keep,
+            "dtype": self.dtype,
+        }
+        block: Any = DiTBlock
+        if self.remat:  # inside a scan the compiler cannot undo the recomputation
+            block = nn.remat(DiTBlock, prevent_cse=not self.scan_blocks)
+        features = []
+        if self.scan_blocks:
+            block = nn.scan(
+                block,
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=(nn.broadcast, nn.broadcast),
+                length=self.depth,
+            )
+            h, stacked = block(**fields, name="blocks")(h, emb, angles)
+            features = list(stacked) if keep else []
+        else:
+            for i in range(self.depth):
+                h, feature = block(**fields, name=f"block_{i}")(h, emb, angles)
+                features.append(feature)
+        for i, feature in enumerate(features if keep else []):
+            self.sow("intermediates", f"tokens_{i}", feature[:, self.registers :])
+        return h
+
+
+@register("network", "dit")
+@takes_fields_of(DiT)
+def dit(**fields: Any) -> FlaxNetwork:
+    """Build a diffusion transformer from the fields of `DiT`."""
+    return FlaxNetwork(DiT(**fields))

@@ -1,0 +1,244 @@
+"""Embeddings of the noise level, of conditions and of positions.
+
+The noise level enters as c = log_snr / 4, where log_snr = log(alpha^2 / sigma^2) is clipped into
+[-30, 30], so that the ends of a process (sigma = 0, alpha = 0) stay finite. For data of unit signal
+c = -log(sigma) / 2: the c_noise of Karras et al. (2022) up to a factor.
+
+Conditions are None or a dictionary with any of these entries; each has a null, which means
+unconditional and equals leaving the entry out.
+
+    label   int (batch,) or (batch, attributes); null: -1, per attribute
+    vector  float (batch, k);                    null: a row of zeros
+    image   float (batch, *space, channels);     null: zeros
+
+References: Vaswani et al. 2017 (sinusoids), Tancik et al. 2020 (Fourier features), Karras et al. 2024
+(their scale), Su et al. 2021 (rotary), Ho and Salimans 2022 (null token).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from diffusion.networks.base import Data, LogSNR, precision
+from diffusion.numerics import require
+from diffusion.registry import nearest
+from diffusion.types import Cond
+
+LOG_SNR_LIMIT = 30.0
+CONDITIONS = ("label", "vector", "image")
+
+
+def noise_level(log_snr: LogSNR, batch: int, dtype: Any = jnp.float32) -> Float[Array, "batch"]:
+    """Return c = log_snr / 4 of shape (batch,), with log_snr clipped into [-30, 30].
+
+    Raises:
+        ValueError: log_snr has neither shape () nor (batch,).
+    """
+    log_snr = jnp.asarray(log_snr, dtype)
+    require(
+        log_snr.shape in ((), (1,), (batch,)),
+        f"`log_snr` must have shape () or ({batch},), as x has batch {batch}; got {log_snr.shape}.",
+    )
+    return jnp.broadcast_to(jnp.clip(log_snr, -LOG_SNR_LIMIT, LOG_SNR_LIMIT) / 4, (batch,))
+
+
+def sinusoidal(c: Float[Array, "batch"], features: int) -> Float[Array, "batch features"]:
+    """Return sqrt(2) (cos w c, sin w c) with geometric frequencies w.
+
+    The lowest frequency turns by three radians over the whole range of c, the highest resolves
+    differences of log_snr of about 0.1.
+    """
+    w = np.geomspace(0.2, 32.0, features // 2)
+    angles = c[:, None] * jnp.asarray(w, c.dtype)
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1) * math.sqrt(2)
+
+
+def fourier(c: Float[Array, "batch"], features: int) -> Float[Array, "batch features"]:
+    """Return sqrt(2) cos(w c + phase) with normal frequencies and uniform phases.
+
+    They are drawn once for all from a fixed seed and are no parameters. Standard deviation pi: two pi
+    per unit of log(sigma) / 4, the scale of Karras et al. (2024).
+    """
+    rng = np.random.default_rng(0)
+    w, phase = math.pi * rng.standard_normal(features), 2 * math.pi * rng.random(features)
+    angles = c[:, None] * jnp.asarray(w, c.dtype) + jnp.asarray(phase, c.dtype)
+    return jnp.cos(angles) * math.sqrt(2)
+
+
+NOISE_FEATURES: dict[str, Callable[[Array, int], Array]] = {
+    "sinusoidal": sinusoidal,
+    "fourier": fourier,
+}
+
+
+def noise_features(name: str, c: Float[Array, "batch"], features: int) -> Float[Array, "batch n"]:
+    """Return the features of that name; see `NOISE_FEATURES`.
+
+    Raises:
+        ValueError: the name is unknown, or the number of features odd.
+    """
+    require(
+        name in NOISE_FEATURES,
+        f"`embedding` must be one of {tuple(NOISE_FEATURES)}; got {name!r}."
+        f"{nearest(name, NOISE_FEATURES)}",
+    )
+    require(features % 2 == 0, f"The width of the embedding must be even; got {features}.")
+    return NOISE_FEATURES[name](c, features)
+
+
+def check_cond(cond: Cond) -> dict[str, Array]:
+    """Return the condition as a dictionary; None is the empty one.
+
+    Raises:
+        TypeError: it is neither None nor a dictionary.
+        ValueError: it has an entry that no network of this package knows.
+    """
+    if cond is None:
+        return {}
+    if not isinstance(cond, dict):
+        raise TypeError(
+            f"`cond` must be None or a dictionary with entries of {CONDITIONS}; got "
+            f"{type(cond).__name__}. For class labels give dict(label=labels)."
+        )
+    for name in cond:
+        require(
+            name in CONDITIONS,
+            f"`cond` has the unknown entry {name!r}.{nearest(name, CONDITIONS)} "
+            f"Accepted: {CONDITIONS}.",
+        )
+    return {k: jnp.asarray(v) for k, v in cond.items() if v is not None}
+
+
+class ConditionEmbedder(nn.Module):
+    """The sum of one embedding per attribute and one of the vector, of shape (batch, features).
+
+    An attribute with n classes has a table of n + 1 rows; the last is the null. What a network was not
+    built for is ignored. A label of n or more is an error, or NaN where labels are traced.
+    """
+
+    features: int
+    num_classes: int | tuple[int, ...] = 0
+    vector_dim: int = 0
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, cond: Cond, batch: int) -> Float[Array, "batch features"]:
+        """Embed the condition of a batch; None is all null."""
+        entries = check_cond(cond)
+        sizes = class_sizes(self.num_classes)
+        total = jnp.zeros((batch, self.features), precision(self.dtype)["param_dtype"])
+        labels = _labels(entries.get("label"), batch, sizes)
+        for i, size in enumerate(sizes):
+            table = nn.Embed(
+                size + 1,
+                self.features,
+                embedding_init=nn.initializers.normal(1.0),  # like the features of the noise level
+                **precision(self.dtype),
+                name=f"label_{i}",
+            )
+            total += table(jnp.where(labels[:, i] < 0, size, _beyond_is_nan(labels[:, i], size)))
+        if self.vector_dim:
+            total += self._vector(entries.get("vector"), batch)
+        return total
+
+    def _vector(self, vector: Array | None, batch: int) -> Array:
+        policy = precision(self.dtype)
+        if vector is None:
+            vector = jnp.zeros((batch, self.vector_dim), policy["dtype"])
+        require(
+            vector.shape == (batch, self.vector_dim),
+            f"cond['vector'] must have shape {(batch, self.vector_dim)} for `vector_dim` = "
+            f"{self.vector_dim}; got {vector.shape}.",
+        )
+        null = self.param(
+            "null_vector", nn.initializers.normal(1.0), (self.features,), policy["param_dtype"]
+        )
+        embedded = nn.Dense(self.features, **policy, name="vector")(vector)
+        given = jnp.any(vector != 0, axis=-1, keepdims=True)
+        return jnp.where(given, embedded, null)
+
+
+def class_sizes(num_classes: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Return one number of classes per attribute; 0 is no attribute."""
+    sizes = num_classes if isinstance(num_classes, tuple) else (num_classes,) * bool(num_classes)
+    require(
+        all(n > 0 for n in sizes), f"`num_classes` must be positive or 0: none; got {num_classes}."
+    )
+    return sizes
+
+
+def _labels(label: Array | None, batch: int, sizes: tuple[int, ...]) -> Int[Array, "batch n"]:
+    if label is None or not sizes:
+        return jnp.full((batch, len(sizes)), -1)
+    require(
+        jnp.issubdtype(label.dtype, jnp.integer),
+        f"cond['label'] must be integers; got {label.dtype}. One-hot rows are a 'vector'.",
+    )
+    label = label[:, None] if label.ndim == 1 else label
+    require(
+        label.shape == (batch, len(sizes)),
+        f"cond['label'] must have shape {(batch, len(sizes))} for `num_classes` = {sizes}; got "
+        f"{label.shape}.",
+    )
+    require(
+        jnp.all(label < jnp.array(sizes)),
+        f"cond['label'] must lie below `num_classes` = {sizes}, with -1 for unconditional.",
+    )
+    return label
+
+
+def _beyond_is_nan(label: Array, size: int) -> Array:
+    """Move labels above the classes off the table, where a look-up answers NaN.
+
+    Row `size` is the null; a label that landed there would train it without a word.
+    """
+    return jnp.where(label >= size, label + 1, label)
+
+
+class Embedder(nn.Module):
+    """Noise level and condition together, after the last nonlinearity: (batch, features)."""
+
+    features: int
+    kind: str = "sinusoidal"
+    num_classes: int | tuple[int, ...] = 0
+    vector_dim: int = 0
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, log_snr: LogSNR, cond: Cond, batch: int) -> Float[Array, "batch features"]:
+        """Embed in float32 at least: this is cheap, and the noise level deserves its digits."""
+        dtype = "float64" if self.dtype == "float64" else "float32"
+        policy = precision(dtype)
+        c = noise_level(log_snr, batch, policy["dtype"])
+        h = noise_features(self.kind, c, self.features)
+        h = nn.silu(nn.Dense(self.features, **policy, name="noise_in")(h))
+        h = nn.Dense(self.features, **policy, name="noise_out")(h)
+        embed = ConditionEmbedder(
+            self.features, self.num_classes, self.vector_dim, dtype, name="condition"
+        )
+        return nn.silu(h + embed(cond, batch))
+
+
+def concat_image(x: Data, cond: Cond, image_channels: int) -> Float[Array, "batch *data"]:
+    """Append the conditioning image to the channels of x; zeros where there is none.
+
+    Raises:
+        ValueError: the image does not lie on the grid of x.
+    """
+    x = jnp.asarray(x)
+    image = check_cond(cond).get("image")
+    if not image_channels:
+        return x
+    shape = (*x.shape[:-1], image_channels)
+    image = jnp.zeros(shape, x.dtype) if image is None else image
+    require(
+        image.shape == shape,
+        f"cond['image'] must have shape {shape} for `image_channels` = {image_channels}; got "
+        f"{image.shape}.",
+    )
+    return jnp.concatenate([x, image.astype(x.dtype)], axis=-1)

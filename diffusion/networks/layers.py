@@ -1,0 +1,202 @@
+"""Layers that images and signals share: normalisation, resampling, attention, padding.
+
+Arrays are (batch, *space, channels) with one or two axes of space. Every layer acts on each example
+alone, so no output depends on its neighbours in the batch.
+"""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion.networks.base import precision
+from diffusion.networks.positions import rotate
+from diffusion.numerics import require
+from diffusion.registry import nearest
+
+Features = Float[Array, "batch *space channels"]
+
+
+def num_groups(channels: int) -> int:
+    """Return the number of groups: at most 32, at least 4 channels each where there are as many."""
+    most = min(32, max(1, channels // 4))
+    return next(g for g in range(most, 0, -1) if channels % g == 0)
+
+
+class GroupNorm(nn.Module):
+    """Normalisation over space and groups of channels, statistics in float32 (Wu and He, 2018)."""
+
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        """Normalise x and apply a learned scale and shift per channel."""
+        return nn.GroupNorm(num_groups(x.shape[-1]), epsilon=1e-5, **precision(self.dtype))(x)
+
+
+def conv(
+    features: int,
+    dims: int,
+    dtype: str,
+    *,
+    size: int = 3,
+    zero: bool = False,
+    name: str | None = None,
+) -> nn.Conv:
+    """Return a convolution over `dims` axes of space; zero: it starts as the constant 0."""
+    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
+    return nn.Conv(features, (size,) * dims, kernel_init=init, **precision(dtype), name=name)
+
+
+def _split(x: Array, axis: int) -> Array:
+    """Turn an axis of even length n into axes (n / 2, 2)."""
+    return x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
+
+
+def _interleave(even: Array, odd: Array, axis: int) -> Array:
+    both = jnp.stack([even, odd], axis=axis + 1)
+    return both.reshape(*even.shape[:axis], 2 * even.shape[axis], *even.shape[axis + 1 :])
+
+
+def _neighbours(x: Array, axis: int) -> tuple[Array, Array]:
+    """Return x[i - 1] and x[i + 1], with the values at the ends repeated."""
+    n = x.shape[axis]
+    take = lambda start, stop: jax.lax.slice_in_dim(x, start, stop, axis=axis)
+    before = jnp.concatenate([take(0, 1), take(0, n - 1)], axis=axis)
+    after = jnp.concatenate([take(1, n), take(n - 1, n)], axis=axis)
+    return before, after
+
+
+def _pool_down(x: Array, axis: int) -> Array:
+    return _split(x, axis).mean(axis=axis + 1)
+
+
+def _pool_up(x: Array, axis: int) -> Array:
+    return _interleave(x, x, axis)
+
+
+def _fir_down(x: Array, axis: int) -> Array:
+    """y_i = (x_{2i-1} + 3 x_{2i} + 3 x_{2i+1} + x_{2i+2}) / 8."""
+    even, odd = (a.squeeze(axis + 1) for a in jnp.split(_split(x, axis), 2, axis=axis + 1))
+    return (_neighbours(odd, axis)[0] + 3 * even + 3 * odd + _neighbours(even, axis)[1]) / 8
+
+
+def _fir_up(x: Array, axis: int) -> Array:
+    """y_{2i} = (x_{i-1} + 3 x_i) / 4, y_{2i+1} = (3 x_i + x_{i+1}) / 4."""
+    before, after = _neighbours(x, axis)
+    return _interleave((before + 3 * x) / 4, (3 * x + after) / 4, axis)
+
+
+# name: (halve, double) along one axis. FIR is the kernel [1, 3, 3, 1] of StyleGAN 2 and NCSN++.
+FILTERS: dict[str, tuple[Callable[[Array, int], Array], Callable[[Array, int], Array]]] = {
+    "pool": (_pool_down, _pool_up),
+    "fir": (_fir_down, _fir_up),
+}
+RESAMPLINGS = (*FILTERS, "conv")
+
+
+def check_resampling(name: str) -> None:
+    """Raise ValueError unless this names a way of resampling."""
+    require(
+        name in RESAMPLINGS,
+        f"`resample` must be one of {RESAMPLINGS}; got {name!r}.{nearest(name, RESAMPLINGS)}",
+    )
+
+
+class Resample(nn.Module):
+    """Halve (`up` False) or double the axes of space; the number of channels stays.
+
+    "pool" averages and repeats, "fir" smooths as well, and "conv" learns: a convolution with stride 2
+    on the way down, repetition and a convolution on the way up.
+    """
+
+    up: bool
+    method: str = "pool"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        """Resample x, whose axes of space must be even on the way down."""
+        dims, channels = x.ndim - 2, x.shape[-1]
+        if self.method == "conv" and not self.up:
+            layer = conv(channels, dims, self.dtype, name="conv")
+            return layer.clone(strides=2)(x)
+        fn = FILTERS["pool" if self.method == "conv" else self.method][self.up]
+        for axis in range(1, 1 + dims):
+            x = fn(x, axis)
+        return conv(channels, dims, self.dtype, name="conv")(x) if self.method == "conv" else x
+
+
+def pad_to_multiple(x: Features, multiple: int) -> Features:
+    """Repeat the border of x, half at each end, until all axes of space are multiples."""
+    gaps = [-n % multiple for n in x.shape[1:-1]]
+    widths = [(0, 0), *((gap // 2, gap - gap // 2) for gap in gaps), (0, 0)]
+    return jnp.pad(x, widths, mode="edge") if any(gaps) else x
+
+
+def crop(x: Features, space: tuple[int, ...]) -> Features:
+    """Undo `pad_to_multiple`: keep the middle of the given size."""
+    starts = [(n - wanted) // 2 for n, wanted in zip(x.shape[1:-1], space, strict=True)]
+    window = [slice(s, s + n) for s, n in zip(starts, space, strict=True)]
+    return x[(slice(None), *window)]
+
+
+class Attention(nn.Module):
+    """Softmax attention of all tokens to all tokens, (batch, tokens, features).
+
+    Queries, keys and values have no bias: that of the keys would have no effect. `scale` multiplies
+    the usual 1 / sqrt(features of a head). Softmax runs in float32 at least.
+    """
+
+    heads: int
+    qk_norm: bool = False
+    zero: bool = False  # start as the constant 0
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens features"],
+        angles: Float[Array, "tokens pairs"] | Float[np.ndarray, "tokens pairs"] | None = None,
+        scale: float = 1.0,
+    ) -> Float[Array, "batch tokens features"]:
+        """Attend; angles turn queries and keys (rotary positions)."""
+        batch, tokens, features = x.shape
+        check_heads(features, self.heads)
+        policy = precision(self.dtype)
+        head = features // self.heads
+        qkv = nn.Dense(3 * features, use_bias=False, **policy, name="qkv")(x)
+        qkv = qkv.reshape(batch, tokens, 3, self.heads, head)
+        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        if self.qk_norm:  # Henry et al. 2020; bounds the logits
+            q = nn.RMSNorm(**policy, name="q_norm")(q)
+            k = nn.RMSNorm(**policy, name="k_norm")(k)
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
+        mixed = jax.nn.dot_product_attention(q, k, v, scale=scale / math.sqrt(head))
+        init = nn.initializers.zeros if self.zero else nn.initializers.lecun_normal()
+        out = nn.Dense(features, kernel_init=init, **policy, name="out")
+        return out(mixed.reshape(batch, tokens, features))
+
+
+def check_heads(features: int, heads: int) -> None:
+    """Raise ValueError unless the features can be shared among the heads."""
+    require(
+        heads > 0 and features % heads == 0,
+        f"{features} features cannot be shared among {heads} heads; change the width or `heads`.",
+    )
+
+
+def log_length_scale(tokens: int, train_tokens: int | None) -> float:
+    """Return log n / log n_train, which keeps the entropy of attention at other lengths.
+
+    None or n = n_train is 1 (Su, kexue.fm 8823; Chiang and Cholak, 2022).
+    """
+    if train_tokens is None:
+        return 1.0
+    require(train_tokens > 1, f"`train_tokens` must be above 1; got {train_tokens}.")
+    return math.log(max(tokens, 2)) / math.log(train_tokens)

@@ -1,0 +1,130 @@
+"""Residual multilayer perceptron for points of any dimension.
+
+Block: h + W_2 dropout(silu(W_1 ((1 + scale) norm(h) + shift))), where scale and shift are linear in the
+embedding of noise level and condition (FiLM, Perez et al. 2018). W_2 and the head start at zero, so
+that the blocks start as the identity and the network as the constant 0.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion.networks.base import Data, FlaxNetwork, LogSNR, Number, precision, takes_fields_of
+from diffusion.networks.embeddings import Embedder
+from diffusion.numerics import require
+from diffusion.registry import register
+from diffusion.types import Cond
+
+
+class ModulatedNorm(nn.Module):
+    """(1 + scale) norm(h) + shift over the last axis; scale and shift start at zero."""
+
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "batch *tokens features"], emb: Float[Array, "batch k"]
+    ) -> Float[Array, "batch *tokens features"]:
+        """Normalise h and modulate it by the embedding."""
+        policy = precision(self.dtype)
+        init = nn.initializers.zeros
+        modulation = nn.Dense(2 * h.shape[-1], kernel_init=init, **policy, name="modulation")(emb)
+        modulation = modulation.reshape(len(h), *(1,) * (h.ndim - 2), -1)
+        scale, shift = jnp.split(modulation, 2, axis=-1)
+        normed = nn.LayerNorm(use_bias=False, use_scale=False, **policy)(h)
+        return (1 + scale) * normed + shift
+
+
+class MLPBlock(nn.Module):
+    """One residual block of the formula above."""
+
+    dropout: Number = 0.0
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "batch width"], emb: Float[Array, "batch k"]
+    ) -> Float[Array, "batch width"]:
+        """Return the next hidden state."""
+        policy, width = precision(self.dtype), h.shape[-1]
+        y = ModulatedNorm(self.dtype, name="norm")(h, emb)
+        y = nn.silu(nn.Dense(width, **policy, name="in")(y))
+        y = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(y)
+        return h + nn.Dense(width, kernel_init=nn.initializers.zeros, **policy, name="out")(y)
+
+
+class MLPTrunk(nn.Module):
+    """Everything before the head: (batch, ...) to (batch, width)."""
+
+    width: int
+    depth: int
+    dropout: Number
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Data, emb: Float[Array, "batch k"]) -> Float[Array, "batch width"]:
+        """Flatten x and apply the blocks."""
+        policy = precision(self.dtype)
+        flat = jnp.asarray(x, policy["dtype"]).reshape(len(x), -1)
+        h = nn.Dense(self.width, **policy, name="in")(flat)
+        for i in range(self.depth):
+            h = MLPBlock(self.dropout, self.dtype, name=f"block_{i}")(h, emb)
+            self.sow("intermediates", f"block_{i}", h)
+        return ModulatedNorm(self.dtype, name="norm")(h, emb)
+
+
+class MLP(nn.Module):
+    """Network for points: x of any shape (batch, ...) is flattened and restored.
+
+    Attributes:
+        width: features of the hidden state and of the embedding.
+        depth: number of residual blocks.
+        dropout: rate inside the blocks, in training only.
+        num_classes: classes of the label, one number per attribute; 0 ignores labels.
+        vector_dim: length of cond["vector"]; 0 ignores it.
+        embedding: features of the noise level, "sinusoidal" or "fourier".
+        dtype: of the computation.
+    """
+
+    width: int = 256
+    depth: int = 4
+    dropout: Number = 0.0
+    num_classes: int | tuple[int, ...] = 0
+    vector_dim: int = 0
+    embedding: str = "sinusoidal"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch *data"]:
+        """Return an array shaped like x."""
+        check_mlp(self.width, self.depth)
+        embed = Embedder(
+            self.width, self.embedding, self.num_classes, self.vector_dim, self.dtype, name="embed"
+        )
+        emb = embed(log_snr, cond, len(x))
+        h = MLPTrunk(self.width, self.depth, self.dropout, self.dtype, name="trunk")(x, emb)
+        y = head(math.prod(x.shape[1:]), self.dtype)(h)
+        return y.reshape(x.shape)
+
+
+def head(features: int, dtype: str) -> nn.Dense:
+    """Return the last layer, which starts at zero and computes in the dtype of the parameters."""
+    wide = precision(dtype)["param_dtype"]
+    zeros = nn.initializers.zeros
+    return nn.Dense(features, kernel_init=zeros, dtype=wide, param_dtype=wide, name="head")
+
+
+def check_mlp(width: int, depth: int) -> None:
+    """Raise ValueError unless these make a network."""
+    require(width > 0 and width % 2 == 0, f"`width` must be positive and even; got {width}.")
+    require(depth >= 0, f"`depth` must not be negative; got {depth}.")
+
+
+@register("network", "mlp")
+@takes_fields_of(MLP)
+def mlp(**fields: Any) -> FlaxNetwork:
+    """Build a network for points from the fields of `MLP`."""
+    return FlaxNetwork(MLP(**fields))

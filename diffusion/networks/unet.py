@@ -1,0 +1,188 @@
+"""U-Net for images (batch, height, width, channels) and signals (batch, length, channels).
+
+Sizes that the levels do not divide are padded by repeating the border and cropped again. A block is
+
+    h = conv(silu(norm(x)));  h = conv(dropout(silu((1 + scale) norm(h) + shift)));  x <- c (x + h)
+
+with scale and shift linear in the embedding of noise level and condition. Second convolutions, the
+outputs of attention and the head start at zero, so the network starts as the constant 0.
+
+References: Ronneberger et al. 2015; Ho et al. 2020; Song et al. 2021 (DDPM++, FIR); Dhariwal and Nichol
+2021 (ADM); Karras et al. 2022 (their common form); Ma et al. 2024 (skip-tuning).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion.networks.base import Data, FlaxNetwork, LogSNR, precision, takes_fields_of
+from diffusion.networks.embeddings import Embedder, concat_image
+from diffusion.networks.layers import (
+    Attention,
+    Features,
+    GroupNorm,
+    Resample,
+    conv,
+    crop,
+    pad_to_multiple,
+)
+from diffusion.networks.unet_config import UNetConfig, unet_config
+from diffusion.numerics import require
+from diffusion.registry import register
+from diffusion.types import Cond
+
+Embedding = Float[Array, "batch k"]
+
+
+class ResBlock(nn.Module):
+    """One residual block, then attention over space where the resolution asks for it."""
+
+    config: UNetConfig
+    features: int
+    attend: bool | None = None  # None: where config.attention says so
+    up: bool | None = None  # None keeps the size
+
+    @nn.compact
+    def __call__(self, x: Features, emb: Embedding) -> Features:
+        """Return features of the block's width and size."""
+        c, dims = self.config, x.ndim - 2
+        h = nn.silu(GroupNorm(c.dtype, name="norm_in")(x))
+        if self.up is not None:
+            h = Resample(self.up, c.resample, c.dtype, name="resample")(h)
+            x = Resample(self.up, c.resample, c.dtype, name="resample_skip")(x)
+        h = conv(self.features, dims, c.dtype, name="conv_in")(h)
+        h = nn.silu(self._modulate(h, emb))
+        h = nn.Dropout(c.dropout, deterministic=not self.has_rng("dropout"))(h)
+        h = conv(self.features, dims, c.dtype, zero=True, name="conv_out")(h)
+        if x.shape[-1] != self.features:
+            x = conv(self.features, dims, c.dtype, size=1, name="project")(x)
+        x = (x + h) * c.residual_scale
+        attend = max(x.shape[1:-1]) in c.attention if self.attend is None else self.attend
+        return self._attend(x) if attend else x
+
+    def _modulate(self, h: Array, emb: Array) -> Array:
+        c = self.config
+        norm = GroupNorm(c.dtype, name="norm_out")
+        outputs = self.features * (1 + c.adaptive_scale)
+        m = nn.Dense(outputs, **precision(c.dtype), name="modulation")(emb)
+        m = m.reshape(len(h), *(1,) * (h.ndim - 2), outputs)
+        if not c.adaptive_scale:
+            return norm(h + m)
+        scale, shift = jnp.split(m, 2, axis=-1)
+        return (1 + scale) * norm(h) + shift
+
+    def _attend(self, x: Array) -> Array:
+        c = self.config
+        tokens = GroupNorm(c.dtype, name="norm_attention")(x).reshape(len(x), -1, self.features)
+        heads = c.num_heads(self.features)
+        y = Attention(heads, zero=True, dtype=c.dtype, name="attention")(tokens)
+        return (x + y.reshape(x.shape)) * c.residual_scale
+
+
+def resample(config: UNetConfig, x: Array, emb: Array, *, up: bool, name: str) -> Array:
+    """Change the level: by a residual block, or by resampling alone (inside a compact call)."""
+    if config.resample_in_block:
+        return ResBlock(config, x.shape[-1], attend=False, up=up, name=name)(x, emb)
+    return Resample(up, config.resample, config.dtype, name=name)(x)
+
+
+class Encoder(nn.Module):
+    """The way down and the middle."""
+
+    config: UNetConfig
+
+    @nn.compact
+    def __call__(self, x: Features, emb: Embedding) -> tuple[Features, list[Features]]:
+        """Return the middle features and what every step on the way down leaves for the decoder."""
+        c = self.config
+        c.check_sizes(max(x.shape[1:-1]))
+        h = conv(c.channels, x.ndim - 2, c.dtype, name="conv_in")(x)
+        skips = [h]
+        for level in range(c.levels):
+            for i in range(c.num_blocks(level)):
+                h = ResBlock(c, c.width(level), name=f"down_{level}_{i}")(h, emb)
+                skips.append(h)
+            self.sow("intermediates", f"down_{level}", h)
+            if level + 1 < c.levels:
+                h = resample(c, h, emb, up=False, name=f"down_{level}")
+                skips.append(h)
+        h = ResBlock(c, h.shape[-1], attend=c.middle_attention, name="middle_0")(h, emb)
+        h = ResBlock(c, h.shape[-1], attend=False, name="middle_1")(h, emb)
+        self.sow("intermediates", "middle", h)
+        return h, skips
+
+
+class Decoder(nn.Module):
+    """The way up; each block takes one of the encoder's features, latest first."""
+
+    config: UNetConfig
+
+    @nn.compact
+    def __call__(self, h: Features, skips: list[Features], emb: Embedding) -> Features:
+        """Return features of the input's size."""
+        c = self.config
+        skips = list(skips)
+        for level in reversed(range(c.levels)):
+            for i in range(c.num_blocks(level) + 1):
+                h = self._join(h, skips.pop(), level, i)
+                h = ResBlock(c, c.width(level), name=f"up_{level}_{i}")(h, emb)
+            self.sow("intermediates", f"up_{level}", h)
+            if level:
+                h = resample(c, h, emb, up=True, name=f"up_{level}")
+        return h
+
+    def _join(self, h: Array, skip: Array, level: int, i: int) -> Array:
+        c = self.config
+        skip = skip * c.scale_of_skip(level)
+        if c.skip == "concat":
+            return jnp.concatenate([h, skip], axis=-1)
+        if h.shape[-1] != skip.shape[-1]:
+            width, dims = skip.shape[-1], h.ndim - 2
+            h = conv(width, dims, c.dtype, size=1, name=f"join_{level}_{i}")(h)
+        return h + skip
+
+
+def prepare(x: Data, cond: Cond, levels: int, dtype: str, image_channels: int = 0) -> Features:
+    """Append the conditioning image, pad to the levels and cast to the compute dtype."""
+    require(
+        x.ndim in (3, 4),
+        f"A U-Net takes (batch, height, width, channels) or (batch, length, channels); got shape "
+        f"{x.shape}. For points use the network 'mlp'.",
+    )
+    x = pad_to_multiple(concat_image(x, cond, image_channels), 2 ** (levels - 1))
+    return x.astype(precision(dtype)["dtype"])
+
+
+class UNet(nn.Module):
+    """Encoder, decoder and a head that starts at zero."""
+
+    config: UNetConfig = UNetConfig()
+
+    @nn.compact
+    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch *data"]:
+        """Return an array shaped like x."""
+        c = self.config
+        embed = Embedder(
+            4 * c.channels, c.embedding, c.num_classes, c.vector_dim, c.dtype, name="embed"
+        )
+        emb = embed(log_snr, cond, len(x))
+        h = prepare(x, cond, c.levels, c.dtype, c.image_channels)
+        h, skips = Encoder(c, name="encoder")(h, emb)
+        h = Decoder(c, name="decoder")(h, skips, emb)
+        # float32 from here on: the output is what the sampler divides and subtracts
+        wide = "float64" if c.dtype == "float64" else "float32"
+        h = nn.silu(GroupNorm(wide, name="norm")(h))
+        y = conv(x.shape[-1], x.ndim - 2, wide, zero=True, name="head")(h)
+        return crop(y, x.shape[1:-1])
+
+
+@register("network", "unet")
+@takes_fields_of(UNetConfig)
+def unet(family: str = "plain", **fields: Any) -> FlaxNetwork:
+    """Build a U-Net from the fields of `UNetConfig`, which override those of a family.
+
+    Families: "plain", "ddpmpp", "adm"; see `unet_config.FAMILIES`.
+    """
+    return FlaxNetwork(UNet(unet_config(family, fields)))

@@ -1,0 +1,143 @@
+"""Hyperparameters of U-Nets, and the families of published ones.
+
+References: Song et al. 2021 (DDPM++), Dhariwal and Nichol 2021 (ADM), Karras et al. 2022 (their common
+form), Ma et al. 2024 (skip-tuning).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from diffusion.networks.base import Number
+from diffusion.networks.layers import check_resampling
+from diffusion.numerics import require
+from diffusion.registry import nearest
+
+SKIPS = ("concat", "add")
+
+# What the published architectures change in the plain one, for the sizes of their main experiments.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "ddpmpp": {  # as Karras et al. 2022 train it on CIFAR-10
+        "channels": 128,
+        "multipliers": (2, 2, 2),
+        "blocks": 4,
+        "attention": (16,),
+        "dropout": 0.13,
+        "resample_in_block": True,
+        "adaptive_scale": False,
+        "residual_scale": math.sqrt(0.5),
+    },
+    "adm": {  # ImageNet at 64 x 64
+        "channels": 192,
+        "multipliers": (1, 2, 3, 4),
+        "blocks": 3,
+        "attention": (32, 16, 8),
+        "head_channels": 64,
+        "dropout": 0.1,
+        "resample_in_block": True,
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """Hyperparameters of a U-Net.
+
+    Attributes:
+        channels: width that the multipliers multiply.
+        multipliers: one per level; each further level halves the resolution.
+        blocks: residual blocks per level, one number or one per level.
+        attention: longest sides of the feature maps that attend, such as (16, 8).
+        middle_attention: attend on the lowest level, between its two middle blocks.
+        heads: attention heads, unless `head_channels` is given.
+        head_channels: channels per head; 0 uses `heads`.
+        dropout: rate before second convolutions, in training only.
+        resample: "pool" (average, repeat), "fir" (smoothed) or "conv" (learned).
+        resample_in_block: resample inside residual blocks instead of between them.
+        adaptive_scale: the embedding scales and shifts after the norm; False: it is added before.
+        residual_scale: c above; sqrt(1/2) keeps the variance.
+        skip: how the decoder takes what the encoder left, "concat" or "add".
+        skip_scale: factor on these skips, one or one per level, finest first; sampling-time tuning.
+        embedding: features of the noise level, "sinusoidal" or "fourier".
+        num_classes: classes of the label, one number per attribute; 0 ignores labels.
+        vector_dim: length of cond["vector"]; 0 ignores it.
+        image_channels: channels of cond["image"]; 0 ignores it.
+        dtype: of the computation.
+    """
+
+    channels: int = 64
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    blocks: int | tuple[int, ...] = 2
+    attention: tuple[int, ...] = ()
+    middle_attention: bool = True
+    heads: int = 1
+    head_channels: int = 0
+    dropout: Number = 0.0
+    resample: str = "pool"
+    resample_in_block: bool = False
+    adaptive_scale: bool = True
+    residual_scale: Number = 1.0
+    skip: str = "concat"
+    skip_scale: Number | tuple[Number, ...] = 1.0
+    embedding: str = "sinusoidal"
+    num_classes: int | tuple[int, ...] = 0
+    vector_dim: int = 0
+    image_channels: int = 0
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        levels = len(self.multipliers)
+        require(levels > 0, "`multipliers` must name at least one level; got ().")
+        require(
+            self.channels > 0 and self.channels % 2 == 0,
+            f"`channels` must be positive and even; got {self.channels}.",
+        )
+        for name in ("blocks", "skip_scale"):
+            value = getattr(self, name)
+            require(
+                not isinstance(value, tuple) or len(value) == levels,
+                f"`{name}` must be one number or {levels}, as many as `multipliers`; got {value}.",
+            )
+        check_resampling(self.resample)
+        require(self.skip in SKIPS, f"`skip` must be one of {SKIPS}; got {self.skip!r}.")
+
+    @property
+    def levels(self) -> int:
+        """Number of resolutions."""
+        return len(self.multipliers)
+
+    def width(self, level: int) -> int:
+        """Return the channels of a level."""
+        return self.channels * self.multipliers[level]
+
+    def num_blocks(self, level: int) -> int:
+        """Return the encoder's residual blocks of a level."""
+        return self.blocks[level] if isinstance(self.blocks, tuple) else self.blocks
+
+    def scale_of_skip(self, level: int) -> Number:
+        """Return the factor on the skips of a level."""
+        return self.skip_scale[level] if isinstance(self.skip_scale, tuple) else self.skip_scale
+
+    def num_heads(self, channels: int) -> int:
+        """Return the heads of attention over this many channels."""
+        return max(1, channels // self.head_channels) if self.head_channels else self.heads
+
+    def check_sizes(self, longest: int) -> None:
+        """Raise ValueError if attention is asked for at a size that no level has."""
+        sizes = tuple(longest // 2**level for level in range(self.levels))
+        for size in self.attention:
+            require(
+                size in sizes,
+                f"`attention` names size {size}, but the feature maps have sizes {sizes}. "
+                "Name some of these, or use other `multipliers`.",
+            )
+
+
+def unet_config(family: str, fields: dict[str, Any]) -> UNetConfig:
+    """Return the hyperparameters of a family with some fields replaced."""
+    require(
+        family in FAMILIES,
+        f"`family` must be one of {tuple(FAMILIES)}; got {family!r}.{nearest(family, FAMILIES)}",
+    )
+    return UNetConfig(**(FAMILIES[family] | fields))
