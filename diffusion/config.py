@@ -99,7 +99,7 @@ class EvaluateOptions:
         ema: which average to evaluate, or "raw"; "" is the first of the config.
     """
 
-    metrics: tuple[str, ...] = ("loss_by_level", "frechet_pixels")
+    metrics: tuple[str, ...] = ("loss_by_level", "frechet")
     num_samples: int = 1000
     batch_size: int = 100
     ema: str = ""

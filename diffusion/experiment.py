@@ -7,7 +7,7 @@ guided denoiser.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from diffusion.config import (
 )
 from diffusion.data import Dataset
 from diffusion.denoiser import ConditionalModel, make_denoiser, make_velocity
+from diffusion.evaluation import Subject, generate
 from diffusion.losses import Loss, flow_matching_loss, regression_loss
 from diffusion.prediction import Prediction
 from diffusion.processes import AffineProcess, Process
@@ -250,6 +251,39 @@ class Experiment:
             return self.example_cond(count)
         self.check_labels(labels)
         return {"label": jnp.asarray(labels, jnp.int32)}
+
+    # ---- evaluation -----------------------------------------------------------------------------
+
+    def held_out(self) -> Dataset:
+        """Return the data that is not trained on: the split "test", or fresh draws of what never ends."""
+        fields: Any = self.dataset
+        names = {f.name for f in dataclasses.fields(fields)}
+        return dataclasses.replace(fields, split="test") if "split" in names else self.dataset
+
+    def subject(self, params: Params, seed: int = 0) -> Subject:
+        """Return the trained model with its data, ready to be measured."""
+        classes, shape = self.dataset.spec.num_classes, self.dataset.spec.shape
+
+        def cond_of(indices: np.ndarray) -> Cond:
+            turn = indices % classes if isinstance(classes, int) and classes else None
+            return self.conditions(turn, len(indices))
+
+        def generated(count: int) -> Iterator[np.ndarray]:
+            return generate(
+                self.sampler, self.process, lambda cond: self.model(params, cond), seed, count, shape,
+                self.times(), cond_of, batch_size=self.evaluate.batch_size,
+            )  # fmt: skip
+
+        return Subject(
+            process=self.process,
+            model_of=lambda cond: self.base_model(params, cond),
+            generate=generated,
+            train=self.dataset,
+            held_out=self.held_out(),
+            num_samples=self.evaluate.num_samples,
+            batch_size=self.evaluate.batch_size,
+            seed=seed,
+        )
 
     # ---- words ----------------------------------------------------------------------------------
 

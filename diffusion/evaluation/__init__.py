@@ -3,9 +3,11 @@
 from diffusion.evaluation.frechet import Moments, frechet_distance, gaussian_distance
 from diffusion.evaluation.generate import example_keys, generate, generate_batch, slerp
 from diffusion.evaluation.held_out import bits_per_dim, loss_by_level
+from diffusion.evaluation.metrics import Subject
 
 __all__ = [
     "Moments",
+    "Subject",
     "bits_per_dim",
     "example_keys",
     "frechet_distance",

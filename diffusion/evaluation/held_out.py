@@ -53,9 +53,9 @@ def loss_by_level(
     found = []
     for k, t in enumerate(times):
         errors, key = [], jax.random.fold_in(jax.random.key(seed), k)
-        for start in range(0, num_examples - batch_size + 1, batch_size):
-            batch = dataset.examples(start, batch_size)
-            row = jnp.arange(start, start + batch_size)
+        for start in range(0, num_examples, batch_size):
+            batch = dataset.examples(start, min(batch_size, num_examples - start))
+            row = jnp.arange(start, start + len(batch["data"]))
             model = model_of(batch.get("cond"))
             errors.append(np.asarray(_errors(process, model, key, batch["data"], row, t)))
         e = np.concatenate(errors).astype(np.float64)
@@ -106,8 +106,8 @@ def bits_per_dim(
     num_examples = min(num_examples, spec.size or num_examples)
     batch_size = min(batch_size, num_examples)
     found = []
-    for start in range(0, num_examples - batch_size + 1, batch_size):
-        batch = dataset.examples(start, batch_size)
+    for start in range(0, num_examples, batch_size):
+        batch = dataset.examples(start, min(batch_size, num_examples - start))
         key_noise, key_probe = jax.random.split(jax.random.fold_in(jax.random.key(seed), start))
         x = quantise(key_noise, jnp.asarray(batch["data"]))
         log_p = log_prob(

@@ -86,7 +86,7 @@ def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             scratch.unlink(missing_ok=True)
 
 
-def _write(path: str | os.PathLike[str], save: Callable[[Path], None]) -> None:
+def write_file(path: str | os.PathLike[str], save: Callable[[Path], None]) -> None:
     with _replacing(path) as scratch:
         save(scratch)
 
@@ -98,7 +98,7 @@ def save_png(path: str | os.PathLike[str], image: UInt8[np.ndarray, "..."]) -> N
         ValueError: the path cannot be written, or the shape is no picture.
     """
     picture = _picture(image)
-    _write(path, lambda scratch: picture.save(scratch, format="PNG"))
+    write_file(path, lambda scratch: picture.save(scratch, format="PNG"))
 
 
 def save_gif(
@@ -118,7 +118,7 @@ def save_gif(
         raise ValueError("An animation needs at least one frame; got none.")
     first, *others = [_picture(frame) for frame in frames]
     options = dict(format="GIF", save_all=True, append_images=others, duration=ms, loop=0)
-    _write(path, lambda scratch: first.save(scratch, **options))
+    write_file(path, lambda scratch: first.save(scratch, **options))
 
 
 def save_grid(
@@ -190,4 +190,4 @@ def scatter_grid(
         axes.set(xlim=(-span, span), ylim=(-span, span), aspect="equal", xticks=[], yticks=[])
         if titles:
             axes.set_title(titles[i], fontsize=9)
-    _write(path, lambda scratch: figure.savefig(scratch, format="png", dpi=120))
+    write_file(path, lambda scratch: figure.savefig(scratch, format="png", dpi=120))

@@ -1,0 +1,168 @@
+"""A work directory: what a run leaves behind, and how others open it.
+
+    config.json     the config as it was given
+    resolved.json   the same with every default written out
+    run.json        command, versions, device, and how the run went
+    metrics.jsonl   one line of metrics per logging period
+    checkpoints/    states
+    samples/        grids of generated examples
+    cache/          compiled programs
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from diffusion.config import ConfigError, differences
+from diffusion.experiment import Experiment
+from diffusion.registry import nearest
+from diffusion.types import Params
+
+PACKAGES = ("demolish", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "numpy")
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """The paths of one run."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> "Workdir":
+        """Return the work directory at a path, which need not exist."""
+        return cls(Path(path).expanduser().resolve())
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """The folder of the sample grids."""
+        return self.path / "samples"
+
+    @property
+    def metrics(self) -> Path:
+        """The file of metrics."""
+        return self.path / "metrics.jsonl"
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the config of the run.
+
+        Raises:
+            ConfigError: there is no run, or its config is not readable.
+        """
+        file = self.path / "config.json"
+        if not file.is_file():
+            raise ConfigError(
+                f"no run in {self.path}: config.json is missing. Train one with scripts/train.py --workdir."
+            )
+        try:
+            return json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{file} is not valid JSON: {error}") from None
+
+    def write(self, name: str, content: Mapping) -> None:
+        """Write a JSON file, whole or not at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        temporary = self.path / f".{name}.{os.getpid()}"
+        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
+        temporary.replace(self.path / name)
+
+    def claim(self, config: Mapping) -> bool:
+        """Say whether a run of this config is being resumed; refuse a folder of another config.
+
+        Raises:
+            ConfigError: the folder holds a run that differs in what must not change.
+        """
+        if not (self.path / "config.json").is_file():
+            return False
+        changed = differences(self.read_config(), config)
+        if changed:
+            raise ConfigError(
+                f"{self.path} holds a run of another config ({'; '.join(changed)}). Give another --workdir, or "
+                "the config it was started with."
+            )
+        return True
+
+
+def provenance(command: list[str] | None = None) -> dict[str, Any]:
+    """Return what a number was made of: command, versions, device, commit."""
+    import jax
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "command": command if command is not None else sys.argv,
+        "python": platform.python_version(),
+        "versions": versions,
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str:
+    """Return the commit of the checkout that this package lies in, with "+" if files were changed."""
+    folder = Path(__file__).parent
+    git = lambda *words: subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=False
+    ).stdout.strip()
+    try:
+        if Path(git("rev-parse", "--show-toplevel") or "/") != folder.parent:
+            return "unknown"  # installed somewhere inside another repository
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A run that was opened for use: its experiment, parameters and where they come from."""
+
+    experiment: Experiment
+    params: Params
+    step: int
+    ema: str
+
+
+def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
+    """Open the newest checkpoint of a run, on whatever devices there are.
+
+    Args:
+        workdir: where the run was trained.
+        config: its config, perhaps with other sampling sections.
+        ema: the name of an average, "raw" for the parameters themselves, "" for the first average.
+
+    Raises:
+        ConfigError: the config differs in what the checkpoint depends on, or the average is unknown.
+        CheckpointError: there is no checkpoint.
+    """
+    from diffusion.training import Checkpoints
+
+    kept = [line for line in differences(workdir.read_config(), config, ("network", "data"))
+            if not line.startswith(("data.batch_size", "data.data_dir"))]  # fmt: skip
+    if kept:
+        raise ConfigError(f"the checkpoint was trained with another {'; '.join(kept)}.")
+    experiment = Experiment.from_config(config)
+    names = [*experiment.ema, "raw"]
+    ema = ema or names[0]
+    if ema not in names:
+        raise ConfigError(f"`ema` must be one of {', '.join(names)}; got {ema!r}.{nearest(ema, names)}")
+    with Checkpoints(workdir.checkpoints) as checkpoints:
+        step = checkpoints.latest_step()
+        like = experiment.abstract_state()
+        params = checkpoints.restore_params(step, like, ema=None if ema == "raw" else ema)
+    return Trained(experiment=experiment, params=params, step=int(step or 0), ema=ema)

@@ -1,0 +1,144 @@
+"""What all programs share: flags, configs with overrides, errors of one line, exit codes."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+
+EXIT_CODES = """Exit codes: 0 done; 1 unforeseen error; 2 wrong command line, config or input; 3 training diverged;
+4 checkpoint missing or not fitting; 5 data set missing; 6 a file cannot be read or written;
+130, 143 stopped by SIGINT, SIGTERM with the state saved; 131 stopped by a second signal."""
+
+USAGE, DATA, FILES = 2, 5, 6
+
+flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    print(text, flush=True)
+
+
+def fail(message: str, code: int = USAGE) -> None:
+    """Leave with one line on standard error."""
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def config_overrides(argv: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Take `--config.path=value` and `--config.path value` out of a command line."""
+    kept, overrides, i = [], [], 0
+    while i < len(argv):
+        word = argv[i].removeprefix("-")
+        if not word.startswith("-config.") or not argv[i].startswith("--"):
+            kept.append(argv[i])
+        else:
+            path, equals, value = word.removeprefix("-config.").partition("=")
+            if not equals:
+                i += 1
+                if i == len(argv):
+                    fail(f"--config.{path} needs a value: --config.{path}=VALUE.")
+                value = argv[i]
+            overrides.append((path, value))
+        i += 1
+    return kept, overrides
+
+
+def _help(doc: str) -> str:
+    described = flags.FLAGS.get_key_flags_for_module(sys.argv[0]) or []
+    rows = []
+    for flag in sorted(described, key=lambda f: f.name):
+        default = "" if flag.default in (None, "", False) else f" (default: {flag.default})"
+        rows.append(f"  --{flag.name}: {flag.help}{default}")
+    return "\n".join([doc.strip(), "", "Flags:", *rows, "", EXIT_CODES])
+
+
+def run(main: Callable[[list[tuple[str, str]]], Any], doc: str, positional: bool = False) -> None:
+    """Parse the command line and run; turn errors into one line and an exit code.
+
+    Args:
+        main: the program; it gets the overrides `--config.path=value` of the command line.
+        doc: the module's docstring, the head of --help.
+        positional: whether words that are not flags are allowed.
+    """
+    argv, overrides = config_overrides(sys.argv)
+    flags.DEFINE_bool("help", False, "Show this text.", module_name=sys.argv[0], allow_override=True)
+    if any(word in ("--help", "-h", "-help") for word in argv[1:]):
+        say(_help(doc))
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        fail(f"{error} See --help.")
+    except (OSError, AttributeError, TypeError, ValueError, SyntaxError, ImportError) as error:
+        fail(f"--config cannot be loaded: {error}")  # raised by the config file itself
+    if len(rest) > 1 and not positional:
+        fail(f"unexpected argument {rest[1]!r}: flags are written --name=value. See --help.")
+    sys.path.insert(0, os.getcwd())  # so that "mymodule:MyProcess" is found beside the user
+    try:
+        code = main(overrides)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # the boundary of the program: every error becomes one line
+        _report(error)
+    sys.exit(code or 0)
+
+
+def _report(error: Exception) -> None:
+    if flags.FLAGS.debug:
+        traceback.print_exc()
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    code = getattr(error, "exit_code", None)
+    if code is None:
+        if isinstance(error, OSError):
+            code = FILES
+        else:
+            code = USAGE if isinstance(error, ValueError | KeyError | TypeError | IndexError) else 1
+    hint = "" if flags.FLAGS.debug or code == USAGE else " (--debug shows where)"
+    fail(f"{message}{hint}", code)
+
+
+def load_config(given: Any, overrides: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return the config of --config with the overrides of the command line applied."""
+    from diffusion.config import apply_overrides
+
+    if given is None:
+        fail("--config is required, such as --config configs/digits.py. See --help.")
+    return apply_overrides(given, overrides)
+
+
+def use_compilation_cache(workdir: str) -> None:
+    """Keep compiled programs in the work directory, so that a second start is quick."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", os.path.join(workdir, "cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+class Progress:
+    """Lines of progress: rewritten on a terminal, one every ten seconds elsewhere."""
+
+    def __init__(self, label: str, total: int, unit: str = "examples"):
+        import time
+
+        self.clock, self.label, self.total, self.unit = time.monotonic, label, total, unit
+        self.started = self.said = self.clock()
+        self.live = sys.stderr.isatty()
+
+    def __call__(self, done: int) -> None:
+        """Report that `done` of the total are done."""
+        now = self.clock()
+        if done < self.total and now - self.said < (0.2 if self.live else 10):
+            return
+        self.said = now
+        rate = done / max(now - self.started, 1e-9)
+        left = (self.total - done) / max(rate, 1e-9)
+        text = f"{self.label}: {done} of {self.total} {self.unit}, {rate:.1f} {self.unit}/s, {left:.0f} s left"
+        end = "\r" if self.live and done < self.total else "\n"
+        if self.live or done < self.total or now - self.started > 10:
+            print(f"\x1b[2K{text}" if self.live else text, end=end, file=sys.stderr, flush=True)
