@@ -1,0 +1,53 @@
+"""Training: state, step, layouts on devices, averages, optimizers, checkpoints, the loop."""
+
+from diffusion.training import exits, optimizers, schedules
+from diffusion.training.checkpoint import Checkpoints
+from diffusion.training.ema import Average, make_ema, update_ema
+from diffusion.training.exits import CheckpointError, DivergedError, Stopped
+from diffusion.training.loop import Hook, LoopOptions, train
+from diffusion.training.metrics import Console, JsonLines, TensorBoard, Writer
+from diffusion.training.optimizers import Optimizer
+from diffusion.training.parallel import (
+    Layout,
+    MeshLayout,
+    PmapLayout,
+    initialize_distributed,
+    select_rows,
+)
+from diffusion.training.progress import Progress, Terminal, heartbeat
+from diffusion.training.state import TrainState, init_state
+from diffusion.training.step import Reduce, drop_cond, make_train_step
+
+__all__ = [
+    "Average",
+    "CheckpointError",
+    "Checkpoints",
+    "Console",
+    "DivergedError",
+    "Hook",
+    "JsonLines",
+    "Layout",
+    "LoopOptions",
+    "MeshLayout",
+    "Optimizer",
+    "PmapLayout",
+    "Progress",
+    "Reduce",
+    "Stopped",
+    "TensorBoard",
+    "Terminal",
+    "TrainState",
+    "Writer",
+    "drop_cond",
+    "exits",
+    "heartbeat",
+    "init_state",
+    "initialize_distributed",
+    "make_ema",
+    "make_train_step",
+    "optimizers",
+    "schedules",
+    "select_rows",
+    "train",
+    "update_ema",
+]

@@ -1,0 +1,59 @@
+"""Exit codes of the programs, and the errors that carry them.
+
+    0    OK            finished
+    1    ERROR         an error that nobody foresaw; a traceback says where
+    2    USAGE         a wrong command line or config; the message names the field
+    3    DIVERGED      too many non-finite steps in a row; the state is the last good one
+    4    CHECKPOINT    a checkpoint is missing, or does not fit the config
+    130  INTERRUPTED   SIGINT (Ctrl-C): the state was saved, the same command resumes
+    131  ABANDONED     a second signal: left at once, work since the last checkpoint is lost
+    143  TERMINATED    SIGTERM: the state was saved, the same command resumes
+
+130 and 143 are what shells and schedulers expect after these signals (128 + number).
+"""
+
+import signal
+
+OK = 0
+ERROR = 1
+USAGE = 2
+DIVERGED = 3
+CHECKPOINT = 4
+INTERRUPTED = 130
+ABANDONED = 131
+TERMINATED = 143
+
+_BY_SIGNAL = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+
+
+class Stopped(SystemExit):
+    """A signal ended the run in good order; uncaught, it leaves with the code of that signal.
+
+    Attributes:
+        step: the number of steps done, all of them in the checkpoint if there is one.
+        signal: the signal, SIGTERM where only the cluster's notice is known.
+        saved: whether a checkpoint was written.
+    """
+
+    def __init__(self, step: int, number: signal.Signals, saved: bool):
+        super().__init__(_BY_SIGNAL.get(number, TERMINATED))
+        self.step = step
+        self.signal = number
+        self.saved = saved
+
+    def __str__(self) -> str:
+        """Say what happened, in one line."""
+        state = "the state is saved" if self.saved else "nothing was saved: no `save` was given"
+        return f"Stopped by {self.signal.name} after step {self.step}; {state}."
+
+
+class DivergedError(RuntimeError):
+    """Too many steps in a row had a non-finite loss or gradient."""
+
+    exit_code = DIVERGED
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, or does not fit what is asked of it."""
+
+    exit_code = CHECKPOINT

@@ -1,0 +1,144 @@
+"""Where the numbers of a run go.
+
+A writer takes named floats per step, and named pictures. The file of JSON lines is the truth: when a
+run resumes it is cut back to the restored step, so that no step appears twice. The others mirror it.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+Scalars = Mapping[str, float]
+Images = Mapping[str, np.ndarray]  # (height, width, 1 or 3), uint8
+
+
+class Writer(Protocol):
+    """What the loop writes to."""
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        """Write named numbers; NaN means that there is none."""
+        ...
+
+    def images(self, step: int, values: Images) -> None:
+        """Write named pictures, or ignore them."""
+        ...
+
+    def close(self) -> None:
+        """Write out everything and let go."""
+        ...
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """Read a file of JSON lines; a last line that was cut off by a crash is left out."""
+    path = Path(path)
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def truncate_jsonl(path: str | Path, step: int) -> None:
+    """Drop every line after this step, in one atomic replacement."""
+    path = Path(path)
+    if not path.exists():
+        return
+    kept = [_line(r) for r in read_jsonl(path) if r["step"] <= step]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+class JsonLines:
+    """One JSON object per line: {"step": 100, "loss": 0.5, ...}; what is not finite is null."""
+
+    def __init__(self, path: str | Path, step: int = 0):
+        """Open the file, cut back to a step.
+
+        Args:
+            path: the file; its folder is made.
+            step: the step that training starts from; 0 begins an empty file.
+        """
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        truncate_jsonl(self.path, step if step else -1)
+        self._file = self.path.open("a")
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        """Append a line."""
+        numbers = {k: float(v) for k, v in values.items()}
+        finite = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
+        self._file.write(_line({"step": step, **finite}))
+        self._file.flush()  # a crash loses at most the line that is being written
+
+    def images(self, step: int, values: Images) -> None:
+        """Do nothing: pictures have no place in it."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Console:
+    """Lines for people: step 100  loss 0.5000  grad_norm 1.200."""
+
+    def __init__(self, say: Callable[[str], None], names: tuple[str, ...] = ("loss", "grad_norm")):
+        """Say these numbers, where a step has them."""
+        self._say, self._names = say, names
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        """Say one line."""
+        shown = [f"{name} {values[name]:.4g}" for name in self._names if name in values]
+        self._say("  ".join([f"step {step}", *shown]))
+
+    def images(self, step: int, values: Images) -> None:
+        """Say their names."""
+        self._say(f"step {step}  pictures: {', '.join(values)}")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class TensorBoard:
+    """Event files for TensorBoard, written by tensorboardX."""
+
+    def __init__(self, directory: str | Path, step: int = 0):
+        """Open a folder; what an earlier run wrote after `step` is hidden.
+
+        Raises:
+            ImportError: tensorboardX is not installed.
+        """
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise ImportError(
+                "The TensorBoard writer needs tensorboardX: pip install tensorboardX, or leave it out "
+                "of the config; the JSON lines are written in any case."
+            ) from None
+        self._writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        """Add finite numbers."""
+        for name, value in values.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(name, value, step)
+
+    def images(self, step: int, values: Images) -> None:
+        """Add pictures."""
+        for name, image in values.items():
+            self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()

@@ -1,0 +1,198 @@
+"""Optimizers: what a config says, around optax.
+
+All are the chain   clip the gradient's global norm -> direction -> decoupled weight decay -> -rate,
+where only the direction differs. An `Optimizer` has `init` and `update` like any optax transformation
+and can stand where one is wanted; unlike one it can be compared, printed and asked for its rate.
+"""
+
+import abc
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from diffusion.numerics import require
+from diffusion.registry import build, register
+from diffusion.training import schedules as _schedules  # noqa: F401  fills the registry
+from diffusion.types import Params
+
+
+def decay_mask(params: Params) -> Any:
+    """Say which parameters are decayed: matrices and kernels, not norms, biases and vectors."""
+
+    def decayed(path: tuple, x: Array) -> bool:
+        names = [str(getattr(k, "key", getattr(k, "name", k))).lower() for k in path]
+        exempt = any("norm" in n for n in names) or names[-1:] in (["bias"], ["scale"])
+        return jnp.ndim(x) > 1 and not exempt
+
+    return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(abc.ABC):
+    """What all optimizers share.
+
+    Attributes:
+        learning_rate: the peak.
+        schedule: a name or mapping of the kind "schedule": the factor of the peak.
+        warmup: updates until the peak, linear.
+        clip: largest global norm of the gradient; None: no clipping.
+        weight_decay: decoupled, times the learning rate; see `decay_mask`.
+        total_steps: the length of the run, for schedules that end.
+    """
+
+    learning_rate: float = 1e-3
+    schedule: Any = "constant"
+    warmup: int = 0
+    clip: float | None = None
+    weight_decay: float = 0.0
+    total_steps: int | None = None
+
+    def __post_init__(self):
+        require(
+            self.learning_rate >= 0,
+            f"`learning_rate` must not be negative; got {self.learning_rate}.",
+        )
+        require(self.warmup >= 0, f"`warmup` must not be negative; got {self.warmup}.")
+        require(
+            self.clip is None or self.clip > 0,
+            f"`clip` must be positive, or None for no clipping; got {self.clip}.",
+        )
+        # built here, so that an unknown field is an error now, and that the optimizer can be hashed
+        known = {} if self.total_steps is None else {"total_steps": self.total_steps}
+        schedule = build("schedule", self.schedule, warmup=self.warmup, **known)
+        object.__setattr__(self, "schedule", schedule)
+
+    def rate(self, count: Any) -> Float[Array, "..."]:
+        """Return the learning rate of the update after `count` updates."""
+        factor = self.schedule(count)
+        if self.warmup:
+            factor = factor * jnp.minimum((jnp.asarray(count) + 1) / self.warmup, 1)
+        return self.learning_rate * factor
+
+    @abc.abstractmethod
+    def direction(self) -> optax.GradientTransformation:
+        """Return what turns a gradient into a step of unit learning rate."""
+
+    def finish(self) -> optax.GradientTransformation:
+        """Return what comes between weight decay and learning rate; nothing by default."""
+        return optax.identity()
+
+    @property
+    def transformation(self) -> optax.GradientTransformation:
+        """The whole chain as an optax transformation."""
+        clip = optax.identity() if self.clip is None else optax.clip_by_global_norm(self.clip)
+        decay = (
+            optax.add_decayed_weights(self.weight_decay, mask=decay_mask)
+            if self.weight_decay
+            else optax.identity()
+        )
+        rate = optax.scale_by_learning_rate(self.rate)
+        return optax.chain(clip, self.direction(), decay, self.finish(), rate)
+
+    def init(self, params: Params) -> Any:
+        """Return the optimizer's state for these parameters."""
+        return self.transformation.init(params)
+
+    def update(
+        self, updates: Params, state: Any, params: Params | None = None
+    ) -> tuple[Params, Any]:
+        """Return (what to add to the parameters, new state)."""
+        return self.transformation.update(updates, state, params)
+
+
+@register("optimizer", "adam")
+@dataclass(frozen=True, kw_only=True)
+class Adam(Optimizer):
+    """m / (sqrt(v) + eps) with bias correction (Kingma, Ba 2015)."""
+
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def direction(self) -> optax.GradientTransformation:
+        """Scale by the moments of the gradient."""
+        return optax.scale_by_adam(self.b1, self.b2, self.eps)
+
+
+@register("optimizer", "adamw")
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam with weight decay by default (Loshchilov, Hutter 2019)."""
+
+    weight_decay: float = 0.01
+
+
+@register("optimizer", "lamb")
+@dataclass(frozen=True, kw_only=True)
+class Lamb(Adam):
+    """Adam, each matrix scaled by |params| / |step| (You et al., 2020); vectors and norms are not."""
+
+    eps: float = 1e-6
+
+    def finish(self) -> optax.GradientTransformation:
+        """Scale by the trust ratio."""
+        return optax.masked(optax.scale_by_trust_ratio(), decay_mask)
+
+
+@register("optimizer", "lion")
+@dataclass(frozen=True, kw_only=True)
+class Lion(Optimizer):
+    """sign(b1 m + (1 - b1) g) (Chen et al., 2023). Wants a third to a tenth of Adam's rate."""
+
+    learning_rate: float = 1e-4
+    b1: float = 0.9
+    b2: float = 0.99
+
+    def direction(self) -> optax.GradientTransformation:
+        """Take the sign of the interpolated momentum."""
+        return optax.scale_by_lion(self.b1, self.b2)
+
+
+@register("optimizer", "adafactor")
+@dataclass(frozen=True, kw_only=True)
+class Adafactor(Optimizer):
+    """Second moments of matrices from row and column means alone (Shazeer, Stern 2018).
+
+    Attributes:
+        decay: exponent of the second moment's decay, 1 - t^-decay.
+        min_dim_to_factor: matrices with a smaller second-largest dimension keep full moments.
+        clip_rms: largest root mean square of the step of one array.
+        relative: multiply the step by the root mean square of the parameters.
+    """
+
+    decay: float = 0.8
+    min_dim_to_factor: int = 128
+    clip_rms: float = 1.0
+    relative: bool = True
+
+    def direction(self) -> optax.GradientTransformation:
+        """Scale by the factored moments."""
+        parts = [
+            optax.scale_by_factored_rms(
+                decay_rate=self.decay, min_dim_size_to_factor=self.min_dim_to_factor
+            ),
+            optax.clip_by_block_rms(self.clip_rms),
+        ]
+        if self.relative:
+            parts.append(optax.scale_by_param_block_rms())
+        return optax.chain(*parts)
+
+
+@register("optimizer", "sgd")
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """Gradient descent with momentum: m <- momentum m + g."""
+
+    learning_rate: float = 1e-2
+    momentum: float = 0.9
+    nesterov: bool = False
+
+    def direction(self) -> optax.GradientTransformation:
+        """Accumulate the gradient."""
+        if not self.momentum:
+            return optax.identity()
+        return optax.trace(decay=self.momentum, nesterov=self.nesterov)

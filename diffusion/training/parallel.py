@@ -1,0 +1,298 @@
+"""How one training step is put on devices.
+
+A layout places state and batches, and compiles the step. Two are registered under "parallel":
+
+    mesh   jax.jit over a mesh with the axes (data, fsdp); batches are divided over both, large arrays
+           of the state over fsdp. The step sees the global batch, so nothing is reduced by hand.
+    pmap   jax.pmap; every device holds the whole state and a slice of the batch.
+
+Both give the same parameters, up to the order of summation. With several processes each loads its
+own rows of the global batch (`local_rows`); its batches hold only these.
+"""
+
+import abc
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from diffusion.numerics import require
+from diffusion.registry import register
+from diffusion.training.state import TrainState, data_to_keys, keys_to_data
+from diffusion.training.step import Batch, Reduce, Step, over_axis
+
+AXIS = "batch"  # the mapped axis of pmap
+BATCH_AXES = ("data", "fsdp")
+
+
+def initialize_distributed(
+    coordinator: str | None = None, num_processes: int | None = None, process: int | None = None
+) -> None:
+    """Join the processes of one job; call it before anything touches a device.
+
+    Args:
+        coordinator: "address:port" of process 0. On Slurm, Open MPI and Cloud TPU all three arguments
+            are found by JAX and may be left out.
+        num_processes: how many there are.
+        process: which one this is.
+    """
+    jax.distributed.initialize(coordinator, num_processes, process)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout(abc.ABC):
+    """What both layouts offer.
+
+    Attributes:
+        num_devices: how many devices to use, over all processes; None: all.
+    """
+
+    num_devices: int | None = None
+
+    def __post_init__(self):
+        require(
+            self.num_devices is None or self.num_devices >= 1,
+            f"`num_devices` must be at least 1, or None for all; got {self.num_devices}.",
+        )
+
+    @property
+    def devices(self) -> list[Any]:
+        """The devices in use."""
+        count = self.num_devices or jax.device_count()
+        require(
+            count <= jax.device_count(),
+            f"`parallel.num_devices` is {count}, but there are {jax.device_count()} devices.",
+        )
+        require(
+            count == jax.device_count() or jax.process_count() == 1,
+            "`parallel.num_devices` must be None with several processes: all devices are used.",
+        )
+        return jax.devices()[:count]
+
+    @property
+    @abc.abstractmethod
+    def reduce(self) -> Reduce:
+        """The collectives that `make_train_step` needs under this layout."""
+
+    @abc.abstractmethod
+    def place_state(self, state: TrainState) -> TrainState:
+        """Put a state, from the host or any device, where the compiled step wants it."""
+
+    @abc.abstractmethod
+    def place_batch(self, batch: Batch) -> Any:
+        """Put this process's rows of a batch on its devices."""
+
+    @abc.abstractmethod
+    def compile(self, step: Step) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+        """Compile a step; the state that is handed to it is given up."""
+
+    @abc.abstractmethod
+    def fetch(self, state: Any) -> Any:
+        """Return one copy of a placed pytree as NumPy arrays (typed keys stay keys)."""
+
+    @abc.abstractmethod
+    def saveable(self, state: TrainState) -> TrainState:
+        """Return the state as arrays whose shapes do not depend on the layout, for a checkpoint."""
+
+    @abc.abstractmethod
+    def template(self, state: TrainState) -> TrainState:
+        """Return shapes, types and placement of a saveable state, to restore a checkpoint into.
+
+        Args:
+            state: a state, or its shapes, as `init_state` makes it.
+        """
+
+    def check_batch(self, batch_size: int, accumulate: int = 1) -> None:
+        """Refuse a global batch size that does not fall into equal parts.
+
+        Args:
+            batch_size: examples per step, over all devices.
+            accumulate: micro-batches per step.
+
+        Raises:
+            ValueError: the message names the nearest sizes that do.
+        """
+        parts = len(self.devices) * accumulate
+        below = batch_size // parts * parts
+        near = " or ".join(str(n) for n in (below, below + parts) if n)
+        require(
+            batch_size > 0 and batch_size % parts == 0,
+            f"`data.batch_size` = {batch_size} cannot be divided into {len(self.devices)} devices x "
+            f"{accumulate} micro-batches; the nearest sizes that can: {near}.",
+        )
+
+    def local_rows(self, batch_size: int) -> slice:
+        """Return which rows of the global batch this process loads."""
+        self.check_batch(batch_size)
+        size = batch_size // jax.process_count()
+        return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
+
+
+@register("parallel", "mesh")
+@dataclass(frozen=True, kw_only=True)
+class MeshLayout(Layout):
+    """jax.jit over a mesh with the axes (data, fsdp).
+
+    Attributes:
+        fsdp: devices over which large arrays of the state are divided; 1: every device has all.
+        min_shard_size: arrays with fewer elements are not divided.
+    """
+
+    fsdp: int = 1
+    min_shard_size: int = 2**16
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices as (data, fsdp)."""
+        count = len(self.devices)
+        require(
+            self.fsdp >= 1 and count % self.fsdp == 0,
+            f"`parallel.fsdp` = {self.fsdp} must divide the number of devices, {count}.",
+        )
+        shape = (count // self.fsdp, self.fsdp)
+        # said explicitly: jax.make_mesh defaults to Explicit axes, jax.sharding.Mesh to Auto
+        types = (AxisType.Auto,) * 2
+        return jax.make_mesh(shape, BATCH_AXES, axis_types=types, devices=self.devices)
+
+    @property
+    def reduce(self) -> Reduce:
+        """Nothing: the step sees the global batch."""
+        return Reduce()
+
+    def spec(self, shape: tuple[int, ...]) -> PartitionSpec:
+        """Divide the largest divisible dimension of a large array over fsdp."""
+        fits = [n if n % self.fsdp == 0 else 0 for n in shape]
+        if self.fsdp == 1 or math.prod(shape) < self.min_shard_size or not any(fits):
+            return PartitionSpec()
+        axis = fits.index(max(fits))
+        return PartitionSpec(*(None,) * axis, "fsdp")
+
+    def shardings(self, tree: Any) -> Any:
+        """Return the sharding of every array of a state."""
+        mesh = self.mesh
+        return jax.tree.map(lambda x: NamedSharding(mesh, self.spec(x.shape)), tree)
+
+    def place_state(self, state: TrainState) -> TrainState:
+        """Put a state on the mesh; the copy may be donated, the original stays."""
+        return jax.device_put(state, self.shardings(state), may_alias=False)
+
+    def place_batch(self, batch: Batch) -> Any:
+        """Divide a batch over all devices."""
+        sharding = _batch_sharding(self)
+        if jax.process_count() == 1:
+            return jax.device_put(dict(batch), sharding)
+        place = lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x))
+        return jax.tree.map(place, dict(batch))
+
+    def compile(self, step: Step) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+        """Compile with jit; the new state keeps the placement of the old one."""
+        whole = NamedSharding(self.mesh, PartitionSpec())
+
+        def placed(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
+            state, metrics = step(state, batch)
+            state = jax.lax.with_sharding_constraint(state, self.shardings(state))
+            return state, jax.lax.with_sharding_constraint(metrics, whole)
+
+        return jax.jit(placed, donate_argnums=0)
+
+    def fetch(self, state: Any) -> Any:
+        """Gather a placed pytree on the host."""
+        plain = keys_to_data(state)
+        if jax.process_count() > 1:
+            plain = multihost_utils.process_allgather(plain, tiled=True)
+        return data_to_keys(jax.device_get(plain), state)
+
+    def saveable(self, state: TrainState) -> TrainState:
+        """Return the state itself: Orbax writes global arrays, each process its part."""
+        return state
+
+    def template(self, state: TrainState) -> TrainState:
+        """Return shapes with the shardings of the mesh."""
+
+        def shape(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+        return jax.tree.map(shape, state, self.shardings(state))
+
+
+@register("parallel", "pmap")
+@dataclass(frozen=True, kw_only=True)
+class PmapLayout(Layout):
+    """jax.pmap with a replicated state: placed arrays have a leading axis of local devices."""
+
+    @property
+    def local_devices(self) -> list[Any]:
+        """Those devices in use that belong to this process."""
+        return [d for d in self.devices if d.process_index == jax.process_index()]
+
+    @property
+    def reduce(self) -> Reduce:
+        """Collectives over the mapped axis."""
+        return over_axis(AXIS)
+
+    def place_state(self, state: TrainState) -> TrainState:
+        """Replicate a state."""
+        count, sharding = len(self.local_devices), _stacked(self)
+
+        def replicate(x: Any) -> jax.Array:
+            return jax.device_put(np.broadcast_to(x, (count, *np.shape(x))), sharding)
+
+        return data_to_keys(jax.tree.map(replicate, jax.device_get(keys_to_data(state))), state)
+
+    def place_batch(self, batch: Batch) -> Any:
+        """Give each device its slice: (batch, ...) becomes (devices, batch / devices, ...)."""
+        count, sharding = len(self.local_devices), _stacked(self)
+
+        def slices(x: Any) -> np.ndarray:
+            x = np.asarray(x)
+            return x.reshape(count, x.shape[0] // count, *x.shape[1:])
+
+        return jax.device_put(jax.tree.map(slices, dict(batch)), sharding)
+
+    def compile(self, step: Step) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+        """Compile with pmap; metrics, equal on all devices, come back once."""
+        return jax.pmap(
+            step,
+            axis_name=AXIS,
+            donate_argnums=0,
+            out_axes=(0, None),
+            devices=None if self.num_devices is None else self.devices,
+        )
+
+    def fetch(self, state: Any) -> Any:
+        """Copy the first device's part to the host."""
+        plain = keys_to_data(state)
+        first = jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], plain)
+        return data_to_keys(first, state)
+
+    def saveable(self, state: TrainState) -> TrainState:
+        """Return one copy on the host."""
+        return self.fetch(state)
+
+    def template(self, state: TrainState) -> TrainState:
+        """Return shapes on this process's first device."""
+        sharding = jax.sharding.SingleDeviceSharding(self.local_devices[0])
+        shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+        return jax.tree.map(shape, state)
+
+
+@functools.cache  # asked for at every step
+def _batch_sharding(layout: MeshLayout) -> NamedSharding:
+    return NamedSharding(layout.mesh, PartitionSpec(BATCH_AXES))
+
+
+@functools.cache
+def _stacked(layout: PmapLayout) -> NamedSharding:
+    mesh = Mesh(np.asarray(layout.local_devices), (AXIS,), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def select_rows(batch: Mapping[str, Any], rows: slice) -> dict[str, Any]:
+    """Cut these rows out of a global batch, for data sets that make whole batches."""
+    return jax.tree.map(lambda x: x[rows], dict(batch))

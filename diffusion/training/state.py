@@ -1,0 +1,105 @@
+"""The state of training: one pytree that a checkpoint holds entirely.
+
+Everything a step needs beyond the batch is in it, and randomness is a function of (key, step), so
+that a resumed run is the same run.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from diffusion.training.ema import Average
+from diffusion.types import Key, Params
+
+
+class TrainState(NamedTuple):
+    """Everything that training carries from step to step.
+
+    Attributes:
+        step: steps done, good or bad.
+        params: the network's parameters.
+        opt_state: the optimizer's state.
+        ema: averaged parameters, one copy per name.
+        key: root of all randomness; step k uses fold_in(key, k).
+        bad_steps: steps that were skipped because loss or gradient was not finite.
+        bad_run: how many of them ended the run so far, without a good one in between.
+    """
+
+    step: Int[Array, "..."]
+    params: Params
+    opt_state: Any
+    ema: dict[str, Params]
+    key: Key
+    bad_steps: Int[Array, "..."]
+    bad_run: Int[Array, "..."]
+
+
+def init_state(
+    params: Params,
+    optimizer: optax.GradientTransformation | Any,
+    ema: Mapping[str, Average],
+    key: Key,
+) -> TrainState:
+    """Start training from these parameters.
+
+    Args:
+        params: a pytree of arrays.
+        optimizer: anything with `init(params)`.
+        ema: the averages to keep, from `make_ema`.
+        key: root of all randomness of the run.
+
+    Returns:
+        A state that shares no buffer with `params`, so that it may be donated. Averages are held in
+        float32 at least, whatever the parameters are.
+    """
+    params = jax.tree.map(lambda x: jnp.array(x, copy=True), params)
+    zero = lambda: jnp.zeros((), jnp.int32)  # three separate buffers: each can be donated
+    return TrainState(
+        step=zero(),
+        params=params,
+        opt_state=optimizer.init(params),
+        ema={name: jax.tree.map(widened, params) for name in ema},
+        key=jax.tree.map(lambda k: k.copy(), key),
+        bad_steps=zero(),
+        bad_run=zero(),
+    )
+
+
+def widened(x: Array) -> Array:
+    """Copy an array; a float narrower than float32 becomes float32."""
+    wide = (
+        jnp.promote_types(x.dtype, jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else None
+    )
+    return jnp.array(x, dtype=wide, copy=True)
+
+
+def is_key(x: Any) -> bool:
+    """Say whether this leaf is a typed random key."""
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def keys_to_data(tree: Any) -> Any:
+    """Replace typed keys by their integers: files and host copies hold plain arrays."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+
+
+def data_to_keys(tree: Any, like: Any) -> Any:
+    """Undo `keys_to_data` for the leaves that are typed keys in `like` (arrays or shapes)."""
+
+    def restore(x: Any, target: Any) -> Any:
+        if not is_key(target):
+            return x
+        return jax.random.wrap_key_data(x, impl=_key_impl(target))
+
+    return jax.tree.map(restore, tree, like)
+
+
+def _key_impl(key: Any) -> Any:
+    """Return the generator of a typed key, also where only its shape is known."""
+    found = []
+    jax.eval_shape(lambda k: found.append(jax.random.key_impl(k)), key)
+    return found[0]

@@ -1,0 +1,208 @@
+"""One training step: a pure function of state and global batch.
+
+    key    = fold_in(state.key, state.step)
+    loss   = mean over the global batch of loss(params, key, batch)
+    params, optimizer state and averages move if loss and gradient are finite, and stay otherwise
+
+The same body serves `jax.jit` over a mesh, where the batch is global and nothing is reduced, and
+`jax.pmap`, where each device sees a slice and `Reduce` carries the collectives.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from diffusion.denoiser import null_cond
+from diffusion.numerics import require, row_keys
+from diffusion.training.ema import Average, update_ema
+from diffusion.training.optimizers import Optimizer
+from diffusion.training.state import TrainState
+from diffusion.types import Cond, Key, Params
+
+# Loss is logged by noise level: ten bins of log_snr, the outer two open.
+LEVEL_EDGES = (-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0)
+NUM_LEVELS = len(LEVEL_EDGES) + 1
+
+Batch = Mapping[str, Any]
+Metrics = dict[str, Array]
+Loss = Callable[[Params, Key, Batch], tuple[Array, Mapping[str, Array]]]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+class Reduce(NamedTuple):
+    """How results of the slices of a batch become those of the whole; here: they are the whole."""
+
+    mean: Callable[[Any], Any] = lambda tree: tree
+    sum: Callable[[Any], Any] = lambda tree: tree
+
+
+def over_axis(name: str) -> Reduce:
+    """Return the collectives over a mapped axis of this name."""
+    return Reduce(
+        mean=lambda tree: jax.lax.pmean(tree, name), sum=lambda tree: jax.lax.psum(tree, name)
+    )
+
+
+def drop_cond(key: Key, row: Int[Array, " batch"], cond: Cond, rate: float) -> Cond:
+    """Replace the condition of some rows by the null condition: labels -1, other arrays 0.
+
+    Args:
+        key: one key; whether row i is dropped depends on it and on row[i] alone.
+        row: global row numbers.
+        cond: a pytree with leading axis batch, or None.
+        rate: probability.
+    """
+    if not rate or cond is None:
+        return cond
+    drop = jax.vmap(lambda k: jax.random.bernoulli(k, rate))(row_keys(key, row))
+
+    def choose(x: Array, null: Array) -> Array:
+        return jnp.where(drop.reshape(-1, *(1,) * (x.ndim - 1)), null, x)
+
+    return jax.tree.map(choose, cond, null_cond(cond))
+
+
+def levels(
+    log_snr: Float[Array, " batch"], loss: Float[Array, " batch"]
+) -> tuple[Float[Array, " levels"], Float[Array, " levels"]]:
+    """Return the sum of the losses in each bin of log_snr, and how many there are."""
+    index = jnp.searchsorted(jnp.asarray(LEVEL_EDGES, log_snr.dtype), log_snr)
+    member = jax.nn.one_hot(index, NUM_LEVELS, dtype=loss.dtype)
+    return loss @ member, member.sum(axis=0)
+
+
+def _split(batch: Batch, parts: int) -> list[Batch]:
+    """Deal the rows out to micro-batches, so that rows which share a device still do."""
+    size = batch["row"].shape[0]
+    require(
+        size % parts == 0,
+        f"`accumulate` must divide the batch: {size} rows on this device do not fall into {parts} "
+        "micro-batches of one size.",
+    )
+    dealt = jax.tree.map(lambda x: x.reshape(size // parts, parts, *x.shape[1:]), dict(batch))
+    return [jax.tree.map(lambda x, i=i: x[:, i], dealt) for i in range(parts)]
+
+
+class _Sums(NamedTuple):
+    loss: Array
+    level_sum: Array
+    level_count: Array
+
+
+def _gradient(
+    loss: Loss, params: Params, key: Key, batch: Batch, parts: int
+) -> tuple[Params, _Sums]:
+    """Return the gradient of the mean loss, and what is logged, in `parts` equal micro-batches."""
+
+    def mean_loss(params: Params, batch: Batch) -> tuple[Array, _Sums]:
+        each, aux = loss(params, key, batch)
+        each = each.astype(jnp.promote_types(each.dtype, jnp.float32))
+        return each.mean(), _Sums(each.mean(), *levels(aux["log_snr"].astype(each.dtype), each))
+
+    gradient = jax.grad(mean_loss, has_aux=True)
+    total: Any = None
+    for micro in _split(batch, parts):  # unrolled: conv gradients in a scan are very slow on CPUs
+        if total is not None:  # one after the other, or the memory of all would be held at once
+            micro, total = jax.lax.optimization_barrier((micro, total))
+        part = gradient(params, micro)
+        total = part if total is None else jax.tree.map(jnp.add, total, part)
+    gradients, sums = total
+    gradients = jax.tree.map(lambda g: g / parts, gradients)
+    return gradients, sums._replace(loss=sums.loss / parts)
+
+
+def _select(ok: Bool[Array, ""], new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
+
+
+def make_train_step(
+    loss: Loss,
+    optimizer: Optimizer | optax.GradientTransformation | Any,
+    ema: Mapping[str, Average],
+    *,
+    accumulate: int = 1,
+    label_dropout: float = 0.0,
+    reduce: Reduce | None = None,
+    learning_rate: Callable[[Any], Any] | None = None,
+) -> Step:
+    """Make step(state, batch) -> (state, metrics), to be compiled by a `parallel` layout.
+
+    Args:
+        loss: (params, key, batch) -> (losses (batch,), record with "log_snr" (batch,)).
+        optimizer: an `Optimizer`, or any optax transformation.
+        ema: averages to update, the same that the state was initialised with.
+        accumulate: micro-batches per step; the batch is divided, not enlarged.
+        label_dropout: probability that a row is trained without its condition.
+        reduce: collectives over devices; `parallel.reduce` of the layout that compiles the step.
+        learning_rate: number of updates -> rate, for logging; an `Optimizer` knows its own.
+
+    Returns:
+        A pure function. Its metrics are device arrays: loss, grad_norm (before clipping), bad_steps,
+        bad_run, learning_rate if known, and per bin of log_snr level_sum and level_count. `step`
+        always advances by one; a step that is not finite changes nothing else but the counters.
+    """
+    require(accumulate >= 1, f"`accumulate` must be at least 1; got {accumulate}.")
+    require(0 <= label_dropout <= 1, f"`label_dropout` must be in [0, 1]; got {label_dropout}.")
+    reduce = reduce or Reduce()
+    if learning_rate is None and isinstance(optimizer, Optimizer):
+        learning_rate = optimizer.rate
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key_loss, key_drop = jax.random.split(jax.random.fold_in(state.key, state.step))
+        if "cond" in batch:
+            cond = drop_cond(key_drop, batch["row"], batch["cond"], label_dropout)
+            batch = {**batch, "cond": cond}
+        gradients, sums = _gradient(loss, state.params, key_loss, batch, accumulate)
+        gradients, value = reduce.mean((gradients, sums.loss))
+        level_sum, level_count = reduce.sum((sums.level_sum, sums.level_count))
+        grad_norm = optax.tree.norm(gradients)
+        ok = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+
+        count = state.step - state.bad_steps
+        batch_size = reduce.sum(batch["row"].shape[0])
+        moved = _update(optimizer, ema, state, gradients, count, batch_size)
+        new = _select(ok, moved, (state.params, state.opt_state, state.ema))
+        state = TrainState(
+            step=state.step + 1,
+            params=new[0],
+            opt_state=new[1],
+            ema=new[2],
+            key=state.key,
+            bad_steps=state.bad_steps + ~ok,
+            bad_run=jnp.where(ok, 0, state.bad_run + 1),
+        )
+        metrics = {
+            "loss": value,
+            "grad_norm": grad_norm,
+            "bad_steps": state.bad_steps,
+            "bad_run": state.bad_run,
+            "level_sum": jnp.where(ok, level_sum, 0),
+            "level_count": jnp.where(ok, level_count, 0),
+        }
+        if learning_rate is not None:
+            metrics["learning_rate"] = jnp.asarray(learning_rate(count))
+        return state, metrics
+
+    return step
+
+
+def _update(
+    optimizer: Any,
+    ema: Mapping[str, Average],
+    state: TrainState,
+    gradients: Params,
+    count: Array,
+    batch_size: int,
+) -> tuple[Params, Any, dict[str, Params]]:
+    """Return new parameters, optimizer state and averages."""
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    averages = {
+        name: update_ema(state.ema[name], params, average.share(count, batch_size))
+        for name, average in ema.items()
+    }
+    return params, opt_state, averages
