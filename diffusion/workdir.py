@@ -150,7 +150,8 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
         ConfigError: the config differs in what the checkpoint depends on, or the average is unknown.
         CheckpointError: there is no checkpoint.
     """
-    from diffusion.training import Checkpoints
+    from diffusion.training.checkpoint import Checkpoints
+    from diffusion.training.exits import CheckpointError
 
     kept = [line for line in differences(workdir.read_config(), config, ("network", "data"))
             if not line.startswith(("data.batch_size", "data.data_dir"))]  # fmt: skip
@@ -163,6 +164,7 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
         raise ConfigError(f"`ema` must be one of {', '.join(names)}; got {ema!r}.{nearest(ema, names)}")
     with Checkpoints(workdir.checkpoints) as checkpoints:
         step = checkpoints.latest_step()
-        like = experiment.abstract_state()
-        params = checkpoints.restore_params(step, like, ema=None if ema == "raw" else ema)
-    return Trained(experiment=experiment, params=params, step=int(step or 0), ema=ema)
+        if step is None:
+            raise CheckpointError(f"{workdir.checkpoints} holds no complete checkpoint; train further.")
+        params = checkpoints.restore_params(step, None if ema == "raw" else ema)
+    return Trained(experiment=experiment, params=params, step=step, ema=ema)

@@ -120,6 +120,16 @@ def use_compilation_cache(workdir: str) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
+def check_writable(path: "os.PathLike[str] | str") -> None:
+    """Leave with a message unless this path, or the nearest folder above it, can be written to."""
+    nearest = os.path.abspath(path)
+    while not os.path.exists(nearest):
+        nearest = os.path.dirname(nearest)
+    is_place = os.path.isdir(nearest) or nearest == os.path.abspath(path)
+    if not is_place or not os.access(nearest, os.W_OK):
+        fail(f"{path} cannot be written: {nearest} is not a folder that you can write to.", FILES)
+
+
 class Progress:
     """Lines of progress: rewritten on a terminal, one every ten seconds elsewhere."""
 

@@ -66,11 +66,7 @@ def check_flags() -> Path:
     if out.suffix not in (".png", ".npz", ""):
         _command.fail(f"--out must end in .png or .npz, or name a folder; got {FLAGS.out!r}.")
     for path in filter(None, (FLAGS.out, FLAGS.trajectory, FLAGS.gif)):
-        parent = Path(path).resolve().parent
-        while not parent.exists():
-            parent = parent.parent
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            _command.fail(f"{path} cannot be written: {parent} is not a folder that you can write to.", 6)
+        _command.check_writable(path)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -56,7 +57,7 @@ class Digits(PreparedImages):
                 "pip install 'demolish[train]'."
             ) from error
         LOG.info("Preparing the digits in %s (once, a few seconds).", root)
-        found = load_digits()
+        found: Any = load_digits()
         images = levels_to_bytes(found.images)[..., None]
         labels = found.target.astype(np.int64)
         test = stratified_test(labels)

@@ -11,7 +11,7 @@ import numpy as np
 from diffusion.data.base import DataSpec, FiniteDataset, Source, Table
 from diffusion.data.order import hold_out
 from diffusion.data.pixels import decode
-from diffusion.data.storage import LOG, MEMORY_LIMIT, MissingDataError
+from diffusion.data.storage import LOG, MEMORY_LIMIT, MissingDataError, check_in_memory
 from diffusion.registry import register
 
 _THREADS = 4
@@ -53,7 +53,7 @@ class Folder(FiniteDataset):
         split: "train", "test" or "all".
         test_fraction: share of the pictures that a fixed permutation keeps for "test".
         flip: mirror at random in training.
-        in_memory: load everything (True), decode on demand (False), or choose by size ("auto").
+        in_memory: load everything (True), decode on demand (False), or choose by size (None, "auto").
 
     Files that are no pictures, and, when loading everything, pictures that are damaged are left out
     with a warning that counts them.
@@ -65,15 +65,14 @@ class Folder(FiniteDataset):
     split: str = "train"
     test_fraction: float = 0.0
     flip: bool = False
-    in_memory: bool | str = "auto"
+    in_memory: bool | str | None = None
 
     def __post_init__(self):
         if self.channels not in (1, 3):
             raise ValueError(f"`channels` must be 1 or 3; got {self.channels}.")
         if self.size < 1:
             raise ValueError(f"`size` must be at least 1; got {self.size}.")
-        if self.in_memory not in (True, False, "auto"):
-            raise ValueError(f"`in_memory` must be true, false or 'auto'; got {self.in_memory!r}.")
+        check_in_memory(self.in_memory)
 
     @functools.cached_property
     def _found(self) -> tuple[tuple[Path, ...], np.ndarray | None, tuple[str, ...]]:
@@ -100,7 +99,7 @@ class Folder(FiniteDataset):
         paths, labels, _ = self._found
         files = Files(paths=paths, labels=labels, size=self.size, channels=self.channels)
         load = self.in_memory
-        if load == "auto":
+        if load in (None, "auto"):
             load = len(paths) * self.size**2 * self.channels <= MEMORY_LIMIT
         return _load(Path(self.path), files) if load else files
 

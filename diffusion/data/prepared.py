@@ -15,7 +15,7 @@ from diffusion.data.base import DataSpec, FiniteDataset, Source, Table
 from diffusion.data.decoded import decoded, facts
 from diffusion.data.records import Layout, RecordReader, newest_version, split_sizes
 from diffusion.data.splits import parse_split
-from diffusion.data.storage import MEMORY_LIMIT, Progress, data_root, publish
+from diffusion.data.storage import MEMORY_LIMIT, Progress, check_in_memory, data_root, publish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +26,16 @@ class PreparedImages(FiniteDataset, abc.ABC):
         data_dir: the data root; None: see `diffusion.data.storage.data_root`.
         split: such as "train", "test" or "train[:90%]".
         flip: mirror at random in training.
-        in_memory: load everything (True), decode on demand (False), or choose by size ("auto").
+        in_memory: load everything (True), decode on demand (False), or choose by size (None, "auto").
     """
 
     data_dir: str | None = None
     split: str = "train"
     flip: bool = False
-    in_memory: bool | str = "auto"
+    in_memory: bool | str | None = None
 
     def __post_init__(self):
-        if self.in_memory not in (True, False, "auto"):
-            raise ValueError(f"`in_memory` must be true, false or 'auto'; got {self.in_memory!r}.")
+        check_in_memory(self.in_memory)
 
     @property
     @abc.abstractmethod
@@ -84,7 +83,7 @@ class PreparedImages(FiniteDataset, abc.ABC):
         return parse_split(self.split, split_sizes(self.prepare()))
 
     def _fits(self, folder: Path) -> bool:
-        if self.in_memory != "auto":
+        if self.in_memory not in (None, "auto"):
             return bool(self.in_memory)
         shape = facts(folder, self.layout)["shape"]
         sizes = split_sizes(folder)

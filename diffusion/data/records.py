@@ -164,8 +164,8 @@ class RecordReader:
     def __init__(self, folder: Path, split: str, layout: Layout):
         import tensorflow_datasets as tfds
 
-        builder = tfds.builder_from_directory(str(folder))
-        features = dict(builder.info.features or {})
+        builder: Any = tfds.builder_from_directory(str(folder))
+        features = builder.info.features
         self.layout = layout
         self.class_names, self.num_classes = _classes(folder, features, layout)
         self.shape = _shape(folder, features, layout)
@@ -210,7 +210,7 @@ def _feature(folder: Path, features: Mapping[str, Any], path: str) -> Any:
         return _part(features, path)
     except (KeyError, TypeError):
         raise ValueError(
-            f"The set in {folder} has no feature {path!r}; it has {', '.join(features)}. "
+            f"The set in {folder} has no feature {path!r}; it has {', '.join(features.keys())}. "
             "Say which to use with `image=` and `label=` (None for no labels)."
         ) from None
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 LOG = logging.getLogger("diffusion")
-MEMORY_LIMIT = 2 * 1024**3  # bytes of decoded pixels that `in_memory="auto"` still loads
+MEMORY_LIMIT = 2 * 1024**3  # bytes of decoded pixels that are still loaded when not told otherwise
 
 Progress = Callable[[int, int], None]  # (done, total), called now and then
 
@@ -38,6 +38,14 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
         raise MissingDataError(
             "There is no home folder to keep data in; give `data_dir` or set DEMOLISH_DATA."
         ) from error
+
+
+def check_in_memory(value: bool | str | None) -> None:
+    """Refuse a value of the hyperparameter `in_memory` that means nothing."""
+    if not isinstance(value, bool) and value not in (None, "auto"):
+        raise ValueError(
+            f"`in_memory` must be true, false, or None or 'auto' to choose by size; got {value!r}."
+        )
 
 
 @contextlib.contextmanager

@@ -145,5 +145,6 @@ def _complain(sampler: Diffrax, good: Array) -> None:
     if not is_traced(good) and not bool(good):
         raise RuntimeError(
             f"{sampler.solver} did not reach the end within {sampler.max_steps} steps at rtol="
-            f"{sampler.rtol:g}, atol={sampler.atol:g}. Loosen the tolerances, raise `max_steps`, or stop at a larger t_min."
+            f"{sampler.rtol:g}, atol={sampler.atol:g}. Loosen the tolerances, raise "
+            "`max_steps`, or stop at a larger t_min."
         )

@@ -2,8 +2,8 @@
 
     x_s = sigma_s / sigma_t x_t + sigma_s integral_(lambda_t)^(lambda_s) e^lambda x_0(lambda) d lambda
 
-With h = lambda_s - lambda_t a constant x_0 enters with alpha_s (1 - e^-h) = alpha_s - alpha_t sigma_s / sigma_t,
-which stays finite where sigma_s = 0. References: Lu et al. 2022a (DPM-Solver), 2022b (DPM-Solver++).
+With h = lambda_s - lambda_t, a constant x_0 enters with the factor alpha_s (1 - e^-h), that is alpha_s -
+alpha_t sigma_s / sigma_t, which stays finite where sigma_s = 0. References: Lu et al. 2022a (DPM-Solver), 2022b (DPM-Solver++).
 """
 
 from dataclasses import dataclass

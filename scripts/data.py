@@ -1,0 +1,210 @@
+#!/usr/bin/env python
+"""Prepare, list and inspect data sets.
+
+    python scripts/data.py list
+    python scripts/data.py prepare fashion_mnist
+    python scripts/data.py prepare tfds --set dataset=svhn_cropped
+    python scripts/data.py inspect digits --out digits.png
+    python scripts/data.py inspect points2d --set kind=spirals --out spirals.png
+
+Data lie in --data_dir, else in $DEMOLISH_DATA, else in ~/.cache/demolish.
+
+Exit codes: 0 done; 1 something else failed, such as a full disk; 2 bad input; 3 data are missing and
+cannot be made here (the message says what to do).
+"""
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+# Everything heavy is imported where it is used: `--help` answers at once.
+
+FAILED, USAGE, MISSING = 1, 2, 3  # exit codes
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    root = argparse.ArgumentParser(add_help=False)
+    root.add_argument("--data_dir", help="folder of the data sets")
+    named = argparse.ArgumentParser(add_help=False)
+    named.add_argument("name", metavar="NAME", help="a name that `list` shows, or module:attribute")
+    named.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="a hyperparameter of the data set, such as split=test or path=my_pictures; repeatable",
+    )
+    commands.add_parser("list", parents=[root], help="names, and which are prepared")
+    commands.add_parser("prepare", parents=[root, named], help="download and write a set, once")
+    show = commands.add_parser("inspect", parents=[root, named], help="counts, moments, a picture")
+    show.add_argument("--out", help="write a batch as it is trained on, augmented, to this PNG")
+    show.add_argument("--batch_size", type=int, help="examples in the picture (64; points: 2000)")
+    show.add_argument("--step", type=int, default=0, help="which batch to draw")
+    show.add_argument("--seed", type=int, default=0, help="of the order and the augmentation")
+    return parser.parse_args(arguments)
+
+
+def read_fields(pairs: list[str]) -> dict[str, Any]:
+    """Read FIELD=VALUE: numbers, tuples, true, false and none as such, anything else as text."""
+    import ast
+
+    words = {"true": True, "false": False, "none": None}
+    fields = {}
+    for pair in pairs:
+        field, equals, text = pair.partition("=")
+        if not equals or not field:
+            raise ValueError(f"`--set` wants FIELD=VALUE; got {pair!r}.")
+        try:
+            fields[field] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            fields[field] = text
+    return fields
+
+
+def make_dataset(name: str, pairs: list[str], data_dir: str | None) -> Any:
+    """Build the data set that the command line describes."""
+    from diffusion.registry import build
+
+    folder = {} if data_dir is None else {"data_dir": data_dir}
+    return build("dataset", {"name": name, **read_fields(pairs)}, **folder)
+
+
+@contextlib.contextmanager
+def progress_bar(text: str) -> Iterator[Any]:
+    """Yield a callback (done, total) that draws a bar with the time left, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    console = Console(stderr=True)
+    still = not console.is_terminal  # a log file wants no moving bar
+    with Progress(*columns, console=console, transient=True, disable=still) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def list_datasets(data_dir: str | None) -> None:
+    """Print every name with its first line of documentation and its state."""
+    from diffusion.data import PreparedImages, data_root
+    from diffusion.registry import build, lookup, registered
+
+    for name in registered("dataset"):
+        summary = (lookup("dataset", name).__doc__ or "").strip().splitlines()[0]
+        state = ""
+        with contextlib.suppress(TypeError):  # needs a hyperparameter, such as a path
+            dataset = build("dataset", name, **({"data_dir": data_dir} if data_dir else {}))
+            if isinstance(dataset, PreparedImages):
+                state = "  [prepared]" if dataset.find() else "  [not prepared]"
+        print(f"{name:18}{summary}{state}")
+    print(f"\nData folder: {data_root(data_dir)}")
+
+
+def prepare(name: str, pairs: list[str], data_dir: str | None) -> None:
+    """Prepare a set and decode its splits."""
+    import dataclasses
+
+    from diffusion.data import PreparedImages
+    from diffusion.data.records import split_sizes
+
+    dataset = make_dataset(name, pairs, data_dir)
+    if not isinstance(dataset, PreparedImages):
+        print(f"{name} needs no preparation: {dataset.spec}")
+        return
+    with progress_bar(f"preparing {name}") as report:
+        folder = dataset.prepare(download=True, progress=report)
+    for split, size in split_sizes(folder).items():
+        part = dataclasses.replace(dataset, split=split)
+        print(f"{split}: {size} examples of shape {part.spec.shape}")
+        len(part.source)  # decodes what will be held in memory
+    print(f"Prepared in {folder}")
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """Print what is in a set, and draw a batch."""
+    from diffusion.data import summarise
+
+    dataset = make_dataset(options.name, options.set, options.data_dir)
+    spec = dataset.spec
+    with progress_bar(f"reading {options.name}") as report:
+        found = summarise(dataset, report)
+    rows = {
+        "examples": spec.size or f"endless (statistics of {found.num_examples})",
+        "shape": f"{spec.shape} ({spec.kind}, {spec.bits or 'no'} bits)",
+        "classes": spec.num_classes,
+        "range": f"{found.low:.4g} ... {found.high:.4g}",
+        "mean": f"{found.mean:.4f}",
+        "sigma_data": f"{found.std:.4f}",
+        "noise levels": f"{found.sigma_min:.3g} ... {found.sigma_max:.3g} suggested",
+    }
+    for key, value in rows.items():
+        print(f"{key:14}{value}")
+    for number, count in enumerate(found.class_counts):
+        label = spec.class_names[number] if spec.class_names else ""
+        print(f"  class {number:<4}{count:>8}  {label}")
+    if options.out:
+        draw(dataset, options)
+        print(f"Wrote {options.out}")
+
+
+def draw(dataset: Any, options: argparse.Namespace) -> None:
+    """Write a training batch as a picture."""
+    import math
+
+    from diffusion.evaluation.images import save_grid, scatter_grid
+
+    spec = dataset.spec
+    default = 64 if spec.kind == "image" else 2000
+    batch = dataset.batch(options.step, options.batch_size or default, options.seed)
+    data = batch["data"]
+    if spec.kind == "image" and spec.shape[-1] in (1, 3):
+        scale = max(1, 64 // spec.shape[0])
+        save_grid(options.out, data, columns=math.isqrt(len(data)), scale=scale)
+    elif spec.kind == "points" and spec.shape == (2,):
+        scatter_grid(options.out, [data], titles=[options.name])
+    else:
+        raise ValueError(f"`--out` draws images and points in the plane, not {spec.shape}.")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; errors become one line and an exit code."""
+    options = parse_arguments(arguments)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("diffusion").setLevel(logging.INFO)
+    from diffusion.data import MissingDataError
+
+    try:
+        if options.command == "list":
+            list_datasets(options.data_dir)
+        elif options.command == "prepare":
+            prepare(options.name, options.set, options.data_dir)
+        else:
+            inspect(options)
+    except MissingDataError as error:
+        return fail(error, MISSING)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        return fail(error, USAGE)
+    except OSError as error:
+        return fail(error, FAILED)
+    except KeyboardInterrupt:
+        return fail("interrupted; nothing half-made was left", FAILED)
+    return 0
+
+
+def fail(error: BaseException | str, code: int) -> int:
+    """Print one line on stderr."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    print(f"data.py: error: {' '.join(str(text).split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
