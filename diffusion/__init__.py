@@ -5,7 +5,7 @@ probability-flow ODE, samplers, guidance, likelihood and training follow, are ch
 swapped by name in a config. Time runs up from data to noise everywhere.
 """
 
-from diffusion import testing
+from diffusion import data, evaluation, networks, testing, training  # their imports fill the registry
 from diffusion.denoiser import ConditionalModel, make_denoiser, make_velocity, null_cond
 from diffusion.dynamics import (
     forward_sde,

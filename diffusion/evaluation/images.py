@@ -35,15 +35,14 @@ def image_grid(
     Args:
         images: at least one.
         columns: images per row; the last row may be shorter.
-        border: width of the lines in pixels.
-        scale: each pixel of an image becomes scale x scale pixels.
+        border: width of the lines in pixels of the images.
+        scale: each pixel, of images and lines alike, becomes scale x scale pixels.
     """
     if columns < 1 or border < 0 or scale < 1 or len(images) == 0:
         raise ValueError(
             f"A grid needs images, `columns` and `scale` of at least 1 and `border` of at least 0; "
             f"got {len(images)} images, columns={columns}, scale={scale}, border={border}."
         )
-    images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     number, height, width, channels = images.shape
     rows = -(-number // columns)
     down, across = height + border, width + border
@@ -52,7 +51,7 @@ def image_grid(
     for i, image in enumerate(images):
         top, left = border + (i // columns) * down, border + (i % columns) * across
         canvas[top : top + height, left : left + width] = image
-    return canvas
+    return canvas.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def _picture(image: np.ndarray) -> Any:
@@ -87,6 +86,11 @@ def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_file(path: str | os.PathLike[str], save: Callable[[Path], None]) -> None:
+    """Let `save` write a temporary file, and put it in the place of `path` when it succeeded.
+
+    Raises:
+        ValueError: the file cannot be written, with the path and the reason.
+    """
     with _replacing(path) as scratch:
         save(scratch)
 
