@@ -12,7 +12,7 @@ dropped. A batch is a dictionary:
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -81,6 +81,7 @@ class Dataset(abc.ABC):
         """
 
 
+@runtime_checkable  # for the type checks of the tests
 class Source(Protocol):
     """Random access to examples that lie in memory or on disk."""
 

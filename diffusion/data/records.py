@@ -197,25 +197,25 @@ class RecordReader:
         return decode(picture, self.shape[-1], self.layout.size)
 
 
-def _part(record: Mapping[str, Any], path: str) -> Any:
+def _part(record: Any, path: str) -> Any:
     """Follow "a/b" into nested features."""
-    part: Any = record
+    part = record
     for name in path.split("/"):
         part = part[name]
     return part
 
 
-def _feature(folder: Path, features: Mapping[str, Any], path: str) -> Any:
+def _feature(folder: Path, features: Any, path: str) -> Any:
     try:
         return _part(features, path)
     except (KeyError, TypeError):
         raise ValueError(
-            f"The set in {folder} has no feature {path!r}; it has {', '.join(features.keys())}. "
+            f"The set in {folder} has no feature {path!r}; it has {', '.join(sorted(features.keys()))}. "
             "Say which to use with `image=` and `label=` (None for no labels)."
         ) from None
 
 
-def _classes(folder: Path, features: Mapping[str, Any], layout: Layout) -> tuple[tuple, Any]:
+def _classes(folder: Path, features: Any, layout: Layout) -> tuple[tuple, Any]:
     """Return the class names, and the number of classes of each label."""
     found = [_feature(folder, features, path) for path in layout.labels]
     for path, feature in zip(layout.labels, found, strict=True):
@@ -228,7 +228,7 @@ def _classes(folder: Path, features: Mapping[str, Any], layout: Layout) -> tuple
     return names, counts[0] if counts else 0
 
 
-def _shape(folder: Path, features: Mapping[str, Any], layout: Layout) -> tuple[int, int, int]:
+def _shape(folder: Path, features: Any, layout: Layout) -> tuple[int, int, int]:
     """Return the shape of every decoded picture."""
     stored = tuple(_feature(folder, features, layout.image).shape)
     height, width = (layout.size, layout.size) if layout.size else stored[:2]

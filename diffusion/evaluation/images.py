@@ -20,8 +20,8 @@ def to_uint8(
     x: Float[Array, "*shape"] | Float[np.ndarray, "*shape"],
 ) -> UInt8[np.ndarray, "*shape"]:
     """Round values in [-1, 1] to 8-bit levels; what lies outside is clipped, NaN becomes 0."""
-    levels = np.floor((np.nan_to_num(np.asarray(x, np.float64), nan=-1.0) + 1) * 127.5 + 0.5)
-    return np.clip(levels, 0, 255).astype(np.uint8)
+    inside = np.clip(np.nan_to_num(np.asarray(x, np.float64), nan=-1.0), -1, 1)
+    return np.floor((inside + 1) * 127.5 + 0.5).astype(np.uint8)
 
 
 def image_grid(
