@@ -49,7 +49,7 @@ class UNetClassifier(nn.Module):
         classes = check_classes(c.num_classes)
         embed = Embedder(4 * c.channels, c.embedding, dtype=c.dtype, name="embed")
         emb = embed(log_snr, None, len(x))
-        h, _ = Encoder(c, name="encoder")(prepare(x, None, c.levels, c.dtype), emb)
+        h, _ = Encoder(c, name="encoder")(prepare(x, None, c.levels, c.dtype, patch=c.patch), emb)
         h = nn.silu(GroupNorm(c.dtype, name="norm")(h))
         return head(classes, c.dtype)(h.mean(axis=range(1, h.ndim - 1)))
 

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from jaxtyping import Array, Float
 
 from diffusion.networks.base import precision
@@ -19,6 +20,7 @@ from diffusion.numerics import require
 from diffusion.registry import nearest
 
 Features = Float[Array, "batch *space channels"]
+NewFeatures = Float[Array, "batch *new_space new_channels"]
 
 
 def num_groups(channels: int) -> int:
@@ -119,7 +121,7 @@ class Resample(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Features) -> NewFeatures:
         """Resample x, whose axes of space must be even on the way down."""
         dims, channels = x.ndim - 2, x.shape[-1]
         if self.method == "conv" and not self.up:
@@ -131,14 +133,32 @@ class Resample(nn.Module):
         return conv(channels, dims, self.dtype, name="conv")(x) if self.method == "conv" else x
 
 
-def pad_to_multiple(x: Features, multiple: int) -> Features:
+def pad_to_multiple(x: Features, multiple: int) -> NewFeatures:
     """Repeat the border of x, half at each end, until all axes of space are multiples."""
     gaps = [-n % multiple for n in x.shape[1:-1]]
     widths = [(0, 0), *((gap // 2, gap - gap // 2) for gap in gaps), (0, 0)]
     return jnp.pad(x, widths, mode="edge") if any(gaps) else x
 
 
-def crop(x: Features, space: tuple[int, ...]) -> Features:
+def fold_space(x: Features, patch: int) -> Features:
+    """Turn patches of space into channels: (batch, height, width, c) becomes (batch, h, w, patch^2 c)."""
+    if patch == 1:
+        return x
+    if x.ndim == 3:
+        return rearrange(x, "b (l p) c -> b l (p c)", p=patch)
+    return rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=patch, q=patch)
+
+
+def unfold_space(x: Features, patch: int) -> Features:
+    """Undo `fold_space`."""
+    if patch == 1:
+        return x
+    if x.ndim == 3:
+        return rearrange(x, "b l (p c) -> b (l p) c", p=patch)
+    return rearrange(x, "b h w (p q c) -> b (h p) (w q) c", p=patch, q=patch)
+
+
+def crop(x: Features, space: tuple[int, ...]) -> NewFeatures:
     """Undo `pad_to_multiple`: keep the middle of the given size."""
     starts = [(n - wanted) // 2 for n, wanted in zip(x.shape[1:-1], space, strict=True)]
     window = [slice(s, s + n) for s, n in zip(starts, space, strict=True)]

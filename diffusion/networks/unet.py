@@ -26,7 +26,9 @@ from diffusion.networks.layers import (
     Resample,
     conv,
     crop,
+    fold_space,
     pad_to_multiple,
+    unfold_space,
 )
 from diffusion.networks.unet_config import UNetConfig, unet_config
 from diffusion.numerics import require
@@ -144,15 +146,17 @@ class Decoder(nn.Module):
         return h + skip
 
 
-def prepare(x: Data, cond: Cond, levels: int, dtype: str, image_channels: int = 0) -> Features:
-    """Append the conditioning image, pad to the levels and cast to the compute dtype."""
+def prepare(
+    x: Data, cond: Cond, levels: int, dtype: str, image_channels: int = 0, patch: int = 1
+) -> Features:
+    """Append the conditioning image, pad to the levels, fold patches and cast to the compute dtype."""
     require(
         x.ndim in (3, 4),
         f"A U-Net takes (batch, height, width, channels) or (batch, length, channels); got shape "
         f"{x.shape}. For points use the network 'mlp'.",
     )
-    x = pad_to_multiple(concat_image(x, cond, image_channels), 2 ** (levels - 1))
-    return x.astype(precision(dtype)["dtype"])
+    x = pad_to_multiple(concat_image(x, cond, image_channels), patch * 2 ** (levels - 1))
+    return fold_space(x.astype(precision(dtype)["dtype"]), patch)
 
 
 class UNet(nn.Module):
@@ -168,14 +172,15 @@ class UNet(nn.Module):
             4 * c.channels, c.embedding, c.num_classes, c.vector_dim, c.dtype, name="embed"
         )
         emb = embed(log_snr, cond, len(x))
-        h = prepare(x, cond, c.levels, c.dtype, c.image_channels)
+        h = prepare(x, cond, c.levels, c.dtype, c.image_channels, c.patch)
         h, skips = Encoder(c, name="encoder")(h, emb)
         h = Decoder(c, name="decoder")(h, skips, emb)
         # float32 from here on: the output is what the sampler divides and subtracts
         wide = "float64" if c.dtype == "float64" else "float32"
         h = nn.silu(GroupNorm(wide, name="norm")(h))
-        y = conv(x.shape[-1], x.ndim - 2, wide, zero=True, name="head")(h)
-        return crop(y, x.shape[1:-1])
+        dims = x.ndim - 2
+        y = conv(x.shape[-1] * c.patch**dims, dims, wide, zero=True, name="head")(h)
+        return crop(unfold_space(y, c.patch), x.shape[1:-1])
 
 
 @register("network", "unet")

@@ -48,6 +48,8 @@ class UNetConfig:
         channels: width that the multipliers multiply.
         multipliers: one per level; each further level halves the resolution.
         blocks: residual blocks per level, one number or one per level.
+        patch: side of the squares of pixels that become channels at the input and pixels again at the
+            output; all levels are that much smaller (Hoogeboom et al., 2023).
         attention: longest sides of the feature maps that attend, such as (16, 8).
         middle_attention: attend on the lowest level, between its two middle blocks.
         heads: attention heads, unless `head_channels` is given.
@@ -69,6 +71,7 @@ class UNetConfig:
     channels: int = 64
     multipliers: tuple[int, ...] = (1, 2, 2)
     blocks: int | tuple[int, ...] = 2
+    patch: int = 1
     attention: tuple[int, ...] = ()
     middle_attention: bool = True
     heads: int = 1
@@ -93,6 +96,7 @@ class UNetConfig:
             self.channels > 0 and self.channels % 2 == 0,
             f"`channels` must be positive and even; got {self.channels}.",
         )
+        require(self.patch >= 1, f"`patch` must be at least 1; got {self.patch}.")
         for name in ("blocks", "skip_scale"):
             value = getattr(self, name)
             require(
