@@ -54,7 +54,7 @@ class ConstantDecay(Average):
     The warm-up keeps the first parameters, which are noise, from lasting 1 / (1 - decay) steps.
     """
 
-    decay: float = 0.999
+    decay: Scalar = 0.999
     warmup: bool = True
 
     def __post_init__(self):
@@ -76,8 +76,8 @@ class HalfLife(Average):
         ramp_up: it is at most this fraction of the images seen so far; 0: no ramp.
     """
 
-    images: float = 500_000
-    ramp_up: float = 0.05
+    images: Scalar = 500_000
+    ramp_up: Scalar = 0.05
 
     def __post_init__(self):
         require(self.images > 0, f"`images` of a half-life must be positive; got {self.images}.")
@@ -102,7 +102,7 @@ class Power(Average):
         std: standard deviation of the averaging window, as a fraction of the length of training.
     """
 
-    std: float = 0.10
+    std: Scalar = 0.10
 
     def __post_init__(self):
         # the exponent -> 0 limit, a uniform window: sqrt(1 / 12)
@@ -114,7 +114,7 @@ class Power(Average):
     @property
     def exponent(self) -> float:
         """The gamma for which (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) = std^2."""
-        s = self.std**-2
+        s = float(self.std) ** -2
         return float(np.roots([1, 7, 16 - s, 12 - s]).real.max())
 
     def share(self, count: Count, batch_size: int) -> Float[Array, ""]:

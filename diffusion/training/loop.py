@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +82,7 @@ def level_names() -> list[str]:
     return [f"loss_log_snr/{a}..{b}" for a, b in itertools.pairwise(edges)]
 
 
-def summarize(window: Sequence[Metrics]) -> dict[str, float]:
+def summarize(window: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Average the metrics of several steps on the host.
 
     Returns:

@@ -9,14 +9,15 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-Scalars = Mapping[str, float]
+Scalars = Mapping[str, Any]  # numbers of any type
 Images = Mapping[str, np.ndarray]  # (height, width, 1 or 3), uint8
 
 
+@runtime_checkable
 class Writer(Protocol):
     """What the loop writes to."""
 
@@ -61,7 +62,10 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 class JsonLines:
-    """One JSON object per line: {"step": 100, "loss": 0.5, ...}; what is not finite is null."""
+    """One JSON object per line: {"step": 100, "loss": 0.5, ...}; what is not finite is null.
+
+    Also a context manager, which closes the file.
+    """
 
     def __init__(self, path: str | Path, step: int = 0):
         """Open the file, cut back to a step.
@@ -74,6 +78,12 @@ class JsonLines:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         truncate_jsonl(self.path, step if step else -1)
         self._file = self.path.open("a")
+
+    def __enter__(self) -> "JsonLines":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def scalars(self, step: int, values: Scalars) -> None:
         """Append a line."""

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from diffusion.numerics import require
 from diffusion.registry import build, register
 from diffusion.training import schedules as _schedules  # noqa: F401  fills the registry
-from diffusion.types import Params
+from diffusion.types import Params, Scalar
 
 
 def decay_mask(params: Params) -> Any:
@@ -44,11 +44,11 @@ class Optimizer(abc.ABC):
         total_steps: the length of the run, for schedules that end.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: Scalar = 1e-3
     schedule: Any = "constant"
     warmup: int = 0
-    clip: float | None = None
-    weight_decay: float = 0.0
+    clip: Scalar | None = None
+    weight_decay: Scalar = 0.0
     total_steps: int | None = None
 
     def __post_init__(self):
@@ -109,9 +109,9 @@ class Optimizer(abc.ABC):
 class Adam(Optimizer):
     """m / (sqrt(v) + eps) with bias correction (Kingma, Ba 2015)."""
 
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
+    b1: Scalar = 0.9
+    b2: Scalar = 0.999
+    eps: Scalar = 1e-8
 
     def direction(self) -> optax.GradientTransformation:
         """Scale by the moments of the gradient."""
@@ -123,7 +123,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with weight decay by default (Loshchilov, Hutter 2019)."""
 
-    weight_decay: float = 0.01
+    weight_decay: Scalar = 0.01
 
 
 @register("optimizer", "lamb")
@@ -131,7 +131,7 @@ class AdamW(Adam):
 class Lamb(Adam):
     """Adam, each matrix scaled by |params| / |step| (You et al., 2020); vectors and norms are not."""
 
-    eps: float = 1e-6
+    eps: Scalar = 1e-6
 
     def finish(self) -> optax.GradientTransformation:
         """Scale by the trust ratio."""
@@ -143,9 +143,9 @@ class Lamb(Adam):
 class Lion(Optimizer):
     """sign(b1 m + (1 - b1) g) (Chen et al., 2023). Wants a third to a tenth of Adam's rate."""
 
-    learning_rate: float = 1e-4
-    b1: float = 0.9
-    b2: float = 0.99
+    learning_rate: Scalar = 1e-4
+    b1: Scalar = 0.9
+    b2: Scalar = 0.99
 
     def direction(self) -> optax.GradientTransformation:
         """Take the sign of the interpolated momentum."""
@@ -164,9 +164,9 @@ class Adafactor(Optimizer):
         relative: multiply the step by the root mean square of the parameters.
     """
 
-    decay: float = 0.8
+    decay: Scalar = 0.8
     min_dim_to_factor: int = 128
-    clip_rms: float = 1.0
+    clip_rms: Scalar = 1.0
     relative: bool = True
 
     def direction(self) -> optax.GradientTransformation:
@@ -187,8 +187,8 @@ class Adafactor(Optimizer):
 class SGD(Optimizer):
     """Gradient descent with momentum: m <- momentum m + g."""
 
-    learning_rate: float = 1e-2
-    momentum: float = 0.9
+    learning_rate: Scalar = 1e-2
+    momentum: Scalar = 0.9
     nesterov: bool = False
 
     def direction(self) -> optax.GradientTransformation:

@@ -8,7 +8,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import Any
 
 Say = Callable[[str], None]
 Clock = Callable[[], float]
@@ -24,8 +24,8 @@ def nobody(text: str) -> None:
 class Terminal:
     """`say` and `rewrite` for a stream; `rewrite` is None unless it is a terminal."""
 
-    def __init__(self, stream: TextIO):
-        """Use this stream, such as sys.stderr."""
+    def __init__(self, stream: Any):
+        """Use this text stream, such as sys.stderr."""
         self._stream = stream
         self._shown = 0  # length of the line that is to be replaced
         self._lock = threading.Lock()  # the sign of life comes from another thread
@@ -46,7 +46,7 @@ class Terminal:
             self._stream.flush()
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """Write a time span for people: 12 s, 3 min 05 s, 2 h 07 min."""
     whole = round(seconds)
     if whole < 60:

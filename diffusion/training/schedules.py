@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from diffusion.numerics import require
 from diffusion.registry import register
+from diffusion.types import Scalar
 
 Step = Int[Array, "..."] | Float[Array, "..."] | int
 Factor = Float[Array, "..."]
@@ -43,7 +44,7 @@ class _Ending:
 
     total_steps: int
     warmup: int = 0
-    final: float = 0.0
+    final: Scalar = 0.0
 
     def __post_init__(self):
         require(
@@ -86,7 +87,7 @@ class InverseSquareRoot:
         reference: updates before the decay begins.
     """
 
-    reference: int = 70_000
+    reference: Scalar = 70_000
 
     def __post_init__(self):
         require(self.reference > 0, f"`reference` of rsqrt must be positive; got {self.reference}.")
@@ -105,7 +106,12 @@ class Piecewise:
     down to 0.5 at 20000 and 0.1 at 40000 (kexue.fm 9152).
     """
 
-    knots: tuple[tuple[int, float], ...] = ((0, 0.0), (4_000, 1.0), (20_000, 0.5), (40_000, 0.1))
+    knots: tuple[tuple[Scalar, Scalar], ...] = (
+        (0, 0.0),
+        (4_000, 1.0),
+        (20_000, 0.5),
+        (40_000, 0.1),
+    )
 
     def __post_init__(self):
         steps = [step for step, _ in self.knots]

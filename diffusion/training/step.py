@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -21,7 +22,7 @@ from diffusion.numerics import require, row_keys
 from diffusion.training.ema import Average, update_ema
 from diffusion.training.optimizers import Optimizer
 from diffusion.training.state import TrainState
-from diffusion.types import Cond, Key, Params
+from diffusion.types import Cond, Key, Params, Scalar
 
 # Loss is logged by noise level: ten bins of log_snr, the outer two open.
 LEVEL_EDGES = (-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0)
@@ -47,7 +48,7 @@ def over_axis(name: str) -> Reduce:
     )
 
 
-def drop_cond(key: Key, row: Int[Array, " batch"], cond: Cond, rate: float) -> Cond:
+def drop_cond(key: Key, row: Int[Array | np.ndarray, " batch"], cond: Cond, rate: Scalar) -> Cond:
     """Replace the condition of some rows by the null condition: labels -1, other arrays 0.
 
     Args:
@@ -58,7 +59,7 @@ def drop_cond(key: Key, row: Int[Array, " batch"], cond: Cond, rate: float) -> C
     """
     if not rate or cond is None:
         return cond
-    drop = jax.vmap(lambda k: jax.random.bernoulli(k, rate))(row_keys(key, row))
+    drop = jax.vmap(lambda k: jax.random.bernoulli(k, rate))(row_keys(key, jnp.asarray(row)))
 
     def choose(x: Array, null: Array) -> Array:
         return jnp.where(drop.reshape(-1, *(1,) * (x.ndim - 1)), null, x)
@@ -125,7 +126,7 @@ def make_train_step(
     ema: Mapping[str, Average],
     *,
     accumulate: int = 1,
-    label_dropout: float = 0.0,
+    label_dropout: Scalar = 0.0,
     reduce: Reduce | None = None,
     learning_rate: Callable[[Any], Any] | None = None,
 ) -> Step:

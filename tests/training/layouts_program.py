@@ -1,19 +1,30 @@
-"""Run on eight virtual devices by test_parallel: ten AdamW steps under every layout, in float64."""
+"""Run by test_parallel in a process of its own, with eight virtual devices, in float64.
 
-import json
+Ten AdamW steps under every layout; and checkpoints written under one layout and read under others.
+Prints a JSON report. `python -m training.layouts_program FOLDER`, from the folder `tests`.
+"""
+
 import os
-import sys
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_ENABLE_X64"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import json
+import logging
+import sys
+import warnings
+
 import jax
 import numpy as np
 
 from diffusion import build
+from diffusion.training import Checkpoints
 from diffusion.training.state import keys_to_data
-from tests.training.problem import make, make_batch
+
+from .problem import make, make_batch
+
+warnings.simplefilter("error")
 
 LAYOUTS = {
     "jit": {"name": "mesh", "num_devices": 1},
@@ -21,64 +32,83 @@ LAYOUTS = {
     "fsdp_8": {"name": "mesh", "fsdp": 8, "min_shard_size": 1},
     "data_2_fsdp_4": {"name": "mesh", "fsdp": 4, "min_shard_size": 1},
     "pmap": {"name": "pmap"},
+    "pmap_4": {"name": "pmap", "num_devices": 4},
+}
+RUNS = {name: (name, 1) for name in LAYOUTS} | {
+    "jit_accumulate_4": ("jit", 4),
+    "fsdp_accumulate_4": ("data_2_fsdp_4", 4),
+    "pmap_accumulate_2": ("pmap", 2),
 }
 
 
-def run(spec, accumulate):
+class Compilations(logging.Handler):
+    """Counts how often the step was compiled."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def emit(self, record):
+        text = record.getMessage()
+        step = "jit(placed)" in text or "jit(_fun)" in text
+        self.count += text.startswith("Finished XLA compilation") and step
+
+
+def run(spec, accumulate, counter):
     layout = build("parallel", spec)
-    optimizer = build(
-        "optimizer",
-        {"name": "adamw", "learning_rate": 1e-2, "clip": 1.0, "warmup": 3, "weight_decay": 0.1},
-    )
+    fields = {"learning_rate": 1e-2, "clip": 1.0, "warmup": 3, "weight_decay": 0.1}
     state, step = make(
-        optimizer,
+        build("optimizer", {"name": "adamw", **fields}),
         ema=("0.9", "half_life_64", "power_0.1"),
         dtype=np.float64,
         label_dropout=0.3,
         accumulate=accumulate,
         reduce=layout.reduce,
     )
+    template = layout.template(state)
     layout.check_batch(32, accumulate)
     compiled = layout.compile(step)
     state = layout.place_state(state)
-    kinds = set()
+    counter.count, kinds, metrics = 0, set(), {}
     for k in range(10):
         state, metrics = compiled(state, layout.place_batch(make_batch(k, 32, np.float64)))
         kinds.add(str(state.params["hidden"]["kernel"].sharding))
-    return (
-        layout.fetch(state),
-        jax.device_get(metrics),
-        len(kinds),
-        getattr(compiled, "_cache_size", lambda: None)(),
-    )
+    return layout, state, metrics, template, len(kinds), counter.count
 
 
-def main():
-    found = {}
-    for name, spec in LAYOUTS.items():
-        found[name] = run(spec, 1)
-    found["jit_accumulate_4"] = run(LAYOUTS["jit"], 4)
-    found["fsdp_accumulate_4"] = run(LAYOUTS["data_2_fsdp_4"], 4)
-    found["pmap_accumulate_2"] = run(LAYOUTS["pmap"], 2)
-    reference_state, reference_metrics, _, _ = found["jit"]
+def difference(a, b):
+    pairs = zip(jax.tree.leaves(keys_to_data(a)), jax.tree.leaves(keys_to_data(b)), strict=True)
+    return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)))) for x, y in pairs)
 
-    def difference(a, b):
-        pairs = zip(jax.tree.leaves(keys_to_data(a)), jax.tree.leaves(keys_to_data(b)), strict=True)
-        return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)))) for x, y in pairs)
 
-    report = {
-        name: {
-            "state": difference(state, reference_state),
+def main(folder):
+    counter = Compilations()
+    logging.getLogger("jax").addHandler(counter)
+    logging.getLogger("jax").propagate = False
+    jax.config.update("jax_log_compiles", True)
+    results = {name: run(LAYOUTS[layout], k, counter) for name, (layout, k) in RUNS.items()}
+    jax.config.update("jax_log_compiles", False)
+    reference, reference_metrics = results["jit"][1:3]
+    report = {}
+    for name, (layout, state, metrics, _, kinds, compilations) in results.items():
+        whole = layout.fetch(state)
+        with Checkpoints(os.path.join(folder, name), asynchronous=False) as checkpoints:
+            checkpoints.save(10, layout.saveable(state), {"layout": name})
+        report[name] = {
+            "state": difference(whole, reference),
             "metrics": difference(metrics, reference_metrics),
             "placements": kinds,
             "compilations": compilations,
-            "moved": float(np.abs(state.params["out"]["bias"]).max()),
-            "levels": float(metrics["level_count"].sum()),
+            "moved": float(np.abs(whole.params["out"]["bias"]).max()),
+            "rows": float(metrics["level_count"].sum()),
         }
-        for name, (state, metrics, kinds, compilations) in found.items()
-    }
+        other = "jit" if name == "data_2_fsdp_4" else "data_2_fsdp_4"
+        with Checkpoints(os.path.join(folder, name)) as checkpoints:
+            read = checkpoints.restore(10, results[other][3])
+            placed = results[other][0].place_state(read)
+            report[name]["reread"] = difference(results[other][0].fetch(placed), whole)
     json.dump(report, sys.stdout)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
