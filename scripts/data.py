@@ -179,6 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("diffusion").setLevel(logging.INFO)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # ten retries are not ten messages
     from diffusion.data import MissingDataError
 
     try:
