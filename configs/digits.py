@@ -1,7 +1,7 @@
 """Handwritten digits, 8x8: the quick start. A small U-Net, class-conditional, v-prediction on VP.
 
-    python scripts/train.py --config configs/digits.py --workdir runs/digits
-    python scripts/sample.py --workdir runs/digits --guidance 2.0 --out samples.png
+python scripts/train.py --config configs/digits.py --workdir runs/digits
+python scripts/sample.py --workdir runs/digits --guidance 2.0 --out samples.png
 """
 
 from ml_collections import ConfigDict
@@ -15,9 +15,11 @@ def get_config(arg: str = "") -> ConfigDict:
             prediction=dict(name="v"),
             time=dict(name="uniform", stratified=True),
             weight=dict(name="simple"),
-            network=dict(name="unet", channels=16, multipliers=(1, 2), attention=(4,)),
+            network=dict(name="unet", channels=16, multipliers=(1, 2), blocks=1, attention=(4,)),
             data=dict(name="digits", batch_size=64),
-            optimizer=dict(name="adam", learning_rate=2e-3, warmup=100, schedule="cosine", clip=1.0),
+            optimizer=dict(
+                name="adam", learning_rate=2e-3, warmup=100, schedule="cosine", clip=1.0
+            ),
             ema=("0.995",),
             train=dict(num_steps=2000, checkpoint_every=500, sample_every=1000, log_every=100),
             sampler=dict(name="dpm_solver_pp_2m"),

@@ -24,7 +24,7 @@ from diffusion.config import (
     options,
     plain,
 )
-from diffusion.data import Dataset
+from diffusion.data import Dataset, DataSpec
 from diffusion.denoiser import ConditionalModel, make_denoiser, make_velocity
 from diffusion.evaluation import Subject, generate
 from diffusion.losses import Loss, flow_matching_loss, regression_loss
@@ -96,6 +96,7 @@ class Experiment:
     weight: Weight
     network: Network
     dataset: Dataset
+    spec: DataSpec
     optimizer: Any
     ema: Mapping[str, Any]
     sampler: Sampler
@@ -106,8 +107,12 @@ class Experiment:
     evaluate: EvaluateOptions
 
     @classmethod
-    def from_config(cls, config: Mapping) -> "Experiment":
+    def from_config(cls, config: Mapping, spec: DataSpec | None = None) -> "Experiment":
         """Build every section, or say which one cannot be built and why.
+
+        Args:
+            config: sections by name.
+            spec: what the data is, where that is known: the data set itself is then not touched.
 
         Raises:
             ConfigError: a section, a name or a field is unknown, or a value is impossible.
@@ -124,19 +129,20 @@ class Experiment:
         batch_size = _positive(config, "data", "batch_size", 64)
         _positive(config, "grid", "num_steps", 50)
         dataset = _build(config, "data")
+        spec = dataset.spec if spec is None else spec
         built = {
             name: _build(config, name)
             for name in ("process", "prediction", "time", "weight", "sampler", "grid", "parallel")
         }
         built["optimizer"] = _build(config, "optimizer", total_steps=train.steps(batch_size))
-        built["network"] = _build(config, "network", num_classes=dataset.spec.num_classes)
+        built["network"] = _build(config, "network", num_classes=spec.num_classes)
         try:
             ema = make_ema(config["ema"])
             guidance = tuple(build("guidance", g) for g in config["guidance"])
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"config.ema or config.guidance: {error.args[0]}") from None
         return cls(
-            config=config, dataset=dataset, train=train, evaluate=evaluate, ema=ema,
+            config=config, dataset=dataset, spec=spec, train=train, evaluate=evaluate, ema=ema,
             guidance=guidance, **built,
         )  # fmt: skip
 
@@ -164,7 +170,7 @@ class Experiment:
     @property
     def conditional(self) -> bool:
         """Whether the data has labels."""
-        return bool(self.dataset.spec.num_classes)
+        return bool(self.spec.num_classes)
 
     @property
     def affine(self) -> bool:
@@ -191,7 +197,7 @@ class Experiment:
 
     def example_cond(self, batch_size: int) -> Cond:
         """Return null conditions shaped like those of the data set."""
-        classes = self.dataset.spec.num_classes
+        classes = self.spec.num_classes
         if not classes:
             return None
         shape = (batch_size,) if isinstance(classes, int) else (batch_size, len(classes))
@@ -199,7 +205,7 @@ class Experiment:
 
     def init_params(self) -> Params:
         """Draw the network's parameters, a function of the seed."""
-        x = jnp.zeros((1, *self.dataset.spec.shape), jnp.float32)
+        x = jnp.zeros((1, *self.spec.shape), jnp.float32)
         key = jax.random.fold_in(jax.random.key(self.seed), 0)
         return self.network.init(key, x, jnp.zeros(1), self.example_cond(1))
 
@@ -233,7 +239,7 @@ class Experiment:
 
     def check_labels(self, labels: np.ndarray) -> None:
         """Raise ValueError for a label that the data set does not have; -1 means unconditional."""
-        classes = self.dataset.spec.num_classes
+        classes = self.spec.num_classes
         if not classes:
             raise ValueError("`labels` were given, but this model was trained without labels.")
         limits = np.atleast_1d(np.asarray(classes))
@@ -262,7 +268,7 @@ class Experiment:
 
     def subject(self, params: Params, seed: int = 0) -> Subject:
         """Return the trained model with its data, ready to be measured."""
-        classes, shape = self.dataset.spec.num_classes, self.dataset.spec.shape
+        classes, shape = self.spec.num_classes, self.spec.shape
 
         def cond_of(indices: np.ndarray) -> Cond:
             turn = indices % classes if isinstance(classes, int) and classes else None
@@ -290,7 +296,7 @@ class Experiment:
     def resolved(self) -> dict[str, Any]:
         """Return the config with every default of every class written out."""
         config = dict(self.config)
-        classes = {"num_classes": self.dataset.spec.num_classes}
+        classes = {"num_classes": self.spec.num_classes}
         total = {"total_steps": self.train.steps(self.batch_size)}
         extras = {"network": classes, "optimizer": total}
         for section in ("process", "prediction", "time", "weight", "network", "optimizer",

@@ -7,7 +7,7 @@ papers is scale - 1; Su, kexue.fm 9257).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from diffusion.types import Denoiser, Scalar
 Both = Callable[[Array, Array], tuple[Array, Array]]  # (x_t, t) -> both posterior means
 
 
+@runtime_checkable
 class Guidable(Protocol):
     """The denoisers of one model: what a guidance entry of a config gets to work with."""
 

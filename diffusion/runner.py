@@ -1,6 +1,7 @@
 """One training run in a work directory: what scripts/train.py does, callable from anywhere."""
 
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -54,10 +55,10 @@ def compiled_step(experiment: Experiment) -> Any:
 
 def _grid_of(experiment: Experiment, params: Params) -> np.ndarray:
     """Generate the examples of a sample grid: fixed seed and keys, classes in turn."""
-    classes = experiment.dataset.spec.num_classes
+    classes = experiment.spec.num_classes
     rows = min(classes, 10) if isinstance(classes, int) and classes else 8
     count = rows * experiment.train.samples_per_class
-    if experiment.dataset.spec.kind != "image":
+    if experiment.spec.kind != "image":
         count = 1000
 
     def cond_of(indices: np.ndarray) -> Any:
@@ -66,11 +67,11 @@ def _grid_of(experiment: Experiment, params: Params) -> np.ndarray:
 
     parts = generate(
         experiment.sampler, experiment.process, lambda cond: experiment.model(params, cond),
-        experiment.seed, count, experiment.dataset.spec.shape, experiment.times(), cond_of,
+        experiment.seed, count, experiment.spec.shape, experiment.times(), cond_of,
         batch_size=count,
     )  # fmt: skip
     x = np.concatenate(list(parts))
-    if experiment.dataset.spec.kind == "image":  # one row per class
+    if experiment.spec.kind == "image":  # one row per class
         x = x.reshape(experiment.train.samples_per_class, rows, *x.shape[1:]).swapaxes(0, 1)
         x = x.reshape(-1, *x.shape[2:])
     return x
@@ -89,7 +90,7 @@ def sample_grids(experiment: Experiment, workdir: Workdir, say: Say) -> Callable
             x = _grid_of(experiment, params)
             path = workdir.samples / f"{step:08d}_{name.replace('/', '_')}.png"
             columns = experiment.train.samples_per_class
-            pictures.save_examples(path, x, experiment.dataset.spec, columns, title=f"step {step}, {name}")
+            pictures.save_examples(path, x, experiment.spec, columns, title=f"step {step}, {name}")
         say(f"samples of step {step}: {workdir.samples}")
 
     return draw
@@ -97,7 +98,7 @@ def sample_grids(experiment: Experiment, workdir: Workdir, say: Say) -> Callable
 
 def describe(experiment: Experiment) -> list[str]:
     """Return lines for people about what will be trained."""
-    spec, state = experiment.dataset.spec, experiment.abstract_state()
+    spec, state = experiment.spec, experiment.abstract_state()
     size = "endless" if spec.size is None else f"{spec.size} examples"
     number = count_parameters(state.params)
     total = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state) if hasattr(x.dtype, "itemsize"))
@@ -172,6 +173,7 @@ def run(experiment: Experiment, workdir: Workdir, *, tensorboard: bool = False) 
     if jax.process_index() == 0:
         workdir.write("config.json", experiment.config)
         workdir.write("resolved.json", experiment.resolved())
+        workdir.write("data.json", dataclasses.asdict(experiment.spec))
         workdir.write("run.json", provenance())
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir.checkpoints, keep=options.keep))

@@ -5,7 +5,7 @@ Time runs from data (`t_min`) to noise (`t_max`) everywhere. A time `t` is a sca
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -44,6 +44,7 @@ class Coefficients(NamedTuple):
     d_sigma: Shaped[Array, "..."]
 
 
+@runtime_checkable
 class Network(Protocol):
     """What a network must offer: a pure pair of functions over a pytree of parameters.
 

@@ -2,6 +2,7 @@
 
     config.json     the config as it was given
     resolved.json   the same with every default written out
+    data.json       what the data is: shape, classes, range; sampling needs no more of it
     run.json        command, versions, device, and how the run went
     metrics.jsonl   one line of metrics per logging period
     checkpoints/    states
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.config import ConfigError, differences
+from diffusion.data import DataSpec
 from diffusion.experiment import Experiment
 from diffusion.registry import nearest
 from diffusion.types import Params
@@ -69,6 +71,14 @@ class Workdir:
             return json.loads(file.read_text())
         except json.JSONDecodeError as error:
             raise ConfigError(f"{file} is not valid JSON: {error}") from None
+
+    def read_spec(self) -> DataSpec | None:
+        """Return what the data of the run is, if that was written down."""
+        file = self.path / "data.json"
+        if not file.is_file():
+            return None
+        fields = json.loads(file.read_text())
+        return DataSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
     def write(self, name: str, content: Mapping) -> None:
         """Write a JSON file, whole or not at all."""
@@ -157,7 +167,7 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
             if not line.startswith(("data.batch_size", "data.data_dir"))]  # fmt: skip
     if kept:
         raise ConfigError(f"the checkpoint was trained with another {'; '.join(kept)}.")
-    experiment = Experiment.from_config(config)
+    experiment = Experiment.from_config(config, workdir.read_spec())
     names = [*experiment.ema, "raw"]
     ema = ema or names[0]
     if ema not in names:

@@ -9,7 +9,7 @@
 
 Data lie in --data_dir, else in $DEMOLISH_DATA, else in ~/.cache/demolish.
 
-Exit codes: 0 done; 1 something else failed, such as a full disk; 2 bad input; 3 data are missing and
+Exit codes: 0 done; 1 something else failed, such as a full disk; 2 bad input; 5 data are missing and
 cannot be made here (the message says what to do).
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 
 # Everything heavy is imported where it is used: `--help` answers at once.
 
-FAILED, USAGE, MISSING = 1, 2, 3  # exit codes
+FAILED, USAGE, MISSING = 1, 2, 5  # exit codes, the same as those of the other programs
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -101,7 +101,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
 
     run = open_run(workdir, config, FLAGS.ema)
     experiment = run.experiment
-    spec = experiment.dataset.spec
+    spec = experiment.spec
     labels = parse_labels(experiment.conditional, spec.num_classes)
     if FLAGS.guidance not in (None, 1.0) and (not experiment.conditional or labels is None):
         _command.fail(

@@ -22,6 +22,8 @@ Progress = Callable[[int, int], None]  # (done, total), called now and then
 class MissingDataError(FileNotFoundError):
     """A data set is not there and cannot be made here; the message says how to get it."""
 
+    exit_code = 5  # of the programs
+
 
 def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder of the data sets.

@@ -224,7 +224,7 @@ class Embedder(nn.Module):
         return nn.silu(h + embed(cond, batch))
 
 
-def concat_image(x: Data, cond: Cond, image_channels: int) -> Float[Array, "batch *data"]:
+def concat_image(x: Data, cond: Cond, image_channels: int) -> Float[Array, "batch *space channels"]:
     """Append the conditioning image to the channels of x; zeros where there is none.
 
     Raises:

@@ -71,8 +71,8 @@ def rotate(
     Inner products of two turned vectors depend on the difference of their positions only.
     """
     dtype = jnp.promote_types(x.dtype, jnp.float32)
-    cos = jnp.asarray(np.cos(angles), dtype)[:, None]
-    sin = jnp.asarray(np.sin(angles), dtype)[:, None]
+    turn = jnp.asarray(angles, dtype)[:, None]
+    cos, sin = jnp.cos(turn), jnp.sin(turn)
     a, b = jnp.split(x.astype(dtype), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)
 

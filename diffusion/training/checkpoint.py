@@ -71,6 +71,15 @@ def _differences(stored: Any, wanted: Any) -> list[str]:
     ]
 
 
+def _storable(state: Any) -> Any:
+    """Return keys as integers and, with several processes, what each of them holds as host arrays."""
+    plain = keys_to_data(state)
+    if jax.process_count() == 1:
+        return plain
+    local = lambda x: isinstance(x, jax.Array) and x.is_fully_addressable
+    return jax.tree.map(lambda x: np.asarray(x) if local(x) else x, plain)
+
+
 def _storable_template(like: Any) -> Any:
     """Return shapes, types and placement of a state as it is stored: keys as integers."""
 
@@ -140,7 +149,7 @@ class Checkpoints:
         if step not in self._manager.all_steps():
             meta = {"format": FORMAT, "step": step, "config": dict(config), **environment()}
             items = self._args.Composite(
-                state=self._args.PyTreeSave(keys_to_data(state)), meta=self._args.JsonSave(meta)
+                state=self._args.PyTreeSave(_storable(state)), meta=self._args.JsonSave(meta)
             )
             written = self._manager.save(step, args=items, force=True)
         if block:

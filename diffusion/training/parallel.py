@@ -180,7 +180,10 @@ class MeshLayout(Layout):
 
     def place_state(self, state: TrainState) -> TrainState:
         """Put a state on the mesh; the copy may be donated, the original stays."""
-        return jax.device_put(state, self.shardings(state), may_alias=False)
+        if jax.process_count() == 1:
+            return jax.device_put(state, self.shardings(state), may_alias=False)
+        plain = keys_to_data(state)
+        return data_to_keys(jax.tree.map(_spread, plain, self.shardings(state)), state)
 
     def place_batch(self, batch: Batch) -> Any:
         """Divide a batch over all devices."""
@@ -276,10 +279,18 @@ class PmapLayout(Layout):
         return self.fetch(state)
 
     def template(self, state: TrainState) -> TrainState:
-        """Return shapes on this process's first device."""
-        sharding = jax.sharding.SingleDeviceSharding(self.local_devices[0])
-        shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-        return jax.tree.map(shape, state)
+        """Return shapes of whole arrays, replicated over all devices."""
+        mesh = Mesh(np.asarray(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
+        whole = NamedSharding(mesh, PartitionSpec())
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), state)
+
+
+def _spread(x: Any, sharding: NamedSharding) -> jax.Array:
+    """Put an array that every process holds, or a global one, where several processes see it."""
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return jax.jit(jax.numpy.copy, out_shardings=sharding)(x)
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 @functools.cache  # asked for at every step

@@ -282,8 +282,8 @@ def test_program(digits_root, tmp_path):
         (["inspect", "digit"], 2, "Did you mean 'digits'"),
         (["inspect", "points2d", "--set", "kind=moon"], 2, "moons"),
         (["inspect", "points2d", "--set", "kind"], 2, "FIELD=VALUE"),
-        (["inspect", "folder", "--set", "path=absent"], 3, "no folder"),
-        (["inspect", "cifar10"], 3, "prepare"),
+        (["inspect", "folder", "--set", "path=absent"], 5, "no folder"),
+        (["inspect", "cifar10"], 5, "prepare"),
     ],
 )
 def test_program_errors_are_one_line(tmp_path, arguments, code, words):
