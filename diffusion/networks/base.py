@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffusion.networks.initial import draw_all
 from diffusion.numerics import is_hashable, require
 from diffusion.registry import nearest
 from diffusion.types import Cond, Key, Params
@@ -60,6 +61,11 @@ def precision(dtype: str) -> Precision:
         "dtype": jnp.dtype(dtype),
         "param_dtype": jnp.promote_types(jnp.dtype(dtype), jnp.float32),
     }
+
+
+def wide(dtype: str) -> str:
+    """Return the name of the dtype of parameters and outputs."""
+    return "float64" if dtype == "float64" else "float32"
 
 
 @final
@@ -127,7 +133,9 @@ class FlaxNetwork:
 @functools.partial(jax.jit, static_argnums=0)
 def _init(module: nn.Module, key: Key, x: Array, log_snr: LogSNR, cond: Cond) -> Params:
     """Compiled as one function: the forward pass is dead code, and no operation compiles alone."""
-    return module.init({"params": key}, x, log_snr, cond).get("params", {})
+    key_module, key_boxes = jax.random.split(key)
+    params = module.init({"params": key_module}, x, log_snr, cond).get("params", {})
+    return draw_all(key_boxes, params)
 
 
 def count_parameters(params: Params) -> int:

@@ -19,17 +19,20 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange
 from jaxtyping import Array, Float
 
 from diffusion.networks.base import Data, FlaxNetwork, LogSNR, Number, precision, takes_fields_of
 from diffusion.networks.embeddings import Embedder, concat_image
+from diffusion.networks.initial import normal
 from diffusion.networks.layers import (
     Attention,
     check_heads,
     crop,
+    dense,
+    fold_space,
     log_length_scale,
     pad_to_multiple,
+    unfold_space,
 )
 from diffusion.networks.mlp import ModulatedNorm, head
 from diffusion.networks.positions import (
@@ -48,19 +51,15 @@ Angles = Float[Array, "tokens pairs"] | None
 
 def patchify(x: Float[Array, "batch *space channels"], patch: int) -> Tokens:
     """Cut into tokens of patch^dims channels values, in row-major order."""
-    if x.ndim == 3:
-        return rearrange(x, "b (n p) c -> b n (p c)", p=patch)
-    return rearrange(x, "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
+    folded = fold_space(x, patch)
+    return folded.reshape(len(x), -1, folded.shape[-1])
 
 
 def unpatchify(
     tokens: Tokens, patch: int, grid: tuple[int, ...]
 ) -> Float[Array, "batch *space channels"]:
     """Undo `patchify` for a grid of tokens."""
-    if len(grid) == 1:
-        return rearrange(tokens, "b n (p c) -> b (n p) c", p=patch)
-    pattern = "b (h w) (p q c) -> b (h p) (w q) c"
-    return rearrange(tokens, pattern, h=grid[0], w=grid[1], p=patch, q=patch)
+    return unfold_space(tokens.reshape(len(tokens), *grid, -1), patch)
 
 
 class DiTBlock(nn.Module):
@@ -83,8 +82,7 @@ class DiTBlock(nn.Module):
     ) -> tuple[Tokens, Tokens | None]:
         """Update all tokens."""
         policy, width = precision(self.dtype), h.shape[-1]
-        zeros = nn.initializers.zeros
-        m = nn.Dense(6 * width, kernel_init=zeros, **policy, name="modulation")(emb)
+        m = dense(6 * width, self.dtype, zero=True, name="modulation")(emb)
         scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = jnp.split(m[:, None], 6, axis=-1)
         norm = nn.LayerNorm(use_bias=False, use_scale=False, **policy)
         drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
@@ -92,8 +90,8 @@ class DiTBlock(nn.Module):
         y = attend((1 + scale_1) * norm(h) + shift_1, angles, self.scale)
         h = h + gate_1 * drop(y)
         y = (1 + scale_2) * norm(h) + shift_2
-        y = nn.gelu(nn.Dense(int(width * self.mlp_ratio), **policy, name="mlp_in")(y))
-        h = h + gate_2 * drop(nn.Dense(width, **policy, name="mlp_out")(y))
+        y = nn.gelu(dense(int(width * self.mlp_ratio), self.dtype, name="mlp_in")(y))
+        h = h + gate_2 * drop(dense(width, self.dtype, name="mlp_out")(y))
         return h, h if self.keep else None
 
 
@@ -173,7 +171,7 @@ class DiT(nn.Module):
     def _tokens(self, patches: Array, grid: tuple[int, ...]) -> tuple[Array, Angles]:
         """Embed patches, add positions, put registers in front; return the rotary angles as well."""
         policy = precision(self.dtype)
-        h = nn.Dense(self.width, **policy, name="patches")(patches)
+        h = dense(self.width, self.dtype, name="patches")(patches)
         angles = None
         if self.positions == "learned":
             table = LearnedPositions(self.width, self.dtype, name="positions")(grid)
@@ -186,8 +184,8 @@ class DiT(nn.Module):
             angles = jnp.asarray(table, policy["param_dtype"])
         if self.registers:
             shape = (self.registers, self.width)
-            init = nn.initializers.normal(1.0)  # like embedded patches of unit variance
-            tokens = self.param("registers", init, shape, policy["param_dtype"])
+            # of the size of embedded patches of unit variance
+            tokens = self.param("registers", normal(1.0), shape, policy["param_dtype"])
             tokens = jnp.broadcast_to(tokens.astype(h.dtype), (len(h), *shape))
             h = jnp.concatenate([tokens, h], axis=1)
         return h, angles
@@ -208,11 +206,12 @@ class DiT(nn.Module):
             block = nn.remat(DiTBlock, prevent_cse=not self.scan_blocks)
         features = []
         if self.scan_blocks:
+            broadcast: Any = (nn.broadcast, nn.broadcast)  # emb and angles, the same for all
             block = nn.scan(
                 block,
                 variable_axes={"params": 0},
                 split_rngs={"params": True, "dropout": True},
-                in_axes=(nn.broadcast, nn.broadcast),
+                in_axes=broadcast,
                 length=self.depth,
             )
             h, stacked = block(**fields, name="blocks")(h, emb, angles)

@@ -24,7 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffusion.networks.base import Data, LogSNR, precision
+from diffusion.networks.base import Data, LogSNR, precision, wide
+from diffusion.networks.initial import normal
+from diffusion.networks.layers import dense
 from diffusion.numerics import require
 from diffusion.registry import nearest
 from diffusion.types import Cond
@@ -137,7 +139,7 @@ class ConditionEmbedder(nn.Module):
             table = nn.Embed(
                 size + 1,
                 self.features,
-                embedding_init=nn.initializers.normal(1.0),  # like the features of the noise level
+                embedding_init=normal(1.0),  # like the features of the noise level
                 **precision(self.dtype),
                 name=f"label_{i}",
             )
@@ -155,10 +157,9 @@ class ConditionEmbedder(nn.Module):
             f"cond['vector'] must have shape {(batch, self.vector_dim)} for `vector_dim` = "
             f"{self.vector_dim}; got {vector.shape}.",
         )
-        null = self.param(
-            "null_vector", nn.initializers.normal(1.0), (self.features,), policy["param_dtype"]
-        )
-        embedded = nn.Dense(self.features, **policy, name="vector")(vector)
+        shape, dtype = (self.features,), policy["param_dtype"]
+        null = self.param("null_vector", normal(1.0), shape, dtype)
+        embedded = dense(self.features, self.dtype, name="vector")(vector)
         given = jnp.any(vector != 0, axis=-1, keepdims=True)
         return jnp.where(given, embedded, null)
 
@@ -212,12 +213,11 @@ class Embedder(nn.Module):
     @nn.compact
     def __call__(self, log_snr: LogSNR, cond: Cond, batch: int) -> Float[Array, "batch features"]:
         """Embed in float32 at least: this is cheap, and the noise level deserves its digits."""
-        dtype = "float64" if self.dtype == "float64" else "float32"
-        policy = precision(dtype)
-        c = noise_level(log_snr, batch, policy["dtype"])
+        dtype = wide(self.dtype)
+        c = noise_level(log_snr, batch, precision(dtype)["dtype"])
         h = noise_features(self.kind, c, self.features)
-        h = nn.silu(nn.Dense(self.features, **policy, name="noise_in")(h))
-        h = nn.Dense(self.features, **policy, name="noise_out")(h)
+        h = nn.silu(dense(self.features, dtype, name="noise_in")(h))
+        h = dense(self.features, dtype, name="noise_out")(h)
         embed = ConditionEmbedder(
             self.features, self.num_classes, self.vector_dim, dtype, name="condition"
         )

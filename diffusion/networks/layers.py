@@ -15,6 +15,7 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from diffusion.networks.base import precision
+from diffusion.networks.initial import kernel
 from diffusion.networks.positions import rotate
 from diffusion.numerics import require
 from diffusion.registry import nearest
@@ -46,12 +47,27 @@ def conv(
     dtype: str,
     *,
     size: int = 3,
+    stride: int = 1,
     zero: bool = False,
     name: str | None = None,
 ) -> nn.Conv:
     """Return a convolution over `dims` axes of space; zero: it starts as the constant 0."""
-    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
-    return nn.Conv(features, (size,) * dims, kernel_init=init, **precision(dtype), name=name)
+    return nn.Conv(
+        features,
+        (size,) * dims,
+        strides=stride,
+        kernel_init=kernel(zero),
+        **precision(dtype),
+        name=name,
+    )
+
+
+def dense(
+    features: int, dtype: str, *, zero: bool = False, bias: bool = True, name: str | None = None
+) -> nn.Dense:
+    """Return a linear layer over the last axis; zero: it starts as the constant 0."""
+    init = kernel(zero)
+    return nn.Dense(features, use_bias=bias, kernel_init=init, **precision(dtype), name=name)
 
 
 def _split(x: Array, axis: int) -> Array:
@@ -83,8 +99,9 @@ def _pool_up(x: Array, axis: int) -> Array:
 
 def _fir_down(x: Array, axis: int) -> Array:
     """y_i = (x_{2i-1} + 3 x_{2i} + 3 x_{2i+1} + x_{2i+2}) / 8."""
-    even, odd = (a.squeeze(axis + 1) for a in jnp.split(_split(x, axis), 2, axis=axis + 1))
-    return (_neighbours(odd, axis)[0] + 3 * even + 3 * odd + _neighbours(even, axis)[1]) / 8
+    before, after = (_split(a, axis) for a in _neighbours(x, axis))
+    even, odd = (_split(x, axis).take(i, axis=axis + 1) for i in range(2))
+    return (before.take(0, axis + 1) + 3 * even + 3 * odd + after.take(1, axis + 1)) / 8
 
 
 def _fir_up(x: Array, axis: int) -> Array:
@@ -125,8 +142,7 @@ class Resample(nn.Module):
         """Resample x, whose axes of space must be even on the way down."""
         dims, channels = x.ndim - 2, x.shape[-1]
         if self.method == "conv" and not self.up:
-            layer = conv(channels, dims, self.dtype, name="conv")
-            return layer.clone(strides=2)(x)
+            return conv(channels, dims, self.dtype, stride=2, name="conv")(x)
         fn = FILTERS["pool" if self.method == "conv" else self.method][self.up]
         for axis in range(1, 1 + dims):
             x = fn(x, axis)
@@ -140,7 +156,7 @@ def pad_to_multiple(x: Features, multiple: int) -> NewFeatures:
     return jnp.pad(x, widths, mode="edge") if any(gaps) else x
 
 
-def fold_space(x: Features, patch: int) -> Features:
+def fold_space(x: Features, patch: int) -> NewFeatures:
     """Turn patches of space into channels: (batch, height, width, c) becomes (batch, h, w, patch^2 c)."""
     if patch == 1:
         return x
@@ -149,7 +165,7 @@ def fold_space(x: Features, patch: int) -> Features:
     return rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=patch, q=patch)
 
 
-def unfold_space(x: Features, patch: int) -> Features:
+def unfold_space(x: Features, patch: int) -> NewFeatures:
     """Undo `fold_space`."""
     if patch == 1:
         return x
@@ -189,7 +205,7 @@ class Attention(nn.Module):
         check_heads(features, self.heads)
         policy = precision(self.dtype)
         head = features // self.heads
-        qkv = nn.Dense(3 * features, use_bias=False, **policy, name="qkv")(x)
+        qkv = dense(3 * features, self.dtype, bias=False, name="qkv")(x)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, head)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.qk_norm:  # Henry et al. 2020; bounds the logits
@@ -198,8 +214,7 @@ class Attention(nn.Module):
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
         mixed = jax.nn.dot_product_attention(q, k, v, scale=scale / math.sqrt(head))
-        init = nn.initializers.zeros if self.zero else nn.initializers.lecun_normal()
-        out = nn.Dense(features, kernel_init=init, **policy, name="out")
+        out = dense(features, self.dtype, zero=self.zero, name="out")
         return out(mixed.reshape(batch, tokens, features))
 
 

@@ -12,8 +12,17 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.networks.base import Data, FlaxNetwork, LogSNR, Number, precision, takes_fields_of
+from diffusion.networks.base import (
+    Data,
+    FlaxNetwork,
+    LogSNR,
+    Number,
+    precision,
+    takes_fields_of,
+    wide,
+)
 from diffusion.networks.embeddings import Embedder
+from diffusion.networks.layers import dense
 from diffusion.numerics import require
 from diffusion.registry import register
 from diffusion.types import Cond
@@ -30,8 +39,7 @@ class ModulatedNorm(nn.Module):
     ) -> Float[Array, "batch *tokens features"]:
         """Normalise h and modulate it by the embedding."""
         policy = precision(self.dtype)
-        init = nn.initializers.zeros
-        modulation = nn.Dense(2 * h.shape[-1], kernel_init=init, **policy, name="modulation")(emb)
+        modulation = dense(2 * h.shape[-1], self.dtype, zero=True, name="modulation")(emb)
         modulation = modulation.reshape(len(h), *(1,) * (h.ndim - 2), -1)
         scale, shift = jnp.split(modulation, 2, axis=-1)
         normed = nn.LayerNorm(use_bias=False, use_scale=False, **policy)(h)
@@ -49,11 +57,11 @@ class MLPBlock(nn.Module):
         self, h: Float[Array, "batch width"], emb: Float[Array, "batch k"]
     ) -> Float[Array, "batch width"]:
         """Return the next hidden state."""
-        policy, width = precision(self.dtype), h.shape[-1]
+        width = h.shape[-1]
         y = ModulatedNorm(self.dtype, name="norm")(h, emb)
-        y = nn.silu(nn.Dense(width, **policy, name="in")(y))
+        y = nn.silu(dense(width, self.dtype, name="in")(y))
         y = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(y)
-        return h + nn.Dense(width, kernel_init=nn.initializers.zeros, **policy, name="out")(y)
+        return h + dense(width, self.dtype, zero=True, name="out")(y)
 
 
 class MLPTrunk(nn.Module):
@@ -67,9 +75,8 @@ class MLPTrunk(nn.Module):
     @nn.compact
     def __call__(self, x: Data, emb: Float[Array, "batch k"]) -> Float[Array, "batch width"]:
         """Flatten x and apply the blocks."""
-        policy = precision(self.dtype)
-        flat = jnp.asarray(x, policy["dtype"]).reshape(len(x), -1)
-        h = nn.Dense(self.width, **policy, name="in")(flat)
+        flat = jnp.asarray(x, precision(self.dtype)["dtype"]).reshape(len(x), -1)
+        h = dense(self.width, self.dtype, name="in")(flat)
         for i in range(self.depth):
             h = MLPBlock(self.dropout, self.dtype, name=f"block_{i}")(h, emb)
             self.sow("intermediates", f"block_{i}", h)
@@ -112,9 +119,7 @@ class MLP(nn.Module):
 
 def head(features: int, dtype: str) -> nn.Dense:
     """Return the last layer, which starts at zero and computes in the dtype of the parameters."""
-    wide = precision(dtype)["param_dtype"]
-    zeros = nn.initializers.zeros
-    return nn.Dense(features, kernel_init=zeros, dtype=wide, param_dtype=wide, name="head")
+    return dense(features, wide(dtype), zero=True, name="head")
 
 
 def check_mlp(width: int, depth: int) -> None:

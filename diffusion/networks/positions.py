@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.networks.base import precision
+from diffusion.networks.initial import normal
 from diffusion.numerics import require
 
 POSITIONS = ("rotary", "learned", "sincos", "none")
@@ -91,7 +92,7 @@ class LearnedPositions(nn.Module):
             table = self.get_variable("params", "table")
         else:
             dtype = precision(self.dtype)["param_dtype"]
-            table = self.param("table", nn.initializers.normal(0.02), shape, dtype)
+            table = self.param("table", normal(0.02), shape, dtype)
         if table.shape != shape:
             table = jax.image.resize(table, shape, "linear")
         return table.reshape(-1, self.features)

@@ -17,15 +17,17 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.networks.base import Data, FlaxNetwork, LogSNR, precision, takes_fields_of
+from diffusion.networks.base import Data, FlaxNetwork, LogSNR, precision, takes_fields_of, wide
 from diffusion.networks.embeddings import Embedder, concat_image
 from diffusion.networks.layers import (
     Attention,
     Features,
     GroupNorm,
+    NewFeatures,
     Resample,
     conv,
     crop,
+    dense,
     fold_space,
     pad_to_multiple,
     unfold_space,
@@ -47,7 +49,7 @@ class ResBlock(nn.Module):
     up: bool | None = None  # None keeps the size
 
     @nn.compact
-    def __call__(self, x: Features, emb: Embedding) -> Features:
+    def __call__(self, x: Features, emb: Embedding) -> NewFeatures:
         """Return features of the block's width and size."""
         c, dims = self.config, x.ndim - 2
         h = nn.silu(GroupNorm(c.dtype, name="norm_in")(x))
@@ -68,7 +70,7 @@ class ResBlock(nn.Module):
         c = self.config
         norm = GroupNorm(c.dtype, name="norm_out")
         outputs = self.features * (1 + c.adaptive_scale)
-        m = nn.Dense(outputs, **precision(c.dtype), name="modulation")(emb)
+        m = dense(outputs, c.dtype, name="modulation")(emb)
         m = m.reshape(len(h), *(1,) * (h.ndim - 2), outputs)
         if not c.adaptive_scale:
             return norm(h + m)
@@ -96,7 +98,7 @@ class Encoder(nn.Module):
     config: UNetConfig
 
     @nn.compact
-    def __call__(self, x: Features, emb: Embedding) -> tuple[Features, list[Features]]:
+    def __call__(self, x: Features, emb: Embedding) -> tuple[NewFeatures, list[Array]]:
         """Return the middle features and what every step on the way down leaves for the decoder."""
         c = self.config
         c.check_sizes(max(x.shape[1:-1]))
@@ -122,7 +124,7 @@ class Decoder(nn.Module):
     config: UNetConfig
 
     @nn.compact
-    def __call__(self, h: Features, skips: list[Features], emb: Embedding) -> Features:
+    def __call__(self, h: Features, skips: list[Array], emb: Embedding) -> NewFeatures:
         """Return features of the input's size."""
         c = self.config
         skips = list(skips)
@@ -176,10 +178,9 @@ class UNet(nn.Module):
         h, skips = Encoder(c, name="encoder")(h, emb)
         h = Decoder(c, name="decoder")(h, skips, emb)
         # float32 from here on: the output is what the sampler divides and subtracts
-        wide = "float64" if c.dtype == "float64" else "float32"
-        h = nn.silu(GroupNorm(wide, name="norm")(h))
-        dims = x.ndim - 2
-        y = conv(x.shape[-1] * c.patch**dims, dims, wide, zero=True, name="head")(h)
+        dtype, dims = wide(c.dtype), x.ndim - 2
+        h = nn.silu(GroupNorm(dtype, name="norm")(h))
+        y = conv(x.shape[-1] * c.patch**dims, dims, dtype, zero=True, name="head")(h)
         return crop(unfold_space(y, c.patch), x.shape[1:-1])
 
 
