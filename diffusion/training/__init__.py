@@ -7,13 +7,8 @@ from diffusion.training.exits import CheckpointError, DivergedError, Stopped
 from diffusion.training.loop import Hook, LoopOptions, train
 from diffusion.training.metrics import Console, JsonLines, TensorBoard, Writer
 from diffusion.training.optimizers import Optimizer
-from diffusion.training.parallel import (
-    Layout,
-    MeshLayout,
-    PmapLayout,
-    initialize_distributed,
-    select_rows,
-)
+from diffusion.training.parallel import Layout, MeshLayout, PmapLayout
+from diffusion.training.processes import initialize_distributed, select_rows
 from diffusion.training.progress import Progress, Terminal, heartbeat
 from diffusion.training.state import TrainState, init_state
 from diffusion.training.step import Reduce, drop_cond, make_train_step

@@ -13,7 +13,7 @@ own rows of the global batch (`local_rows`); its batches hold only these.
 import abc
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,25 +24,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffusion.numerics import require
 from diffusion.registry import register
+from diffusion.training.processes import spread
 from diffusion.training.state import TrainState, data_to_keys, keys_to_data
 from diffusion.training.step import Batch, Reduce, Step, over_axis
 
 AXIS = "batch"  # the mapped axis of pmap
 BATCH_AXES = ("data", "fsdp")
-
-
-def initialize_distributed(
-    coordinator: str | None = None, num_processes: int | None = None, process: int | None = None
-) -> None:
-    """Join the processes of one job; call it before anything touches a device.
-
-    Args:
-        coordinator: "address:port" of process 0. On Slurm, Open MPI and Cloud TPU all three arguments
-            are found by JAX and may be left out.
-        num_processes: how many there are.
-        process: which one this is.
-    """
-    jax.distributed.initialize(coordinator, num_processes, process)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +170,7 @@ class MeshLayout(Layout):
         if jax.process_count() == 1:
             return jax.device_put(state, self.shardings(state), may_alias=False)
         plain = keys_to_data(state)
-        return data_to_keys(jax.tree.map(_spread, plain, self.shardings(state)), state)
+        return data_to_keys(jax.tree.map(spread, plain, self.shardings(state)), state)
 
     def place_batch(self, batch: Batch) -> Any:
         """Divide a batch over all devices."""
@@ -285,14 +272,6 @@ class PmapLayout(Layout):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), state)
 
 
-def _spread(x: Any, sharding: NamedSharding) -> jax.Array:
-    """Put an array that every process holds, or a global one, where several processes see it."""
-    if isinstance(x, jax.Array) and not x.is_fully_addressable:
-        return jax.jit(jax.numpy.copy, out_shardings=sharding)(x)
-    host = np.asarray(x)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-
-
 @functools.cache  # asked for at every step
 def _batch_sharding(layout: MeshLayout) -> NamedSharding:
     return NamedSharding(layout.mesh, PartitionSpec(BATCH_AXES))
@@ -302,8 +281,3 @@ def _batch_sharding(layout: MeshLayout) -> NamedSharding:
 def _stacked(layout: PmapLayout) -> NamedSharding:
     mesh = Mesh(np.asarray(layout.local_devices), (AXIS,), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec(AXIS))
-
-
-def select_rows(batch: Mapping[str, Any], rows: slice) -> dict[str, Any]:
-    """Cut these rows out of a global batch, for data sets that make whole batches."""
-    return jax.tree.map(lambda x: x[rows], dict(batch))
