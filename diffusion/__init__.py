@@ -5,7 +5,13 @@ probability-flow ODE, samplers, guidance, likelihood and training follow, are ch
 swapped by name in a config. Time runs up from data to noise everywhere.
 """
 
-from diffusion import data, evaluation, networks, testing, training  # their imports fill the registry
+from diffusion import (  # their imports fill the registry
+    data,
+    evaluation,
+    networks,
+    testing,
+    training,
+)
 from diffusion.denoiser import ConditionalModel, make_denoiser, make_velocity, null_cond
 from diffusion.dynamics import (
     forward_sde,
@@ -46,6 +52,7 @@ __all__ = [
     "classifier_free",
     "clipped",
     "data",
+    "evaluation",
     "flow_matching_loss",
     "forward_sde",
     "log_prob",

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from diffusion.guidance import Pair
 from diffusion.prediction import Prediction, network_inputs
 from diffusion.processes import AffineProcess, Process
-from diffusion.types import Cond, Network, Params, Velocity
+from diffusion.types import Cond, Network, Params, Time, Velocity
 
 Data = Float[Array, "batch *data"]
 
@@ -32,7 +32,7 @@ class NetworkDenoiser:
     process: AffineProcess = dataclasses.field(metadata={"static": True})
     prediction: Prediction = dataclasses.field(metadata={"static": True})
 
-    def __call__(self, x_t: Data, t: Array) -> Data:
+    def __call__(self, x_t: Data, t: Time) -> Data:
         """Return the posterior mean of the data, shaped like x_t."""
         c = self.process.coefficients(t, x_t)
         skip, out = self.prediction.recover(c)
@@ -55,7 +55,7 @@ class NetworkVelocity:
     network: Network = dataclasses.field(metadata={"static": True})
     process: Process = dataclasses.field(metadata={"static": True})
 
-    def __call__(self, x_t: Data, t: Array) -> Data:
+    def __call__(self, x_t: Data, t: Time) -> Data:
         """Return the velocity, shaped like x_t."""
         y = self.network.apply(self.params, x_t, self.process.noise_level(t), self.cond)
         return y.astype(x_t.dtype)
@@ -111,7 +111,7 @@ class BatchedBoth:
 
     conditional: Any  # a NetworkDenoiser or NetworkVelocity
 
-    def __call__(self, x_t: Data, t: Array) -> tuple[Data, Data]:
+    def __call__(self, x_t: Data, t: Time) -> tuple[Data, Data]:
         """Return (conditional, unconditional)."""
         cond = self.conditional.cond
         stacked = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), cond, null_cond(cond))

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from diffusion.numerics import per_example
 from diffusion.processes import GaussianProcess, Process
-from diffusion.types import ODE, SDE, Denoiser, Scalar, Score, Velocity
+from diffusion.types import ODE, SDE, Denoiser, Scalar, Score, Time, Velocity
 
 
 def forward_sde(process: GaussianProcess) -> SDE:
@@ -26,7 +26,7 @@ def score(process: GaussianProcess, denoise: Denoiser) -> Score:
     It holds for Gaussian noise alone, hence the type of the process.
     """
 
-    def score_fn(x_t: Array, t: Array) -> Array:
+    def score_fn(x_t: Array, t: Time) -> Array:
         c = process.coefficients(t, x_t)
         return (c.alpha * denoise(x_t, t) - x_t) / c.sigma**2
 
@@ -40,7 +40,7 @@ def reverse_sde(process: GaussianProcess, denoise: Denoiser, lam: Scalar = 1.0) 
     """
     score_fn = score(process, denoise)
 
-    def drift(x: Array, t: Array) -> Array:
+    def drift(x: Array, t: Time) -> Array:
         f, g = per_example(process.f(t), x), per_example(process.g(t), x)
         return f * x - 0.5 * (1 + lam**2) * g**2 * score_fn(x, t)
 
@@ -51,7 +51,7 @@ def forward_family(process: GaussianProcess, denoise: Denoiser, lam: Scalar = 1.
     """Return the forward SDE of noise lam g with the same marginals (Su, kexue.fm 9228)."""
     score_fn = score(process, denoise)
 
-    def drift(x: Array, t: Array) -> Array:
+    def drift(x: Array, t: Time) -> Array:
         f, g = per_example(process.f(t), x), per_example(process.g(t), x)
         return f * x - 0.5 * (1 - lam**2) * g**2 * score_fn(x, t)
 
@@ -69,7 +69,7 @@ def probability_flow(process: Process, model: Denoiser | Velocity) -> ODE:
 def score_to_denoiser(process: GaussianProcess, score_fn: Score) -> Denoiser:
     """Return E[x_0 | x_t] = (x_t + sigma^2 score) / alpha for a score that was written by hand."""
 
-    def denoise(x_t: Array, t: Array) -> Array:
+    def denoise(x_t: Array, t: Time) -> Array:
         c = process.coefficients(jnp.asarray(t, x_t.dtype), x_t)
         return (x_t + c.sigma**2 * score_fn(x_t, t)) / c.alpha
 

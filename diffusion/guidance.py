@@ -7,7 +7,7 @@ papers is scale - 1; Su, kexue.fm 9257).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, final, runtime_checkable
+from typing import Any, Protocol, final, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ from jaxtyping import Array
 
 from diffusion.numerics import as_pytree, require
 from diffusion.registry import register
-from diffusion.types import Denoiser, Scalar
+from diffusion.types import Denoiser, Scalar, Time
 
-Both = Callable[[Array, Array], tuple[Array, Array]]  # (x_t, t) -> both posterior means
+Both = Callable[[Array, Any], tuple[Array, Array]]  # (x_t, t) -> both posterior means
 
 
 @runtime_checkable
@@ -49,7 +49,7 @@ class Pair:
     conditional: Denoiser
     unconditional: Denoiser
 
-    def __call__(self, x_t: Array, t: Array) -> tuple[Array, Array]:
+    def __call__(self, x_t: Array, t: Time) -> tuple[Array, Array]:
         """Return both posterior means."""
         return self.conditional(x_t, t), self.unconditional(x_t, t)
 
@@ -62,7 +62,7 @@ class Extrapolated:
     both: Both
     scale: Scalar
 
-    def __call__(self, x_t: Array, t: Array) -> Array:
+    def __call__(self, x_t: Array, t: Time) -> Array:
         """Return the guided posterior mean."""
         guided, reference = self.both(x_t, t)
         scale = jnp.asarray(self.scale, x_t.dtype)
@@ -116,7 +116,7 @@ class Clipped:
     low: Scalar = -1.0
     high: Scalar = 1.0
 
-    def __call__(self, x_t: Array, t: Array) -> Array:
+    def __call__(self, x_t: Array, t: Time) -> Array:
         """Return the clipped posterior mean."""
         return jnp.clip(self.denoise(x_t, t), self.low, self.high)
 

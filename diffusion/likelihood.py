@@ -21,14 +21,14 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import as_pytree, is_hashable, is_traced, normal_like, require, sum_features
 from diffusion.processes import Process
-from diffusion.types import Key, Velocity
+from diffusion.types import Key, Time, Velocity
 
 Data = Float[Array, "batch *data"]
 PerExample = Float[Array, " batch"]
 Divergence = Callable[[Velocity, Array, Array], tuple[Array, Array]]
 
 
-def exact_divergence(velocity: Velocity, x: Data, t: Array) -> tuple[Data, PerExample]:
+def exact_divergence(velocity: Velocity, x: Data, t: Time) -> tuple[Data, PerExample]:
     """Return v(x, t) and its divergence: one forward derivative per dimension."""
     d = x[0].size
     eye = jnp.eye(d, dtype=x.dtype).reshape(d, *x.shape[1:])
@@ -42,7 +42,7 @@ def exact_divergence(velocity: Velocity, x: Data, t: Array) -> tuple[Data, PerEx
 
 
 def hutchinson_divergence(
-    velocity: Velocity, x: Data, t: Array, probes: Float[Array, "probes batch *data"]
+    velocity: Velocity, x: Data, t: Time, probes: Float[Array, "probes batch *data"]
 ) -> tuple[Data, PerExample]:
     """Return v(x, t) and the mean over the probes of e . (dv/dx e), unbiased for unit covariance."""
     v, derivative = jax.linearize(lambda y: velocity(y, t), x)
@@ -56,7 +56,7 @@ _PROBES: dict[str, Callable[[Key, Array], Array]] = {
 }
 
 
-def _rk4(field: Callable, state: Any, t: Array, s: Array) -> Any:
+def _rk4(field: Callable, state: Any, t: Time, s: Time) -> Any:
     """Advance a pytree by one classical Runge-Kutta step."""
     h = s - t
     move = lambda k, c: jax.tree.map(lambda a, b: a + c * h * b, state, k)
@@ -83,7 +83,7 @@ def _log_prob(
 ) -> PerExample:
     velocity = process.flow(model).velocity
 
-    def field(state: tuple[Data, PerExample], t: Array) -> tuple[Data, PerExample]:
+    def field(state: tuple[Data, PerExample], t: Time) -> tuple[Data, PerExample]:
         if probes is None:
             return exact_divergence(velocity, state[0], t)
         return hutchinson_divergence(velocity, state[0], t, probes)

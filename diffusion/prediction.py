@@ -20,7 +20,7 @@ from jaxtyping import Array
 from diffusion.numerics import require
 from diffusion.processes import AffineProcess
 from diffusion.registry import register
-from diffusion.types import Coefficients, Scalar
+from diffusion.types import Coefficients, Scalar, Time
 
 Pair = tuple[Array | float, Array | float]
 
@@ -143,7 +143,7 @@ class EDMPrediction(Prediction):
 
 
 def network_inputs(
-    process: AffineProcess, prediction: Prediction, c: Coefficients, x_t: Array, t: Array
+    process: AffineProcess, prediction: Prediction, c: Coefficients, x_t: Array, t: Time
 ) -> tuple[Array, Array]:
     """Return x_t at unit variance and the log-SNR."""
     return prediction.input_scale(c) * x_t, process.noise_level(t)

@@ -101,7 +101,9 @@ def describe(experiment: Experiment) -> list[str]:
     spec, state = experiment.spec, experiment.abstract_state()
     size = "endless" if spec.size is None else f"{spec.size} examples"
     number = count_parameters(state.params)
-    total = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state) if hasattr(x.dtype, "itemsize"))
+    total = sum(
+        x.size * x.dtype.itemsize for x in jax.tree.leaves(state) if hasattr(x.dtype, "itemsize")
+    )
     devices = experiment.parallel.devices
     classes = f", {spec.num_classes} classes" if spec.num_classes else ""
     return [
@@ -189,7 +191,9 @@ def run(experiment: Experiment, workdir: Workdir, *, tensorboard: bool = False) 
         batches = stack.enter_context(batches_of(experiment, start, max(num_steps, start + 1)))
         hooks = []
         if options.sample_every:
-            hooks.append(Hook(call=sample_grids(experiment, workdir, say), every=options.sample_every))
+            hooks.append(
+                Hook(call=sample_grids(experiment, workdir, say), every=options.sample_every)
+            )
         began = time.monotonic()
         state = train(
             compiled_step(experiment), layout.place_state(state), batches,

@@ -7,7 +7,7 @@ exactly t_max, the last exactly t_min, and each lies below the one before it.
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from diffusion.processes.base import require_rung
 from diffusion.registry import nearest, register
 
 
-def check_times(times: np.ndarray, source: str = "`times`") -> np.ndarray:
+def check_times(times: Any, source: str = "`times`") -> np.ndarray:
     """Return concrete times as float64 of shape (num_steps + 1,), or say what is wrong with them."""
     times = np.asarray(times, np.float64)
     require(

@@ -17,9 +17,9 @@ Time: TypeAlias = float | int | Float[Array, "*batch"] | np.ndarray | np.floatin
 Params: TypeAlias = Any  # a pytree of arrays
 Cond: TypeAlias = Any  # a pytree of arrays with leading axis batch, or None: unconditional
 
-Denoiser: TypeAlias = Callable[[Array, Array], Array]  # (x_t, t) -> E[x_0 | x_t]
-Velocity: TypeAlias = Callable[[Array, Array], Array]  # (x_t, t) -> dx_t / dt
-Score: TypeAlias = Callable[[Array, Array], Array]  # (x_t, t) -> grad log p_t(x_t)
+Denoiser: TypeAlias = Callable[[Array, Any], Array]  # (x_t, t) -> E[x_0 | x_t]
+Velocity: TypeAlias = Callable[[Array, Any], Array]  # (x_t, t) -> dx_t / dt
+Score: TypeAlias = Callable[[Array, Any], Array]  # (x_t, t) -> grad log p_t(x_t)
 
 
 class ODE(NamedTuple):

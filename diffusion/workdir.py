@@ -1,13 +1,13 @@
 """A work directory: what a run leaves behind, and how others open it.
 
-    config.json     the config as it was given
-    resolved.json   the same with every default written out
-    data.json       what the data is: shape, classes, range; sampling needs no more of it
-    run.json        command, versions, device, and how the run went
-    metrics.jsonl   one line of metrics per logging period
-    checkpoints/    states
-    samples/        grids of generated examples
-    cache/          compiled programs
+config.json     the config as it was given
+resolved.json   the same with every default written out
+data.json       what the data is: shape, classes, range; sampling needs no more of it
+run.json        command, versions, device, and how the run went
+metrics.jsonl   one line of metrics per logging period
+checkpoints/    states
+samples/        grids of generated examples
+cache/          compiled programs
 """
 
 import json
@@ -98,8 +98,8 @@ class Workdir:
         changed = differences(self.read_config(), config)
         if changed:
             raise ConfigError(
-                f"{self.path} holds a run of another config ({'; '.join(changed)}). Give another --workdir, or "
-                "the config it was started with."
+                f"{self.path} holds a run of another config ({'; '.join(changed)}). Give another "
+                "--workdir, or the config it was started with."
             )
         return True
 
@@ -171,10 +171,14 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
     names = [*experiment.ema, "raw"]
     ema = ema or names[0]
     if ema not in names:
-        raise ConfigError(f"`ema` must be one of {', '.join(names)}; got {ema!r}.{nearest(ema, names)}")
+        raise ConfigError(
+            f"`ema` must be one of {', '.join(names)}; got {ema!r}.{nearest(ema, names)}"
+        )
     with Checkpoints(workdir.checkpoints) as checkpoints:
         step = checkpoints.latest_step()
         if step is None:
-            raise CheckpointError(f"{workdir.checkpoints} holds no complete checkpoint; train further.")
+            raise CheckpointError(
+                f"{workdir.checkpoints} holds no complete checkpoint; train further."
+            )
         params = checkpoints.restore_params(step, None if ema == "raw" else ema)
     return Trained(experiment=experiment, params=params, step=step, ema=ema)

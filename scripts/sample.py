@@ -1,4 +1,4 @@
-"""Generate examples from a trained run.
+r"""Generate examples from a trained run.
 
 Examples:
   python scripts/sample.py --workdir runs/digits --out samples.png

@@ -1,4 +1,4 @@
-"""Train what a config describes, or go on where an earlier run in the same work directory stopped.
+r"""Train what a config describes, or go on where an earlier run in the same work directory stopped.
 
 Examples:
   python scripts/train.py --config configs/digits.py --workdir runs/digits

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from diffusion.numerics import fold_in, row_keys
 from diffusion.processes import Process
@@ -85,10 +85,9 @@ def generate(
 ) -> Iterator[np.ndarray]:
     """Generate examples start ... start + num_samples - 1, a batch at a time, as float32 arrays.
 
-    Args:
-        cond_of: from global indices to conditions.
-        batch_size: examples per compiled call; the last batch is padded to it and cut.
-        others: as in `generate_batch`.
+    Arguments beyond those of `generate_batch`: `num_samples` and `start` say which examples, `cond_of` gives
+    the conditions of global indices, and `batch_size` is the number of examples per compiled call; the
+    last batch is padded to it and cut.
     """
     batch_size = min(batch_size, num_samples)
     for first in range(start, start + num_samples, batch_size):

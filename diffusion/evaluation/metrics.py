@@ -123,7 +123,8 @@ class FrechetPixels(Metric):
         count = subject.held_out.spec.size or subject.num_samples
         require(
             min(count, subject.num_samples) > 1,
-            f"a Frechet distance needs at least 2 examples on both sides; got {subject.num_samples} and {count}.",
+            f"a Frechet distance needs at least 2 examples on both sides; got {subject.num_samples} and "
+            f"{count}.",
         )
         reference = moments_of(_ordered(subject.held_out, count, subject.batch_size), dim)
         generated = moments_of(subject.generate(subject.num_samples), dim)

@@ -169,7 +169,7 @@ class AffineProcess(Process):
         of z: dx/dt = alpha' E[x_0 | x] + sigma' E[z | x], with E[z | x] = (x - alpha E[x_0 | x]) / sigma.
         """
 
-        def velocity(x_t: Array, t: Array) -> Array:
+        def velocity(x_t: Array, t: Time) -> Array:
             c = self.coefficients(t, x_t)
             x_0 = model(x_t, t)
             z = (x_t - c.alpha * x_0) / c.sigma

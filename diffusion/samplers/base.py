@@ -21,7 +21,7 @@ from diffusion.numerics import as_pytree, fold_in, is_hashable, is_traced, on_ho
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.time_grids import check_times
-from diffusion.types import Key
+from diffusion.types import Key, Time
 
 Data = Float[Array, "batch *data"]
 
@@ -52,8 +52,8 @@ class Levels(NamedTuple):
 class Row(NamedTuple):
     """The times of one step."""
 
-    t: Array
-    s: Array
+    t: Any
+    s: Any
 
 
 class State(NamedTuple):
@@ -67,7 +67,7 @@ def namespace(x: Any) -> Any:
     return jnp if isinstance(x, jax.Array) else np
 
 
-def _scales(process: AffineProcess, t: Array) -> tuple[Array, Array]:
+def _scales(process: AffineProcess, t: Time) -> tuple[Array, Array]:
     """Return alpha and sigma, each shaped like t."""
     return value_and_ddt(process.alpha, t)[0], value_and_ddt(process.sigma, t)[0]
 
@@ -238,7 +238,7 @@ def noise_left(process: Process, times: Any) -> bool:
     return bool(on_host(process.sigma, np.asarray(times, np.float64)[-1]) > 0)
 
 
-def _finish(process: Process, model: Any, x: Data, t: Array) -> Data:
+def _finish(process: Process, model: Any, x: Data, t: Time) -> Data:
     return process.finish(model, x, t)
 
 

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, final
 
-from jaxtyping import Array
-
 from diffusion.numerics import normal_like, require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.registry import nearest, register
@@ -15,9 +13,9 @@ from diffusion.types import Key, Scalar
 class DDIMRow(NamedTuple):
     """x_s = keep x_t + pull x_0."""
 
-    t: Array
-    keep: Array
-    pull: Array
+    t: Any
+    keep: Any
+    pull: Any
 
 
 @register("sampler", "ddim")
@@ -46,10 +44,10 @@ class DDIM(StepSampler):
 class AncestralRow(NamedTuple):
     """x_s = keep x_t + pull x_0 + spread z."""
 
-    t: Array
-    keep: Array
-    pull: Array
-    spread: Array
+    t: Any
+    keep: Any
+    pull: Any
+    spread: Any
 
 
 _VARIANCES = ("posterior", "beta")

@@ -3,7 +3,9 @@
     x_s = sigma_s / sigma_t x_t + sigma_s integral_(lambda_t)^(lambda_s) e^lambda x_0(lambda) d lambda
 
 With h = lambda_s - lambda_t, a constant x_0 enters with the factor alpha_s (1 - e^-h), that is alpha_s -
-alpha_t sigma_s / sigma_t, which stays finite where sigma_s = 0. References: Lu et al. 2022a (DPM-Solver), 2022b (DPM-Solver++).
+alpha_t sigma_s / sigma_t, which stays finite where sigma_s = 0.
+
+References: Lu et al. 2022a (DPM-Solver), 2022b (DPM-Solver++).
 """
 
 from dataclasses import dataclass
@@ -29,10 +31,10 @@ class TwoStep(NamedTuple):
 class TwoStepRow(NamedTuple):
     """x_s = keep x_t + pull (x_0 + slope (x_0 - previous x_0))."""
 
-    t: Array
-    keep: Array
-    pull: Array
-    slope: Array
+    t: Any
+    keep: Any
+    pull: Any
+    slope: Any
 
 
 def linear_part(at: Levels) -> tuple[Any, Any]:

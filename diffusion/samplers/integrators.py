@@ -24,10 +24,10 @@ from diffusion.types import Key, Scalar, Velocity
 class EndRow(NamedTuple):
     """The times of one step, their difference, and whether the noise ends at s."""
 
-    t: Array
-    s: Array
-    h: Array  # s - t, taken in float64
-    clean: Array
+    t: Any
+    s: Any
+    h: Any  # s - t, taken in float64
+    clean: Any
 
 
 def _rows(process: Process, times: Any, who: str) -> EndRow:
