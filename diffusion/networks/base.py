@@ -118,7 +118,12 @@ class FlaxNetwork:
     def hidden(
         self, params: Params, x: Data, log_snr: LogSNR, cond: Cond = None
     ) -> dict[str, Array]:
-        """Return the named hidden features of an evaluation, each of shape (batch, ...)."""
+        """Return the named hidden features of an evaluation, each of shape (batch, ...).
+
+        The networks of this package name them "trunk/features_0" (blocks of an MLP), "features_0"
+        (blocks of a DiT, without registers), "encoder/features_0", "encoder/features_middle" and
+        "decoder/features_0" (levels of a U-Net, 0 the finest).
+        """
         _, state = self.module.apply(
             {"params": params}, jnp.asarray(x), log_snr, cond, mutable=["intermediates"]
         )

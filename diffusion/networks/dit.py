@@ -221,7 +221,7 @@ class DiT(nn.Module):
                 h, feature = block(**fields, name=f"block_{i}")(h, emb, angles)
                 features.append(feature)
         for i, feature in enumerate(features if keep else []):
-            self.sow("intermediates", f"tokens_{i}", feature[:, self.registers :])
+            self.sow("intermediates", f"features_{i}", feature[:, self.registers :])
         return h
 
 

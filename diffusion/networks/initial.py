@@ -29,7 +29,7 @@ Initializer = Callable[..., Any]  # (key, shape, dtype) -> an array or a box of 
 class Draw(nn.meta.AxisMetadata[Array]):
     """An array of random numbers, and the standard deviation that it was drawn with."""
 
-    value: Array
+    value: Any  # an array; JAX also rebuilds boxes around shapes and tracers
     std: float = struct.field(pytree_node=False)
 
     def unbox(self) -> Array:

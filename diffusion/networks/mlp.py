@@ -79,7 +79,7 @@ class MLPTrunk(nn.Module):
         h = dense(self.width, self.dtype, name="in")(flat)
         for i in range(self.depth):
             h = MLPBlock(self.dropout, self.dtype, name=f"block_{i}")(h, emb)
-            self.sow("intermediates", f"block_{i}", h)
+            self.sow("intermediates", f"features_{i}", h)
         return ModulatedNorm(self.dtype, name="norm")(h, emb)
 
 

@@ -89,7 +89,7 @@ class LearnedPositions(nn.Module):
         """Return the table for a grid, (tokens, features)."""
         shape = (*grid, self.features)
         if self.has_variable("params", "table"):
-            table = self.get_variable("params", "table")
+            table = nn.unbox(self.get_variable("params", "table"))
         else:
             dtype = precision(self.dtype)["param_dtype"]
             table = self.param("table", normal(0.02), shape, dtype)

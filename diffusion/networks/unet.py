@@ -108,13 +108,13 @@ class Encoder(nn.Module):
             for i in range(c.num_blocks(level)):
                 h = ResBlock(c, c.width(level), name=f"down_{level}_{i}")(h, emb)
                 skips.append(h)
-            self.sow("intermediates", f"down_{level}", h)
+            self.sow("intermediates", f"features_{level}", h)
             if level + 1 < c.levels:
                 h = resample(c, h, emb, up=False, name=f"down_{level}")
                 skips.append(h)
         h = ResBlock(c, h.shape[-1], attend=c.middle_attention, name="middle_0")(h, emb)
         h = ResBlock(c, h.shape[-1], attend=False, name="middle_1")(h, emb)
-        self.sow("intermediates", "middle", h)
+        self.sow("intermediates", "features_middle", h)
         return h, skips
 
 
@@ -132,7 +132,7 @@ class Decoder(nn.Module):
             for i in range(c.num_blocks(level) + 1):
                 h = self._join(h, skips.pop(), level, i)
                 h = ResBlock(c, c.width(level), name=f"up_{level}_{i}")(h, emb)
-            self.sow("intermediates", f"up_{level}", h)
+            self.sow("intermediates", f"features_{level}", h)
             if level:
                 h = resample(c, h, emb, up=True, name=f"up_{level}")
         return h

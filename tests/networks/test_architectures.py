@@ -1,0 +1,288 @@
+"""What is particular to one architecture: symmetries, options, errors."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.networks import FAMILIES, FlaxNetwork, dit, unet, unet_encoder
+from diffusion.networks.dit import patchify, unpatchify
+from diffusion.networks.layers import (
+    Attention,
+    Resample,
+    crop,
+    log_length_scale,
+    num_groups,
+    pad_to_multiple,
+)
+from diffusion.registry import build
+
+apply = jax.jit(FlaxNetwork.apply, static_argnums=0)
+
+
+def perturbed(network, x, log_snr):
+    params = network.init(jax.random.key(0), x, log_snr)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [p + 0.2 * jax.random.normal(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, moved)
+
+
+@pytest.fixture
+def images():
+    return jax.random.normal(jax.random.key(7), (2, 8, 8, 2)), jnp.array([-1.0, 2.0])
+
+
+def small_dit(**fields):
+    return dit(**({"patch": 2, "width": 16, "depth": 2, "heads": 2} | fields))
+
+
+@pytest.mark.parametrize("fields", [{}, {"registers": 3}])
+def test_dit_without_positions_is_equivariant_to_permuted_tokens(images, fields):
+    x, log_snr = images
+    network = small_dit(positions="none", **fields)
+    params = perturbed(network, x, log_snr)
+    order = np.random.default_rng(0).permutation(16)
+    shuffle = lambda x: unpatchify(patchify(x, 2)[:, order], 2, (4, 4))
+    y = apply(network, params, x, log_snr)
+    # sums over 16 tokens in another order
+    np.testing.assert_allclose(
+        apply(network, params, shuffle(x), log_snr), shuffle(y), atol=2e-5 * jnp.abs(y).max()
+    )
+    placed = small_dit(positions="rotary", **fields)
+    moved = apply(placed, params, shuffle(x), log_snr) - shuffle(apply(placed, params, x, log_snr))
+    assert jnp.abs(moved).max() > 1e-3
+
+
+def test_dit_blocks_start_as_the_identity(images):
+    x, log_snr = images
+    network = small_dit(depth=3)
+    features = network.hidden(network.init(jax.random.key(0), x, log_snr), x, log_snr)
+    assert sorted(features) == ["tokens_0", "tokens_1", "tokens_2"]
+    np.testing.assert_array_equal(features["tokens_0"], features["tokens_2"])
+    assert features["tokens_0"].std() > 0.1
+
+
+def stack_blocks(params, depth):
+    """Turn the parameters of unrolled blocks into those of scanned ones."""
+    rest = {k: v for k, v in params.items() if not k.startswith("block_")}
+    blocks = [params[f"block_{i}"] for i in range(depth)]
+    return rest | {"blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)}
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_scanned_blocks_equal_unrolled_ones(images, remat):
+    x, log_snr = images
+    loop, scan = small_dit(), small_dit(scan_blocks=True, remat=remat)
+    params = perturbed(loop, x, log_snr)
+    stacked = stack_blocks(params, 2)
+    shapes = jax.tree.map(jnp.shape, scan.init(jax.random.key(0), x, log_snr))
+    assert shapes == jax.tree.map(jnp.shape, stacked)
+
+    def loss(params, network):
+        return jnp.sum(network.apply(params, x, log_snr) ** 2)
+
+    y, y_scan = apply(loop, params, x, log_snr), apply(scan, stacked, x, log_snr)
+    np.testing.assert_allclose(y, y_scan, atol=1e-5 * jnp.abs(y).max())
+    grads = stack_blocks(jax.jit(jax.grad(loss), static_argnums=1)(params, loop), 2)
+    scanned = jax.jit(jax.grad(loss), static_argnums=1)(stacked, scan)
+    assert jax.tree.structure(grads) == jax.tree.structure(scanned)
+    # the same operations, fused in another way: some tens of roundings of the largest entry
+    close = lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5 * float(jnp.abs(a).max()))
+    jax.tree.map(close, grads, scanned)
+    hidden, hidden_scan = loop.hidden(params, x, log_snr), scan.hidden(stacked, x, log_snr)
+    assert hidden.keys() == hidden_scan.keys()
+    jax.tree.map(close, hidden, hidden_scan)
+
+
+def test_scanned_blocks_drop_independently(images):
+    x, log_snr = images
+    network = small_dit(scan_blocks=True, dropout=0.5)
+    params = perturbed(network, x, log_snr)
+    a, b = (apply(network, params, x, log_snr, None, jax.random.key(k)) for k in (0, 1))
+    assert (a != b).any()
+    drawn = network.init(jax.random.key(0), x, log_snr)["blocks"]["mlp_in"]["kernel"]
+    assert (drawn[0] != drawn[1]).any()
+
+
+def test_log_length_scale():
+    assert log_length_scale(16, None) == 1.0
+    assert log_length_scale(16, 16) == 1.0
+    assert math.isclose(log_length_scale(64, 16), 1.5)  # log 64 / log 16 = 6 / 4
+    with pytest.raises(ValueError, match="above 1"):
+        log_length_scale(4, 1)
+
+
+def test_training_length_leaves_training_alone_and_only_there(images):
+    x, log_snr = images
+    plain, scaled = small_dit(), small_dit(train_tokens=16)
+    params = perturbed(plain, x, log_snr)
+    y = apply(plain, params, x, log_snr)
+    np.testing.assert_array_equal(y, apply(scaled, params, x, log_snr))
+    larger = jnp.tile(x, (1, 2, 1, 1))
+    gap = apply(plain, params, larger, log_snr) - apply(scaled, params, larger, log_snr)
+    assert jnp.abs(gap).max() > 1e-4
+
+
+def test_attention_is_softmax_attention():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 6))
+    module = Attention(2)
+    variables = module.init(jax.random.key(1), x)
+    p = nn.unbox(variables["params"])
+    q, k, v = np.split(np.asarray(x @ p["qkv"]["kernel"]).reshape(2, 5, 6, 3), 3, axis=2)
+    logits = np.einsum("bnhd,bmhd->bhnm", q, k) * 0.7 / np.sqrt(3)
+    mixed = np.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(logits), v).reshape(2, 5, 6)
+    expected = mixed @ p["out"]["kernel"] + p["out"]["bias"]
+    np.testing.assert_allclose(module.apply(variables, x, None, 0.7), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 3), (1, 6, 4, 3)])
+def test_patches_and_padding_are_undone(shape):
+    x = jnp.arange(math.prod(shape), dtype=jnp.float32).reshape(shape)
+    grid = tuple(n // 2 for n in shape[1:-1])
+    np.testing.assert_array_equal(unpatchify(patchify(x, 2), 2, grid), x)
+    padded = pad_to_multiple(x, 5)
+    assert all(n % 5 == 0 for n in padded.shape[1:-1])
+    np.testing.assert_array_equal(crop(padded, shape[1:-1]), x)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 3), (2, 6, 4, 3)])
+@pytest.mark.parametrize("method", ["pool", "fir", "conv"])
+def test_resampling_sizes_constants_and_means(shape, method):
+    x = jax.random.normal(jax.random.key(0), shape)
+    for up, factor in ((True, 2.0), (False, 0.5)):
+        module = Resample(up, method)
+        variables = module.init(jax.random.key(1), x)
+        y = module.apply(variables, x)
+        assert y.shape == (shape[0], *(int(n * factor) for n in shape[1:-1]), shape[-1])
+        if method != "conv":
+            constant = module.apply(variables, jnp.ones(shape))
+            np.testing.assert_allclose(constant, 1.0, rtol=1e-6)
+            space = tuple(range(1, x.ndim - 1))
+            if method == "pool" or up:  # columns of these filters have equal sums
+                np.testing.assert_allclose(y.mean(space), x.mean(space), atol=1e-6)
+
+
+def test_fir_is_the_kernel_1_3_3_1():
+    """Away from the border: down is correlation with (1, 3, 3, 1) / 8, up is its transpose times two."""
+    x = jax.random.normal(jax.random.key(0), (1, 8, 1))
+    padded = np.pad(np.asarray(x[0, :, 0]), 1, mode="edge")
+    down = np.correlate(padded, [1, 3, 3, 1], "valid")[::2] / 8
+    np.testing.assert_allclose(Resample(False, "fir").apply({}, x)[0, :, 0], down, atol=1e-6)
+    stuffed = np.zeros(16)
+    stuffed[::2] = x[0, :, 0]
+    up = np.convolve(stuffed, [1, 3, 3, 1])[1:-2] / 4
+    y = Resample(True, "fir").apply({}, x)[0, :, 0]
+    np.testing.assert_allclose(y[1:-1], up[1:-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 7, 8, 16, 48, 128, 192, 36])
+def test_groups_divide_channels(channels):
+    groups = num_groups(channels)
+    assert channels % groups == 0
+    assert groups <= 32
+    assert channels < 8 or channels // groups >= 4
+
+
+SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1}
+
+
+def test_skip_scale_tunes_a_trained_network(images):
+    x, log_snr = images
+    network = unet(**SMALL)
+    params = perturbed(network, x, log_snr)
+    y = apply(network, params, x, log_snr)
+    np.testing.assert_array_equal(
+        y, apply(unet(**SMALL, skip_scale=(1.0, 1.0)), params, x, log_snr)
+    )
+    for scale in (0.7, (1.0, 0.5)):
+        tuned = unet(**SMALL, skip_scale=scale)
+        assert jnp.abs(apply(tuned, params, x, log_snr) - y).max() > 1e-4
+
+
+def test_unet_attends_where_it_is_told(images):
+    x, log_snr = images
+    draw = lambda **f: unet(**SMALL, **f).init(jax.random.key(0), x, log_snr)
+    attended = draw(attention=(8,), middle_attention=False)
+    assert "attention" in attended["encoder"]["down_0_0"]
+    assert "attention" not in attended["encoder"]["down_1_0"]
+    assert "attention" not in attended["encoder"]["middle_0"]
+    with pytest.raises(ValueError, match=r"size 16.*\(8, 4\)"):
+        draw(attention=(16,))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_have_their_published_sizes(family):
+    network = unet(family=family)
+    for name, value in FAMILIES[family].items():
+        assert getattr(network.module.config, name) == value
+    assert unet(family=family, channels=24).module.config.channels == 24
+
+
+@pytest.mark.parametrize(("family", "size", "millions"), [("ddpmpp", 32, 55.7), ("adm", 64, 295.9)])
+def test_families_have_about_the_published_parameters(family, size, millions):
+    """Karras et al. (2022) give 56 million for DDPM++ on CIFAR-10, 296 for ADM on ImageNet-64."""
+    network = unet(family=family, num_classes=1000 if family == "adm" else 0)
+    x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, jnp.zeros(1)), x)
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    assert abs(count / 1e6 / millions - 1) < 0.05
+
+
+def test_builders_show_their_fields():
+    with pytest.raises(TypeError, match=r"no field 'chanels'.*Did you mean 'channels'"):
+        build("network", {"name": "unet", "chanels": 8})
+    with pytest.raises(TypeError, match="no field 'parent'"):
+        build("network", {"name": "dit", "parent": None})
+    listed = build("network", {"name": "unet", "multipliers": [1, 2]}, num_classes=4, other=3)
+    assert listed == unet(multipliers=(1, 2), num_classes=4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: unet(multipliers=()), "at least one level"),
+        (lambda: unet(channels=7), "positive and even"),
+        (lambda: unet(blocks=(1, 2)), "3, as many as"),
+        (lambda: unet(resample="fur"), "Did you mean 'fir'"),
+        (lambda: unet(skip="sum"), "`skip` must be one of"),
+        (lambda: unet(family="amd"), "Did you mean 'adm'"),
+        (lambda: run(dit(positions="rotatory")), "Did you mean 'rotary'"),
+        (lambda: run(dit(width=10, heads=3)), "10 features.*3 heads"),
+        (lambda: run(dit(dtype="float23")), "Did you mean 'float32'"),
+        (lambda: run(dit(dtype="float64")), "JAX_ENABLE_X64"),
+        (lambda: run(dit(embedding="furier")), "Did you mean 'fourier'"),
+        (lambda: run(dit(), shape=(1, 2)), "For points use the network 'mlp'"),
+        (lambda: run(unet(), shape=(1, 2)), "For points use the network 'mlp'"),
+        (lambda: run(unet_encoder()), "one positive `num_classes`"),
+    ],
+)
+def test_errors_say_what_to_do(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def run(network, shape=(1, 4, 4, 1)):
+    return jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros(shape), jnp.zeros(1)))
+
+
+def test_any_linen_module_is_a_network():
+    class Linear(nn.Module):
+        @nn.compact
+        def __call__(self, x, log_snr, cond=None):
+            return nn.Dense(x.shape[-1])(x)
+
+    network = FlaxNetwork(Linear())
+    params = network.init(jax.random.key(0), jnp.ones((2, 3)), 0.0)
+    assert network.apply(params, jnp.ones((2, 3)), 0.0).shape == (2, 3)
+
+
+def test_unhashable_modules_are_refused():
+    class Listed(nn.Module):
+        widths: list
+
+    with pytest.raises(TypeError, match="must be hashable"):
+        FlaxNetwork(Listed([1, 2]))
