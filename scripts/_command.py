@@ -65,7 +65,9 @@ def run(main: Callable[[list[tuple[str, str]]], Any], doc: str, positional: bool
         positional: whether words that are not flags are allowed.
     """
     argv, overrides = config_overrides(sys.argv)
-    flags.DEFINE_bool("help", False, "Show this text.", module_name=sys.argv[0], allow_override=True)
+    flags.DEFINE_bool(
+        "help", False, "Show this text.", module_name=sys.argv[0], allow_override=True
+    )
     if any(word in ("--help", "-h", "-help") for word in argv[1:]):
         say(_help(doc))
         sys.exit(0)

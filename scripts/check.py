@@ -48,7 +48,9 @@ def main(overrides: list[tuple[str, str]]) -> int:
     names = registered("process") if FLAGS.all else (FLAGS.process,)
     held = True
     for name in names:
-        spec = apply_overrides({"process": {"name": name}}, [(f"process.{k}", v) for k, v in FIELDS.items()])
+        spec = apply_overrides(
+            {"process": {"name": name}}, [(f"process.{k}", v) for k, v in FIELDS.items()]
+        )
         report = check_process(build("process", spec["process"]))
         _command.say(str(report))
         held = held and report.holds

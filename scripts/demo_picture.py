@@ -62,7 +62,9 @@ def main(overrides: list[tuple[str, str]]) -> int:
     gap = np.full((canvases[0].shape[0], 12, canvases[0].shape[2]), 255, np.uint8)
     out = FLAGS.out or str(workdir.path / "demo.png")
     images.save_png(out, np.concatenate([canvases[0], gap, canvases[1], gap, canvases[2]], axis=1))
-    _command.say(f"wrote {out}: guidance 1 | guidance {FLAGS.guidance:g} | from noise to data; step {run.step}")
+    _command.say(
+        f"wrote {out}: guidance 1 | guidance {FLAGS.guidance:g} | from noise to data; step {run.step}"
+    )
     return 0
 
 

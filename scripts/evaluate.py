@@ -19,7 +19,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "The run to measure.")
 flags.DEFINE_string("metrics", None, "Comma-separated names of metrics, in place of the config's.")
 flags.DEFINE_integer("num_samples", None, "Generated examples, in place of the config's.")
-flags.DEFINE_string("ema", "", "Which average of the weights, or 'raw'; by default the config's first.")
+flags.DEFINE_string(
+    "ema", "", "Which average of the weights, or 'raw'; by default the config's first."
+)
 flags.DEFINE_integer("seed", 0, "Seed of all random numbers.")
 flags.DEFINE_string("out", None, "Where to write the results; by default WORKDIR/evaluation.json.")
 
@@ -53,9 +55,16 @@ def main(overrides: list[tuple[str, str]]) -> int:
             results[key] = value
             show(key, value)
     out = Path(FLAGS.out) if FLAGS.out else workdir.path / "evaluation.json"
-    made_of = {"step": run.step, "ema": run.ema, "seed": FLAGS.seed, "config": run.experiment.resolved()}
+    made_of = {
+        "step": run.step,
+        "ema": run.ema,
+        "seed": FLAGS.seed,
+        "config": run.experiment.resolved(),
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"results": results, **made_of, **provenance()}, indent=2, default=str) + "\n")
+    out.write_text(
+        json.dumps({"results": results, **made_of, **provenance()}, indent=2, default=str) + "\n"
+    )
     _command.say(f"wrote {out}")
     return 0
 
@@ -65,9 +74,13 @@ def show(key: str, value: object) -> None:
     if isinstance(value, list):
         _command.say(f"  {key}, per dimension, by log-SNR:")
         for row in value:
-            _command.say(f"    {row['log_snr']:8.2f}  {row['error']:.5f} +- {row['standard_error']:.5f}")
+            _command.say(
+                f"    {row['log_snr']:8.2f}  {row['error']:.5f} +- {row['standard_error']:.5f}"
+            )
     elif isinstance(value, dict):
-        inner = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+        inner = ", ".join(
+            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items()
+        )
         _command.say(f"  {key}: {inner}")
     else:
         _command.say(f"  {key}: {value:.4f}" if isinstance(value, float) else f"  {key}: {value}")

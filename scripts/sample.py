@@ -2,7 +2,7 @@ r"""Generate examples from a trained run.
 
 Examples:
   python scripts/sample.py --workdir runs/digits --out samples.png
-  python scripts/sample.py --workdir runs/digits --num_samples 64 --sampler ddim --num_steps 50 \\
+  python scripts/sample.py --workdir runs/digits --num_samples 64 --sampler ddim --num_steps 50 \
       --guidance 2.0 --labels 0,1,2 --seed 0 --out samples.png
   python scripts/sample.py --workdir runs/digits --num_samples 50000 --out samples.npz
   python scripts/sample.py --workdir runs/digits --sampler ancestral --config.sampler.eta=0.5
@@ -28,11 +28,17 @@ flags.DEFINE_integer("num_samples", 64, "How many examples.")
 flags.DEFINE_string("sampler", None, "A sampler by name, in place of the config's.")
 flags.DEFINE_integer("num_steps", None, "Sampling steps, in place of the config's.")
 flags.DEFINE_string("grid", None, "A time grid by name, in place of the config's.")
-flags.DEFINE_float("guidance", None, "Scale of classifier-free guidance, in place of the config's guidance.")
-flags.DEFINE_string("labels", None, "Comma-separated labels to go through in turn; 'none' for unconditional.")
+flags.DEFINE_float(
+    "guidance", None, "Scale of classifier-free guidance, in place of the config's guidance."
+)
+flags.DEFINE_string(
+    "labels", None, "Comma-separated labels to go through in turn; 'none' for unconditional."
+)
 flags.DEFINE_integer("seed", 0, "Seed of the examples.")
 flags.DEFINE_string("out", "samples.png", "Where to write: .png, .npz or a folder.")
-flags.DEFINE_string("ema", "", "Which average of the weights, or 'raw'; by default the config's first.")
+flags.DEFINE_string(
+    "ema", "", "Which average of the weights, or 'raw'; by default the config's first."
+)
 flags.DEFINE_integer("batch_size", 100, "Examples per compiled call.")
 flags.DEFINE_integer("start", 0, "Global index of the first example.")
 flags.DEFINE_string("trajectory", None, "Also write a strip from noise to data to this PNG.")
@@ -61,7 +67,9 @@ def check_flags() -> Path:
     if FLAGS.num_steps is not None and FLAGS.num_steps < 1:
         _command.fail(f"--num_steps must be at least 1; got {FLAGS.num_steps}.")
     if FLAGS.start < 0 or FLAGS.seed < 0:
-        _command.fail(f"--start and --seed must not be negative; got {FLAGS.start} and {FLAGS.seed}.")
+        _command.fail(
+            f"--start and --seed must not be negative; got {FLAGS.start} and {FLAGS.seed}."
+        )
     out = Path(FLAGS.out)
     if out.suffix not in (".png", ".npz", ""):
         _command.fail(f"--out must end in .png or .npz, or name a folder; got {FLAGS.out!r}.")
@@ -79,7 +87,9 @@ def parse_labels(conditional: bool, classes: object) -> list[int] | None:
     try:
         return [int(word) for word in FLAGS.labels.split(",")]
     except ValueError:
-        _command.fail(f"--labels must be whole numbers with commas between, or 'none'; got {FLAGS.labels!r}.")
+        _command.fail(
+            f"--labels must be whole numbers with commas between, or 'none'; got {FLAGS.labels!r}."
+        )
 
 
 def main(overrides: list[tuple[str, str]]) -> int:
@@ -106,7 +116,11 @@ def main(overrides: list[tuple[str, str]]) -> int:
     if FLAGS.guidance not in (None, 1.0) and (not experiment.conditional or labels is None):
         _command.fail(
             "--guidance extrapolates from the unconditional to the conditional model; this run has "
-            + ("no labels to use: omit --labels none." if experiment.conditional else "no labels at all.")
+            + (
+                "no labels to use: omit --labels none."
+                if experiment.conditional
+                else "no labels at all."
+            )
         )
     if labels is None:
         experiment = experiment.replaced(
@@ -120,7 +134,11 @@ def main(overrides: list[tuple[str, str]]) -> int:
             return experiment.conditions(None, len(indices))
         return experiment.conditions(np.array(labels)[indices % len(labels)], len(indices))
 
-    arguments = (experiment.sampler, experiment.process, lambda cond: experiment.model(run.params, cond))
+    arguments = (
+        experiment.sampler,
+        experiment.process,
+        lambda cond: experiment.model(run.params, cond),
+    )
     progress = _command.Progress("sampling", FLAGS.num_samples)
     parts, done = [], 0
     for x in generate(
@@ -133,7 +151,9 @@ def main(overrides: list[tuple[str, str]]) -> int:
     x, indices = np.concatenate(parts), np.arange(FLAGS.start, FLAGS.start + FLAGS.num_samples)
     if not np.isfinite(x).all():
         bad = indices[~np.isfinite(x.reshape(len(x), -1)).all(axis=1)]
-        _command.fail(f"{len(bad)} examples are not finite, the first is number {bad[0]}; try more steps.", 1)
+        _command.fail(
+            f"{len(bad)} examples are not finite, the first is number {bad[0]}; try more steps.", 1
+        )
     picked = None if labels is None else np.array(labels)[indices % len(labels)]
     write(out, x, picked, spec, made_of(run, config))
     if FLAGS.trajectory or FLAGS.gif:
@@ -144,7 +164,9 @@ def main(overrides: list[tuple[str, str]]) -> int:
         if FLAGS.trajectory:
             pictures.save_trajectory(FLAGS.trajectory, np.asarray(states, np.float32), spec)
         if FLAGS.gif:
-            pictures.save_animation(FLAGS.gif, np.asarray(states, np.float32), spec, columns=len(few))
+            pictures.save_animation(
+                FLAGS.gif, np.asarray(states, np.float32), spec, columns=len(few)
+            )
     written = ", ".join(filter(None, (FLAGS.out, FLAGS.trajectory, FLAGS.gif)))
     _command.say(f"wrote {written}: {len(x)} examples of step {run.step}, weights {run.ema}")
     return 0
@@ -175,7 +197,9 @@ def write(out: Path, x: object, labels: object, spec: object, card: dict) -> Non
         pictures.save_examples(out, x[order], spec, columns, names)
     else:
         if spec.kind != "image":
-            _command.fail(f"--out names a folder of images, but this data is made of {spec.kind}: use .npz.")
+            _command.fail(
+                f"--out names a folder of images, but this data is made of {spec.kind}: use .npz."
+            )
         out.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images.to_uint8(x), FLAGS.start):
             images.save_png(out / f"{i:06d}.png", image)

@@ -2,7 +2,7 @@ r"""Train what a config describes, or go on where an earlier run in the same wor
 
 Examples:
   python scripts/train.py --config configs/digits.py --workdir runs/digits
-  python scripts/train.py --config configs/digits.py --workdir runs/edm --config.process.name=edm \\
+  python scripts/train.py --config configs/digits.py --workdir runs/edm --config.process.name=edm \
       --config.time.name=log_normal --config.train.num_steps=4000
   python scripts/train.py --config configs/digits.py --workdir runs/mine --config.process.name=mymodule:MyProcess
   python scripts/train.py --config configs/fashion_mnist.py --dry_run
@@ -19,10 +19,16 @@ from absl import flags
 from ml_collections import config_flags
 
 FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file("config", None, "The config file: configs/NAME.py.", lock_config=False)
+config_flags.DEFINE_config_file(
+    "config", None, "The config file: configs/NAME.py.", lock_config=False
+)
 flags.DEFINE_string("workdir", None, "Where the run lives: checkpoints, metrics, samples.")
 flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.")
-flags.DEFINE_bool("dry_run", False, "Compile one step, print parameters, memory, FLOPs and the config; train nothing.")
+flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Compile one step, print parameters, memory, FLOPs and the config; train nothing.",
+)
 flags.DEFINE_bool("tensorboard", False, "Write TensorBoard event files to WORKDIR/tensorboard.")
 flags.DEFINE_bool("distributed", False, "Join the other processes of this job (jax.distributed).")
 

@@ -1,11 +1,13 @@
 """Evaluation: generating, measuring, picturing."""
 
+from diffusion.evaluation.agreement import LabelAgreement
 from diffusion.evaluation.frechet import Moments, frechet_distance, gaussian_distance
 from diffusion.evaluation.generate import example_keys, generate, generate_batch, slerp
 from diffusion.evaluation.held_out import bits_per_dim, loss_by_level
 from diffusion.evaluation.metrics import Subject
 
 __all__ = [
+    "LabelAgreement",
     "Moments",
     "Subject",
     "bits_per_dim",

@@ -60,7 +60,9 @@ def loss_by_level(
             errors.append(np.asarray(_errors(process, model, key, batch["data"], row, t)))
         e = np.concatenate(errors).astype(np.float64)
         level = float(process.log_snr(t))
-        found.append(LevelLoss(level, float(e.mean()), float(e.std(ddof=1) / len(e) ** 0.5), len(e)))
+        found.append(
+            LevelLoss(level, float(e.mean()), float(e.std(ddof=1) / len(e) ** 0.5), len(e))
+        )
     return found
 
 

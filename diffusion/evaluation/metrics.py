@@ -136,5 +136,7 @@ class FrechetPixels(Metric):
             real, reference
         )
         if min(generated.count, count) <= dim:
-            results["caveat"] = f"fewer examples than features ({dim}): the distance is biased upwards"
+            results["caveat"] = (
+                f"fewer examples than features ({dim}): the distance is biased upwards"
+            )
         return results

@@ -1,0 +1,53 @@
+"""Do generated examples show what was asked for? A classifier of real data is the judge."""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from diffusion.data import Dataset
+from diffusion.evaluation.metrics import Metric, Results, Subject
+from diffusion.numerics import require
+from diffusion.registry import register
+
+
+def _gather(dataset: Dataset, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return examples as rows, and their labels; an even choice where there are more than the limit."""
+    size = dataset.spec.size
+    assert size is not None
+    chosen = np.unique(np.linspace(0, size - 1, min(limit, size)).astype(int))
+    batch = dataset.batch(0, len(chosen), index=chosen, train=False)
+    return batch["data"].reshape(len(chosen), -1), batch["cond"]["label"]
+
+
+@register("metric", "label_agreement")
+@final
+@dataclass(frozen=True, kw_only=True)
+class LabelAgreement(Metric):
+    """The share of generated examples that a classifier of real data gives the label they were asked for.
+
+    The classifier is a support vector machine with a Gaussian kernel on pixels, fitted to the training data;
+    its accuracy on the held-out data stands beside the result.
+    """
+
+    num_training: int = 10_000
+
+    def __call__(self, subject: Subject) -> Results:
+        from sklearn.svm import SVC
+
+        classes = subject.train.spec.num_classes
+        require(
+            isinstance(classes, int) and classes > 1 and subject.train.spec.size is not None,
+            "label_agreement needs a finite data set with one label per example; this one has "
+            f"num_classes={classes}, size={subject.train.spec.size}.",
+        )
+        assert isinstance(classes, int)
+        judge = SVC(C=10.0, gamma="scale").fit(*_gather(subject.train, self.num_training))
+        accuracy = float(judge.score(*_gather(subject.held_out, self.num_training)))
+        x = np.concatenate(list(subject.generate(subject.num_samples)))
+        asked = np.arange(len(x)) % classes  # the classes in turn
+        found = judge.predict(np.clip(x.reshape(len(x), -1), -1, 1))
+        return {
+            f"label_agreement_svm@{len(x)}": float((found == asked).mean()),
+            "accuracy_of_that_classifier_on_held_out_data": accuracy,
+        }
