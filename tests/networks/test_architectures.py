@@ -1,5 +1,6 @@
 """What is particular to one architecture: symmetries, options, errors."""
 
+import functools
 import math
 
 import flax.linen as nn
@@ -25,10 +26,8 @@ apply = jax.jit(FlaxNetwork.apply, static_argnums=0)
 
 def perturbed(network, x, log_snr):
     params = network.init(jax.random.key(0), x, log_snr)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [p + 0.2 * jax.random.normal(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, moved)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda p: p + jnp.float32(0.2 * rng.standard_normal(p.shape)), params)
 
 
 @pytest.fixture
@@ -40,10 +39,9 @@ def small_dit(**fields):
     return dit(**({"patch": 2, "width": 16, "depth": 2, "heads": 2} | fields))
 
 
-@pytest.mark.parametrize("fields", [{}, {"registers": 3}])
-def test_dit_without_positions_is_equivariant_to_permuted_tokens(images, fields):
+def test_dit_without_positions_is_equivariant_to_permuted_tokens(images):
     x, log_snr = images
-    network = small_dit(positions="none", **fields)
+    network = small_dit(positions="none", registers=3)
     params = perturbed(network, x, log_snr)
     order = np.random.default_rng(0).permutation(16)
     shuffle = lambda x: unpatchify(patchify(x, 2)[:, order], 2, (4, 4))
@@ -52,7 +50,7 @@ def test_dit_without_positions_is_equivariant_to_permuted_tokens(images, fields)
     np.testing.assert_allclose(
         apply(network, params, shuffle(x), log_snr), shuffle(y), atol=2e-5 * jnp.abs(y).max()
     )
-    placed = small_dit(positions="rotary", **fields)
+    placed = small_dit(positions="rotary", registers=3)
     moved = apply(placed, params, shuffle(x), log_snr) - shuffle(apply(placed, params, x, log_snr))
     assert jnp.abs(moved).max() > 1e-3
 
@@ -60,10 +58,11 @@ def test_dit_without_positions_is_equivariant_to_permuted_tokens(images, fields)
 def test_dit_blocks_start_as_the_identity(images):
     x, log_snr = images
     network = small_dit(depth=3)
-    features = network.hidden(network.init(jax.random.key(0), x, log_snr), x, log_snr)
-    assert sorted(features) == ["tokens_0", "tokens_1", "tokens_2"]
-    np.testing.assert_array_equal(features["tokens_0"], features["tokens_2"])
-    assert features["tokens_0"].std() > 0.1
+    params = network.init(jax.random.key(0), x, log_snr)
+    features = jax.jit(network.hidden)(params, x, log_snr)
+    assert sorted(features) == ["features_0", "features_1", "features_2"]
+    np.testing.assert_array_equal(features["features_0"], features["features_2"])
+    assert features["features_0"].std() > 0.1
 
 
 def stack_blocks(params, depth):
@@ -73,29 +72,28 @@ def stack_blocks(params, depth):
     return rest | {"blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)}
 
 
-@pytest.mark.parametrize("remat", [False, True])
-def test_scanned_blocks_equal_unrolled_ones(images, remat):
+@pytest.mark.slow
+def test_scanned_blocks_equal_unrolled_ones(images):
     x, log_snr = images
-    loop, scan = small_dit(), small_dit(scan_blocks=True, remat=remat)
+    loop, scan = small_dit(), small_dit(scan_blocks=True)
     params = perturbed(loop, x, log_snr)
     stacked = stack_blocks(params, 2)
-    shapes = jax.tree.map(jnp.shape, scan.init(jax.random.key(0), x, log_snr))
+    shapes = jax.tree.map(jnp.shape, jax.eval_shape(scan.init, jax.random.key(0), x, log_snr))
     assert shapes == jax.tree.map(jnp.shape, stacked)
 
-    def loss(params, network):
-        return jnp.sum(network.apply(params, x, log_snr) ** 2)
+    @functools.partial(jax.jit, static_argnums=0)
+    def gradient_and_features(network, params):
+        loss = lambda params: jnp.sum(network.apply(params, x, log_snr) ** 2)
+        return jax.grad(loss)(params), network.hidden(params, x, log_snr)
 
-    y, y_scan = apply(loop, params, x, log_snr), apply(scan, stacked, x, log_snr)
-    np.testing.assert_allclose(y, y_scan, atol=1e-5 * jnp.abs(y).max())
-    grads = stack_blocks(jax.jit(jax.grad(loss), static_argnums=1)(params, loop), 2)
-    scanned = jax.jit(jax.grad(loss), static_argnums=1)(stacked, scan)
-    assert jax.tree.structure(grads) == jax.tree.structure(scanned)
     # the same operations, fused in another way: some tens of roundings of the largest entry
     close = lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5 * float(jnp.abs(a).max()))
-    jax.tree.map(close, grads, scanned)
-    hidden, hidden_scan = loop.hidden(params, x, log_snr), scan.hidden(stacked, x, log_snr)
-    assert hidden.keys() == hidden_scan.keys()
-    jax.tree.map(close, hidden, hidden_scan)
+    grads, features = gradient_and_features(loop, params)
+    expected = stack_blocks(grads, 2), features
+    for network in (scan, small_dit(scan_blocks=True, remat=True)):
+        found = gradient_and_features(network, stacked)
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+        jax.tree.map(close, expected, found)
 
 
 def test_scanned_blocks_drop_independently(images):
@@ -188,24 +186,21 @@ def test_groups_divide_channels(channels):
 
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1}
+TINY = {"channels": 8, "multipliers": (1, 1), "blocks": 0, "middle_attention": False}
 
 
 def test_skip_scale_tunes_a_trained_network(images):
     x, log_snr = images
-    network = unet(**SMALL)
+    network, tuned = unet(**TINY), unet(**TINY, skip_scale=(1.0, 0.5))
     params = perturbed(network, x, log_snr)
-    y = apply(network, params, x, log_snr)
-    np.testing.assert_array_equal(
-        y, apply(unet(**SMALL, skip_scale=(1.0, 1.0)), params, x, log_snr)
-    )
-    for scale in (0.7, (1.0, 0.5)):
-        tuned = unet(**SMALL, skip_scale=scale)
-        assert jnp.abs(apply(tuned, params, x, log_snr) - y).max() > 1e-4
+    gap = apply(tuned, params, x, log_snr) - apply(network, params, x, log_snr)
+    assert jnp.abs(gap).max() > 1e-4
+    assert unet(**TINY, skip_scale=0.5).module.config.scale_of_skip(1) == 0.5
 
 
 def test_unet_attends_where_it_is_told(images):
     x, log_snr = images
-    draw = lambda **f: unet(**SMALL, **f).init(jax.random.key(0), x, log_snr)
+    draw = lambda **f: jax.eval_shape(unet(**SMALL, **f).init, jax.random.key(0), x, log_snr)
     attended = draw(attention=(8,), middle_attention=False)
     assert "attention" in attended["encoder"]["down_0_0"]
     assert "attention" not in attended["encoder"]["down_1_0"]
@@ -286,3 +281,31 @@ def test_unhashable_modules_are_refused():
 
     with pytest.raises(TypeError, match="must be hashable"):
         FlaxNetwork(Listed([1, 2]))
+
+
+def test_initial_values_have_the_variance_of_their_law():
+    network = dit(patch=2, width=64, depth=3, heads=2, scan_blocks=True)
+    x = jnp.zeros((1, 4, 4, 1))
+    blocks, again, other = (network.init(jax.random.key(k), x, 0.0)["blocks"] for k in (0, 0, 1))
+    for layers, inputs in (
+        (blocks["mlp_in"]["kernel"], 64),
+        (blocks["mlp_out"]["kernel"], 256),
+        (blocks["attention"]["qkv"]["kernel"], 64),
+    ):
+        for layer in layers:
+            # the relative error of a standard deviation of n normal numbers is 1 / sqrt(2 n)
+            assert abs(layer.std() * inputs**0.5 - 1) < 4 / (2 * layer.size) ** 0.5
+            assert jnp.abs(layer).max() <= 2 / 0.8796 / inputs**0.5
+        assert (layers[0] != layers[1]).any()
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), blocks, again))
+    assert (blocks["mlp_in"]["kernel"] != other["mlp_in"]["kernel"]).any()
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 2), (2, 6, 10, 2)])
+def test_patches_of_a_unet_are_a_smaller_image(shape):
+    x = jnp.ones(shape)
+    network = unet(**TINY, patch=3)
+    params = jax.eval_shape(network.init, jax.random.key(0), x, 0.0)
+    dims = len(shape) - 2
+    assert params["encoder"]["conv_in"]["kernel"].shape == (*(3,) * dims, 2 * 3**dims, 8)
+    assert jax.eval_shape(network.apply, params, x, 0.0).shape == shape
