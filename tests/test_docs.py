@@ -1,0 +1,285 @@
+"""The documentation is true: its Python runs, its commands exist, its links and names lead somewhere.
+
+Python blocks of a page run in order in one namespace, in an empty folder; a block that begins with
+"# name.py", or is followed by "Saved as `name.py`", is also written there, so that "name:attribute" can be
+used as in the text. A block fenced as ```python no-run is not run. Run this file as a program to write
+the table of samplers anew.
+"""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from diffusion import build, registered
+from diffusion.config import apply_overrides, plain
+from diffusion.data import DataSpec
+from diffusion.experiment import Experiment
+from diffusion.samplers import StepSampler
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted(p for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if p.is_file())
+SLOW = {"README", "sampling", "training"}  # pages that train or compile much
+BEGIN, END = "<!-- samplers: written by tests/test_docs.py -->", "<!-- end of samplers -->"
+IMAGES = DataSpec(shape=(8, 8, 1), num_classes=10, size=1438, kind="image", bits=8)
+
+
+def blocks(page):
+    """Return (language and options, first line number, text) of every fenced block."""
+    found, language, start, lines = [], None, 0, []
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        if language is None and line.startswith("```"):
+            language, start, lines = line[3:].strip(), number + 1, []
+        elif line.startswith("```"):
+            found.append((language, start, "\n".join(lines)))
+            language = None
+        elif language is not None:
+            lines.append(line)
+    assert language is None, f"{page.name}: the block of line {start - 1} is not closed"
+    return found
+
+
+def pages(wanted=lambda page: True):
+    return [pytest.param(p, id=p.stem) for p in PAGES if wanted(p)]
+
+
+def has_python(page):
+    return any(language == "python" for language, _, _ in blocks(page))
+
+
+def write_modules(page, folder):
+    """Write the blocks that say which file they are."""
+    block = r"^```python\n((?:(?!^```).)*)^```$"
+    flags = re.DOTALL | re.MULTILINE
+    saved = re.findall(block + r"\s+Saved as `(\w+)\.py`", page.read_text(), flags)
+    texts = [text for language, _, text in blocks(page) if language == "python"]
+    named = [(text, name[1]) for text in texts if (name := re.match(r"# (\w+)\.py\n", text))]
+    for text, name in saved + named:
+        (folder / f"{name}.py").write_text(text + "\n")
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty current folder from which modules can be imported; the modules of a page go with it."""
+    before = set(sys.modules)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("DEMOLISH_DATA", str(tmp_path / "data"))
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if name.startswith("page_") or (file and Path(file).parent == tmp_path):
+            del sys.modules[name]
+
+
+def marked(page):
+    return pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in SLOW else [])
+
+
+@pytest.mark.parametrize("page", [marked(p) for p in PAGES if has_python(p)])
+def test_python_runs(page, workplace):
+    write_modules(page, workplace)
+    module = types.ModuleType(f"page_{page.stem}")
+    sys.modules[module.__name__] = module  # classes of the page are found by dataclasses and pickle
+    for language, start, text in blocks(page):
+        if language == "python":
+            code = compile("\n" * (start - 1) + text, str(page), "exec")  # true line numbers
+            exec(code, module.__dict__)
+
+
+# ---- commands -----------------------------------------------------------------------------------
+
+
+def commands(page):
+    """Return the words of every call of a program in scripts/, from blocks of shell commands."""
+    found = []
+    for language, _, text in blocks(page):
+        if language not in ("bash", "sh", "console", ""):
+            continue
+        for line in text.replace("\\\n", " ").splitlines():
+            lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;")
+            lexer.whitespace_split = True
+            words = list(lexer)
+            for i, word in enumerate(words):
+                if word.startswith("scripts/") and i and words[i - 1] in ("python", "bash"):
+                    rest = words[i + 1 :]
+                    ends = [k for k, w in enumerate(rest) if set(w) <= set("&|;")]
+                    found.append([word, *rest[: ends[0] if ends else None]])
+    return found
+
+
+def accepted_flags(script, words, known={}):  # noqa: B006 one call of --help per program
+    """Return the flags in the text of --help; data.py has one per command."""
+    command = words[:1] if script.endswith("data.py") else []
+    key = (script, *command)
+    if key not in known:
+        run = [sys.executable, str(ROOT / script), *command, "--help"]
+        result = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
+        known[key] = set(re.findall(r"(?<![\w-])--(\w+)\b", result.stdout))
+    return known[key]
+
+
+def options(words):
+    """Split words into flags with values and dotted overrides; a flag's value may be the next word."""
+    flags, i = [], 0
+    while i < len(words):
+        if words[i].startswith("--"):
+            name, equals, value = words[i][2:].partition("=")
+            if not equals and i + 1 < len(words) and not words[i + 1].startswith("--"):
+                i += 1
+                value = words[i]
+            flags.append((name, value))
+        i += 1
+    return flags
+
+
+def load_config(path):
+    file, _, argument = path.partition(":")
+    spec = importlib.util.spec_from_file_location("page_config", ROOT / file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return plain(module.get_config(*[argument] if argument else []))
+
+
+def check_config(flags):
+    """Build what a command line would, for data of small images; nothing is loaded or run."""
+    given = dict(flags)
+    config = load_config(given.get("config", "configs/digits.py"))
+    short = {"sampler": "sampler.name", "grid": "grid.name", "num_steps": "grid.num_steps"}
+    changes = [(short[name], value) for name, value in flags if name in short]
+    changes += [(n.removeprefix("config."), v) for n, v in flags if n.startswith("config.")]
+    experiment = Experiment.from_config(apply_overrides(config, changes), IMAGES)
+    experiment.times()
+    for name in filter(None, given.get("metrics", "").split(",")):
+        build("metric", name)
+
+
+@pytest.mark.parametrize("page", [p for p in pages() if commands(p.values[0])])
+def test_commands_exist(page, workplace):
+    write_modules(page, workplace)
+    for script, *words in commands(page):
+        assert (ROOT / script).is_file(), f"{page.name}: there is no {script}"
+        if not script.endswith(".py"):
+            continue
+        flags = options(words)
+        dotted = "process." if script.endswith("check.py") else "config."
+        for name, _ in flags:
+            known = accepted_flags(script, words)
+            assert name in known or name.startswith(dotted), (
+                f"{page.name}: {script} has no flag --{name}"
+            )
+        if script.endswith(("train.py", "sample.py", "evaluate.py")):
+            check_config(flags)
+        elif script.endswith("check.py") and "process" in dict(flags):
+            fields = [(n, v) for n, v in flags if n.startswith("process.")]
+            spec = apply_overrides({"process": {"name": dict(flags)["process"]}}, fields)
+            build("process", spec["process"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in pages() if commands(p.values[0])])
+def test_overrides_reach_the_training_program(page, workplace):
+    """Without a work directory the program stops once its command line is understood."""
+    write_modules(page, workplace)
+    lines = {
+        tuple(f"--{n}={v}" for n, v in options(words) if n.startswith("config"))
+        for script, *words in commands(page)
+        if script.endswith("train.py") and "--config" in words
+    }
+    for line in lines:
+        result = subprocess.run(
+            [sys.executable, "scripts/train.py", *line],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert "--workdir is required" in result.stderr, f"{page.name}: {line}: {result.stderr}"
+
+
+# ---- links and names ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", pages())
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        found = (page.parent / file) if file else page
+        assert found.exists(), f"{page.name}: {target} does not exist"
+        if anchor and found.suffix == ".md":
+            titles = re.findall(r"^#+ (.*)$", found.read_text(), flags=re.MULTILINE)
+            slugs = [re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles]
+            assert anchor in slugs, f"{page.name}: {found.name} has no heading {anchor}"
+
+
+@pytest.mark.parametrize("page", pages())
+def test_names_in_tables_are_registered(page):
+    """In a column headed "`sampler` here", every cell begins with a registered sampler, or a dash."""
+    kinds = []
+    for line in page.read_text().splitlines():
+        cells = [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] if line[:1] == "|" else []
+        if not cells:
+            kinds = []
+        elif not kinds:
+            kinds = [re.fullmatch(r"`(\w+)` here", c) for c in cells]
+        for kind, cell in zip(kinds, cells, strict=True):
+            if kind and cell != kind[0] and set(cell) - set("-: "):
+                name = re.match(r"`(\w+)", cell)
+                assert name, f"{page.name}: {cell!r} should begin with a name"
+                assert name[1] in registered(kind[1]), f"{page.name}: no {kind[1]} {name[1]!r}"
+
+
+def test_names_said_to_be_missing_are_missing():
+    text = (ROOT / "docs/coming_from.md").read_text()
+    lines = re.findall(r"^Not registered \(kind `(\w+)`\): (.*)$", text, flags=re.MULTILINE)
+    for kind, names in lines:
+        for name in re.findall(r"`(\w+)`", names):
+            assert name not in registered(kind), f"docs/coming_from.md denies {kind} {name!r}"
+
+
+def sampler_table():
+    """Return the table of samplers in docs/sampling.md, from the registry."""
+    rungs = {"Process": "any", "AffineProcess": "affine", "GaussianProcess": "Gaussian"}
+    rows = ["| name | order | evaluations per step | noise | process | fields |"]
+    rows += ["|---|---:|---:|---|---|---|"]
+    for name in registered("sampler"):
+        sampler = build("sampler", name)
+        evaluations = sampler.evaluations if isinstance(sampler, StepSampler) else "adaptive"
+        noise = "yes" if sampler.stochastic else "no"
+        fields = ", ".join(f"`{k}={v!r}`" for k, v in vars(sampler).items())
+        rung = rungs[sampler.rung.__name__]
+        row = (f"`{name}`", sampler.order, evaluations, noise, rung, fields)
+        rows.append("| " + " | ".join(map(str, row)).rstrip() + " |")
+    return "\n".join(rows)
+
+
+def test_the_table_of_samplers_is_up_to_date():
+    text = (ROOT / "docs/sampling.md").read_text()
+    table = text.partition(BEGIN)[2].partition(END)[0].strip()
+    assert table == sampler_table(), "run python tests/test_docs.py"
+
+
+@pytest.mark.parametrize("page", pages())
+def test_pages_are_short_and_portable(page):
+    text = page.read_text()
+    assert len(text.splitlines()) <= 300
+    assert not re.search(r"(?<![\w.~])/(home|root|work|tmp|usr/local)/", text), page.name
+
+
+def main():
+    """Write the table of samplers anew."""
+    page = ROOT / "docs/sampling.md"
+    head, _, rest = page.read_text().partition(BEGIN)
+    tail = rest.partition(END)[2]
+    page.write_text(f"{head}{BEGIN}\n{sampler_table()}\n{END}{tail}")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    main()
