@@ -176,13 +176,13 @@ def apply_overrides(config: Mapping, overrides: Iterable[tuple[str, str]]) -> di
     Raises:
         ConfigError: a section does not exist, or a value has another type than the one it replaces.
     """
-    config = plain(config)
+    new: dict[str, Any] = plain(config)
     overrides = list(overrides)
     for path, text in overrides:  # names first: they clear what belonged to the old class
         section, _, field = path.partition(".")
-        old = config.get(section)
+        old = new.get(section)
         if field == "name" and isinstance(old, dict) and old.get("name") != text:
-            config[section] = {"name": text} | {
+            new[section] = {"name": text} | {
                 k: old[k] for k in KEPT.get(section, ()) if k in old
             }
     for path, text in overrides:
@@ -193,10 +193,10 @@ def apply_overrides(config: Mapping, overrides: Iterable[tuple[str, str]]) -> di
                 f"Sections: {', '.join(SECTIONS)}."
             )
         try:
-            _set(config, [section, *rest], _parse(text), path)
+            _set(new, [section, *rest], _parse(text), path)
         except TypeError as error:
             raise ConfigError(str(error).removeprefix(": ")) from None
-    return config
+    return new
 
 
 def _set(config: dict, keys: list[str], value: Any, path: str) -> None:

@@ -128,21 +128,21 @@ class Experiment:
             raise ConfigError(str(error)) from None
         batch_size = _positive(config, "data", "batch_size", 64)
         _positive(config, "grid", "num_steps", 50)
-        dataset = _build(config, "data")
-        spec = dataset.spec if spec is None else spec
+        dataset: Dataset = _build(config, "data")
+        found = dataset.spec if spec is None else spec
         built = {
             name: _build(config, name)
             for name in ("process", "prediction", "time", "weight", "sampler", "grid", "parallel")
         }
         built["optimizer"] = _build(config, "optimizer", total_steps=train.steps(batch_size))
-        built["network"] = _build(config, "network", num_classes=spec.num_classes)
+        built["network"] = _build(config, "network", num_classes=found.num_classes)
         try:
             ema = make_ema(config["ema"])
             guidance = tuple(build("guidance", g) for g in config["guidance"])
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"config.ema or config.guidance: {error.args[0]}") from None
         return cls(
-            config=config, dataset=dataset, spec=spec, train=train, evaluate=evaluate, ema=ema,
+            config=config, dataset=dataset, spec=found, train=train, evaluate=evaluate, ema=ema,
             guidance=guidance, **built,
         )  # fmt: skip
 

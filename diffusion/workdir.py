@@ -77,8 +77,10 @@ class Workdir:
         file = self.path / "data.json"
         if not file.is_file():
             return None
-        fields = json.loads(file.read_text())
-        return DataSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        fields: dict[str, Any] = json.loads(file.read_text())
+        for key in ("shape", "num_classes", "class_names"):  # JSON has lists for tuples
+            fields[key] = tuple(fields[key]) if isinstance(fields[key], list) else fields[key]
+        return DataSpec(**fields)
 
     def write(self, name: str, content: Mapping) -> None:
         """Write a JSON file, whole or not at all."""

@@ -69,6 +69,7 @@ class LossByLevel(Metric):
 
     def __call__(self, subject: Subject) -> Results:
         require_rung(subject.process, AffineProcess, "the metric loss_by_level")
+        assert isinstance(subject.process, AffineProcess)
         levels = loss_by_level(
             subject.process, subject.model_of, subject.held_out, num_examples=self.num_examples,
             batch_size=subject.batch_size, num_levels=self.num_levels, seed=subject.seed,

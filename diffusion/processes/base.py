@@ -15,7 +15,7 @@ References: Song et al. 2021 (SDE and probability flow), Karras et al. 2022 (EDM
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -80,11 +80,11 @@ class Process(abc.ABC):
         t = jnp.broadcast_to(jnp.asarray(t, x_0.dtype), x_0.shape[:1])
         return value_and_ddt(lambda u: self.interpolate(x_0, z, u), t)[1]
 
-    def flow(self, model: Callable[[Array, Array], Array]) -> ODE:
+    def flow(self, model: Callable[[Array, Any], Array]) -> ODE:
         """Return the generative ODE. On this rung the model predicts the velocity itself."""
         return ODE(model)
 
-    def finish(self, model: Callable[[Array, Array], Array], x: Data, t: Time) -> Data:
+    def finish(self, model: Callable[[Array, Any], Array], x: Data, t: Time) -> Data:
         """Remove what noise is left at the end of sampling; nothing can be said on this rung."""
         del model, t
         return x
@@ -162,7 +162,7 @@ class AffineProcess(Process):
         c = self.coefficients(t, x_0)
         return c.d_alpha * x_0 + c.d_sigma * z
 
-    def flow(self, model: Callable[[Array, Array], Array]) -> ODE:
+    def flow(self, model: Callable[[Array, Any], Array]) -> ODE:
         """Return the generative ODE. On this rung the model is a denoiser E[x_0 | x_t].
 
         The expectation of the conditional velocity passes through the affine map, whatever the law
@@ -177,7 +177,7 @@ class AffineProcess(Process):
 
         return ODE(velocity)
 
-    def finish(self, model: Callable[[Array, Array], Array], x: Data, t: Time) -> Data:
+    def finish(self, model: Callable[[Array, Any], Array], x: Data, t: Time) -> Data:
         """Return E[x_0 | x_t]: the last noise is removed in one step."""
         return model(x, jnp.asarray(t, x.dtype))
 

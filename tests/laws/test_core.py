@@ -193,23 +193,28 @@ def test_points_and_mixture_agree():
 @pytest.mark.parametrize("lam", [0.0, 0.5, 1.0, 1.5])
 @pytest.mark.parametrize("process", ["vp", "sub_vp", "edm", "rectified_flow"])
 def test_every_member_of_the_family_has_the_marginals(process, lam):
-    """The Fokker-Planck equation holds: dp/dt = -d(drift p)/dx + (lam g)^2/2 d2p/dx2 for p_t, in reverse too."""
+    """Fokker-Planck for p_t: dp/dt = -d(drift p)/dx +- (lam g)^2/2 d2p/dx2, + for forward, - for reverse.
+
+    The reverse SDE diffuses while its time runs down, hence its sign.
+    """
     process = build("process", process)
     target = GaussianMixture([0.4, 0.6], [-1.0, 0.7], [0.3, 0.2])
-    p = lambda x, t: jnp.exp(target.log_density(process, x[None, None], t)[0])
     t = float(process.natural_times(8)[4])
-    for forward in (True, False):
-        family = diffusion.dynamics.forward_family if forward else diffusion.reverse_sde
+    for family, sign in ((diffusion.dynamics.forward_family, 1), (diffusion.reverse_sde, -1)):
         sde = family(process, target.denoiser(process), lam)
-        sign = 1 if forward else -1  # the reverse SDE diffuses while its time runs down
-        drift = lambda x: sde.drift(x[None, None], t)[0, 0]
         for x in (-1.2, 0.1, 0.8):
             x = jnp.asarray(x) * (process.alpha(t) + process.sigma(t))
-            flux = jax.grad(lambda y: drift(y) * p(y, t))(x)
-            spread = sde.diffusion(t) ** 2 / 2 * jax.grad(jax.grad(lambda y: p(y, t)))(x)
-            rate = jax.grad(lambda s: p(x, s))(t)
-            scale = abs(rate) + abs(flux) + abs(spread)
-            assert abs(rate + flux - sign * spread) < 1e-8 * scale
+            rate, flux, spread = _fokker_planck_terms(process, target, sde, x, t)
+            assert abs(rate + flux - sign * spread) < 1e-8 * (abs(rate) + abs(flux) + abs(spread))
+
+
+def _fokker_planck_terms(process, target, sde, x, t):
+    """dp/dt, d(drift p)/dx and diffusion^2/2 d2p/dx2 at a point."""
+    p = lambda y, u: jnp.exp(target.log_density(process, y[None, None], u)[0])
+    rate = jax.grad(lambda u: p(x, u))(t)
+    flux = jax.grad(lambda y: sde.drift(y[None, None], t)[0, 0] * p(y, t))(x)
+    spread = sde.diffusion(t) ** 2 / 2 * jax.grad(jax.grad(lambda y: p(y, t)))(x)
+    return rate, flux, spread
 
 
 def test_probability_flow_is_the_family_at_zero():

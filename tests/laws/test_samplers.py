@@ -342,8 +342,14 @@ def test_poisson_flow_samples_weighted_points():
 
 @pytest.mark.parametrize(
     ("times", "word"),
-    [([1e-3, 1.0], "decrease"), ([1.0, 1.0, 0.1], "decrease"), ([1.0], "num_steps"), ([2.0, 0.1], "reach"), ([1.0, float("nan")], "finite")],
-)  # fmt: skip
+    [
+        ([1e-3, 1.0], "decrease"),
+        ([1.0, 1.0, 0.1], "decrease"),
+        ([1.0], "num_steps"),
+        ([2.0, 0.1], "reach"),
+        ([1.0, float("nan")], "finite"),
+    ],
+)
 def test_bad_times_are_refused(times, word):
     process = build("process", "vp")
     with pytest.raises(ValueError, match=word):
@@ -367,8 +373,8 @@ def test_what_is_missing_is_said():
         diffusion.sample(
             build("sampler", "ancestral"), vp, lambda x, t: x, None, jnp.ones((2, 2)), [1.0, 0.5]
         )
+    s = build("sampler", dict(name="diffrax", solver="Tsit6"))
     with pytest.raises(ValueError, match="Tsit5"):
-        s = build("sampler", dict(name="diffrax", solver="Tsit6"))
         diffusion.sample(s, vp, lambda x, t: x, None, jnp.ones((2, 2)), [1.0, 0.5])
 
 
