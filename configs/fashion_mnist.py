@@ -37,7 +37,7 @@ def get_config(arg: str = "cpu") -> ConfigDict:
                 name="adam", learning_rate=2e-3, warmup=200, schedule="cosine", clip=1.0
             ),
             ema=("0.999",),
-            train=dict(num_steps=40_000 if gpu else 8000, checkpoint_every=1000, sample_every=2000),
+            train=dict(num_steps=40_000 if gpu else 5000, checkpoint_every=1000, sample_every=2500),
             sampler=dict(name="heun"),
             grid=dict(name="karras", num_steps=18),
             guidance=(),

@@ -39,7 +39,7 @@ class TrainOptions:
         num_steps: how long to train. 0 if `num_images` says it instead.
         num_images: the budget in images; rounded up to whole steps.
         log_every: steps between lines of metrics.
-        sample_every: steps between sample grids; 0 for none but the last.
+        sample_every: steps between sample grids; 0 for none.
         checkpoint_every: steps between checkpoints; one is always written at the end.
         keep: how many checkpoints stay.
         label_dropout: share of examples that are trained without their condition.
@@ -181,10 +181,8 @@ def apply_overrides(config: Mapping, overrides: Iterable[tuple[str, str]]) -> di
     for path, text in overrides:  # names first: they clear what belonged to the old class
         section, _, field = path.partition(".")
         old = new.get(section)
-        if field == "name" and isinstance(old, dict) and old.get("name") != text:
-            new[section] = {"name": text} | {
-                k: old[k] for k in KEPT.get(section, ()) if k in old
-            }
+        if field in ("", "name") and isinstance(old, dict) and old.get("name") != text:
+            new[section] = {"name": text} | {k: old[k] for k in KEPT.get(section, ()) if k in old}
     for path, text in overrides:
         section, *rest = path.split(".")
         if section not in SECTIONS:
@@ -208,13 +206,13 @@ def _set(config: dict, keys: list[str], value: Any, path: str) -> None:
         if not isinstance(config, dict):
             raise ConfigError(f"config.{path}: {key!r} is a value, not a section.")
     if isinstance(config.get(last), dict) and isinstance(value, str):
-        config[last] = {"name": value}  # --config.sampler=ddim
+        config[last]["name"] = value  # --config.sampler=ddim
         return
     config[last] = _convert(path, value, config.get(last))
 
 
 def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> list[str]:
-    """Return lines "path: old -> new" for what differs in these sections."""
+    """Return lines "path: old -> new" for what differs in these sections, wherever the data lies."""
 
     def flat(value: Any, path: str) -> dict[str, Any]:
         if not isinstance(value, Mapping):
@@ -226,6 +224,6 @@ def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> l
     lines = []
     for key in keys:
         a, b = flat(plain(old.get(key)), key), flat(plain(new.get(key)), key)
-        changed = sorted(k for k in a | b if a.get(k) != b.get(k))
+        changed = sorted(k for k in a | b if a.get(k) != b.get(k) and k != "data.data_dir")
         lines += [f"{k}: {a.get(k, 'default')} -> {b.get(k, 'default')}" for k in changed]
     return lines

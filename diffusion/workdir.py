@@ -166,7 +166,7 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
     from diffusion.training.exits import CheckpointError
 
     kept = [line for line in differences(workdir.read_config(), config, ("network", "data"))
-            if not line.startswith(("data.batch_size", "data.data_dir"))]  # fmt: skip
+            if not line.startswith("data.batch_size")]  # fmt: skip
     if kept:
         raise ConfigError(f"the checkpoint was trained with another {'; '.join(kept)}.")
     experiment = Experiment.from_config(config, workdir.read_spec())

@@ -27,6 +27,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
 
     workdir = Workdir.of(FLAGS.workdir)
     config = apply_overrides(workdir.read_config(), overrides)
+    _command.use_all_cores(10 * FLAGS.columns)
     _command.use_compilation_cache(str(workdir.path))
 
     import numpy as np

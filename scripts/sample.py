@@ -103,6 +103,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     if FLAGS.guidance is not None:
         others = [g for g in config.get("guidance", []) if g.get("name") != "classifier_free"]
         config["guidance"] = [{"name": "classifier_free", "scale": FLAGS.guidance}, *others]
+    _command.use_all_cores(min(FLAGS.batch_size, FLAGS.num_samples))
     _command.use_compilation_cache(str(workdir.path))
 
     import numpy as np

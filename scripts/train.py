@@ -20,7 +20,11 @@ from ml_collections import config_flags
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
-    "config", None, "The config file: configs/NAME.py.", lock_config=False
+    "config",
+    None,
+    "The config file: configs/NAME.py.",
+    lock_config=False,
+    sys_argv=[],  # _command applies the overrides: they may name fields that the file does not have
 )
 flags.DEFINE_string("workdir", None, "Where the run lives: checkpoints, metrics, samples.")
 flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.")
@@ -40,6 +44,10 @@ def main(overrides: list[tuple[str, str]]) -> int:
         _command.fail("--workdir is required: where the run shall live. See --help.")
     if FLAGS.data_dir is not None:
         config.setdefault("data", {})["data_dir"] = FLAGS.data_dir
+    data, training = config.get("data", {}), config.get("train", {})
+    rows = data.get("batch_size", 64) if isinstance(data, dict) else 64
+    if isinstance(rows, int) and rows > 0 and not training.get("accumulate", 1) > 1:
+        _command.use_all_cores(rows)
     from diffusion.experiment import Experiment
     from diffusion.workdir import Workdir
 

@@ -1,0 +1,84 @@
+"""Configs and overrides."""
+
+import pytest
+
+from diffusion.config import ConfigError, apply_overrides, differences
+
+BASE = {
+    "process": {"name": "vp", "beta_max": 15.0},
+    "sampler": {"name": "ancestral", "eta": 0.5},
+    "grid": {"name": "karras", "rho": 5.0, "num_steps": 30},
+    "data": {"name": "digits", "batch_size": 32, "flip": True},
+    "train": {"num_steps": 10},
+    "guidance": [],
+}
+
+
+def test_a_swapped_name_forgets_its_siblings_but_keeps_what_is_not_its_own():
+    new = apply_overrides(
+        BASE, [("process.name", "edm"), ("grid.name", "uniform"), ("data.name", "folder")]
+    )
+    assert new["process"] == {"name": "edm"}
+    assert new["grid"] == {"name": "uniform", "num_steps": 30}
+    assert new["data"] == {"name": "folder", "batch_size": 32}
+
+
+@pytest.mark.parametrize("path", ["grid", "grid.name"])
+def test_a_section_may_be_swapped_by_its_name_alone(path):
+    assert apply_overrides(BASE, [(path, "uniform")])["grid"] == {
+        "name": "uniform",
+        "num_steps": 30,
+    }
+
+
+def test_fields_given_with_the_swap_stay_in_any_order():
+    for overrides in (
+        [("process.t_max", "50.0"), ("process.name", "edm")],
+        [("process.name", "edm"), ("process.t_max", "50.0")],
+    ):
+        assert apply_overrides(BASE, overrides)["process"] == {"name": "edm", "t_max": 50.0}
+
+
+def test_the_same_name_changes_nothing():
+    assert apply_overrides(BASE, [("process.name", "vp")])["process"] == BASE["process"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("(1, 2)", [1, 2]),
+        ("true", True),
+        ("1e-3", 1e-3),
+        ("mymodule:Thing", "mymodule:Thing"),
+        ("7", 7),
+    ],
+)
+def test_values_are_literals_or_text(text, value):
+    assert apply_overrides(BASE, [("network.field", text)])["network"]["field"] == value
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "word"),
+    [
+        ("proces.name", "vp", "'process'"),
+        ("train.num_steps", "ten", "int"),
+        ("data.flip", "3", "bool"),
+        ("train.num_steps", "2.5", "int"),
+    ],
+)
+def test_wrong_overrides_name_the_key(path, text, word):
+    with pytest.raises(ConfigError, match=word):
+        apply_overrides(BASE, [(path, text)])
+
+
+def test_nothing_in_an_override_is_executed():
+    new = apply_overrides(BASE, [("network.field", "__import__('os').getcwd()")])
+    assert new["network"]["field"] == "__import__('os').getcwd()"
+
+
+def test_differences_name_the_path_and_ignore_where_the_data_lies():
+    other = apply_overrides(
+        BASE,
+        [("process.beta_max", "20.0"), ("data.data_dir", "/elsewhere"), ("train.num_steps", "99")],
+    )
+    assert differences(BASE, other) == ["process.beta_max: 15.0 -> 20.0"]
