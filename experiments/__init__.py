@@ -1,0 +1,1 @@
+"""Studies: a question, several runs, a table."""

@@ -1,0 +1,1 @@
+"""Which sampler has which order, and what an evaluation buys."""
