@@ -31,6 +31,42 @@ class ConfigError(ValueError):
     """A config or an override that cannot be built; the message names the key."""
 
 
+DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "prediction": {"name": "v"},
+    "time": {"name": "uniform"},
+    "weight": {"name": "simple"},
+    "optimizer": {"name": "adam"},
+    "ema": ["0.999"],
+    "train": {},
+    "sampler": {"name": "ddim"},
+    "grid": {"name": "uniform_log_snr", "num_steps": 50},
+    "guidance": [],
+    "parallel": {"name": "mesh"},
+    "evaluate": {},
+}
+
+
+def section_of(config: Mapping, section: str) -> dict[str, Any]:
+    """Return a section as a mapping with a name; a string is short for that."""
+    given = config[section]
+    return {"name": given} if isinstance(given, str) else dict(given)
+
+
+def own_fields(config: Mapping, section: str) -> dict[str, Any]:
+    """Return a section without the entries that belong to the experiment rather than to the class."""
+    spec = section_of(config, section)
+    return {k: v for k, v in spec.items() if k not in KEPT.get(section, ()) or k == "data_dir"}
+
+
+def positive(config: Mapping, section: str, field: str, default: int) -> int:
+    """Return a positive integer of a section, or raise ConfigError."""
+    value = section_of(config, section).get(field, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"config.{section}.{field} must be a positive integer; got {value!r}.")
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """The section `train`: budgets and periods, in steps of the optimizer.

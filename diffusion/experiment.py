@@ -16,13 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.config import (
-    KEPT,
+    DEFAULTS,
     ConfigError,
     EvaluateOptions,
     TrainOptions,
     check_sections,
     options,
+    own_fields,
     plain,
+    positive,
+    section_of,
 )
 from diffusion.data import Dataset, DataSpec
 from diffusion.denoiser import ConditionalModel, make_denoiser, make_velocity
@@ -38,43 +41,10 @@ from diffusion.training import TrainState, init_state, make_ema
 from diffusion.types import Cond, Network, Params
 from diffusion.weighting import Weight
 
-DEFAULTS: dict[str, Any] = {
-    "seed": 0,
-    "prediction": {"name": "v"},
-    "time": {"name": "uniform"},
-    "weight": {"name": "simple"},
-    "optimizer": {"name": "adam"},
-    "ema": ["0.999"],
-    "train": {},
-    "sampler": {"name": "ddim"},
-    "grid": {"name": "uniform_log_snr", "num_steps": 50},
-    "guidance": [],
-    "parallel": {"name": "mesh"},
-    "evaluate": {},
-}
-
-
-def _section(config: Mapping, section: str) -> dict[str, Any]:
-    given = config[section]
-    return {"name": given} if isinstance(given, str) else dict(given)
-
-
-def _own(config: Mapping, section: str) -> dict[str, Any]:
-    """Return a section without the entries that belong to the experiment rather than to the class."""
-    spec = _section(config, section)
-    return {k: v for k, v in spec.items() if k not in KEPT.get(section, ()) or k == "data_dir"}
-
-
-def _positive(config: Mapping, section: str, field: str, default: int) -> int:
-    value = _section(config, section).get(field, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"config.{section}.{field} must be a positive integer; got {value!r}.")
-    return value
-
 
 def _build(config: Mapping, section: str, **extra: Any) -> Any:
     """Build one section; an error says which."""
-    spec = _own(config, section)
+    spec = own_fields(config, section)
     kind = {"data": "dataset"}.get(section, section)
     if section == "data" and spec.get("data_dir") is None:
         spec.pop("data_dir", None)
@@ -126,8 +96,8 @@ class Experiment:
             evaluate = options(EvaluateOptions, "evaluate", config["evaluate"])
         except (TypeError, ValueError) as error:
             raise ConfigError(str(error)) from None
-        batch_size = _positive(config, "data", "batch_size", 64)
-        _positive(config, "grid", "num_steps", 50)
+        batch_size = positive(config, "data", "batch_size", 64)
+        positive(config, "grid", "num_steps", 50)
         dataset: Dataset = _build(config, "data")
         found = dataset.spec if spec is None else spec
         built = {
@@ -160,12 +130,12 @@ class Experiment:
     @property
     def batch_size(self) -> int:
         """The size of the global batch."""
-        return _positive(self.config, "data", "batch_size", 64)
+        return positive(self.config, "data", "batch_size", 64)
 
     @property
     def num_steps(self) -> int:
         """The number of sampling steps."""
-        return _positive(self.config, "grid", "num_steps", 50)
+        return positive(self.config, "grid", "num_steps", 50)
 
     @property
     def conditional(self) -> bool:
@@ -302,7 +272,7 @@ class Experiment:
         for section in ("process", "prediction", "time", "weight", "network", "optimizer",
                         "sampler", "grid", "parallel", "data"):  # fmt: skip
             kind = "dataset" if section == "data" else section
-            spec = _section(config, section)
+            spec = section_of(config, section)
             config[section] = resolve(kind, spec, **extras.get(section, {}))
         config["guidance"] = [resolve("guidance", g) for g in config["guidance"]]
         config["train"] = dataclasses.asdict(self.train)
