@@ -23,6 +23,7 @@ from typing import Any
 
 from diffusion.config import ConfigError, differences
 from diffusion.data import DataSpec
+from diffusion.evaluation import replicated
 from diffusion.experiment import Experiment
 from diffusion.registry import nearest
 from diffusion.types import Params
@@ -182,5 +183,5 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
             raise CheckpointError(
                 f"{workdir.checkpoints} holds no complete checkpoint; train further."
             )
-        params = checkpoints.restore_params(step, None if ema == "raw" else ema)
+        params = replicated(checkpoints.restore_params(step, None if ema == "raw" else ema))
     return Trained(experiment=experiment, params=params, step=step, ema=ema)

@@ -2,7 +2,7 @@
 
 from diffusion.evaluation.agreement import LabelAgreement
 from diffusion.evaluation.frechet import Moments, frechet_distance, gaussian_distance
-from diffusion.evaluation.generate import example_keys, generate, generate_batch, slerp
+from diffusion.evaluation.generate import example_keys, generate, generate_batch, replicated, slerp
 from diffusion.evaluation.held_out import bits_per_dim, loss_by_level
 from diffusion.evaluation.metrics import Subject
 
@@ -17,5 +17,6 @@ __all__ = [
     "generate",
     "generate_batch",
     "loss_by_level",
+    "replicated",
     "slerp",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from diffusion.numerics import fold_in, row_keys
@@ -25,13 +25,20 @@ def example_keys(seed: int, indices: np.ndarray) -> Key:
     return row_keys(jax.random.key(seed), jnp.asarray(indices, jnp.int32))
 
 
+def _placed(tree: Any, spec: PartitionSpec) -> Any:
+    mesh = Mesh(np.array(jax.local_devices()), ("batch",), axis_types=(AxisType.Auto,))
+    return jax.device_put(tree, NamedSharding(mesh, spec))
+
+
 def _spread(tree: Any, count: int) -> Any:
     """Lay the leading axis over all local devices, where they divide it."""
-    devices = jax.local_devices()
-    if len(devices) == 1 or count % len(devices):
-        return tree
-    mesh = Mesh(np.array(devices), ("batch",))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec("batch")))
+    devices = len(jax.local_devices())
+    return tree if devices == 1 or count % devices else _placed(tree, PartitionSpec("batch"))
+
+
+def replicated(tree: Any) -> Any:
+    """Put a copy of every array on each local device, once, before many batches are generated."""
+    return tree if len(jax.local_devices()) == 1 else _placed(tree, PartitionSpec())
 
 
 def generate_batch(

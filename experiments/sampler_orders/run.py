@@ -43,10 +43,14 @@ def reference(process: Any, target: Any, x: Any, name: str) -> Any:
     return diffusion.carry(process, target.denoiser(process), x, times)
 
 
-def error(sampler: Any, process: Any, target: Any, grid: str, num_steps: int, x: Any, exact: Any) -> float:
+def error(
+    sampler: Any, process: Any, target: Any, grid: str, num_steps: int, x: Any, exact: Any
+) -> float:
     """Return the root mean square error at t_min."""
     times = build("grid", grid)(process, num_steps)
-    end = diffusion.sample(sampler, process, target.denoiser(process), None, x, times, denoise_last=False)
+    end = diffusion.sample(
+        sampler, process, target.denoiser(process), None, x, times, denoise_last=False
+    )
     return float(jnp.sqrt(jnp.mean((end - exact) ** 2)))
 
 
@@ -72,7 +76,9 @@ def measure() -> list[dict[str, Any]]:
             for name in names:
                 sampler = build("sampler", name)
                 for grid in GRIDS:
-                    run = lambda n, s=sampler, g=grid, p=process, t=target, x=x, e=exact: error(s, p, t, g, n, x, e)
+                    run = lambda n, s=sampler, g=grid, p=process, t=target, x=x, e=exact: error(
+                        s, p, t, g, n, x, e
+                    )
                     by_budget = {n: run(max(1, n // sampler.evaluations)) for n in BUDGETS}
                     rows.append(
                         dict(process=process_name, target=target_name, sampler=name, grid=grid,
@@ -113,16 +119,32 @@ def main() -> None:
     with jax.enable_x64(True):
         rows = measure()
     (HERE / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
-    sections = ["# Orders and errors, measured", "", "Written by `python -m experiments.sampler_orders`.", ""]
+    sections = [
+        "# Orders and errors, measured",
+        "",
+        "Written by `python -m experiments.sampler_orders`.",
+        "",
+    ]
     for process in PROCESSES:
         for target in ("gaussian", "mixture"):
-            sections += [f"## {process}, {target}: error by evaluations", "", *table(rows, target, process), ""]
+            sections += [
+                f"## {process}, {target}: error by evaluations",
+                "",
+                *table(rows, target, process),
+                "",
+            ]
     (HERE / "table.md").write_text("\n".join(sections))
     plot(rows, HERE / "error.png")
-    off = [r for r in rows if r["grid"] == "uniform_log_snr" and abs(r["measured"] - r["declared"]) > 0.15]
+    off = [
+        r
+        for r in rows
+        if r["grid"] == "uniform_log_snr" and abs(r["measured"] - r["declared"]) > 0.15
+    ]
     print(f"{len(rows)} rows; {len(off)} orders differ from the declared ones on uniform_log_snr:")
     for r in off:
-        print(f"  {r['process']} {r['target']} {r['sampler']}: {r['declared']} declared, {r['measured']:.2f}")
+        print(
+            f"  {r['process']} {r['target']} {r['sampler']}: {r['declared']} declared, {r['measured']:.2f}"
+        )
 
 
 if __name__ == "__main__":
