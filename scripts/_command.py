@@ -93,6 +93,8 @@ def _report(error: Exception) -> None:
     if flags.FLAGS.debug:
         traceback.print_exc()
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}"
     code = getattr(error, "exit_code", None)
     if code is None:
         if isinstance(error, OSError):
@@ -103,10 +105,15 @@ def _report(error: Exception) -> None:
     fail(f"{message}{hint}", code)
 
 
-def load_config(given: Any, overrides: list[tuple[str, str]]) -> dict[str, Any]:
+def load_config(overrides: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the config of --config with the overrides of the command line applied."""
     from diffusion.config import apply_overrides
 
+    try:
+        given = flags.FLAGS.config
+        given = given if given is None else given.to_dict()
+    except OSError as error:  # a file that could not be loaded complains on its first use
+        fail(f"--config cannot be loaded: {str(error).splitlines()[-1].strip()}")
     if given is None:
         fail("--config is required, such as --config configs/digits.py. See --help.")
     return apply_overrides(given, overrides)
@@ -140,12 +147,18 @@ def use_compilation_cache(workdir: str) -> None:
 
 def check_writable(path: "os.PathLike[str] | str") -> None:
     """Leave with a message unless this path, or the nearest folder above it, can be written to."""
+    import tempfile
+
     nearest = os.path.abspath(path)
-    while not os.path.exists(nearest):
+    while not os.path.isdir(nearest):
+        if os.path.exists(nearest) and nearest != os.path.abspath(path):
+            fail(f"{path} cannot be written: {nearest} is a file.", FILES)
         nearest = os.path.dirname(nearest)
-    is_place = os.path.isdir(nearest) or nearest == os.path.abspath(path)
-    if not is_place or not os.access(nearest, os.W_OK):
-        fail(f"{path} cannot be written: {nearest} is not a folder that you can write to.", FILES)
+    try:
+        with tempfile.TemporaryFile(dir=nearest):  # asking for permission is not enough for root
+            pass
+    except OSError as error:
+        fail(f"{path} cannot be written: {nearest}: {error.strerror}.", FILES)
 
 
 class Progress:

@@ -39,7 +39,7 @@ flags.DEFINE_bool("distributed", False, "Join the other processes of this job (j
 
 def main(overrides: list[tuple[str, str]]) -> int:
     """Train."""
-    config = _command.load_config(FLAGS.config, overrides)
+    config = _command.load_config(overrides)
     if FLAGS.workdir is None and not FLAGS.dry_run:
         _command.fail("--workdir is required: where the run shall live. See --help.")
     if FLAGS.data_dir is not None:

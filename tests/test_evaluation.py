@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion import build
+from diffusion.data import Dataset, DataSpec
 from diffusion.evaluation import (
     Moments,
     frechet_distance,
@@ -52,13 +53,18 @@ def test_moments_merge_exactly_over_batches():
         parts.add(np.full((1, 4), np.nan))
 
 
-class Normal:
+class Normal(Dataset):
     """Held-out data N(0.3, 0.25) as a data set."""
 
     def __init__(self, bits=None):
-        from diffusion.data import DataSpec
+        self.bits = bits
 
-        self.spec = DataSpec(shape=(2,), size=4000, kind="points", bits=bits)
+    @property
+    def spec(self):
+        return DataSpec(shape=(2,), size=4000, kind="points", bits=self.bits)
+
+    def batch(self, step, batch_size, seed=0, index=None, train=True, rows=None):
+        return self.examples(step * batch_size, batch_size)
 
     def examples(self, start, count):
         x = 0.3 + 0.5 * np.random.default_rng(3).normal(size=(4000, 2)).astype(np.float32)

@@ -140,7 +140,8 @@ def test_sampling_writes_grids_folders_strips_and_animations(workdir, tmp_path):
     assert code == 0, err
     assert "4 examples of step 6" in out
     for name in ("grid.png", "way.png", "way.gif"):
-        assert min(Image.open(tmp_path / name).size) > 32
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 32
     code, _, err = program(
         "sample.py", "--workdir", workdir, "--num_samples", 2, "--labels", "none", "--num_steps", 2,
         "--out", tmp_path / "folder", "--ema", "raw",
