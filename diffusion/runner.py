@@ -130,7 +130,7 @@ def dry_run(experiment: Experiment) -> dict[str, Any]:
         "parameters": count_parameters(experiment.abstract_state().params),
         "state_and_batch_mib": mebi("argument_size_in_bytes"),
         "activations_and_temporaries_mib": mebi("temp_size_in_bytes"),
-        "gflop_per_step": round((cost or {}).get("flops", 0.0) / 1e9, 3),
+        "gflop_per_step_and_device": round((cost or {}).get("flops", 0.0) / 1e9, 3),
         "compile_seconds": round(seconds, 1),
         "steps": experiment.train.steps(experiment.batch_size),
         "config": experiment.resolved(),

@@ -177,7 +177,7 @@ def test_dry_run_prices_a_run(data_dir):
     assert code == 0, err
     report = json.loads(out[out.index("{") :])
     assert report["parameters"] > 0
-    assert report["gflop_per_step"] > 0
+    assert report["gflop_per_step_and_device"] > 0
     assert report["config"]["process"]["beta_max"] == 20.0
 
 
