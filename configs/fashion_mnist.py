@@ -3,8 +3,12 @@
     python scripts/train.py --config configs/fashion_mnist.py --workdir runs/fashion
     python scripts/sample.py --workdir runs/fashion --guidance 1.5 --out fashion.png
 
+Measured on two CPU cores with other work beside: 19 min for 5,000 steps; a classifier that is right on 87 % of the
+held-out images gives 63 % of 1,000 generated ones the label that was asked for; Frechet distance on pixels 29.8
+(training images: 0.97).
+
 The images are folded into 14x14 patches before the first convolution, which costs a quarter of the work
-at full resolution. On an accelerator take the preset with full resolution and four times the width:
+at full resolution. On an accelerator take the preset with full resolution and four times the width (not measured):
 
     python scripts/train.py --config configs/fashion_mnist.py:gpu --workdir runs/fashion
 """

@@ -158,7 +158,8 @@ def main(overrides: list[tuple[str, str]]) -> int:
     picked = None if labels is None else np.array(labels)[indices % len(labels)]
     write(out, x, picked, spec, made_of(run, config))
     if FLAGS.trajectory or FLAGS.gif:
-        few = indices[: 8 if labels is None else min(len(labels), 10)]
+        rows = 8 if labels is None else min(len(labels), 10)
+        few = indices[: rows if spec.kind == "image" else 1000]
         states = generate_batch(
             *arguments, FLAGS.seed, few, spec.shape, experiment.times(), cond_of(few), save=True
         ).trajectory
