@@ -5,12 +5,16 @@ from diffusion.samplers.base import Sampler, Solution, StepSampler, sample, solv
 from diffusion.samplers.ddim import DDIM, Ancestral
 from diffusion.samplers.dpm_solver import DPMSolverPP2M
 from diffusion.samplers.integrators import RK4, Euler, EulerMaruyama, Heun, Midpoint, ReverseSDE
+from diffusion.samplers.single_step import DPMSolver2, DPMSolver3, DPMSolverPP2S
 
 __all__ = [
     "DDIM",
     "RK4",
     "Ancestral",
+    "DPMSolver2",
+    "DPMSolver3",
     "DPMSolverPP2M",
+    "DPMSolverPP2S",
     "Diffrax",
     "Euler",
     "EulerMaruyama",

@@ -1,0 +1,193 @@
+"""DPM-Solver in single steps: intermediate evaluations between t and s, no memory of earlier steps.
+
+With lambda = log(alpha / sigma), h = lambda_s - lambda_t and e = (x - alpha x_0) / sigma, the exact step is
+
+    x_s = alpha_s/alpha_t x_t - alpha_s integral from lambda_t to lambda_s of e^-lambda e(lambda) d lambda
+
+and e is expanded around lambda_t by evaluations at lambda_t + r h (Lu et al., 2022a). The ++ variant expands
+x_0 instead (2022b). A step that ends where sigma = 0 is of first order, which is exact there.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, final
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from diffusion.numerics import is_traced, on_host
+from diffusion.processes import AffineProcess, Process
+from diffusion.registry import register
+from diffusion.samplers.base import Levels, State, StepSampler, levels, namespace
+from diffusion.samplers.dpm_solver import linear_part
+from diffusion.types import Key
+
+
+class Inner(NamedTuple):
+    """One intermediate point per step, its scales, and r h; equal to the start where the step is clean."""
+
+    t: Any
+    alpha: Any
+    sigma: Any
+    rh: Any
+
+
+def _inner(process: AffineProcess, at: Levels, r: float) -> Inner:
+    """Return the points at which lambda has gone the share r of each step."""
+    xp, start = namespace(at.t), at.log_ratio
+    with np.errstate(invalid="ignore"):
+        h = xp.diff(start)
+    clean = at.sigma[1:] == 0
+    rh = xp.where(clean, 0.0, r * xp.where(clean, 0.0, h))
+    log_snr = 2 * (start[:-1] + rh)
+    if is_traced(at, process):
+        t = jnp.asarray(process.time_of_log_snr(log_snr))
+        scales = process.alpha(t), process.sigma(t)
+    else:
+        t = on_host(process.time_of_log_snr, log_snr)
+        scales = on_host(process.alpha, t), on_host(process.sigma, t)
+    return Inner(xp.where(clean, at.t[:-1], t), *scales, rh)
+
+
+def _steps(at: Levels) -> Any:
+    """Return h of every step, 0 where the step is clean."""
+    xp = namespace(at.t)
+    clean = at.sigma[1:] == 0
+    with np.errstate(invalid="ignore"):
+        return xp.where(clean, 0.0, xp.diff(xp.where(at.sigma == 0, 0.0, at.log_ratio)))
+
+
+class NoiseRow(NamedTuple):
+    """Times, scales and coefficients of one step; see the classes."""
+
+    t: Any
+    alpha: Any
+    sigma: Any
+    inner: tuple[Any, ...]  # (t, alpha, sigma, keep, first, second) per intermediate point
+    keep: Any
+    first: Any
+    last: Any
+
+
+def _noise(x: Array, x_0: Array, alpha: Any, sigma: Any) -> Array:
+    return (x - alpha * x_0) / sigma
+
+
+def _first_order(at: Levels) -> tuple[Any, Any]:
+    """Return x_s = keep x_t + first e(t), finite also where sigma_s = 0."""
+    keep = at.alpha[1:] / at.alpha[:-1]
+    return keep, at.sigma[1:] - keep * at.sigma[:-1]
+
+
+@register("sampler", "dpm_solver_2")
+@final
+@dataclass(frozen=True, kw_only=True)
+class DPMSolver2(StepSampler):
+    """u = alpha_m/alpha_t x - sigma_m (e^(h/2) - 1) e_t;  x_s = alpha_s/alpha_t x - sigma_s (e^h - 1) e_m.
+
+    m lies half way in lambda. Two evaluations, order 2 (Lu et al., 2022a, algorithm 1, r = 1/2).
+    """
+
+    order: ClassVar[int] = 2
+    evaluations: ClassVar[int] = 2
+    rung: ClassVar[type[Process]] = AffineProcess
+
+    def prepare(self, process: Any, times: Any) -> NoiseRow:
+        at = levels(process, times, "the sampler DPMSolver2")
+        m = _inner(process, at, 0.5)
+        to_m = m.alpha / at.alpha[:-1]
+        inner = (m.t, m.alpha, m.sigma, to_m, m.sigma - to_m * at.sigma[:-1])
+        keep, first = _first_order(at)
+        return NoiseRow(at.t[:-1], at.alpha[:-1], at.sigma[:-1], inner, keep, first, first)
+
+    def step(self, process: Any, model: Any, key: Key | None, state: Any, row: NoiseRow) -> State:
+        x, (m, alpha_m, sigma_m, to_m, pull_m) = state.x, row.inner
+        e_t = _noise(x, model(x, row.t), row.alpha, row.sigma)
+        u = to_m * x + pull_m * e_t
+        e_m = _noise(u, model(u, m), alpha_m, sigma_m)
+        return State(row.keep * x + row.last * e_m)
+
+
+@register("sampler", "dpm_solver_3")
+@final
+@dataclass(frozen=True, kw_only=True)
+class DPMSolver3(StepSampler):
+    """Points at a third and two thirds of the step in lambda; three evaluations, order 3.
+
+    u_1 = alpha_1/alpha_t x - sigma_1 (e^(h/3) - 1) e_t
+    u_2 = alpha_2/alpha_t x - sigma_2 (e^(2h/3) - 1) e_t - 2 sigma_2 ((e^(2h/3) - 1)/(2h/3) - 1) (e_1 - e_t)
+    x_s = alpha_s/alpha_t x - sigma_s (e^h - 1) e_t - 3/2 sigma_s ((e^h - 1)/h - 1) (e_2 - e_t)
+
+    Lu et al. (2022a), algorithm 2, r_1 = 1/3, r_2 = 2/3.
+    """
+
+    order: ClassVar[int] = 3
+    evaluations: ClassVar[int] = 3
+    rung: ClassVar[type[Process]] = AffineProcess
+
+    def prepare(self, process: Any, times: Any) -> NoiseRow:
+        at = levels(process, times, "the sampler DPMSolver3")
+        xp = namespace(at.t)
+        one, two = _inner(process, at, 1 / 3), _inner(process, at, 2 / 3)
+        keep, first = _first_order(at)
+        inner = ()
+        for m, factor in ((one, 0.0), (two, 2.0)):
+            to_m = m.alpha / at.alpha[:-1]
+            bend = -factor * m.sigma * _phi(xp, m.rh)
+            inner += ((m.t, m.alpha, m.sigma, to_m, m.sigma - to_m * at.sigma[:-1], bend),)
+        last = -1.5 * at.sigma[1:] * _phi(xp, _steps(at))
+        return NoiseRow(at.t[:-1], at.alpha[:-1], at.sigma[:-1], inner, keep, first, last)
+
+    def step(self, process: Any, model: Any, key: Key | None, state: Any, row: NoiseRow) -> State:
+        x = state.x
+        (t_1, alpha_1, sigma_1, to_1, pull_1, _), (t_2, alpha_2, sigma_2, to_2, pull_2, bend) = (
+            row.inner
+        )
+        e_t = _noise(x, model(x, row.t), row.alpha, row.sigma)
+        u_1 = to_1 * x + pull_1 * e_t
+        e_1 = _noise(u_1, model(u_1, t_1), alpha_1, sigma_1)
+        u_2 = to_2 * x + pull_2 * e_t + bend * (e_1 - e_t)
+        e_2 = _noise(u_2, model(u_2, t_2), alpha_2, sigma_2)
+        return State(row.keep * x + row.first * e_t + row.last * (e_2 - e_t))
+
+
+def _phi(xp: Any, h: Any) -> Any:
+    """Return (e^h - 1)/h - 1, by its series where h is tiny."""
+    safe = xp.where(abs(h) < 1e-5, 1.0, h)
+    return xp.where(abs(h) < 1e-5, h / 2 + h**2 / 6, xp.expm1(safe) / safe - 1)
+
+
+class DataRow(NamedTuple):
+    """Coefficients of a step that expands x_0."""
+
+    t: Any
+    m: Any
+    to_m: Any
+    pull_m: Any
+    keep: Any
+    pull: Any
+
+
+@register("sampler", "dpm_solver_pp_2s")
+@final
+@dataclass(frozen=True, kw_only=True)
+class DPMSolverPP2S(StepSampler):
+    """u = sigma_m/sigma_t x - alpha_m (e^(-h/2) - 1) x_0(x, t), then the step with x_0(u, m).
+
+    x_s = sigma_s/sigma_t x - alpha_s (e^-h - 1) x_0(u, m), where m lies half way in lambda. Two
+    evaluations, order 2 (Lu et al., 2022b, algorithm 1, r = 1/2).
+    """
+
+    order: ClassVar[int] = 2
+    evaluations: ClassVar[int] = 2
+    rung: ClassVar[type[Process]] = AffineProcess
+
+    def prepare(self, process: Any, times: Any) -> DataRow:
+        at = levels(process, times, "the sampler DPMSolverPP2S")
+        m = _inner(process, at, 0.5)
+        to_m = m.sigma / at.sigma[:-1]
+        return DataRow(at.t[:-1], m.t, to_m, m.alpha - at.alpha[:-1] * to_m, *linear_part(at))
+
+    def step(self, process: Any, model: Any, key: Key | None, state: Any, row: DataRow) -> State:
+        u = row.to_m * state.x + row.pull_m * model(state.x, row.t)
+        return State(row.keep * state.x + row.pull * model(u, row.m))
