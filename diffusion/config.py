@@ -202,11 +202,11 @@ def _convert(path: str, value: Any, old: Any) -> Any:
     return plain(value)
 
 
-def apply_overrides(config: Mapping, overrides: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def apply_overrides(config: Any, overrides: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Return a plain config with dotted overrides applied, in order.
 
     Args:
-        config: sections by name.
+        config: sections by name, a mapping or a ConfigDict.
         overrides: pairs such as ("process.t_max", "50.0").
 
     Raises:

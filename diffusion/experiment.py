@@ -77,11 +77,11 @@ class Experiment:
     evaluate: EvaluateOptions
 
     @classmethod
-    def from_config(cls, config: Mapping, spec: DataSpec | None = None) -> "Experiment":
+    def from_config(cls, config: Any, spec: DataSpec | None = None) -> "Experiment":
         """Build every section, or say which one cannot be built and why.
 
         Args:
-            config: sections by name.
+            config: sections by name, a mapping or a ConfigDict.
             spec: what the data is, where that is known: the data set itself is then not touched.
 
         Raises:
