@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_pytree, is_hashable, is_traced, normal_like, require, sum_features
+from diffusion.numerics import as_pytree, is_static, is_traced, normal_like, require, sum_features
 from diffusion.processes import Process
 from diffusion.types import Key, Time, Velocity
 
@@ -100,10 +100,6 @@ _compiled_flow = functools.partial(jax.jit, static_argnums=0)(_flow)
 _compiled_log_prob = functools.partial(jax.jit, static_argnums=0)(_log_prob)
 
 
-def _compiles(process: Process) -> bool:
-    return is_hashable(process) and not is_traced(process)
-
-
 def _upward(process: Process, times: Any, num_steps: int, dtype: Any) -> Array:
     if times is None:
         times = process.natural_times(num_steps)[::-1]
@@ -151,7 +147,7 @@ def log_prob(
     probes = None
     if key is not None:
         probes = jnp.stack([_PROBES[probe](k, x) for k in jax.random.split(key, num_probes)])
-    run = _compiled_log_prob if _compiles(process) else _log_prob
+    run = _compiled_log_prob if is_static(process) else _log_prob
     return run(process, as_pytree(model), probes, x, times)
 
 
@@ -161,7 +157,7 @@ def carry(process: Process, model: Any, x: Data, times: Any) -> Data:
     Increasing times encode data into latents, the same times reversed decode them; the two invert each
     other to the error of the fourth-order steps.
     """
-    run = _compiled_flow if _compiles(process) else _flow
+    run = _compiled_flow if is_static(process) else _flow
     x = jnp.asarray(x)
     return run(process, as_pytree(model), x, jnp.asarray(times, x.dtype))
 

@@ -40,6 +40,11 @@ def is_hashable(*things: Any) -> bool:
     return True
 
 
+def is_static(*things: Any) -> bool:
+    """Say whether these may be static arguments: hashable, and not made of traced values."""
+    return not is_traced(*things) and is_hashable(*things)
+
+
 def require(condition: Any, message: str) -> None:
     """Raise ValueError unless the condition holds; a traced condition is let through.
 

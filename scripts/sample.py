@@ -109,6 +109,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     import numpy as np
 
     from diffusion.evaluation import generate, generate_batch, pictures
+    from diffusion.guidance import ClassifierFree
 
     run = open_run(workdir, config, FLAGS.ema)
     experiment = run.experiment
@@ -125,7 +126,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
         )
     if labels is None:
         experiment = experiment.replaced(
-            guidance=tuple(g for g in experiment.guidance if type(g).__name__ != "ClassifierFree")
+            guidance=tuple(g for g in experiment.guidance if not isinstance(g, ClassifierFree))
         )
     else:
         experiment.check_labels(np.array(labels))

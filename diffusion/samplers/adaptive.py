@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_pytree, is_traced, require
+from diffusion.numerics import as_pytree, is_static, is_traced, require
 from diffusion.processes import Process
 from diffusion.registry import nearest, register
-from diffusion.samplers.base import Sampler, Solution, host_times, noise_left, static
+from diffusion.samplers.base import Sampler, Solution, host_times, noise_left
 from diffusion.types import Key
 
 Data = Float[Array, "batch *data"]
@@ -95,7 +95,7 @@ class Diffrax(Sampler):
     ) -> Solution:
         if len(times) == 1:
             return Solution(x, x[None] if save else None, 0)
-        run = _compiled if static(self, process) else _integrate
+        run = _compiled if is_static(self, process) else _integrate
         ys, nfe, good = run(self, process, save, as_pytree(model), x, jnp.asarray(times, x.dtype))
         _complain(self, good)
         return Solution(ys[-1], ys if save else None, nfe)

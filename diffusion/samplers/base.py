@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_pytree, fold_in, is_hashable, is_traced, on_host, value_and_ddt
+from diffusion.numerics import as_pytree, fold_in, is_static, is_traced, on_host, value_and_ddt
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.time_grids import check_times
@@ -145,7 +145,7 @@ class StepSampler(Sampler):
         dtype = x.dtype
         table = jax.tree.map(lambda c: _cast(c, dtype), table)
         key = key if self.stochastic else None  # a deterministic method never touches the key
-        run = _compiled_loop if static(self, process) else _loop
+        run = _compiled_loop if is_static(self, process) else _loop
         x, trajectory = run(self, process, save, as_pytree(model), key, x, table)
         return Solution(x, trajectory, nfe)
 
@@ -221,14 +221,9 @@ def solve(
     solution = sampler.solve(process, model, key, x, times, save)
     if not (denoise_last and noise_left(process, times)):
         return solution
-    run = _compiled_finish if static(process) else _finish
+    run = _compiled_finish if is_static(process) else _finish
     end = run(process, as_pytree(model), solution.x, jnp.asarray(times[-1], x.dtype))
     return Solution(end, solution.trajectory, solution.nfe + process.finish_evaluations)
-
-
-def static(*things: Any) -> bool:
-    """Say whether these may be static arguments: hashable, and not made of traced values."""
-    return not is_traced(*things) and is_hashable(*things)
 
 
 def noise_left(process: Process, times: Any) -> bool:

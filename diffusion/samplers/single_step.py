@@ -34,12 +34,9 @@ class Inner(NamedTuple):
 
 def _inner(process: AffineProcess, at: Levels, r: float) -> Inner:
     """Return the points at which lambda has gone the share r of each step."""
-    xp, start = namespace(at.t), at.log_ratio
-    with np.errstate(invalid="ignore"):
-        h = xp.diff(start)
-    clean = at.sigma[1:] == 0
-    rh = xp.where(clean, 0.0, r * xp.where(clean, 0.0, h))
-    log_snr = 2 * (start[:-1] + rh)
+    xp, clean = namespace(at.t), at.sigma[1:] == 0
+    rh = r * _steps(at)
+    log_snr = 2 * (at.log_ratio[:-1] + rh)
     if is_traced(at, process):
         t = jnp.asarray(process.time_of_log_snr(log_snr))
         scales = process.alpha(t), process.sigma(t)
