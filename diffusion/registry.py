@@ -4,6 +4,7 @@ One dictionary per kind; `build` binds strictly, so that a misspelt field is an 
 is accepted. Code outside the package needs no registration: "module:attribute" is a name as well.
 """
 
+import dataclasses
 import difflib
 import importlib
 import inspect
@@ -127,18 +128,46 @@ def check_type(owner: str, field: str, value: Any, default: Any) -> None:
         )
 
 
+def _nested(target: Any) -> dict[str, str]:
+    """Return the kind of each field that holds an object of a kind: metadata={"kind": ...}."""
+    if not dataclasses.is_dataclass(target):
+        return {}
+    return {f.name: f.metadata["kind"] for f in dataclasses.fields(target) if "kind" in f.metadata}
+
+
+def spec_of(kind: str, built: Any) -> Any:
+    """Return the mapping that an object of a kind was or could have been built from."""
+    if not dataclasses.is_dataclass(built) or isinstance(built, type):
+        return built
+    names = [name for name, target in _known(kind).items() if target is type(built)]
+    name = names[0] if names else f"{type(built).__module__}:{type(built).__qualname__}"
+    kinds = _nested(built)
+    values = {f.name: getattr(built, f.name) for f in dataclasses.fields(built)}
+    return {"name": name} | {
+        k: spec_of(kinds[k], v) if k in kinds else v for k, v in values.items() if not callable(v)
+    }
+
+
 def resolve(kind: str, spec: Any, **extra: Any) -> dict[str, Any]:
     """Return the mapping that `build` would build from, with every default written out."""
     fields = {"name": spec} if isinstance(spec, str) else dict(spec)
-    parameters = inspect.signature(lookup(kind, fields["name"])).parameters
+    target = lookup(kind, fields["name"])
+    parameters, kinds = inspect.signature(target).parameters, _nested(target)
     defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
-    return fields | {
+    values = fields | {
         k: extra.get(k, v) for k, v in defaults.items() if k not in fields and not callable(v)
     }
+    for field, inner in kinds.items():
+        value = values.get(field, defaults.get(field))
+        plain = isinstance(value, str | Mapping)
+        values[field] = resolve(inner, value) if plain else spec_of(inner, value)
+    return values
 
 
 def build(kind: str, spec: Any, **extra: Any) -> Any:
     """Build from "name" or from a mapping with "name"; every other entry must be a parameter.
+
+    A field with metadata={"kind": ...} holds an object of that kind, and is built in the same way.
 
     Args:
         kind: one of the kinds of the registry.
@@ -158,7 +187,8 @@ def build(kind: str, spec: Any, **extra: Any) -> Any:
     name = fields.pop("name")
     target = lookup(kind, name)
     parameters = inspect.signature(target).parameters
-    fields = {k: _hashable(v) for k, v in fields.items()}
+    kinds = _nested(target)
+    fields = {k: build(kinds[k], v) if k in kinds else _hashable(v) for k, v in fields.items()}
     fields |= {k: v for k, v in extra.items() if k in parameters and k not in fields}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [] if open_ended else [k for k in fields if k not in parameters]
