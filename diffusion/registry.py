@@ -144,7 +144,9 @@ def spec_of(kind: str, built: Any) -> Any:
     kinds = _nested(built)
     values = {f.name: getattr(built, f.name) for f in dataclasses.fields(built)}
     return {"name": name} | {
-        k: spec_of(kinds[k], v) if k in kinds else v for k, v in values.items() if not callable(v)
+        k: spec_of(kinds[k], v) if k in kinds else v
+        for k, v in values.items()
+        if k in kinds or not callable(v)
     }
 
 
