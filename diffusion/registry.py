@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 KINDS = (
     "process",
+    "prior",
+    "coupling",
     "prediction",
     "weight",
     "time",

@@ -26,12 +26,14 @@ from diffusion.numerics import (
     as_time,
     draw,
     invert_decreasing,
+    is_traced,
     on_host,
     per_example,
     require,
     sum_features,
     value_and_ddt,
 )
+from diffusion.processes.inversion import invert, log_abs_det
 from diffusion.types import ODE, Coefficients, Key, Scalar, Time
 
 Data = Float[Array, "batch *data"]
@@ -45,6 +47,8 @@ class Process(abc.ABC):
     t_max: Scalar = 1.0
 
     finish_evaluations: ClassVar[int] = 0  # of the model, by `finish`
+    exact_prior: ClassVar[bool] = False  # nothing of x_0 is left at t_max
+    coordinatewise: ClassVar[bool] = False  # x_t[i] depends on x_0[i] and z[i] alone
 
     def __post_init__(self) -> None:
         """Check the time range."""
@@ -80,6 +84,51 @@ class Process(abc.ABC):
         t = jnp.broadcast_to(jnp.asarray(t, x_0.dtype), x_0.shape[:1])
         return value_and_ddt(lambda u: self.interpolate(x_0, z, u), t)[1]
 
+    def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
+        """Return the z whose path from x_0 passes through x_t at time t: interpolate(x_0, z, t) = x_t.
+
+        Found by damped Newton steps unless a definition knows its inverse: d forward derivatives per
+        step, or one where the path is `coordinatewise`.
+
+        Raises:
+            TypeError: z is not shaped like the data.
+            ValueError: no such z was found (outside of compiled code, where it can be seen).
+        """
+        self._require_label_like(x_t)
+        path = lambda z: self.interpolate(x_0, z, t)
+        z = invert(path, x_t, x_t, diagonal=self.coordinatewise)
+        if not is_traced(x_t, x_0, t, self):
+            miss = float(jnp.max(jnp.abs(path(z) - x_t) / (1 + jnp.abs(x_t))))
+            require(
+                miss < 1e-3,  # NaN fails as well
+                f"{type(self).__name__} breaks the law that paths are invertible: no z with "
+                f"interpolate(x_0, z, t) = x_t was found (relative distance {miss:.2g}). Two paths from one "
+                "x_0 may cross, or a point lies where no path goes; or write `label(x_t, x_0, t)`.",
+            )
+        return z
+
+    def _require_label_like(self, x: Data) -> None:
+        drawn = jax.eval_shape(lambda key: self.sample_noise(key, x.shape), jax.random.key(0))
+        if drawn.shape != x.shape:
+            raise TypeError(
+                f"{type(self).__name__} labels its paths by z of shape {drawn.shape} for data of shape "
+                f"{x.shape}: such paths cannot be inverted, so it has no density and no exact field."
+            )
+
+    def conditional_velocity(self, x_t: Data, x_0: Data, t: Time) -> Data:
+        """Return the velocity at x_t of the path from x_0 that passes through it: f_t(x_t | x_0)."""
+        return self.velocity(x_0, self.label(x_t, x_0, t), t)
+
+    def log_density(self, x_t: Data, x_0: Data, t: Time) -> Float[Array, " batch"]:
+        """Return log p(x_t | x_0), the Green's function of the definition, in nats per example.
+
+        By change of variables, log p(z) - log |det d interpolate / dz|. A definition with a closed form
+        overrides it; otherwise it costs d forward derivatives, or one where paths are `coordinatewise`.
+        """
+        z = self.label(x_t, x_0, t)
+        volume = log_abs_det(lambda z: self.interpolate(x_0, z, t), z, diagonal=self.coordinatewise)
+        return self.noise_log_prob(z) - volume
+
     def flow(self, model: Callable[[Array, Any], Array]) -> ODE:
         """Return the generative ODE. On this rung the model predicts the velocity itself."""
         return ODE(model)
@@ -94,6 +143,10 @@ class Process(abc.ABC):
         u = (as_time(t) - self.t_min) / (self.t_max - self.t_min)
         u = jnp.clip(u, 1e-4, 1 - 1e-4)  # finite at both ends
         return 2 * (jnp.log1p(-u) - jnp.log(u))
+
+    def input_scale(self, t: Time) -> Array:
+        """Return the factor that brings x_t to order 1 before a network sees it, elementwise in t."""
+        return jnp.ones_like(as_time(t))
 
     def natural_times(self, num_steps: int) -> np.ndarray:
         """Return decreasing float64 times, (num_steps + 1,), that suit this process: uniform."""
@@ -111,18 +164,22 @@ class Process(abc.ABC):
         )
 
     def prior_log_prob(self, x: Data) -> Float[Array, " batch"]:
-        """Return the log-density of what `sample_prior` draws."""
-        raise TypeError(
-            f"{type(self).__name__} states no density for its prior; likelihoods need "
-            "`prior_log_prob(x)`, a method that returns log p(x) of shape (batch,)."
-        )
+        """Return the log-density of what `sample_prior` draws: that of the path from 0 at t_max."""
+        return self.log_density(x, jnp.zeros_like(x), self.t_max)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AffineProcess(Process):
-    """x_t = alpha(t) x_0 + sigma(t) z for any noise z."""
+    """x_t = alpha(t) x_0 + sigma(t) z for any noise z.
+
+    Where the density of z depends on |z| alone, a definition says so by `isotropic` and writes
+    `radial_log_prob`, from which `noise_log_prob` and fast exact fields follow; otherwise it writes
+    `noise_log_prob`, if it has one.
+    """
 
     finish_evaluations: ClassVar[int] = 1
+    coordinatewise: ClassVar[bool] = True
+    isotropic: ClassVar[bool] = False
 
     @abc.abstractmethod
     def alpha(self, t: Time) -> Scalar:
@@ -150,7 +207,16 @@ class AffineProcess(Process):
         t = jnp.asarray(t, like.dtype)
         alpha, d_alpha = value_and_ddt(self.alpha, t)
         sigma, d_sigma = value_and_ddt(self.sigma, t)
-        return Coefficients(*(per_example(c, like) for c in (alpha, sigma, d_alpha, d_sigma)))
+        scales = (per_example(c, like) for c in (alpha, sigma, d_alpha, d_sigma))
+        shape = jnp.zeros((1,) * like.ndim, like.dtype)
+        return Coefficients(*scales, jax.tree_util.Partial(self._scales_before, t, shape))
+
+    def _scales_before(
+        self, t: Time, like: Float[Array, "..."], step: Scalar, trained: bool = False
+    ) -> tuple[Array, Array]:
+        """Return alpha and sigma at t - step, but not below the reach, or t_min."""
+        s = jnp.maximum(t - step, self.t_min if trained else self.reach[0])
+        return per_example(self.alpha(s), like), per_example(self.sigma(s), like)
 
     def interpolate(self, x_0: Data, z: Data, t: Time) -> Data:
         """Return alpha(t) x_0 + sigma(t) z."""
@@ -161,6 +227,24 @@ class AffineProcess(Process):
         """Return alpha'(t) x_0 + sigma'(t) z."""
         c = self.coefficients(t, x_0)
         return c.d_alpha * x_0 + c.d_sigma * z
+
+    def radial_log_prob(self, square: Array, num_dims: int) -> Array:
+        """Return log p(z) from |z|^2, elementwise, for isotropic noise in `num_dims` dimensions."""
+        raise TypeError(
+            f"{type(self).__name__} states no isotropic density; set `isotropic = True` and write "
+            "`radial_log_prob(square, num_dims)`, or write `noise_log_prob(z)`."
+        )
+
+    def noise_log_prob(self, z: Data) -> Float[Array, " batch"]:
+        if not self.isotropic:
+            return super().noise_log_prob(z)
+        return self.radial_log_prob(sum_features(z**2), z[0].size)
+
+    def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
+        """Return z = (x_t - alpha(t) x_0) / sigma(t)."""
+        t = jnp.asarray(t, x_t.dtype)
+        alpha, sigma = (per_example(c, x_t) for c in (self.alpha(t), self.sigma(t)))
+        return (x_t - alpha * x_0) / sigma
 
     def flow(self, model: Callable[[Array, Any], Array]) -> ODE:
         """Return the generative ODE. On this rung the model is a denoiser E[x_0 | x_t].
@@ -206,10 +290,9 @@ class AffineProcess(Process):
 
     def log_density(self, x_t: Data, x_0: Data, t: Time) -> Float[Array, " batch"]:
         """Return log p(x_t | x_0), the Green's function of the definition, per example."""
-        t = jnp.asarray(t, x_t.dtype)
-        alpha, sigma = (per_example(c, x_t) for c in (self.alpha(t), self.sigma(t)))
+        sigma = jnp.asarray(self.sigma(jnp.asarray(t, x_t.dtype)), x_t.dtype)
         scale = jnp.log(jnp.broadcast_to(sigma.reshape(-1), x_t.shape[:1]))
-        return self.noise_log_prob((x_t - alpha * x_0) / sigma) - x_t[0].size * scale
+        return self.noise_log_prob(self.label(x_t, x_0, t)) - x_t[0].size * scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,9 +313,11 @@ class GaussianProcess(AffineProcess):
         sigma, d_sigma = value_and_ddt(self.sigma, t)
         return jnp.sqrt(jnp.maximum(2 * sigma * (d_sigma - self.f(t) * sigma), 0.0))
 
-    def noise_log_prob(self, z: Data) -> Float[Array, " batch"]:
-        """Return the standard normal log-density, in nats per example."""
-        return sum_features(jax.scipy.stats.norm.logpdf(z))
+    isotropic: ClassVar[bool] = True
+
+    def radial_log_prob(self, square: Array, num_dims: int) -> Array:
+        """Return the standard normal log-density from |z|^2."""
+        return -0.5 * square - 0.5 * num_dims * np.log(2 * np.pi)
 
 
 def require_rung(process: Process, rung: type[Process], who: str) -> None:

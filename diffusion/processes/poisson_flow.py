@@ -6,13 +6,13 @@ kexue.fm 9305 and 9370; Xu et al., 2022 and 2023). So nothing but the law of z d
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffusion.numerics import as_time, draw, per_example, require, sum_features
+from diffusion.numerics import as_time, draw, per_example, require
 from diffusion.processes.base import AffineProcess
 from diffusion.registry import register
 from diffusion.types import Key, Scalar, Time
@@ -27,6 +27,8 @@ class PoissonFlow(AffineProcess):
     One extra dimension is the Poisson flow, D of them PFGM++ with t = r / sqrt(D), infinitely many EDM.
     The tails are heavy: with one extra dimension z has no mean, so regress the data, never the noise.
     """
+
+    isotropic: ClassVar[bool] = True
 
     t_min: Scalar = 0.002
     t_max: Scalar = 200.0
@@ -59,9 +61,9 @@ class PoissonFlow(AffineProcess):
         chi2 = jax.random.chisquare(key_radius, jnp.asarray(self.extra_dims, x.dtype), shape[:1])
         return x / per_example(jnp.sqrt(chi2 / self.extra_dims), x)
 
-    def noise_log_prob(self, z: Float[Array, "batch *data"]) -> Float[Array, " batch"]:
-        """Return the log-density of the multivariate Student law, in nats per example."""
-        nu, d = self.extra_dims, z[0].size
+    def radial_log_prob(self, square: Array, num_dims: int) -> Array:
+        """Return the log-density of the multivariate Student law from |z|^2."""
+        nu, d = self.extra_dims, num_dims
         gammaln = jax.scipy.special.gammaln
         scale = gammaln((nu + d) / 2) - gammaln(nu / 2) - d / 2 * jnp.log(nu * jnp.pi)
-        return scale - (nu + d) / 2 * jnp.log1p(sum_features(z**2) / nu)
+        return scale - (nu + d) / 2 * jnp.log1p(square / nu)

@@ -1,0 +1,84 @@
+"""Jacobians, determinants and inverses of maps that act on each example of a batch by itself.
+
+A map is a function of x, (batch, ...), whose row i depends on row i alone, so that one forward derivative
+per coordinate gives the Jacobians of all examples. Where it acts coordinate by coordinate
+(`diagonal=True`) a single one suffices, and images of any size are cheap.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion.numerics import sum_features
+
+Data = Float[Array, "batch *data"]
+Map = Callable[[Array], Array]
+
+_DAMPING = (1.0, 0.5, 0.2, 0.05, 0.01)
+
+
+def slopes(fn: Map, x: Data) -> Data:
+    """Return the diagonal of the Jacobian of a map that acts coordinate by coordinate."""
+    return jax.jvp(fn, (x,), (jnp.ones_like(x),))[1]
+
+
+def jacobian(fn: Map, x: Data) -> Float[Array, "batch d d"]:
+    """Return the Jacobian of each example, features flattened."""
+    d = x[0].size
+    eye = jnp.eye(d, dtype=x.dtype).reshape(d, *x.shape[1:])
+
+    def column(e: Array) -> Array:
+        return jax.jvp(fn, (x,), (jnp.broadcast_to(e, x.shape),))[1].reshape(len(x), d)
+
+    return jnp.moveaxis(jax.vmap(column)(eye), 0, 2)
+
+
+def log_abs_det(fn: Map, x: Data, *, diagonal: bool = False) -> Float[Array, " batch"]:
+    """Return log |det d fn / dx| per example."""
+    if diagonal:
+        return sum_features(jnp.log(jnp.abs(slopes(fn, x))))
+    return jnp.linalg.slogdet(jacobian(fn, x))[1]
+
+
+def solve_linear(fn: Map, x: Data, y: Data, *, diagonal: bool = False) -> Data:
+    """Return the vector that the Jacobian of fn at x maps to y, per example."""
+    if diagonal:
+        return y / slopes(fn, x)
+    flat = jnp.linalg.solve(jacobian(fn, x), y.reshape(len(y), -1, 1))
+    return flat.reshape(y.shape)
+
+
+def invert(fn: Map, y: Data, start: Data, *, diagonal: bool = False, num_steps: int = 40) -> Data:
+    """Solve fn(x) = y for each example by damped Newton steps, differentiable to third order.
+
+    Each step tries several lengths and keeps the one with the smallest residual. The search itself is
+    not differentiated: two full Newton steps from its result carry the derivatives exactly, because
+    each doubles the order in which the solution is right.
+    """
+    frozen, target = jax.lax.stop_gradient((start, y))
+    per_row = (lambda r: jnp.abs(r)) if diagonal else _norms
+    still = lambda x: jax.lax.stop_gradient(fn(x))
+
+    def improve(_: Array, x: Array) -> Array:
+        residual = still(x) - target
+        step = jax.lax.stop_gradient(solve_linear(fn, x, residual, diagonal=diagonal))
+        step = jnp.where(jnp.isfinite(step), step, residual)  # a singular Jacobian: go downhill
+        best, size = x, per_row(residual)
+        for share in _DAMPING:
+            tried = x - share * step
+            error = per_row(still(tried) - target)
+            better = error < size
+            best, size = jnp.where(better, tried, best), jnp.where(better, error, size)
+        return best
+
+    x = jax.lax.fori_loop(0, num_steps, improve, frozen)
+    for _ in range(2):
+        x = x - solve_linear(fn, x, fn(x) - y, diagonal=diagonal)
+    return x
+
+
+def _norms(r: Data) -> Array:
+    """Return the length of each example, shaped to be compared within it."""
+    return jnp.sqrt(sum_features(r**2)).reshape((-1,) + (1,) * (r.ndim - 1))

@@ -1,0 +1,233 @@
+"""Priors: where generation starts, for processes whose paths end exactly in them.
+
+A prior draws x_T of any shape (batch, ...) and states its log-density. Parameters that are tuples lie
+along the last axes of the data; numbers hold for every coordinate. Registered under the kind `prior`.
+"""
+
+import abc
+import functools
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.stats import laplace, logistic, norm
+from jaxtyping import Array, Float
+
+from diffusion.numerics import draw, require, sum_features
+from diffusion.registry import register
+from diffusion.types import Key, Scalar
+
+Data = Float[Array, "batch *data"]
+PerExample = Float[Array, " batch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prior(abc.ABC):
+    """A distribution of end points."""
+
+    @abc.abstractmethod
+    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+        """Draw (batch, ...) from one key, or row i from key i."""
+
+    def log_prob(self, x: Data) -> PerExample:
+        """Return the log-density in nats per example.
+
+        Raises:
+            TypeError: the prior has none.
+        """
+        raise TypeError(
+            f"the prior {type(self).__name__} states no density, so the process has no likelihood and "
+            "no exact field; write `log_prob(x)`, a method that returns log p(x) of shape (batch,)."
+        )
+
+
+@register("prior", "normal")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Normal(Prior):
+    """N(mean, std^2), independent coordinates."""
+
+    mean: Scalar | tuple = 0.0
+    std: Scalar = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.std > 0, f"`std` of a normal prior must be positive; got {self.std}.")
+
+    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+        return jnp.asarray(self.mean) + self.std * draw(jax.random.normal, key, shape)
+
+    def log_prob(self, x: Data) -> PerExample:
+        return sum_features(norm.logpdf(x, jnp.asarray(self.mean, x.dtype), self.std))
+
+
+@register("prior", "uniform")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Uniform(Prior):
+    """Uniform on [low, high] in every coordinate."""
+
+    low: Scalar = -1.0
+    high: Scalar = 1.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.low < self.high,
+            f"`low` of a uniform prior must lie below `high`; got {self.low}, {self.high}.",
+        )
+
+    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+        return self.low + (self.high - self.low) * draw(jax.random.uniform, key, shape)
+
+    def log_prob(self, x: Data) -> PerExample:
+        inside = ((x >= self.low) & (x <= self.high)).reshape(len(x), -1).all(axis=-1)
+        width = jnp.log(jnp.asarray(self.high - self.low, x.dtype))
+        return jnp.where(inside, -x[0].size * width, -jnp.inf)
+
+
+@register("prior", "laplace")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Laplace(Prior):
+    """exp(-|x - loc| / scale) / (2 scale), independent coordinates."""
+
+    loc: Scalar = 0.0
+    scale: Scalar = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.scale > 0, f"`scale` of a Laplace prior must be positive; got {self.scale}.")
+
+    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+        return self.loc + self.scale * draw(jax.random.laplace, key, shape)
+
+    def log_prob(self, x: Data) -> PerExample:
+        return sum_features(laplace.logpdf(x, self.loc, self.scale))
+
+
+@register("prior", "logistic")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Logistic(Prior):
+    """The logistic law, independent coordinates."""
+
+    loc: Scalar = 0.0
+    scale: Scalar = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.scale > 0, f"`scale` of a logistic prior must be positive; got {self.scale}.")
+
+    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+        return self.loc + self.scale * draw(jax.random.logistic, key, shape)
+
+    def log_prob(self, x: Data) -> PerExample:
+        return sum_features(logistic.logpdf(x, self.loc, self.scale))
+
+
+def _scattered(
+    key: Key, shape: tuple[int, ...], centres: Array, log_weights: Array, std: Scalar
+) -> Array:
+    """Draw a centre by its weight and add isotropic normal noise."""
+
+    def sample(key: Key, shape: tuple[int, ...]) -> Array:
+        key_k, key_z = jax.random.split(key)
+        k = jax.random.categorical(key_k, log_weights, shape=shape[:1])
+        chosen = centres[k].reshape(
+            shape[0], *(1,) * (len(shape) - centres.ndim), *centres.shape[1:]
+        )
+        return jnp.broadcast_to(chosen, shape) + std * jax.random.normal(key_z, shape)
+
+    return draw(sample, key, shape)
+
+
+def _scattered_log_prob(x: Data, centres: Array, log_weights: Array, std: Scalar) -> PerExample:
+    def component(centre: Array) -> Array:
+        return sum_features(norm.logpdf(x, jnp.broadcast_to(centre, x.shape), std))
+
+    return jax.nn.logsumexp(jax.vmap(component)(centres) + log_weights[:, None], axis=0)
+
+
+@register("prior", "mixture")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Mixture(Prior):
+    """sum_k weights_k N(means_k, std^2 I); a mean is a number, or a tuple along the last axes."""
+
+    means: tuple = (-1.0, 1.0)
+    weights: tuple[float, ...] = ()
+    std: Scalar = 0.3
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.weights) in (0, len(self.means)) and all(w > 0 for w in self.weights),
+            f"`weights` of a mixture must be positive, one for each of the {len(self.means)} means, or "
+            f"empty for equal ones; got {self.weights}.",
+        )
+        require(self.std > 0, f"`std` of a mixture must be positive; got {self.std}.")
+
+    def _parts(self) -> tuple[Array, Array]:
+        weights = np.asarray(self.weights or (1.0,) * len(self.means), np.float64)
+        return jnp.asarray(self.means), jnp.asarray(np.log(weights / weights.sum()))
+
+    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+        return _scattered(key, shape, *self._parts(), self.std)
+
+    def log_prob(self, x: Data) -> PerExample:
+        centres, log_weights = (c.astype(x.dtype) for c in self._parts())
+        return _scattered_log_prob(x, centres, log_weights, self.std)
+
+
+@register("prior", "data")
+@final
+@dataclass(frozen=True, kw_only=True)
+class DataPrior(Prior):
+    """Examples of another data set, with normal noise of width `bandwidth` around each.
+
+    Without noise there is no density. For a large array, name a data set instead of giving points.
+
+    Args:
+        points: a nested tuple or array, (n, ...), used when no data set is named.
+        dataset: a data set by name; its first `size` examples are kept in memory.
+        size: how many.
+        bandwidth: 0 for the examples themselves.
+    """
+
+    points: Any = (-1.0, 1.0)
+    dataset: Any = field(default=None, metadata={"kind": "dataset"})
+    size: int = 10_000
+    bandwidth: Scalar = 0.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.bandwidth >= 0,
+            f"`bandwidth` of a data prior must not be negative; got {self.bandwidth}.",
+        )
+        if not isinstance(self.points, tuple):  # an array cannot be hashed
+            object.__setattr__(self, "points", _nested(np.asarray(self.points).tolist()))
+
+    def _parts(self) -> tuple[Array, Array]:
+        points = jnp.asarray(_held(self))
+        return points, jnp.zeros(len(points), points.dtype)
+
+    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+        return _scattered(key, shape, *self._parts(), self.bandwidth)
+
+    def log_prob(self, x: Data) -> PerExample:
+        if self.bandwidth == 0:
+            return super().log_prob(x)
+        points, zeros = (c.astype(x.dtype) for c in self._parts())
+        return _scattered_log_prob(x, points, zeros - np.log(len(points)), self.bandwidth)
+
+
+def _nested(value: Any) -> Any:
+    return tuple(_nested(v) for v in value) if isinstance(value, list) else value
+
+
+@functools.lru_cache(maxsize=8)
+def _held(prior: DataPrior) -> np.ndarray:
+    """Return the points of a data prior, read once."""
+    if prior.dataset is None:
+        return np.asarray(prior.points, np.float64)
+    known = prior.dataset.spec.size
+    count = prior.size if known is None else min(prior.size, known)
+    return np.asarray(prior.dataset.examples(0, count)["data"])
