@@ -118,6 +118,7 @@ class StepSampler(Sampler):
     """A method that steps through a fixed grid."""
 
     evaluations: ClassVar[int] = 1  # of the model, per step
+    memory: ClassVar[bool] = False  # whether a step uses evaluations of earlier steps
 
     @abc.abstractmethod
     def prepare(self, process: Process, times: Any) -> Any:

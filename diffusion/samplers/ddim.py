@@ -18,6 +18,7 @@ class DDIMRow(NamedTuple):
     pull: Any
 
 
+@register("sampler", "dpm_solver_1")
 @register("sampler", "ddim")
 @final
 @dataclass(frozen=True, kw_only=True)

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, final
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from diffusion.numerics import is_traced, on_host
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import register
 from diffusion.samplers.base import Levels, State, StepSampler, levels, namespace
-from diffusion.samplers.dpm_solver import linear_part
+from diffusion.samplers.exponential import linear_part, noise_part, places
 from diffusion.types import Key
 
 
@@ -33,25 +32,22 @@ class Inner(NamedTuple):
 
 
 def _inner(process: AffineProcess, at: Levels, r: float) -> Inner:
-    """Return the points at which lambda has gone the share r of each step."""
-    xp, clean = namespace(at.t), at.sigma[1:] == 0
-    rh = r * _steps(at)
-    log_snr = 2 * (at.log_ratio[:-1] + rh)
+    """Return the points at which lambda has gone the share r of each step.
+
+    A step of infinite length is of first order: its points are its start, and r h is 0.
+    """
+    xp = namespace(at.t)
+    start, h, endless = places(at)
+    rh = xp.where(endless, 0.0, r * h)
     if is_traced(at, process):
-        t = jnp.asarray(process.time_of_log_snr(log_snr))
+        t = jnp.asarray(process.time_of_log_snr(2 * (start + rh)))
         scales = process.alpha(t), process.sigma(t)
     else:
-        t = on_host(process.time_of_log_snr, log_snr)
+        t = on_host(process.time_of_log_snr, 2 * (start + rh))
         scales = on_host(process.alpha, t), on_host(process.sigma, t)
-    return Inner(xp.where(clean, at.t[:-1], t), *scales, rh)
-
-
-def _steps(at: Levels) -> Any:
-    """Return h of every step, 0 where the step is clean."""
-    xp = namespace(at.t)
-    clean = at.sigma[1:] == 0
-    with np.errstate(invalid="ignore"):
-        return xp.where(clean, 0.0, xp.diff(xp.where(at.sigma == 0, 0.0, at.log_ratio)))
+    at_start = (at.t[:-1], at.alpha[:-1], at.sigma[:-1])
+    chosen = (xp.where(endless, a, b) for a, b in zip(at_start, (t, *scales), strict=True))
+    return Inner(*chosen, rh)
 
 
 class NoiseRow(NamedTuple):
@@ -68,12 +64,6 @@ class NoiseRow(NamedTuple):
 
 def _noise(x: Array, x_0: Array, alpha: Any, sigma: Any) -> Array:
     return (x - alpha * x_0) / sigma
-
-
-def _first_order(at: Levels) -> tuple[Any, Any]:
-    """Return x_s = keep x_t + first e(t), finite also where sigma_s = 0."""
-    keep = at.alpha[1:] / at.alpha[:-1]
-    return keep, at.sigma[1:] - keep * at.sigma[:-1]
 
 
 @register("sampler", "dpm_solver_2")
@@ -94,7 +84,7 @@ class DPMSolver2(StepSampler):
         m = _inner(process, at, 0.5)
         to_m = m.alpha / at.alpha[:-1]
         inner = (m.t, m.alpha, m.sigma, to_m, m.sigma - to_m * at.sigma[:-1])
-        keep, first = _first_order(at)
+        keep, first = noise_part(at)
         return NoiseRow(at.t[:-1], at.alpha[:-1], at.sigma[:-1], inner, keep, first, first)
 
     def step(self, process: Any, model: Any, key: Key | None, state: Any, row: NoiseRow) -> State:
@@ -126,13 +116,13 @@ class DPMSolver3(StepSampler):
         at = levels(process, times, "the sampler DPMSolver3")
         xp = namespace(at.t)
         one, two = _inner(process, at, 1 / 3), _inner(process, at, 2 / 3)
-        keep, first = _first_order(at)
+        keep, first = noise_part(at)
         inner = ()
         for m, factor in ((one, 0.0), (two, 2.0)):
             to_m = m.alpha / at.alpha[:-1]
             bend = -factor * m.sigma * _phi(xp, m.rh)
             inner += ((m.t, m.alpha, m.sigma, to_m, m.sigma - to_m * at.sigma[:-1], bend),)
-        last = -1.5 * at.sigma[1:] * _phi(xp, _steps(at))
+        last = -1.5 * at.sigma[1:] * _phi(xp, places(at)[1])
         return NoiseRow(at.t[:-1], at.alpha[:-1], at.sigma[:-1], inner, keep, first, last)
 
     def step(self, process: Any, model: Any, key: Key | None, state: Any, row: NoiseRow) -> State:
