@@ -49,6 +49,7 @@ class Process(abc.ABC):
     finish_evaluations: ClassVar[int] = 0  # of the model, by `finish`
     exact_prior: ClassVar[bool] = False  # nothing of x_0 is left at t_max
     coordinatewise: ClassVar[bool] = False  # x_t[i] depends on x_0[i] and z[i] alone
+    smooth_paths: ClassVar[bool] = True  # `velocity` is the time derivative of `interpolate`
 
     def __post_init__(self) -> None:
         """Check the time range."""
@@ -312,6 +313,12 @@ class GaussianProcess(AffineProcess):
         """Return the diffusion coefficient sqrt(d sigma^2 / dt - 2 f sigma^2)."""
         sigma, d_sigma = value_and_ddt(self.sigma, t)
         return jnp.sqrt(jnp.maximum(2 * sigma * (d_sigma - self.f(t) * sigma), 0.0))
+
+    def shift(self, s: Scalar) -> "GaussianProcess":
+        """Return this process with its log-SNR lowered by 2 log s, as for images s times as large."""
+        from diffusion.processes.wrappers import shift  # it wraps this class in a subclass of it
+
+        return shift(self, s)
 
     isotropic: ClassVar[bool] = True
 
