@@ -25,7 +25,15 @@ from diffusion.likelihood import Dequantisation, carry, log_prob
 from diffusion.losses import flow_matching_loss, regression_loss
 from diffusion.processes import AffineProcess, GaussianProcess, LinearSDE, Process
 from diffusion.registry import build, register, registered
-from diffusion.samplers import Sampler, Solution, StepSampler, sample, solve, trajectory
+from diffusion.samplers import (
+    Sampler,
+    Solution,
+    StepSampler,
+    preview,
+    sample,
+    solve,
+    trajectory,
+)
 from diffusion.testing import check_process
 from diffusion.types import ODE, SDE, Denoiser, Score, Velocity
 
@@ -60,6 +68,7 @@ __all__ = [
     "make_velocity",
     "networks",
     "null_cond",
+    "preview",
     "probability_flow",
     "register",
     "registered",

@@ -1,12 +1,15 @@
 """Samplers: ways to carry a state from noise to data."""
 
 from diffusion.samplers.adaptive import Diffrax
-from diffusion.samplers.base import Sampler, Solution, StepSampler, sample, solve, trajectory
+from diffusion.samplers.base import Sampler, Solution, StepSampler
 from diffusion.samplers.ddim import DDIM, Ancestral
 from diffusion.samplers.deis import DEIS
 from diffusion.samplers.dpm_solver import DPMSolverPP2M, DPMSolverPP3M, SDEDPMSolverPP2M
 from diffusion.samplers.integrators import RK4, Euler, EulerMaruyama, Heun, Midpoint, ReverseSDE
+from diffusion.samplers.langevin import Langevin
+from diffusion.samplers.renoise import Churn, Restart
 from diffusion.samplers.single_step import DPMSolver2, DPMSolver3, DPMSolverPP2S
+from diffusion.samplers.solve import preview, sample, solve, trajectory
 from diffusion.samplers.unipc import UniPC
 
 __all__ = [
@@ -14,6 +17,7 @@ __all__ = [
     "DEIS",
     "RK4",
     "Ancestral",
+    "Churn",
     "DPMSolver2",
     "DPMSolver3",
     "DPMSolverPP2M",
@@ -23,13 +27,16 @@ __all__ = [
     "Euler",
     "EulerMaruyama",
     "Heun",
+    "Langevin",
     "Midpoint",
+    "Restart",
     "ReverseSDE",
     "SDEDPMSolverPP2M",
     "Sampler",
     "Solution",
     "StepSampler",
     "UniPC",
+    "preview",
     "sample",
     "solve",
     "trajectory",

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from diffusion.numerics import as_pytree, is_static, is_traced, require
 from diffusion.processes import Process
 from diffusion.registry import nearest, register
-from diffusion.samplers.base import Sampler, Solution, host_times, noise_left
+from diffusion.samplers.base import Sampler, Solution
+from diffusion.samplers.levels import host_times, noise_left
 from diffusion.types import Key
 
 Data = Float[Array, "batch *data"]

@@ -6,7 +6,8 @@ from typing import Any, ClassVar, NamedTuple, final
 from diffusion.numerics import normal_like, require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.registry import nearest, register
-from diffusion.samplers.base import State, StepSampler, levels, namespace
+from diffusion.samplers.base import State, StepSampler
+from diffusion.samplers.levels import levels, namespace
 from diffusion.types import Key, Scalar
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array
 from diffusion.numerics import is_traced, on_host, require
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import nearest, register
-from diffusion.samplers.base import Levels, StepSampler, levels, namespace
+from diffusion.samplers.base import StepSampler
 from diffusion.samplers.exponential import (
     Past,
     PastRow,
@@ -20,6 +20,7 @@ from diffusion.samplers.exponential import (
     polynomial_weights,
     previous,
 )
+from diffusion.samplers.levels import Levels, levels, namespace
 from diffusion.types import Key
 
 _CLOCKS = ("log_snr", "time", "rho")

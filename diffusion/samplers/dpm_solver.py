@@ -14,7 +14,7 @@ from jaxtyping import Array
 from diffusion.numerics import normal_like
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.registry import register
-from diffusion.samplers.base import Levels, StepSampler, levels, namespace
+from diffusion.samplers.base import StepSampler
 from diffusion.samplers.exponential import (
     Past,
     PastRow,
@@ -24,6 +24,7 @@ from diffusion.samplers.exponential import (
     polynomial_weights,
     previous,
 )
+from diffusion.samplers.levels import Levels, levels, namespace
 from diffusion.types import Key
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Array
 
 from diffusion.numerics import NODES, WEIGHTS, require
-from diffusion.samplers.base import Levels, namespace
+from diffusion.samplers.levels import Levels, namespace
 
 
 class Past(NamedTuple):

@@ -17,7 +17,8 @@ from diffusion.dynamics import reverse_sde
 from diffusion.numerics import is_traced, normal_like, per_example, require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.registry import register
-from diffusion.samplers.base import Row, State, StepSampler, host_times, levels, namespace
+from diffusion.samplers.base import Row, State, StepSampler
+from diffusion.samplers.levels import host_times, levels, namespace
 from diffusion.types import Key, Scalar, Velocity
 
 

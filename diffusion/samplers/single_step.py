@@ -17,8 +17,9 @@ from jaxtyping import Array
 from diffusion.numerics import is_traced, on_host
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import register
-from diffusion.samplers.base import Levels, State, StepSampler, levels, namespace
+from diffusion.samplers.base import State, StepSampler
 from diffusion.samplers.exponential import linear_part, noise_part, places
+from diffusion.samplers.levels import Levels, levels, namespace
 from diffusion.types import Key
 
 

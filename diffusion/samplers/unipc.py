@@ -9,8 +9,9 @@ from jaxtyping import Array
 from diffusion.numerics import require
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import nearest, register
-from diffusion.samplers.base import Levels, StepSampler, levels, namespace
+from diffusion.samplers.base import StepSampler
 from diffusion.samplers.exponential import by_knowledge, linear_part, padded, places, previous
+from diffusion.samplers.levels import Levels, levels, namespace
 from diffusion.types import Key
 
 _VARIANTS = ("bh1", "bh2")

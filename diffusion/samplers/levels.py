@@ -1,0 +1,73 @@
+"""Where a grid stands: its times with the scales of the process, in float64 on the host."""
+
+from types import MethodType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from diffusion.numerics import is_traced, on_host, value_and_ddt
+from diffusion.processes import AffineProcess, Process
+from diffusion.processes.base import require_rung
+from diffusion.time_grids import check_times
+from diffusion.types import Time
+
+
+class Levels(NamedTuple):
+    """The times of a grid with the scales there, each of shape (num_steps + 1,)."""
+
+    t: Any
+    alpha: Any
+    sigma: Any
+
+    @property
+    def log_ratio(self) -> Any:
+        """log(alpha / sigma), which increases from step to step; infinite where sigma = 0."""
+        xp = namespace(self.t)
+        with np.errstate(divide="ignore"):
+            return xp.log(self.alpha) - xp.log(self.sigma)
+
+
+def namespace(x: Any) -> Any:
+    """Return NumPy for tables on the host, jax.numpy for tables of traced times."""
+    return jnp if isinstance(x, jax.Array) else np
+
+
+def _scales(process: AffineProcess, t: Time) -> tuple[Array, Array]:
+    """Return alpha and sigma, each shaped like t."""
+    return value_and_ddt(process.alpha, t)[0], value_and_ddt(process.sigma, t)[0]
+
+
+def host_times(process: Process, times: Any) -> Any:
+    """Return times as checked float64 on the host, or as they are while they are traced."""
+    if is_traced(times):
+        return jnp.asarray(times)
+    times = check_times(times)
+    low, high = process.reach
+    slack = 1e-9 * abs(float(times[0]))
+    if not is_traced(low, high) and (times[0] > high + slack or times[-1] < low - slack):
+        raise ValueError(
+            f"`times` must lie within the reach of {type(process).__name__}, {float(low):.6g} to "
+            f"{float(high):.6g}; got {times[0]:.6g} ... {times[-1]:.6g}."
+        )
+    return times
+
+
+def levels(process: Process, times: Any, who: str) -> Levels:
+    """Return times, alpha and sigma in float64 on the host, or traced where they depend on tracers."""
+    require_rung(process, AffineProcess, who)
+    assert isinstance(process, AffineProcess)
+    times = host_times(process, times)
+    if is_traced(times, process):
+        t = jnp.asarray(times)
+        return Levels(t, *_scales(process, t))
+    return Levels(times, *on_host(MethodType(_scales, process), times))
+
+
+def noise_left(process: Process, times: Any) -> bool:
+    """Say whether the state at the last time still carries noise; a traced time is assumed to."""
+    if not isinstance(process, AffineProcess) or is_traced(times, process):
+        return True
+    return bool(on_host(process.sigma, np.asarray(times, np.float64)[-1]) > 0)

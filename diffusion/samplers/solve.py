@@ -1,0 +1,139 @@
+"""Carry states from noise to data: the functions that users call."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from diffusion.numerics import as_pytree, is_many, is_static
+from diffusion.processes import Process
+from diffusion.samplers.base import Callback, Data, Sampler, Solution
+from diffusion.samplers.levels import noise_left
+from diffusion.types import Key, Time
+
+
+def solve(
+    sampler: Sampler,
+    process: Process,
+    model: Any,
+    key: Key | None,
+    x: Data,
+    times: Any,
+    *,
+    denoise_last: bool = True,
+    save: bool = False,
+    callback: Callback | None = None,
+) -> Solution:
+    """Carry x from times[0] to times[-1] and report the states and the cost as well.
+
+    Args:
+        sampler: an object of kind `sampler`.
+        process: the process that the model was trained for.
+        model: what the process's rung asks for, (x_t, t) -> E[x_0 | x_t], or a velocity on the lowest
+            rung. A callable pytree (`make_denoiser`) is compiled once and for all; a plain function is
+            compiled once per function object.
+        key: a random key, or one per example, then example i does not depend on the batch size. May be
+            None for deterministic samplers.
+        x: the state at times[0], (batch, ...).
+        times: decreasing times, (num_steps + 1,).
+        denoise_last: replace the final state by its posterior mean, one more evaluation, unless no
+            noise is left at times[-1].
+        save: keep the states at all times.
+        callback: called as callback(steps done, time reached, state) after every step; the loop then runs
+            on the host, with one dispatch per step. An adaptive method calls back when it has ended.
+
+    Raises:
+        ValueError: the times do not decrease, leave the reach of the process, x has no batch axis, or
+            there is neither one key nor one per example.
+        TypeError: the process lacks what the sampler needs, or a stochastic sampler gets no key.
+    """
+    x = jnp.asarray(x)
+    if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"`x` must be floating and have a batch axis; got {x.dtype}{list(x.shape)}."
+        )
+    _check_key(sampler, key, len(x))
+    if callback is None:
+        solution = sampler.solve(process, model, key, x, times, save)
+    else:
+        solution = sampler.walk(process, model, key, x, times, save, callback)
+    if not (denoise_last and noise_left(process, times)):
+        return solution
+    run = _compiled_finish if is_static(process) else _finish
+    end = run(process, as_pytree(model), solution.x, jnp.asarray(times[-1], x.dtype))
+    return Solution(end, solution.trajectory, solution.nfe + process.finish_evaluations)
+
+
+def _check_key(sampler: Sampler, key: Key | None, batch_size: int) -> None:
+    """Raise unless a stochastic sampler has one key, or one per example."""
+    if not sampler.stochastic:
+        return
+    if key is None:
+        raise TypeError(f"{type(sampler).__name__} is stochastic and needs a key; got None.")
+    if is_many(key) and len(key) != batch_size:
+        raise ValueError(
+            f"`key` must be one key, or one per example of the {batch_size} in x; got {len(key)} keys."
+        )
+
+
+def _finish(process: Process, model: Any, x: Data, t: Time) -> Data:
+    return process.finish(model, x, t)
+
+
+_compiled_finish = functools.partial(jax.jit, static_argnums=0)(_finish)
+
+
+def sample(
+    sampler: Sampler,
+    process: Process,
+    model: Any,
+    key: Key | None,
+    x: Data,
+    times: Any,
+    *,
+    denoise_last: bool = True,
+) -> Array:
+    """Carry x from times[0] to times[-1], noise to data; see `solve` for the arguments."""
+    return solve(sampler, process, model, key, x, times, denoise_last=denoise_last).x
+
+
+def trajectory(
+    sampler: Sampler, process: Process, model: Any, key: Key | None, x: Data, times: Any
+) -> Array:
+    """Return the states at all times, (num_steps + 1, batch, ...), the given one first."""
+    states = solve(sampler, process, model, key, x, times, denoise_last=False, save=True).trajectory
+    assert states is not None
+    return states
+
+
+def preview(process: Process, model: Any, states: Array, times: Any) -> Array:
+    """Return what each state of a trajectory would become, E[x_0 | x_t], shaped like the states.
+
+    One evaluation per state. On the lowest rung nothing can be said, and the states come back.
+
+    Args:
+        process: the process that was sampled.
+        model: its model.
+        states: (num_times, batch, ...), as `trajectory` returns them.
+        times: (num_times,).
+
+    Raises:
+        ValueError: there are not as many times as states.
+    """
+    if len(states) != len(times):
+        raise ValueError(f"`times` must match the {len(states)} states; got {len(times)} times.")
+    run = _compiled_preview if is_static(process) else _preview
+    clean = not noise_left(process, times)
+    end = states[len(states) - clean :]  # where no noise is left, the state is what it becomes
+    inner = states[: len(states) - clean]
+    seen = run(process, as_pytree(model), inner, jnp.asarray(times, states.dtype)[: len(inner)])
+    return jnp.concatenate([seen, end])
+
+
+def _preview(process: Process, model: Any, states: Array, times: Array) -> Array:
+    return jax.lax.map(lambda pair: process.finish(model, *pair), (states, times))
+
+
+_compiled_preview = functools.partial(jax.jit, static_argnums=0)(_preview)
