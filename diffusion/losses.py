@@ -7,6 +7,9 @@ logging. Averaging, masking and accumulation stay outside. A batch has the entri
     row     (batch,)       their numbers within the global batch, which their random draws depend on
     cond    a pytree with leading axis batch, optional
     noise   (batch, ...)   the z to pair each example with, optional: a coupling (reflow, bridges)
+    statistics             what the distribution of times knows of the losses, optional; no batch axis
+
+The record has log_snr, and where losses are tracked `bin` and `plain`, the loss before its correction.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,18 +17,21 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from diffusion.numerics import require, row_keys
 from diffusion.prediction import Prediction, network_inputs
-from diffusion.processes import AffineProcess, Process
+from diffusion.processes import AffineProcess, GaussianProcess, Process
+from diffusion.processes.base import require_rung
 from diffusion.registry import nearest
-from diffusion.time_sampling import TimeDistribution
-from diffusion.types import Key, Network, Params
+from diffusion.time_sampling import TimeDistribution, Times
+from diffusion.types import Coefficients, Key, Network, Params
+from diffusion.variance import LearnedVariance, split_output
 from diffusion.weighting import Weight
 
 PerExample = Float[Array, " batch"]
-Loss = Callable[[Params, Key, Mapping], tuple[PerExample, dict[str, PerExample]]]
+Record = dict[str, Shaped[Array, " batch"]]
+Loss = Callable[[Params, Key, Mapping], tuple[PerExample, Record]]
 
 REDUCTIONS: dict[str, Callable[[Array], Array]] = {
     "mean": lambda e: e.reshape(len(e), -1).mean(axis=-1),
@@ -41,6 +47,14 @@ class Demolition:
     z: Array
     t: Array
     x_t: Array
+    times: Times
+
+    def corrected(self, loss: PerExample, log_snr: PerExample) -> tuple[PerExample, Record]:
+        """Return the loss as it enters training, and the record."""
+        correction, bin = self.times.correction, self.times.bin
+        if correction is None or bin is None:
+            return loss, {"log_snr": log_snr}
+        return correction * loss, {"log_snr": log_snr, "bin": bin, "plain": loss}
 
 
 def demolish(
@@ -49,13 +63,14 @@ def demolish(
     """Draw t and z for each row of a batch and interpolate."""
     key_t, key_z = jax.random.split(key)
     x_0, row = batch["data"], batch["row"]
-    t = time.draw(process, key_t, row, batch_size).astype(x_0.dtype)
+    times = time.draw_tracked(process, key_t, row, batch_size, batch.get("statistics", ()))
+    t = times.t.astype(x_0.dtype)
     z = (
         batch["noise"]
         if "noise" in batch
         else process.sample_noise(row_keys(key_z, row), x_0.shape)
     )
-    return Demolition(x_0=x_0, z=z, t=t, x_t=process.interpolate(x_0, z, t))
+    return Demolition(x_0=x_0, z=z, t=t, x_t=process.interpolate(x_0, z, t), times=times)
 
 
 def _reduction(name: str) -> Callable[[Array], Array]:
@@ -67,6 +82,17 @@ def _reduction(name: str) -> Callable[[Array], Array]:
     return REDUCTIONS[name]
 
 
+def _factor(
+    c: Coefficients, prediction: Prediction, loss_target: Prediction | None, weight: Weight
+) -> PerExample:
+    """Return what multiplies |y - y_hat|^2: the weight of the loss's target, in units of the network's."""
+    out = jnp.asarray(prediction.recover(c)[1])
+    if loss_target is None:
+        return weight(c, out).reshape(-1)
+    of_loss = jnp.asarray(loss_target.recover(c)[1])
+    return (weight(c, of_loss) * (out / of_loss) ** 2).reshape(-1)
+
+
 def regression_loss(
     network: Network,
     process: AffineProcess,
@@ -76,11 +102,13 @@ def regression_loss(
     *,
     batch_size: int,
     reduction: str = "mean",
+    loss_target: Prediction | None = None,
+    variance: LearnedVariance | None = None,
 ) -> Loss:
     """Regress the prediction's target: weight |network(x_t, log_snr, cond) - (a x_0 + b z)|^2.
 
     Args:
-        network: a pure init/apply pair.
+        network: a pure init/apply pair, wrapped by `weight.wrap` if the weight is learned.
         process: how data is demolished.
         prediction: what the network outputs.
         weight: how strongly each noise level counts.
@@ -88,19 +116,36 @@ def regression_loss(
         batch_size: the size of the global batch, for stratified times.
         reduction: over the features of an example, "mean" or "sum". The sum keeps the gradients of a
             tiny loss away from the smallest floats (Su, kexue.fm 9119).
+        loss_target: what the error is taken of, after the output has been turned into it, where that is
+            not the output itself (Su, kexue.fm 11428: data out, velocity in the loss). Given x_t the one
+            error is the other times out / out', so it is the weight that changes.
+        variance: learn the variance of reverse steps as well; the network has twice the outputs.
+
+    Raises:
+        TypeError: the variance is to be learned on a process that is not Gaussian.
     """
     over_features = _reduction(reduction)
+    if variance is not None:
+        require_rung(process, GaussianProcess, "a learned variance")
 
-    def loss(params: Params, key: Key, batch: Mapping) -> tuple[PerExample, dict[str, PerExample]]:
+    def loss(params: Params, key: Key, batch: Mapping) -> tuple[PerExample, Record]:
         key_draw, key_net = jax.random.split(key)
         d = demolish(process, time, key_draw, batch, batch_size)
         c = process.coefficients(d.t, d.x_0)
         a, b = prediction.target(c)
         scaled, log_snr = network_inputs(process, prediction, c, d.x_t, d.t)
         y = network.apply(params, scaled, log_snr, batch.get("cond"), key_net)
-        factor = weight(c, jnp.asarray(prediction.recover(c)[1])).reshape(-1)
-        error = over_features((y - (a * d.x_0 + b * d.z)) ** 2)
-        return factor * error, {"log_snr": log_snr}
+        y, share = (y, None) if variance is None else split_output(y, d.x_0)
+        error = y - (a * d.x_0 + b * d.z)
+        each = _factor(c, prediction, loss_target, weight) * over_features(error**2)
+        u = weight.uncertainty(params, log_snr)
+        if u is not None:  # per feature, so that both reductions have the same optimum
+            each = jnp.exp(-u) * each + u * over_features(jnp.ones_like(error))
+        if variance is not None and share is not None:
+            fixed = jax.lax.stop_gradient(prediction.recover(c)[1] * error)
+            bound = over_features(variance.divergence(c, share, fixed**2))
+            each = each + variance.weight * variance.num_steps(process) * bound
+        return d.corrected(each, log_snr)
 
     return loss
 
@@ -120,12 +165,12 @@ def flow_matching_loss(
     """
     over_features = _reduction(reduction)
 
-    def loss(params: Params, key: Key, batch: Mapping) -> tuple[PerExample, dict[str, PerExample]]:
+    def loss(params: Params, key: Key, batch: Mapping) -> tuple[PerExample, Record]:
         key_draw, key_net = jax.random.split(key)
         d = demolish(process, time, key_draw, batch, batch_size)
         level = process.noise_level(d.t)
         y = network.apply(params, d.x_t, level, batch.get("cond"), key_net)
         error = over_features((y - process.velocity(d.x_0, d.z, d.t)) ** 2)
-        return error, {"log_snr": level}
+        return d.corrected(error, level)
 
     return loss

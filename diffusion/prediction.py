@@ -142,6 +142,42 @@ class EDMPrediction(Prediction):
         return 1 / self._norm(c)
 
 
+@register("prediction", "previous_mean")
+@final
+@dataclass(frozen=True, kw_only=True)
+class PreviousMean(Prediction):
+    """y = E[x_s | x_t, x_0], s = t - step: the mean of the previous state of a chain.
+
+    y = keep x_t + pull x_0 with keep = alpha_t sigma_s^2 / (alpha_s sigma_t^2) and pull = alpha_s (1 -
+    SNR_t / SNR_s) (Ho et al., 2020, eq. 7), which is alpha_s x_0 + keep sigma_t z. An error of y becomes
+    one of the data times 1 / pull, large for short steps: predict noise or v where there is a choice.
+
+    Args:
+        step: in units of t; at t < step the previous state is where the definition begins.
+    """
+
+    step: Scalar = 1e-3
+
+    def __post_init__(self) -> None:
+        require(self.step > 0, f"`step` of previous_mean must be positive; got {self.step}.")
+
+    def _posterior(self, c: Coefficients) -> tuple[Array, Array, Array]:
+        """Return keep, pull and alpha_s."""
+        alpha, sigma = c.before(self.step)
+        keep = c.alpha * sigma**2 / (alpha * c.sigma**2)
+        # 1 - SNR_t / SNR_s by log1p and expm1: the two differ little
+        log_share = jnp.log1p((c.alpha - alpha) / alpha) + jnp.log1p((sigma - c.sigma) / c.sigma)
+        return keep, -alpha * jnp.expm1(2 * log_share), alpha
+
+    def target(self, c: Coefficients) -> Pair:
+        keep, _, alpha = self._posterior(c)
+        return alpha, keep * c.sigma
+
+    def recover(self, c: Coefficients) -> Pair:
+        keep, pull, _ = self._posterior(c)
+        return -keep / pull, 1 / pull
+
+
 def network_inputs(
     process: AffineProcess, prediction: Prediction, c: Coefficients, x_t: Array, t: Time
 ) -> tuple[Array, Array]:

@@ -4,11 +4,16 @@ A distribution of t is its quantile function: a uniform number in (0, 1) becomes
 `stratified` replaces independent uniform numbers by u_i = u + i / batch (mod 1), one random shift per
 batch (Kingma et al., 2021), which lowers the variance of the loss for every distribution. Row i of a
 batch gets a number that depends on the key and on i alone, whatever devices the rows lie on.
+
+A distribution may learn from the losses: it keeps `statistics`, a pytree that the state of training carries,
+draws times under them with a correction 1 / p that leaves the expected loss as it is, and updates them.
 """
 
 import abc
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +24,14 @@ from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register
 from diffusion.types import Key, Scalar
+
+
+class Times(NamedTuple):
+    """Drawn times; a correction of each loss and the bin that it belongs to, where losses are tracked."""
+
+    t: Float[Array, " batch"]
+    correction: Float[Array, " batch"] | None = None
+    bin: Int[Array, " batch"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +55,43 @@ class TimeDistribution(abc.ABC):
             row: the numbers of these rows within the global batch.
             batch_size: the size of the global batch.
         """
+        return self._times(process, self._uniform(key, row, batch_size))
+
+    def _uniform(self, key: Key, row: Array, batch_size: int) -> Array:
         if self.stratified:
-            u = (jax.random.uniform(key) + row / batch_size) % 1.0
-        else:
-            u = jax.vmap(jax.random.uniform)(row_keys(key, row))
+            return (jax.random.uniform(key) + row / batch_size) % 1.0
+        return jax.vmap(jax.random.uniform)(row_keys(key, row))
+
+    def _times(self, process: Process, u: Array) -> Array:
         t = self.quantile(process, u)
         return jnp.clip(t, jnp.asarray(process.t_min, t.dtype), jnp.asarray(process.t_max, t.dtype))
+
+    def statistics(self) -> Any:
+        """Return what is known of the losses before the first step; () if they are not tracked."""
+        return ()
+
+    def draw_tracked(
+        self,
+        process: Process,
+        key: Key,
+        row: Int[Array, " batch"],
+        batch_size: int,
+        statistics: Any,
+    ) -> Times:
+        """Draw one time per row under these statistics."""
+        del statistics
+        return Times(self.draw(process, key, row, batch_size))
+
+    def update(self, statistics: Any, total: Array, count: Array) -> Any:
+        """Return the statistics after a batch.
+
+        Args:
+            statistics: those before.
+            total: sums of the squared losses in each bin, over the global batch.
+            count: how many losses there were in each.
+        """
+        del total, count
+        return statistics
 
 
 @register("time", "uniform")
@@ -117,6 +161,76 @@ class LogitNormalTime(TimeDistribution):
     def quantile(self, process: Process, u: Array) -> Array:
         share = jax.nn.sigmoid(self.mean + self.std * jax.scipy.special.ndtri(_inside(u)))
         return process.t_min + (process.t_max - process.t_min) * share
+
+
+@register("time", "importance")
+@final
+@dataclass(frozen=True, kw_only=True)
+class ImportanceTime(TimeDistribution):
+    """Times drawn in proportion to sqrt(E[L^2]), the loss divided by that share (Nichol and Dhariwal, 2021, eq. 18).
+
+    The expected loss, and so what is learned, is that of `base`; the gradient has less noise. The range of
+    `base` falls into bins of equal probability, each with a running mean of its squared losses.
+
+    Args:
+        base: the distribution whose expected loss is kept, a time distribution or its name; what it says
+            of stratification does not count.
+        num_bins: how finely the losses are tracked.
+        decay: of the running means, per example that falls into the bin.
+        warmup: examples that every bin has to see before the shares differ.
+        floor: share of the draws that stays as in `base`, so that no bin is forgotten.
+    """
+
+    base: TimeDistribution = dataclasses.field(default=UniformTime(), metadata={"kind": "time"})
+    num_bins: int = 100
+    decay: Scalar = 0.99
+    warmup: int = 10
+    floor: Scalar = 1e-3
+
+    def __post_init__(self) -> None:
+        require(self.num_bins >= 1, f"`num_bins` must be at least 1; got {self.num_bins}.")
+        require(0 <= self.decay < 1, f"`decay` must lie in [0, 1); got {self.decay}.")
+        require(self.warmup >= 1, f"`warmup` must be at least 1; got {self.warmup}.")
+        require(0 < self.floor <= 1, f"`floor` is a share in (0, 1]; got {self.floor}.")
+
+    def quantile(self, process: Process, u: Array) -> Array:
+        return self.base.quantile(process, u)
+
+    def statistics(self) -> dict[str, Array]:
+        return {"moment": jnp.zeros(self.num_bins), "seen": jnp.zeros(self.num_bins)}
+
+    def shares(self, statistics: Mapping[str, Array]) -> Float[Array, " bins"]:
+        """Return the probability of each bin."""
+        even = jnp.full_like(statistics["moment"], 1 / self.num_bins)
+        rms = jnp.sqrt(statistics["moment"])
+        total = rms.sum()
+        ready = (statistics["seen"] >= self.warmup).all() & (total > 0)
+        p = (1 - self.floor) * rms / jnp.where(ready, total, 1) + self.floor * even
+        return jnp.where(ready, p, even)
+
+    def draw_tracked(
+        self,
+        process: Process,
+        key: Key,
+        row: Int[Array, " batch"],
+        batch_size: int,
+        statistics: Any,
+    ) -> Times:
+        u = self._uniform(key, row, batch_size)
+        p = self.shares(statistics if statistics else self.statistics()).astype(u.dtype)
+        edges = jnp.concatenate([jnp.zeros(1, u.dtype), jnp.cumsum(p)])
+        bin = jnp.clip(jnp.searchsorted(edges, u, side="right") - 1, 0, self.num_bins - 1)
+        within = jnp.clip((u - edges[bin]) / p[bin], 0, 1)
+        t = self._times(process, (bin + within) / self.num_bins)
+        return Times(t, 1 / (self.num_bins * p[bin]), bin)
+
+    def update(self, statistics: Any, total: Array, count: Array) -> dict[str, Array]:
+        moment, seen = statistics["moment"], statistics["seen"]
+        total, count = total.astype(moment.dtype), count.astype(moment.dtype)
+        # a plain mean at first, then an exponential one
+        share = jnp.maximum(1 - self.decay**count, count / jnp.maximum(seen + count, 1))
+        moved = moment + share * (total / jnp.maximum(count, 1) - moment)
+        return {"moment": moved, "seen": jnp.minimum(seen + count, 1e6)}
 
 
 def _inside(u: Array) -> Array:

@@ -36,12 +36,17 @@ class SDE(NamedTuple):
 
 
 class Coefficients(NamedTuple):
-    """alpha, sigma and their time derivatives, shaped so that they multiply the data."""
+    """alpha, sigma and their time derivatives, shaped so that they multiply the data.
+
+    `before(step)` gives (alpha, sigma) at the time t - step, for what belongs to a step of a chain: not
+    earlier than the definition reaches, or not earlier than t_min with `trained=True`.
+    """
 
     alpha: Shaped[Array, "..."]
     sigma: Shaped[Array, "..."]
     d_alpha: Shaped[Array, "..."]
     d_sigma: Shaped[Array, "..."]
+    before: Any = None
 
 
 @runtime_checkable

@@ -4,21 +4,27 @@ A weight is a function of the process's coefficients at t and of `out`, the fact
 the network's output into an error of the data. It multiplies the squared error of the *network's output*,
 so that w(SNR) |x_0 - x_0_hat|^2 is the weight w(SNR) out^2. SNR is alpha^2 / sigma^2.
 
-References: Song et al. 2021b (likelihood), Hang et al. 2023 (min-SNR), Salimans and Ho 2022
-(truncated SNR, SNR + 1), Karras et al. 2022 (edm), Kingma and Gao 2023 (sigmoid).
+A weight may also be learned: `LearnedUncertainty` keeps parameters of its own beside the network's.
+
+References: Song et al. 2021b (likelihood), Hang et al. 2023 (min-SNR), Crowson et al. 2024 (soft min-SNR),
+Salimans and Ho 2022 (truncated SNR, SNR + 1), Karras et al. 2022, 2024 (edm, uncertainty), Kingma and Gao
+2023 (sigmoid), Ho et al. 2020 and Su, kexue.fm 9152 (elbo).
 """
 
 import abc
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from diffusion.numerics import require
 from diffusion.registry import register
-from diffusion.types import Coefficients, Scalar
+from diffusion.types import Coefficients, Cond, Key, Network, Params, Scalar
 
 
 def snr(c: Coefficients) -> Array:
@@ -33,6 +39,15 @@ class Weight(abc.ABC):
     @abc.abstractmethod
     def __call__(self, c: Coefficients, out: Array) -> Array:
         """Return the weight of |y - y_hat|^2, shaped like the coefficients."""
+
+    def wrap(self, network: Network) -> Network:
+        """Return the network with the parameters that this weight learns, if any."""
+        return network
+
+    def uncertainty(self, params: Params, log_snr: Array) -> Array | None:
+        """Return u, (batch,), for the loss exp(-u) L + u; None leaves L as it is."""
+        del params, log_snr
+        return None
 
 
 @register("weight", "simple")
@@ -90,6 +105,21 @@ class MinSNR(Weight):
         return jnp.minimum(snr(c), self.gamma) * out**2
 
 
+@register("weight", "soft_min_snr")
+@final
+@dataclass(frozen=True, kw_only=True)
+class SoftMinSNR(Weight):
+    """SNR gamma / (SNR + gamma) on the data: min-SNR without the corner (Crowson et al., 2024, eq. 7)."""
+
+    gamma: Scalar = 4.0
+
+    def __post_init__(self) -> None:
+        require(self.gamma > 0, f"`gamma` must be positive; got {self.gamma}.")
+
+    def __call__(self, c: Coefficients, out: Array) -> Array:
+        return snr(c) * self.gamma / (snr(c) + self.gamma) * out**2
+
+
 @register("weight", "sigmoid")
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -127,3 +157,90 @@ class Likelihood(Weight):
     def __call__(self, c: Coefficients, out: Array) -> Array:
         wronskian = c.alpha * c.d_sigma - c.d_alpha * c.sigma
         return c.alpha * wronskian / c.sigma**3 * out**2
+
+
+@register("weight", "elbo")
+@final
+@dataclass(frozen=True, kw_only=True)
+class ELBO(Weight):
+    """(SNR(t - step) - SNR(t)) / 2 on the data: one term of the bound of a chain of such steps, in nats.
+
+    It is the divergence between the posterior of x_s given x_0 and given the estimate, both with the
+    posterior's variance; on the noise of a chain it reads beta^4 / (2 sigma^2 alpha^2 bbar^2) (Su, kexue.fm
+    9152). The mean over uniform t times the number of steps is the diffusion term of -log p; divided by the step it
+    tends to `likelihood`. The chain ends at t_min.
+    """
+
+    step: Scalar = 1e-3
+
+    def __post_init__(self) -> None:
+        require(self.step > 0, f"`step` of the weight elbo must be positive; got {self.step}.")
+
+    def __call__(self, c: Coefficients, out: Array) -> Array:
+        alpha, sigma = c.before(self.step, trained=True)
+        # SNR_s - SNR_t = SNR_t (SNR_s / SNR_t - 1), where the ratio is near 1
+        log_ratio = jnp.log1p((alpha - c.alpha) / c.alpha) + jnp.log1p((c.sigma - sigma) / sigma)
+        return 0.5 * snr(c) * jnp.expm1(2 * log_ratio) * out**2
+
+
+@dataclass(frozen=True)
+class UncertainNetwork:
+    """A network beside the parameters of u(log_snr): {"network": ..., "uncertainty": ...}.
+
+    Its output is that of the network alone, so that whatever samples or measures does not see u.
+    """
+
+    network: Network
+    features: int = 64
+
+    def init(self, key: Key, x: Array, log_snr: Array, cond: Cond = None) -> Params:
+        """Draw the network's parameters; u starts at 0."""
+        params = self.network.init(key, x, log_snr, cond)
+        return {"network": params, "uncertainty": jnp.zeros(self.features, jnp.float32)}
+
+    def apply(
+        self, params: Params, x: Array, log_snr: Array, cond: Cond = None, key: Key | None = None
+    ) -> Array:
+        """Return the network's output."""
+        return self.network.apply(params["network"], x, log_snr, cond, key)
+
+
+@register("weight", "learned_uncertainty")
+@final
+@dataclass(frozen=True, kw_only=True)
+class LearnedUncertainty(Weight):
+    """exp(-u) L + u with a trained u(log_snr), where L is the loss under `weight` (Karras et al., 2024, eq. 21).
+
+    u tends to log E[L] per feature, so that every noise level counts the same (Kendall et al., 2018). It is
+    linear in fixed random cosines of log_snr / 8, EDM2's noise label up to sign. The network has to be
+    wrapped: `weight.wrap(network)` holds the parameters of u beside the network's own.
+
+    Args:
+        weight: what u balances, a weight or its name.
+        features: the number of cosines.
+    """
+
+    weight: Weight = dataclasses.field(default=EDMWeight(), metadata={"kind": "weight"})
+    features: int = 64
+
+    def __post_init__(self) -> None:
+        require(self.features >= 1, f"`features` must be at least 1; got {self.features}.")
+
+    def __call__(self, c: Coefficients, out: Array) -> Array:
+        return self.weight(c, out)
+
+    def wrap(self, network: Network) -> Network:
+        return UncertainNetwork(network, self.features)
+
+    def uncertainty(self, params: Params, log_snr: Array) -> Array:
+        if not isinstance(params, Mapping) or "uncertainty" not in params:
+            raise ValueError(
+                "the weight learned_uncertainty keeps parameters beside the network's: train "
+                "`weight.wrap(network)` in place of the network."
+            )
+        random = np.random.default_rng(0)
+        frequency, phase = random.normal(size=self.features), random.uniform(size=self.features)
+        frequency[0] = phase[0] = 0.0  # a constant
+        angles = log_snr[:, None] * (frequency / 8) + phase
+        cosines = jnp.cos(2 * jnp.pi * angles) * np.sqrt(2 / self.features)
+        return cosines.astype(log_snr.dtype) @ params["uncertainty"].astype(log_snr.dtype)
