@@ -33,7 +33,7 @@ from diffusion.numerics import (
     sum_features,
     value_and_ddt,
 )
-from diffusion.processes.inversion import invert, log_abs_det
+from diffusion.processes.inversion import along_time, compiled, invert, log_abs_det
 from diffusion.types import ODE, Coefficients, Key, Scalar, Time
 
 Data = Float[Array, "batch *data"]
@@ -82,8 +82,7 @@ class Process(abc.ABC):
 
     def velocity(self, x_0: Data, z: Data, t: Time) -> Data:
         """Return d/dt interpolate(x_0, z, t): the speed that flow matching regresses."""
-        t = jnp.broadcast_to(jnp.asarray(t, x_0.dtype), x_0.shape[:1])
-        return value_and_ddt(lambda u: self.interpolate(x_0, z, u), t)[1]
+        return along_time(lambda u: self.interpolate(x_0, z, u), t, x_0)[1]
 
     def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return the z whose path from x_0 passes through x_t at time t: interpolate(x_0, z, t) = x_t.
@@ -96,15 +95,22 @@ class Process(abc.ABC):
             ValueError: no such z was found (outside of compiled code, where it can be seen).
         """
         self._require_label_like(x_t)
+        return self._checked(self._solved_label(x_t, x_0, t), x_t, x_0, t)
+
+    @compiled
+    def _solved_label(self, x_t: Data, x_0: Data, t: Time) -> Data:
         path = lambda z: self.interpolate(x_0, z, t)
-        z = invert(path, x_t, x_t, diagonal=self.coordinatewise)
-        if not is_traced(x_t, x_0, t, self):
-            miss = float(jnp.max(jnp.abs(path(z) - x_t) / (1 + jnp.abs(x_t))))
+        return invert(path, x_t, x_t, diagonal=self.coordinatewise)
+
+    def _checked(self, z: Data, x_t: Data, x_0: Data, t: Time) -> Data:
+        """Return z if its path passes through x_t; in compiled code, where nobody can see, as it is."""
+        if not is_traced(z, x_t, x_0, t, self):
+            distance = jnp.abs(self.interpolate(x_0, z, t) - x_t) / (1 + jnp.abs(x_t))
             require(
-                miss < 1e-3,  # NaN fails as well
+                float(jnp.max(distance)) < 1e-3,  # NaN fails as well
                 f"{type(self).__name__} breaks the law that paths are invertible: no z with "
-                f"interpolate(x_0, z, t) = x_t was found (relative distance {miss:.2g}). Two paths from one "
-                "x_0 may cross, or a point lies where no path goes; or write `label(x_t, x_0, t)`.",
+                f"interpolate(x_0, z, t) = x_t was found (off by {jnp.max(distance):.2g}). Two paths from "
+                "one x_0 may cross, or a point lies where no path goes.",
             )
         return z
 
@@ -305,6 +311,8 @@ class GaussianProcess(AffineProcess):
     to agreement.
     """
 
+    isotropic: ClassVar[bool] = True
+
     def f(self, t: Time) -> Array:
         """Return the drift coefficient d log alpha / dt."""
         return value_and_ddt(lambda u: jnp.log(self.alpha(u)), t)[1]
@@ -319,8 +327,6 @@ class GaussianProcess(AffineProcess):
         from diffusion.processes.wrappers import shift  # it wraps this class in a subclass of it
 
         return shift(self, s)
-
-    isotropic: ClassVar[bool] = True
 
     def radial_log_prob(self, square: Array, num_dims: int) -> Array:
         """Return the standard normal log-density from |z|^2."""

@@ -1,22 +1,46 @@
-"""Jacobians, determinants and inverses of maps that act on each example of a batch by itself.
+"""Derivatives, determinants and inverses of maps that act on each example of a batch by itself.
 
 A map is a function of x, (batch, ...), whose row i depends on row i alone, so that one forward derivative
 per coordinate gives the Jacobians of all examples. Where it acts coordinate by coordinate
 (`diagonal=True`) a single one suffices, and images of any size are cheap.
 """
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.numerics import sum_features
+from diffusion.numerics import is_static, sum_features
+from diffusion.types import Time
 
 Data = Float[Array, "batch *data"]
 Map = Callable[[Array], Array]
 
-_DAMPING = (1.0, 0.5, 0.2, 0.05, 0.01)
+_DAMPING = (1.0, 0.5, 0.2, 0.05, 1e-2, 1e-3, 1e-5, 1e-7)
+
+
+def compiled(method: Callable[..., Array]) -> Callable[..., Array]:
+    """Compile a method of a process and of arrays once per process and shapes, also when called eagerly.
+
+    Loops that solve for something are compiled anew by every eager call otherwise. A process made of
+    traced values runs as it is.
+    """
+    run = jax.jit(method, static_argnums=0)
+
+    @functools.wraps(method)
+    def call(process: Any, *arrays: Any) -> Array:
+        return run(process, *arrays) if is_static(process) else method(process, *arrays)
+
+    return call
+
+
+def along_time(fn: Map, t: Time, x: Data) -> tuple[Data, Data]:
+    """Return fn(t), shaped like x, and its derivative, with one time per example."""
+    t = jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
+    return jax.jvp(fn, (t,), (jnp.ones_like(t),))
 
 
 def slopes(fn: Map, x: Data) -> Data:
@@ -65,7 +89,7 @@ def invert(fn: Map, y: Data, start: Data, *, diagonal: bool = False, num_steps: 
         residual = still(x) - target
         step = jax.lax.stop_gradient(solve_linear(fn, x, residual, diagonal=diagonal))
         step = jnp.where(jnp.isfinite(step), step, residual)  # a singular Jacobian: go downhill
-        best, size = x, per_row(residual)
+        best, size = x, jnp.nan_to_num(per_row(residual), nan=jnp.inf, posinf=jnp.inf)
         for share in _DAMPING:
             tried = x - share * step
             error = per_row(still(tried) - target)

@@ -1,0 +1,152 @@
+"""Interpolants: paths between data and a prior, labelled by where they end.
+
+x_t = path(x_0, x_T, t) with path = x_0 at t = 0 and x_T ~ prior at t_max: both ends are exact (Liu et al.,
+2023; Albergo and Vanden-Eijnden, 2023; Su, kexue.fm 9379 and 9497). The velocity is the derivative in
+time and the regression needs no inverse; the density p(x_t | x_0) does, and exists where path is
+invertible in x_T. The pairing of x_0 and x_T is a coupling (`diffusion.coupling`), not a process.
+"""
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, final
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion.numerics import as_time, per_example, require
+from diffusion.processes.base import AffineProcess, Process
+from diffusion.processes.priors import DataPrior, Normal, Prior
+from diffusion.registry import load, nearest, register
+from diffusion.types import Key, Time
+
+Data = Float[Array, "batch *data"]
+PathFn = Callable[[Array, Array, Array], Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithPrior(Process):
+    """What processes that end in a named prior share: z is the end point x_T."""
+
+    exact_prior: ClassVar[bool] = True
+
+    prior: Prior = field(default=Normal(), metadata={"kind": "prior"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.t_min > 0,
+            f"`t_min` must be positive: all paths from x_0 meet at t = 0; got {self.t_min}.",
+        )
+        if not isinstance(self.prior, Prior):
+            raise TypeError(
+                f"`prior` must be an object of kind prior, such as Normal(); got {self.prior!r}. "
+                'Names and mappings are for build("process", dict(name=..., prior=...)).'
+            )
+
+    def sample_noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+        """Draw end points from the prior."""
+        return self.prior.sample(key, shape)
+
+    def noise_log_prob(self, z: Data) -> Float[Array, " batch"]:
+        """Return the log-density of the prior."""
+        return self.prior.log_prob(z)
+
+    def natural_times(self, num_steps: int) -> np.ndarray:
+        """Return geometric times: near the data the field is of the form (x - x_0) / t."""
+        times = np.geomspace(float(self.t_max), float(self.t_min), num_steps + 1)
+        times[0], times[-1] = float(self.t_max), float(self.t_min)
+        return times
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolant(WithPrior):
+    """x_t = path(x_0, x_T, t). Subclass it and write the path."""
+
+    @abc.abstractmethod
+    def path(self, x_0: Data, x_T: Data, t: Array) -> Data:
+        """Return the state at t of the path from x_0 to x_T; t is shaped so that it multiplies x_0."""
+
+    def interpolate(self, x_0: Data, z: Data, t: Time) -> Data:
+        """Return path(x_0, z, t)."""
+        return self.path(x_0, z, per_example(as_time(t), x_0))
+
+
+def straight(x_0: Array, x_T: Array, t: Array) -> Array:
+    """Return (1 - t) x_0 + t x_T."""
+    return (1 - t) * x_0 + t * x_T
+
+
+def quarter_turn(x_0: Array, x_T: Array, t: Array) -> Array:
+    """Return cos(pi t / 2) x_0 + sin(pi t / 2) x_T, of constant variance for independent ends."""
+    return jnp.sin(0.5 * jnp.pi * (1 - t)) * x_0 + jnp.sin(0.5 * jnp.pi * t) * x_T
+
+
+def eased(x_0: Array, x_T: Array, t: Array) -> Array:
+    """Return the straight line travelled with zero speed at both ends, 3 t^2 - 2 t^3."""
+    return straight(x_0, x_T, t * t * (3 - 2 * t))
+
+
+PATHS: dict[str, PathFn] = {"straight": straight, "quarter_turn": quarter_turn, "eased": eased}
+
+
+@register("process", "bridge")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Bridge(Interpolant):
+    """x_t = phi(x_0, x_T, t) from one data set to another, or to any prior; the model is a velocity.
+
+    Args:
+        path_fn: straight, quarter_turn or eased, a function phi(x_0, x_T, t) with t shaped to multiply
+            x_0, or "module:function".
+        prior: where paths end; by default two points, so name your data set:
+            prior=dict(name="data", dataset=dict(name="digits")).
+    """
+
+    path_fn: Callable[..., Array] | str = "straight"
+    prior: Prior = field(default=DataPrior(), metadata={"kind": "prior"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named = isinstance(self.path_fn, str) and ":" not in self.path_fn
+        require(
+            not named or self.path_fn in PATHS,
+            f"`path_fn` must be one of {', '.join(PATHS)}, a function, or 'module:function'; got "
+            f"{self.path_fn!r}.{nearest(str(self.path_fn), PATHS)}",
+        )
+
+    def path(self, x_0: Data, x_T: Data, t: Array) -> Data:
+        if isinstance(self.path_fn, str):
+            fn = PATHS.get(self.path_fn) or load(self.path_fn)
+            return fn(x_0, x_T, t)
+        return self.path_fn(x_0, x_T, t)
+
+
+@register("process", "straight_line")
+@final
+@dataclass(frozen=True, kw_only=True)
+class StraightLine(WithPrior, AffineProcess):
+    """x_t = (1 - t) x_0 + t x_T, x_T from any prior (Su, kexue.fm 9379, example 1).
+
+    The path is affine whatever the prior, so the model is a denoiser. Nothing of the data is left at
+    t = 1: there the prediction `noise` cannot be turned into data; predict data or velocity.
+    """
+
+    def alpha(self, t: Time) -> Array:
+        return 1 - as_time(t)
+
+    def sigma(self, t: Time) -> Array:
+        return as_time(t)
+
+    def noise_level(self, t: Time) -> Array:
+        """Return the log-SNR, kept finite at t = 1."""
+        t = as_time(t)
+        return 2 * (jnp.log(jnp.maximum(1 - t, 1e-4)) - jnp.log(t))
+
+    def time_of_log_snr(self, log_snr: Time) -> Array:
+        return 1 / (1 + jnp.exp(0.5 * as_time(log_snr)))
+
+    def natural_times(self, num_steps: int) -> np.ndarray:
+        """Return times uniform in log-SNR: geometric near the data."""
+        return AffineProcess.natural_times(self, num_steps)

@@ -1,0 +1,222 @@
+"""Green's functions from a radial law: how likely x_t lies within the distance r of x_0.
+
+A cumulative law psi(r, t), increasing in r from 0 to 1 and tending to 1 for every r > 0 as t -> 0, gives a
+field isotropic in space that satisfies the continuity equation (Su, kexue.fm 9370): along a path psi does
+not change, so
+
+    x_t = x_0 + r(v, t) u,   psi(r, t) = v uniform on (0, 1),   u a uniform direction
+    dr/dt = -(d psi / dt) / (d psi / dr)
+    p(x_t | x_0) = r^(1 - d) (d psi / dr) / S_d,   S_d = 2 pi^(d/2) / Gamma(d/2)
+
+Laws of r / t stand on the affine rung, see `radial_law`.
+"""
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion.numerics import as_time, is_traced, per_example, require
+from diffusion.processes.base import Process
+from diffusion.processes.inversion import compiled
+from diffusion.processes.radial_law import (
+    LAWS,
+    ScaledRadial,
+    away,
+    lengths,
+    log_sphere,
+    random_direction_of_length,
+)
+from diffusion.registry import load, nearest, register
+from diffusion.types import Key, Scalar, Time
+
+Data = Float[Array, "batch *data"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Radial(Process):
+    """x_t = x_0 + r(v, t) u for any psi(r, t). Subclass it and write psi; `radius`, its inverse, if known.
+
+    The label z is the direction times v, a vector inside the unit ball. Lengths are those of whole vectors.
+    """
+
+    t_min: Scalar = 0.002
+    t_max: Scalar = 200.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.t_min > 0, f"`t_min` must be positive: psi jumps at 0; got {self.t_min}.")
+        if not is_traced(self):
+            self._check_psi()
+
+    def _check_psi(self) -> None:
+        """Hold psi to conditions (i) to (iii) of the construction, as far as numbers can."""
+        with jax.ensure_compile_time_eval():
+            r = jnp.geomspace(1e-4, 1e4, 65)
+            values = np.stack(
+                [np.asarray(self.psi(r, jnp.asarray(t, r.dtype))) for t in (self.t_min, self.t_max)]
+            )
+            near = float(self.psi(jnp.asarray(1e-12), jnp.asarray(self.t_max)))
+        who = type(self).__name__
+        require(
+            np.all(np.isfinite(values)) and np.all(np.diff(values, axis=1) >= -1e-6),
+            f"{who}: psi(r, t) must be finite and increase in r at every t, since it is a cumulative "
+            f"probability; between t_min and t_max its largest fall is {-np.diff(values, axis=1).min():.3g}.",
+        )
+        require(
+            near < 1e-3 and abs(values[1, -1] - 1) < 0.05,
+            f"{who}: psi(r, t) must rise from 0 to 1; at t_max it goes from {near:.3g} to "
+            f"{values[1, -1]:.3g} at r = 1e4.",
+        )
+        require(
+            np.all(values[0] >= values[1] - 1e-6),
+            f"{who}: psi(r, t) must fall with t, so that x_t leaves x_0; it rises with t by "
+            f"{(values[1] - values[0]).max():.3g}. Is time reversed?",
+        )
+
+    @abc.abstractmethod
+    def psi(self, r: Array, t: Array) -> Array:
+        """Return the probability that |x_t - x_0| <= r, elementwise."""
+
+    @compiled
+    def radius(self, v: Array, t: Array) -> Array:
+        """Return r with psi(r, t) = v, elementwise: by bisection in log r, with an exact derivative."""
+        v, t = jnp.broadcast_arrays(v, t)
+        frozen_v, frozen_t = jax.lax.stop_gradient((v, t))
+
+        def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = ends
+            middle = (low + high) / 2
+            below = self.psi(jnp.exp(middle), frozen_t) < frozen_v
+            return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+        low, high = jax.lax.fori_loop(
+            0, 64, halve, (jnp.full_like(v, -40.0), jnp.full_like(v, 40.0))
+        )
+        r = jnp.exp((low + high) / 2)
+        slope = jax.lax.stop_gradient(self._slopes(r, frozen_t)[1])
+        miss = self.psi(r, t) - v  # 0 to round-off; its derivative is what matters
+        return r - jnp.where(slope > 0, miss / jnp.where(slope > 0, slope, 1.0), 0.0)
+
+    def _slopes(self, r: Array, t: Array) -> tuple[Array, Array]:
+        """Return d psi / dt and d psi / dr, elementwise."""
+        one = jnp.ones_like(r)
+        t = jnp.broadcast_to(jnp.asarray(t, r.dtype), r.shape)
+        d_t = jax.jvp(lambda u: self.psi(r, u), (t,), (one,))[1]
+        return d_t, jax.jvp(lambda q: self.psi(q, t), (r,), (one,))[1]
+
+    def _time(self, x: Data, t: Time) -> Array:
+        return jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
+
+    def sample_noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+        """Draw vectors of uniform direction and of length v, uniform on (0, 1)."""
+        return random_direction_of_length(key, shape, lambda v: v)
+
+    def noise_log_prob(self, z: Data) -> Float[Array, " batch"]:
+        """Return -(d - 1) log |z| - log S_d inside the unit ball."""
+        v, d = lengths(z), z[0].size
+        return jnp.where(v < 1, away(v, d) - log_sphere(d), -jnp.inf)
+
+    def interpolate(self, x_0: Data, z: Data, t: Time) -> Data:
+        """Return x_0 + r(|z|, t) z / |z|."""
+        v = lengths(z)
+        share = jnp.where(v > 0, self.radius(v, self._time(z, t)) / jnp.where(v > 0, v, 1.0), 0.0)
+        return x_0 + per_example(share, z) * z
+
+    def velocity(self, x_0: Data, z: Data, t: Time) -> Data:
+        """Return -(d psi / dt) / (d psi / dr) in the direction of z."""
+        return self.conditional_velocity(self.interpolate(x_0, z, t), x_0, t)
+
+    def conditional_velocity(self, x_t: Data, x_0: Data, t: Time) -> Data:
+        """Return -(d psi / dt) / (d psi / dr) (x_t - x_0) / r."""
+        r = lengths(x_t - x_0)
+        d_t, d_r = self._slopes(r, self._time(x_t, t))
+        rate = jnp.where(r > 0, -d_t / (d_r * jnp.where(r > 0, r, 1.0)), 0.0)
+        return per_example(rate, x_t) * (x_t - x_0)
+
+    def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
+        """Return psi(r, t) (x_t - x_0) / r."""
+        r = lengths(x_t - x_0)
+        v = self.psi(r, self._time(x_t, t))
+        return per_example(jnp.where(r > 0, v / jnp.where(r > 0, r, 1.0), 0.0), x_t) * (x_t - x_0)
+
+    def log_density(self, x_t: Data, x_0: Data, t: Time) -> Float[Array, " batch"]:
+        """Return log(r^(1 - d) d psi / dr) - log S_d."""
+        r, d = lengths(x_t - x_0), x_t[0].size
+        slope = self._slopes(r, self._time(x_t, t))[1]
+        return away(r, d) + jnp.log(slope) - log_sphere(d)
+
+    def input_scale(self, t: Time) -> Array:
+        """Return 1 / sqrt(1 + median(r)^2)."""
+        t = as_time(t)
+        return jax.lax.rsqrt(1 + self.radius(jnp.full_like(t, 0.5), t) ** 2)
+
+    def natural_times(self, num_steps: int) -> np.ndarray:
+        """Return geometric times: near the data the field is of the form (x - x_0) / t."""
+        return np.geomspace(float(self.t_max), float(self.t_min), num_steps + 1)
+
+
+def tanh_sinh(r: Array, t: Array) -> Array:
+    """Return tanh(s sinh(r / s) / t), s = 50: dr/dt = s tanh(r / s) / t, bounded far away."""
+    return jnp.tanh(50.0 * jnp.sinh(jnp.minimum(r / 50.0, 60.0)) / t)
+
+
+@register("process", "radial_flow")
+@final
+@dataclass(frozen=True, kw_only=True)
+class GivenRadial(Radial):
+    """x_t = x_0 + r(v, t) u from psi(r, t) by function, or by "module:function" in a config.
+
+    Args:
+        psi_fn: the cumulative law, elementwise in r and t.
+        radius_fn: its inverse r(v, t), if known; otherwise bisection.
+    """
+
+    t_max: Scalar = 2000.0
+
+    psi_fn: Callable[..., Array] | str = tanh_sinh
+    radius_fn: Callable[..., Array] | str | None = None
+
+    def psi(self, r: Array, t: Array) -> Array:
+        return (load(self.psi_fn) if isinstance(self.psi_fn, str) else self.psi_fn)(r, t)
+
+    def radius(self, v: Array, t: Array) -> Array:
+        if self.radius_fn is None:
+            return super().radius(v, t)
+        return (load(self.radius_fn) if isinstance(self.radius_fn, str) else self.radius_fn)(v, t)
+
+
+@register("process", "radial")
+def radial(
+    *,
+    law: Callable[..., Array] | str = "tanh",
+    t_min: Scalar | None = None,
+    t_max: Scalar | None = None,
+    rms: bool = False,
+) -> Process:
+    """Return the process of a radial law, on the rung it deserves.
+
+    Args:
+        law: tanh, exponential or tanh_power, laws of r / t (`ScaledRadial`); tanh_sinh, or psi(r, t) by
+            function or "module:function" (`GivenRadial`).
+        t_min: by default that of the class.
+        t_max: by default that of the class.
+        rms: measure lengths per square root of dimension; for laws of r / t.
+    """
+    given = {"t_min": t_min, "t_max": t_max}
+    times = {k: v for k, v in given.items() if v is not None}
+    if isinstance(law, str) and law in LAWS:
+        return ScaledRadial(law=law, rms=rms, **times)
+    known = (*LAWS, "tanh_sinh")
+    require(
+        not isinstance(law, str) or law == "tanh_sinh" or ":" in law,
+        f"`law` must be one of {', '.join(known)}, a function, or 'module:function'; got {law!r}."
+        f"{nearest(str(law), known)}",
+    )
+    require(not rms, f"`rms` is for laws of r / t ({', '.join(LAWS)}); write it into psi instead.")
+    return GivenRadial(psi_fn=tanh_sinh if law == "tanh_sinh" else law, **times)
