@@ -1,10 +1,11 @@
 """Samplers: ways to carry a state from noise to data."""
 
-from diffusion.samplers.adaptive import Diffrax
+from diffusion.samplers.adaptive import Diffrax, DiffraxSDE
 from diffusion.samplers.base import Sampler, Solution, StepSampler
 from diffusion.samplers.ddim import DDIM, Ancestral
 from diffusion.samplers.deis import DEIS
 from diffusion.samplers.dpm_solver import DPMSolverPP2M, DPMSolverPP3M, SDEDPMSolverPP2M
+from diffusion.samplers.dpm_solver_12 import DPMSolver12
 from diffusion.samplers.integrators import RK4, Euler, EulerMaruyama, Heun, Midpoint, ReverseSDE
 from diffusion.samplers.langevin import Langevin
 from diffusion.samplers.renoise import Churn, Restart
@@ -20,10 +21,12 @@ __all__ = [
     "Churn",
     "DPMSolver2",
     "DPMSolver3",
+    "DPMSolver12",
     "DPMSolverPP2M",
     "DPMSolverPP2S",
     "DPMSolverPP3M",
     "Diffrax",
+    "DiffraxSDE",
     "Euler",
     "EulerMaruyama",
     "Heun",

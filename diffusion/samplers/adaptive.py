@@ -1,5 +1,6 @@
-"""Adaptive integration of the generative ODE by diffrax."""
+"""The generative ODE and SDE by the solvers of diffrax (Kidger, 2022)."""
 
+import abc
 import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -8,52 +9,165 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_pytree, is_static, is_traced, require
-from diffusion.processes import Process
+from diffusion.dynamics import reverse_sde
+from diffusion.numerics import as_pytree, is_many, is_static, is_traced, require
+from diffusion.processes import GaussianProcess, Process
+from diffusion.processes.base import require_rung
 from diffusion.registry import nearest, register
 from diffusion.samplers.base import Sampler, Solution
 from diffusion.samplers.levels import host_times, noise_left
-from diffusion.types import Key
+from diffusion.types import Key, Scalar
 
 Data = Float[Array, "batch *data"]
 _NORMS = ("batch", "sample")
+_CONTROLLERS = ("pid", "step_to", "constant")
+
+# Evaluations per step of methods that state no tableau of stages.
+_ODE_COSTS = {"Euler": 1, "LeapfrogMidpoint": 1, "ReversibleHeun": 1}
+_SDE_COSTS = {
+    "Euler": 1, "EulerHeun": 1, "Heun": 2, "Midpoint": 2, "Ralston": 2, "ItoMilstein": 1,
+    "StratonovichMilstein": 1, "SEA": 1, "SRA1": 2, "ShARK": 2, "GeneralShARK": 2, "SlowRK": 2, "SPaRK": 3,
+}  # fmt: skip
 
 
-@register("sampler", "diffrax")
-@final
+def _one_of(name: str, given: str, known: Any) -> None:
+    require(
+        given in known,
+        f"`{name}` must be one of {', '.join(known)}; got {given!r}.{nearest(given, known)}",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
-class Diffrax(Sampler):
-    """dx/dt = v(x, t) by any explicit adaptive solver of diffrax, by name (Kidger, 2022).
+class _Diffrax(Sampler):
+    """What both have in common: step sizes, norms, and the way around a clean end.
 
-    The first and last of the given times are the interval; the others say where the trajectory is
-    reported, not how many steps are taken. `norm="batch"` controls the error of the batch as one state;
-    "sample" gives each example its own step sizes, so that it does not depend on its neighbours, and the
-    work lasts until the slowest one ends.
+    `controller` is "pid" (adaptive, with rtol, atol and the coefficients of diffrax's PIDController),
+    "step_to" (exactly the given times) or "constant" (as many equal steps in t as the grid has).
     """
 
-    order: ClassVar[int] = 5  # of the default solver; adaptive, so not seen in a fixed-grid test
-
-    solver: str = "Tsit5"
     rtol: float = 1e-4
     atol: float = 1e-4
+    controller: str = "pid"
+    pcoeff: float = 0.0
+    icoeff: float = 1.0
+    dcoeff: float = 0.0
     max_steps: int = 4096
-    norm: str = "batch"
 
     def __post_init__(self) -> None:
         require(
             self.rtol > 0 and self.atol >= 0,
             f"`rtol` must be positive and `atol` not negative; got {self.rtol}, {self.atol}.",
         )
-        require(
-            self.norm in _NORMS,
-            f"`norm` must be one of {', '.join(_NORMS)}; got {self.norm!r}.{nearest(self.norm, _NORMS)}",
+        require(self.max_steps >= 1, f"`max_steps` must be positive; got {self.max_steps}.")
+        _one_of("controller", self.controller, _CONTROLLERS)
+
+    @abc.abstractmethod
+    def make_solver(self) -> Any:
+        """Return the diffrax solver, or raise ValueError."""
+
+    @abc.abstractmethod
+    def integrate(
+        self, process: Any, model: Any, key: Key | None, x: Data, times: Array, save: bool
+    ) -> tuple[Array, Array, Array]:
+        """Return the states, the evaluations, and whether the end was reached."""
+
+    def solve(
+        self, process: Process, model: Any, key: Key | None, x: Data, times: Any, save: bool
+    ) -> Solution:
+        """Integrate from times[0] to times[-1].
+
+        Where no noise is left at times[-1] the velocity there is 0/0, so the last interval is one step
+        to the posterior mean.
+        """
+        self._check()
+        times = host_times(process, times)
+        key = key if self.stochastic else None
+        if noise_left(process, times):
+            return self._integrated(process, model, key, x, times, save)
+        before = self._integrated(process, model, key, x, times[:-1], save)
+        end = model(before.x, jnp.asarray(times[-2], x.dtype))
+        path = before.trajectory
+        return Solution(
+            end, None if path is None else jnp.append(path, end[None], 0), before.nfe + 1
         )
+
+    def _check(self) -> None:
+        import diffrax
+
+        solver = self.make_solver()
+        if self.controller == "pid" and not isinstance(solver, diffrax.AbstractAdaptiveSolver):
+            raise ValueError(
+                f"`controller` of {type(solver).__name__} must be step_to or constant: it estimates no error, which "
+                "pid needs."
+            )
+
+    def _integrated(
+        self, process: Process, model: Any, key: Key | None, x: Data, times: Any, save: bool
+    ) -> Solution:
+        if len(times) == 1:
+            return Solution(x, x[None] if save else None, 0)
+        run = _compiled if is_static(self, process) else _integrate
+        ys, nfe, good = run(
+            self, process, save, as_pytree(model), key, x, jnp.asarray(times, x.dtype)
+        )
+        _complain(self, good)
+        return Solution(ys[-1], ys if save else None, nfe)
+
+    def stepping(self, times: Array) -> dict[str, Any]:
+        """Return the arguments of diffeqsolve that concern step sizes; `times` may run either way."""
+        import diffrax
+
+        found = {"t0": times[0], "t1": times[-1], "dt0": times[1] - times[0]}
+        if self.controller == "step_to":
+            found |= {"dt0": None, "stepsize_controller": diffrax.StepTo(times)}
+        elif self.controller == "constant":
+            found["dt0"] = (times[-1] - times[0]) / (len(times) - 1)
+        else:
+            found["stepsize_controller"] = diffrax.PIDController(
+                rtol=self.rtol, atol=self.atol,
+                pcoeff=self.pcoeff, icoeff=self.icoeff, dcoeff=self.dcoeff,
+            )  # fmt: skip
+        return found
+
+
+def _integrate(
+    sampler: _Diffrax, process: Process, save: bool, model: Any, key: Any, x: Data, times: Array
+) -> tuple[Array, Array, Array]:
+    return sampler.integrate(process, model, key, x, times, save)
+
+
+_compiled = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_integrate)
+
+
+@register("sampler", "diffrax")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Diffrax(_Diffrax):
+    """dx/dt = v(x, t) by any explicit solver of diffrax, by name.
+
+    With the controller "pid" the first and last of the given times are the interval, and the others say where
+    the trajectory is reported. `norm="batch"` controls the error of the batch as one state; "sample"
+    gives each example its own step sizes, so that it does not depend on its neighbours, and the work lasts
+    until the slowest one ends.
+
+    `nfe` counts the stages of accepted and rejected steps; the few repeated first stages that diffrax does not
+    report are missing from it. Implicit solvers are refused: what their inner iterations cost is not reported.
+    """
+
+    order: ClassVar[int] = 5  # of the default solver; adaptive, so not seen in a fixed-grid test
+
+    solver: str = "Tsit5"
+    norm: str = "batch"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("norm", self.norm, _NORMS)
 
     def make_solver(self) -> Any:
         """Return the diffrax solver.
 
         Raises:
-            ValueError: diffrax has no explicit Runge-Kutta solver of this name.
+            ValueError: diffrax has no explicit solver of this name.
         """
         import diffrax
 
@@ -61,88 +175,142 @@ class Diffrax(Sampler):
         known = [
             k for k, v in vars(diffrax).items()
             if isinstance(v, type) and issubclass(v, explicit) and v is not explicit
-        ]  # fmt: skip
+        ] + list(_ODE_COSTS)  # fmt: skip
         if self.solver not in known:
             raise ValueError(
-                f"`solver` must be an explicit Runge-Kutta method of diffrax; got {self.solver!r}."
+                f"`solver` must be an explicit solver of diffrax for ODEs; got {self.solver!r}."
                 f"{nearest(self.solver, known)} Known: {', '.join(sorted(known))}."
             )
         return getattr(diffrax, self.solver)()
 
-    def solve(
-        self, process: Process, model: Any, key: Key | None, x: Data, times: Any, save: bool
-    ) -> Solution:
-        """Integrate from times[0] to times[-1].
+    def _stages(self, steps: Array) -> Array:
+        solver = self.make_solver()
+        if self.solver in _ODE_COSTS:
+            return steps * _ODE_COSTS[self.solver] + (self.solver == "ReversibleHeun")
+        stages = solver.tableau.num_stages
+        # a method whose last stage is the first of the next step evaluates it once more at the start
+        return steps * (stages - 1) + 1 if solver.tableau.fsal else steps * stages
 
-        `nfe` counts the stages of accepted and rejected steps; the few repeated first stages that diffrax
-        does not report are missing from it.
+    def integrate(
+        self, process: Process, model: Any, key: Key | None, x: Data, times: Array, save: bool
+    ) -> tuple[Array, Array, Array]:
+        one = functools.partial(self._one, process, model, times, save)
+        if self.norm == "batch":
+            return one(x)
+        ys, nfe, good = jax.vmap(lambda row: one(row[None]))(x)
+        return jnp.moveaxis(ys[:, :, 0], 0, 1), nfe, good.all()
 
-        Where no noise is left at times[-1] the velocity there is 0/0, so the last interval is one step
-        to the posterior mean.
-        """
-        self.make_solver()
-        times = host_times(process, times)
-        if noise_left(process, times):
-            return self._integrated(process, model, x, times, save)
-        before = self._integrated(process, model, x, times[:-1], save)
-        end = model(before.x, jnp.asarray(times[-2], x.dtype))
-        path = before.trajectory
-        return Solution(
-            end, None if path is None else jnp.append(path, end[None], 0), before.nfe + 1
+    def _one(
+        self, process: Process, model: Any, times: Array, save: bool, x: Data
+    ) -> tuple[Array, Array, Array]:
+        import diffrax
+
+        velocity = process.flow(model).velocity
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: velocity(y, jnp.asarray(t, y.dtype))),
+            self.make_solver(),
+            y0=x,
+            saveat=diffrax.SaveAt(ts=times) if save else diffrax.SaveAt(t1=True),
+            max_steps=self.max_steps,
+            throw=False,
+            **self.stepping(times),
         )
-
-    def _integrated(
-        self, process: Process, model: Any, x: Data, times: Any, save: bool
-    ) -> Solution:
-        if len(times) == 1:
-            return Solution(x, x[None] if save else None, 0)
-        run = _compiled if is_static(self, process) else _integrate
-        ys, nfe, good = run(self, process, save, as_pytree(model), x, jnp.asarray(times, x.dtype))
-        _complain(self, good)
-        return Solution(ys[-1], ys if save else None, nfe)
+        good = solution.result == diffrax.RESULTS.successful
+        return jnp.asarray(solution.ys), self._stages(solution.stats["num_steps"]), good
 
 
-def _integrate(
-    sampler: Diffrax, process: Process, save: bool, model: Any, x: Data, times: Array
-) -> tuple[Array, Array, Array]:
-    if sampler.norm == "batch":
-        return _solve(sampler, process, save, model, x, times)
-    one = lambda x: _solve(sampler, process, save, model, x[None], times)
-    ys, nfe, good = jax.vmap(one)(x)
-    return jnp.moveaxis(ys[:, :, 0], 0, 1), nfe, good.all()
+@register("sampler", "diffrax_sde")
+@final
+@dataclass(frozen=True, kw_only=True)
+class DiffraxSDE(_Diffrax):
+    """The reverse SDE of noise lam g by a stochastic solver of diffrax, by name.
+
+    dx = [f x - (1 + lam^2)/2 g^2 score] dt + lam g dW in the time r = times[0] - t, which runs up: methods with
+    Levy areas (ShARK, SRA1) are wrong on negative steps. The noise does not depend on x, so Ito and
+    Stratonovich agree. The Brownian path is a function of the key, or of each example's own key.
+    """
+
+    order: ClassVar[int] = 1  # weak
+    stochastic: ClassVar[bool] = True
+    rung: ClassVar[type[Process]] = GaussianProcess
+
+    controller: str = "step_to"
+    solver: str = "ShARK"
+    lam: Scalar = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.lam > 0, f"`lam` must be positive; got {self.lam}. For the ODE use `diffrax`.")
+
+    def make_solver(self) -> Any:
+        """Return the diffrax solver.
+
+        Raises:
+            ValueError: it is not a stochastic solver whose cost is known.
+        """
+        import diffrax
+
+        if self.solver not in _SDE_COSTS:
+            raise ValueError(
+                f"`solver` must be a solver of diffrax for SDEs; got {self.solver!r}."
+                f"{nearest(self.solver, _SDE_COSTS)} Known: {', '.join(sorted(_SDE_COSTS))}."
+            )
+        return getattr(diffrax, self.solver)()
+
+    def integrate(
+        self, process: Any, model: Any, key: Any, x: Data, times: Array, save: bool
+    ) -> tuple[Array, Array, Array]:
+        require_rung(process, self.rung, "the sampler DiffraxSDE")
+        one = functools.partial(self._one, process, model, times, save)
+        if not is_many(key):
+            return one(key, x)
+        ys, nfe, good = jax.vmap(lambda k, row: one(k, row[None]))(key, x)
+        return jnp.moveaxis(ys[:, :, 0], 0, 1), nfe.max(), good.all()
+
+    def _one(
+        self, process: Any, model: Any, times: Array, save: bool, key: Key, x: Data
+    ) -> tuple[Array, Array, Array]:
+        import diffrax
+        import lineax
+
+        end = times[0]
+        sde = reverse_sde(process, model, self.lam)
+        clock = lambda r, y: end - jnp.asarray(r, y.dtype)
+
+        def noise(r: Any, y: Array, args: Any) -> Any:
+            return lineax.DiagonalLinearOperator(jnp.full_like(y, sde.diffusion(clock(r, y))))
+
+        upward = end - times
+        solver = self.make_solver()
+        path = self._path(solver, upward, key, x)
+        solution = diffrax.diffeqsolve(
+            diffrax.MultiTerm(
+                diffrax.ODETerm(lambda r, y, args: -sde.drift(y, clock(r, y))),
+                diffrax.ControlTerm(noise, path),
+            ),
+            solver,
+            y0=x,
+            saveat=diffrax.SaveAt(ts=upward) if save else diffrax.SaveAt(t1=True),
+            max_steps=self.max_steps,
+            throw=False,
+            **self.stepping(upward),
+        )
+        good = solution.result == diffrax.RESULTS.successful
+        nfe = solution.stats["num_steps"] * _SDE_COSTS[self.solver]
+        return jnp.asarray(solution.ys), nfe, good
+
+    def _path(self, solver: Any, upward: Array, key: Key, x: Data) -> Any:
+        """Return the Brownian motion, resolved below the steps that will be taken."""
+        import diffrax
+
+        stages = isinstance(solver, diffrax.AbstractSRK)
+        area = diffrax.SpaceTimeLevyArea if stages else diffrax.BrownianIncrement
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        tol = jnp.min(jnp.diff(upward)) / 8
+        return diffrax.VirtualBrownianTree(upward[0], upward[-1], tol, shape, key, levy_area=area)
 
 
-def _solve(
-    sampler: Diffrax, process: Process, save: bool, model: Any, x: Data, times: Array
-) -> tuple[Array, Array, Array]:
-    import diffrax
-
-    solver = sampler.make_solver()
-    velocity = process.flow(model).velocity
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, args: velocity(y, jnp.asarray(t, y.dtype))),
-        solver,
-        t0=times[0],
-        t1=times[-1],
-        dt0=times[1] - times[0],
-        y0=x,
-        saveat=diffrax.SaveAt(ts=times) if save else diffrax.SaveAt(t1=True),
-        stepsize_controller=diffrax.PIDController(rtol=sampler.rtol, atol=sampler.atol),
-        max_steps=sampler.max_steps,
-        throw=False,
-    )
-    steps = solution.stats["num_steps"]
-    stages = solver.tableau.num_stages
-    # a method whose last stage is the first of the next step evaluates it once more at the start
-    nfe = steps * (stages - 1) + 1 if solver.tableau.fsal else steps * stages
-    good = solution.result == diffrax.RESULTS.successful
-    return jnp.asarray(solution.ys), nfe, good
-
-
-_compiled = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_integrate)
-
-
-def _complain(sampler: Diffrax, good: Array) -> None:
+def _complain(sampler: Any, good: Array) -> None:
     if not is_traced(good) and not bool(good):
         raise RuntimeError(
             f"{sampler.solver} did not reach the end within {sampler.max_steps} steps at rtol="

@@ -1,7 +1,11 @@
 """Samplers that keep x_t = alpha x_0 + sigma z and change its weights: DDIM and ancestral sampling."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, final
+
+import jax.numpy as jnp
+import numpy as np
 
 from diffusion.numerics import normal_like, require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
@@ -9,6 +13,7 @@ from diffusion.registry import nearest, register
 from diffusion.samplers.base import State, StepSampler
 from diffusion.samplers.levels import levels, namespace
 from diffusion.types import Key, Scalar
+from diffusion.variance import learned_variance, stated_variance
 
 
 class DDIMRow(NamedTuple):
@@ -50,9 +55,31 @@ class AncestralRow(NamedTuple):
     keep: Any
     pull: Any
     spread: Any
+    noisy: Any  # whether x_s carries noise: nothing is added to clean data
+    widen: Any  # log of the forward step's deviation over the posterior's
 
 
-_VARIANCES = ("posterior", "beta")
+def _given(model: Any, x: Any, row: AncestralRow) -> tuple[Any, Any]:
+    return model(x, row.t), row.spread
+
+
+def _analytic(model: Any, x: Any, row: AncestralRow) -> tuple[Any, Any]:
+    variance = stated_variance(model).posterior_variance(x, row.t)
+    return model(x, row.t), row.noisy * jnp.sqrt(row.spread**2 + row.pull**2 * variance)
+
+
+def _learned(model: Any, x: Any, row: AncestralRow) -> tuple[Any, Any]:
+    x_0, share = learned_variance(model).mean_and_share(x, row.t)
+    return x_0, row.spread * jnp.exp(share * row.widen)
+
+
+# from (model, x_t, row) to the posterior mean and the standard deviation of the noise
+_SPREADS: dict[str, Callable[[Any, Any, AncestralRow], tuple[Any, Any]]] = {
+    "posterior": _given,
+    "beta": _given,
+    "analytic": _analytic,
+    "learned": _learned,
+}
 
 
 @register("sampler", "ancestral")
@@ -63,8 +90,14 @@ class Ancestral(StepSampler):
 
     The fresh part has variance eta^2 (1 - (alpha_t sigma_s / (alpha_s sigma_t))^2) of z_s: eta = 1 draws from
     the posterior q(x_s | x_t, x_0) of Ho et al. (2020), eta = 0 is DDIM (Su, kexue.fm 9164, 9181).
-    `variance="beta"` keeps that mean and adds noise of the variance of the forward step instead, eta^2
-    (sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2), the larger of the two classical choices.
+    The mean is the same for every `variance` of the noise; eta scales it:
+
+        posterior   that of q(x_s | x_t, x_0), which is too small where x_0 is not known
+        beta        that of the forward step, sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2
+        analytic    posterior + pull^2 sbar^2, sbar^2 the variance of x_0 given x_t that the model states
+                    (`diffusion.variance.with_variance`; Bao et al., 2022): exact on N(0, s^2) for every eta
+        learned     between the logarithms of posterior and beta, at a place that the network learned
+                    (Nichol and Dhariwal, 2021)
     """
 
     order: ClassVar[int] = 1  # weak
@@ -80,30 +113,31 @@ class Ancestral(StepSampler):
             f"`eta` mixes fresh noise in, between 0 and 1; got {self.eta}.",
         )
         require(
-            self.variance in _VARIANCES,
-            f"`variance` must be one of {', '.join(_VARIANCES)}; got {self.variance!r}."
-            f"{nearest(self.variance, _VARIANCES)}",
+            self.variance in _SPREADS,
+            f"`variance` must be one of {', '.join(_SPREADS)}; got {self.variance!r}."
+            f"{nearest(self.variance, _SPREADS)}",
         )
 
     def prepare(self, process: Process, times: Any) -> AncestralRow:
         t, alpha, sigma = levels(process, times, "the sampler Ancestral")
         xp = namespace(t)
         alpha_t, alpha_s, sigma_t, sigma_s = alpha[:-1], alpha[1:], sigma[:-1], sigma[1:]
-        shared = (
-            alpha_t * sigma_s / (alpha_s * sigma_t)
-        )  # what of z_t survives in the posterior of z_s
+        # what of z_t survives in the posterior of z_s
+        shared = alpha_t * sigma_s / (alpha_s * sigma_t)
         fresh = self.eta**2 * (1 - shared**2)
         keep = xp.sqrt(1 - fresh) * sigma_s / sigma_t
-        if self.variance == "posterior":
-            spread = xp.sqrt(fresh) * sigma_s
-        else:
+        spread, noisy = xp.sqrt(fresh) * sigma_s, sigma_s > 0
+        if self.variance == "beta":
             spread = self.eta * xp.sqrt(sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2)
-            spread = xp.where(sigma_s == 0, 0.0, spread)  # nothing is added to clean data
-        return AncestralRow(t[:-1], keep, alpha_s - alpha_t * keep, spread)
+            spread = xp.where(noisy, spread, 0.0)
+        with np.errstate(divide="ignore"):
+            widen = xp.where(noisy, xp.log(sigma_t) - xp.log(sigma_s), 0.0)
+        return AncestralRow(t[:-1], keep, alpha_s - alpha_t * keep, spread, noisy, widen)
 
     def step(
         self, process: Process, model: Any, key: Key | None, state: Any, row: AncestralRow
     ) -> State:
         assert key is not None
-        x_s = row.keep * state.x + row.pull * model(state.x, row.t)
-        return State(x_s + row.spread * normal_like(key, state.x))
+        x_0, spread = _SPREADS[self.variance](model, state.x, row)
+        x_s = row.keep * state.x + row.pull * x_0
+        return State(x_s + spread * normal_like(key, state.x))

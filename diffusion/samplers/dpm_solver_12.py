@@ -1,0 +1,171 @@
+"""DPM-Solver-12: steps whose length follows from the difference of orders 1 and 2."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from diffusion.numerics import as_pytree, is_static, is_traced, require, sum_features
+from diffusion.processes import AffineProcess, Process
+from diffusion.processes.base import require_rung
+from diffusion.registry import nearest, register
+from diffusion.samplers.base import Sampler, Solution
+from diffusion.samplers.levels import levels, noise_left
+from diffusion.types import Key
+
+Data = Float[Array, "batch *data"]
+_NORMS = ("batch", "sample")
+
+
+class _Walk(NamedTuple):
+    """Where an adaptive walk stands: lambda, the state, the next step, the last accepted x, the price."""
+
+    u: Array
+    x: Array
+    h: Array
+    before: Array
+    nfe: Int[Array, ""]
+
+
+@register("sampler", "dpm_solver_12")
+@final
+@dataclass(frozen=True, kw_only=True)
+class DPMSolver12(Sampler):
+    """DPM-Solver-2 with steps h in lambda, accepted while E = max over the batch of |(x_2 - x_1)/delta| <= 1.
+
+    x_1 is DPM-Solver-1 and x_2 DPM-Solver-2 (r = 1/2) over the same step; |.| is the root mean square over an
+    example, delta = max(atol, rtol max(|x_1|, |x_before|)); then h <- theta h E^(-1/2), or what is left (Lu et
+    al., 2022a, appendix C). Two evaluations per attempted step. `norm="sample"` gives each example steps
+    of its own.
+
+    The first and last of the given times are the interval; a trajectory stops at those between. A last
+    interval that ends where sigma = 0 is one step to the posterior mean.
+    """
+
+    order: ClassVar[int] = 2
+    rung: ClassVar[type[Process]] = AffineProcess
+
+    rtol: float = 0.05
+    atol: float = 0.0078
+    theta: float = 0.9
+    h_init: float = 0.05
+    max_steps: int = 10_000
+    norm: str = "batch"
+
+    def __post_init__(self) -> None:
+        for name in ("rtol", "atol", "h_init", "max_steps"):
+            value = getattr(self, name)
+            require(value > 0, f"`{name}` of dpm_solver_12 must be positive; got {value}.")
+        require(0 < self.theta < 1, f"`theta` must lie between 0 and 1; got {self.theta}.")
+        require(
+            self.norm in _NORMS,
+            f"`norm` must be one of {', '.join(_NORMS)}; got {self.norm!r}.{nearest(self.norm, _NORMS)}",
+        )
+
+    def solve(
+        self, process: Process, model: Any, key: Key | None, x: Data, times: Any, save: bool
+    ) -> Solution:
+        """Carry x from times[0] to times[-1]; `nfe` is per example, of the slowest with norm="sample"."""
+        require_rung(process, self.rung, "the sampler DPMSolver12")
+        at = levels(process, times, "the sampler DPMSolver12")
+        end_clean = not noise_left(process, times)
+        u = at.log_ratio[: len(at.t) - end_clean]
+        if not is_traced(u):
+            require(
+                bool(np.isfinite(u).all()),
+                "dpm_solver_12 steps in log(alpha/sigma), which is infinite at the first time; start a little "
+                f"later than {float(at.t[0]):g}.",
+            )
+        nfe, path = jnp.asarray(0), x[None]
+        if len(u) > 1:
+            ladder = jnp.asarray(u if save else u[jnp.asarray([0, -1])], x.dtype)
+            run = _compiled if is_static(self, process) else _march
+            path, nfe, reached = run(self, process, as_pytree(model), x, ladder)
+            self._complain(reached)
+        if end_clean:
+            last = at.t[-2]
+            path = jnp.concatenate([path, model(path[-1], jnp.asarray(last, x.dtype))[None]])
+            nfe = nfe + 1
+        return Solution(path[-1], path if save else None, nfe)
+
+    def _complain(self, reached: Array) -> None:
+        if not is_traced(reached) and not bool(reached.all()):
+            raise RuntimeError(
+                f"dpm_solver_12 did not reach the end within max_steps={self.max_steps} at rtol={self.rtol:g}, "
+                f"atol={self.atol:g}: loosen the tolerances or raise `max_steps`."
+            )
+
+
+def _march(
+    sampler: DPMSolver12, process: AffineProcess, model: Any, x: Data, ladder: Array
+) -> tuple[Array, Array, Array]:
+    """Return the states at every rung of the ladder of lambdas, the price, and whether it was reached."""
+    if sampler.norm == "batch":
+        return _climb(sampler, process, model, x, ladder)
+    one = lambda x: _climb(sampler, process, model, x[None], ladder)
+    path, nfe, reached = jax.vmap(one)(x)
+    return jnp.moveaxis(path[:, :, 0], 0, 1), nfe.max(), reached.all()
+
+
+def _climb(
+    sampler: DPMSolver12, process: AffineProcess, model: Any, x: Data, ladder: Array
+) -> tuple[Array, Array, Array]:
+    def segment(walk: _Walk, goal: Array) -> tuple[_Walk, tuple[Array, Array]]:
+        unfinished = lambda w: (w.u < goal) & (w.nfe < 2 * sampler.max_steps)
+        walk = jax.lax.while_loop(
+            unfinished, lambda w: _attempt(sampler, process, model, w, goal), walk
+        )
+        return walk, (walk.x, walk.u >= goal)
+
+    h = jnp.asarray(sampler.h_init, x.dtype)
+    start = _Walk(ladder[0], x, h, x, jnp.asarray(0))
+    walk, (path, reached) = jax.lax.scan(segment, start, ladder[1:])
+    return jnp.concatenate([x[None], path]), walk.nfe, reached.all()
+
+
+def _attempt(
+    sampler: DPMSolver12, process: AffineProcess, model: Any, walk: _Walk, goal: Array
+) -> _Walk:
+    """Try one step; keep it if the two orders agree."""
+    h = jnp.minimum(walk.h, goal - walk.u)
+    last = h >= goal - walk.u
+    end = jnp.where(last, goal, walk.u + h)
+    x_1, x_2 = _pair(process, model, walk.x, walk.u, h)
+    delta = jnp.maximum(
+        sampler.atol, sampler.rtol * jnp.maximum(jnp.abs(x_1), jnp.abs(walk.before))
+    )
+    square = sum_features(((x_2 - x_1) / delta) ** 2) / x_1[0].size
+    error = jnp.sqrt(square.max())
+    good = error <= 1
+    proposed = sampler.theta * h * jnp.maximum(error, 1e-10) ** -0.5
+    # a step cut short by the goal says nothing against the longer one that was planned
+    longer = jnp.where(last & good, jnp.maximum(proposed, walk.h), proposed)
+    return _Walk(
+        jnp.where(good, end, walk.u),
+        jnp.where(good, x_2, walk.x),
+        longer,
+        jnp.where(good, x_1, walk.before),
+        walk.nfe + 2,
+    )
+
+
+def _pair(process: AffineProcess, model: Any, x: Data, u: Array, h: Array) -> tuple[Data, Data]:
+    """Return the steps of order 1 and 2 from lambda = u to u + h."""
+
+    def at(v: Array) -> tuple[Array, Array, Array]:
+        t = process.time_of_log_snr(2 * v)
+        return t, jnp.asarray(process.alpha(t)), jnp.asarray(process.sigma(t))
+
+    (t, a_t, s_t), (m, a_m, s_m), (_, a_s, s_s) = at(u), at(u + h / 2), at(u + h)
+    noise = (x - a_t * model(x, t)) / s_t
+    x_1 = a_s / a_t * x - s_s * jnp.expm1(h) * noise
+    middle = a_m / a_t * x - s_m * jnp.expm1(h / 2) * noise
+    noise_m = (middle - a_m * model(middle, m)) / s_m
+    return x_1, a_s / a_t * x - s_s * jnp.expm1(h) * noise_m
+
+
+_compiled = functools.partial(jax.jit, static_argnums=(0, 1))(_march)
