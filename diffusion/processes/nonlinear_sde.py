@@ -2,15 +2,20 @@
 
     dx = drift(x, t) dt + diffusion(t) dW
 
-No closed form of x_t given x_0 is needed. The label z of a path is the noise of all of its Euler-Maruyama
-steps, which end at t; the last one, of length h, is Gaussian given the state before it, so that its score
--z_last / (diffusion sqrt(h)) has the score of p_t as its expectation given x_t. Hence
+No closed form of x_t given x_0 is needed. A path to t is a chain of steps that end at t, each
 
-    velocity = drift(x_t, t) + diffusion(t)^2 z_last / (2 diffusion_last sqrt(h))
+    half the noise of the step,  the drift by the midpoint rule,  the other half of the noise
+
+(Strang's splitting, error O(h^2) in law; Euler and Maruyama's step has O(h), which at a trainable h
+shows in the samples). The label z of the path is all of its noises. The last noise is Gaussian given the
+state before it, with a standard deviation s, so that its score -z_last / s has the score of p_t as its
+expectation given x_t. Hence
+
+    velocity = drift(x_t, t) + diffusion(t)^2 z_last / (2 s)
 
 has as its expectation given x_t the velocity of the probability flow, drift - diffusion^2/2 score (Song et
-al., 2021; Su, kexue.fm 9209, 9228), and the flow-matching loss trains it like any other process. The
-relation is exact for the chain of steps; the chain itself is off the SDE by O(h).
+al., 2021; Su, kexue.fm 9209, 9228), exactly for the chain, and the flow-matching loss trains it like that of
+any other process.
 """
 
 import abc
@@ -35,9 +40,9 @@ Noise = Float[Array, "batch *steps_and_data"]
 class NonlinearSDE(Process):
     """dx = drift(x, t) dt + diffusion(t) dW. Subclass it and write the two functions.
 
-    The path to t takes steps of t_max / num_demolition_steps, counted back from t, so that the first one
-    is shorter. The variance of the regression target is diffusion^2 / (4 h) for the last step h: more steps
-    are closer to the SDE and noisier to train.
+    The path to t takes steps of h = t_max / num_demolition_steps, counted back from t, so that the first
+    one is shorter. The variance of the regression target is diffusion^2 / (2 h): more steps are closer to
+    the SDE and noisier to train.
 
     Args:
         num_demolition_steps: from 0 to t_max.
@@ -50,7 +55,7 @@ class NonlinearSDE(Process):
     )
 
     t_min: Scalar = 0.01
-    num_demolition_steps: int = 100
+    num_demolition_steps: int = 50
     prior_std: Scalar | None = None
 
     def __post_init__(self) -> None:
@@ -73,52 +78,62 @@ class NonlinearSDE(Process):
         """Return the coefficient of dW, elementwise in t, positive inside (0, t_max)."""
 
     def sample_noise(self, key: Key, shape: tuple[int, ...]) -> Array:
-        """Draw the noise of all steps, (batch, num_demolition_steps, ...), for data of this shape."""
-        steps = self.num_demolition_steps
-        return draw(lambda k, s: jax.random.normal(k, (s[0], steps, *s[1:])), key, shape)
+        """Draw all noises, (batch, num_demolition_steps + 1, ...), for data of this shape."""
+        num = self.num_demolition_steps + 1
+        return draw(lambda k, s: jax.random.normal(k, (s[0], num, *s[1:])), key, shape)
 
-    def _steps(self, x_0: Array, z: Array, t: Time) -> tuple[Array, Array, Array]:
-        """Return the noises, steps first, and the start and length of each step."""
+    def _chain(self, x_0: Array, z: Array, t: Time) -> tuple[Array, Array, Array]:
+        """Return the times between the steps, the noises there, and their standard deviations.
+
+        The first axis counts the points 0 .. num_steps; the last lies at t.
+        """
         t = per_example(jnp.asarray(t, x_0.dtype), x_0)
-        if z.ndim == x_0.ndim:  # one step, from 0 to t
-            return z[None], jnp.zeros_like(t)[None], t[None]
+        if z.ndim == x_0.ndim:  # one step from 0 to t, all of its noise at the end
+            times, spans = jnp.stack([jnp.zeros_like(t), t]), jnp.stack([jnp.zeros_like(t), t])
+            return times, jnp.stack([jnp.zeros_like(z), z]), self._spread(times - spans / 2, spans)
         require(
-            z.ndim == x_0.ndim + 1 and z.shape[2:] == x_0.shape[1:],
-            "`z` must be the noise of every step, (batch, num_steps, ...), or of a single one, "
-            f"(batch, ...); got {z.shape} for data of shape {x_0.shape}.",
+            z.ndim == x_0.ndim + 1 and z.shape[1] >= 2 and z.shape[2:] == x_0.shape[1:],
+            "`z` must hold the noises of every step, (batch, num_steps + 1, ...), or that of a single "
+            f"step, (batch, ...); got {z.shape} for data of shape {x_0.shape}.",
         )
-        num = z.shape[1]
+        num = z.shape[1] - 1
         back = jnp.arange(num, -1, -1).reshape(-1, *(1,) * t.ndim) * (self.t_max / num)
-        ends = jnp.maximum(t - back.astype(x_0.dtype), 0.0)
-        return jnp.moveaxis(z, 1, 0), ends[:-1], ends[1:] - ends[:-1]
+        times = jnp.maximum(t - back.astype(x_0.dtype), 0.0)
+        half = jnp.diff(times, axis=0) / 2  # of each step, on either side of a noise
+        none = jnp.zeros_like(t)[None]
+        before, after = jnp.concatenate([none, half]), jnp.concatenate([half, none])
+        spread = self._spread(times + (after - before) / 2, before + after)
+        return times, jnp.moveaxis(z, 1, 0), spread
 
-    def _spread(self, start: Array, length: Array) -> Array:
-        """Return the standard deviation of the noise of a step, 0 for an empty one."""
-        some = length > 0
-        root = jnp.sqrt(jnp.where(some, length, 1.0))  # a derivative in t stays finite
-        return jnp.where(some, self.diffusion(start + length / 2) * root, 0.0)
+    def _spread(self, middle: Array, span: Array) -> Array:
+        """Return the standard deviation of the noise of a span of time, 0 for an empty one."""
+        some = span > 0
+        root = jnp.sqrt(jnp.where(some, span, 1.0))  # a derivative in t stays finite
+        return jnp.where(some, self.diffusion(middle) * root, 0.0)
 
     def interpolate(self, x_0: Data, z: Noise, t: Time) -> Data:
         """Simulate the SDE from x_0 at time 0 to t, driven by z.
 
         Args:
             x_0: clean examples, (batch, ...).
-            z: the noise of every step, (batch, num_steps, ...), or of a single step, (batch, ...).
+            z: the noises of every step, (batch, num_steps + 1, ...), or of a single step, (batch, ...).
             t: a time, or one per example.
         """
+        times, z, spread = self._chain(x_0, z, t)
 
-        def step(x: Array, row: tuple[Array, Array, Array]) -> tuple[Array, None]:
-            z, start, length = row
-            return x + self.drift(x, start) * length + self._spread(start, length) * z, None
+        def step(x: Array, row: tuple[Array, ...]) -> tuple[Array, None]:
+            t, end, z, spread = row
+            middle = x + (end - t) / 2 * self.drift(x, t)
+            return x + (end - t) * self.drift(middle, (t + end) / 2) + spread * z, None
 
-        return jax.lax.scan(step, x_0, self._steps(x_0, z, t))[0]
+        start = x_0 + spread[0] * z[0]
+        return jax.lax.scan(step, start, (times[:-1], times[1:], z[1:], spread[1:]))[0]
 
     def velocity(self, x_0: Data, z: Noise, t: Time) -> Data:
         """Return what flow matching regresses; its expectation given x_t is the generative velocity."""
-        noise, start, length = (part[-1] for part in self._steps(x_0, z, t))
-        x_t = self.interpolate(x_0, z, t)
-        t = start + length
-        score = -noise / self._spread(start, length)
+        times, noises, spread = self._chain(x_0, z, t)
+        x_t, t = self.interpolate(x_0, z, t), times[-1]
+        score = -noises[-1] / spread[-1]
         return self.drift(x_t, t) - self.diffusion(t) ** 2 / 2 * score
 
     def sample_prior(self, key: Key, shape: tuple[int, ...]) -> Array:

@@ -120,7 +120,8 @@ class Cosine(GaussianProcess):
 
     def f(self, t: Time) -> Array:
         complement = 0.5 * jnp.pi * (1 - as_time(t)) / (1 + self.s)
-        return -0.5 * jnp.pi / (1 + self.s) / jnp.tan(complement)
+        # sin / sin: tan of the complement is inaccurate near the data, tan of the angle near t = 1
+        return -0.5 * jnp.pi / (1 + self.s) * jnp.sin(self._angles(t)[0]) / jnp.sin(complement)
 
     def g(self, t: Time) -> Array:
         return jnp.sqrt(-2 * self.f(t))  # variance preserving: g^2 = -2 f
@@ -145,7 +146,7 @@ class Trigonometric(GaussianProcess):
         return jnp.sin(0.5 * jnp.pi * as_time(t))
 
     def f(self, t: Time) -> Array:
-        return -0.5 * jnp.pi / jnp.tan(0.5 * jnp.pi * (1 - as_time(t)))
+        return -0.5 * jnp.pi * self.sigma(t) / self.alpha(t)  # tan: see `cosine`
 
     def g(self, t: Time) -> Array:
         return jnp.sqrt(-2 * self.f(t))

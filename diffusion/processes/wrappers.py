@@ -121,7 +121,7 @@ class ZeroTerminalSNR(GaussianProcess):
     def reach(self) -> tuple[Scalar, Scalar]:
         return self.process.reach[0], self.process.t_max
 
-    def _ends(self, t: Array) -> tuple[Array, Array, Array]:
+    def _ends(self, t: Array) -> tuple[Scalar, Scalar, Scalar]:
         """Return alpha_0, 1 - alpha_0 and alpha_T in the dtype of t."""
         first, last = jnp.asarray(self.reach[0], t.dtype), jnp.asarray(self.reach[1], t.dtype)
         alpha_0, sigma_0 = self.process.alpha(first), self.process.sigma(first)
