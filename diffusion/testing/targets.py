@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from diffusion.numerics import is_traced, per_example, require
 from diffusion.processes import AffineProcess, GaussianProcess
 from diffusion.processes.base import require_rung
-from diffusion.types import Denoiser, Key, Score, Time
+from diffusion.types import Denoiser, Key, Scalar, Score, Time
 
 Data = Float[Array, "batch *data"]
 
@@ -135,7 +135,7 @@ def gaussian(mean: float = 0.3, std: float = 0.5, dim: int = 1) -> GaussianMixtu
 
 
 def gaussian_flow(
-    process: GaussianProcess, x: Data, t: Time, s: Time, mean: float = 0.3, std: float = 0.5
+    process: GaussianProcess, x: Data, t: Time, s: Time, mean: Scalar = 0.3, std: Scalar = 0.5
 ) -> Data:
     """Carry x along the exact ODE of N(m, std^2): x_s = alpha_s m + sqrt(V_s / V_t) (x - alpha_t m)."""
     alpha_t, sigma_t = process.alpha(t), process.sigma(t)

@@ -1,4 +1,4 @@
-"""Laws of grids, predictions, weights, times, dynamics, guidance, losses and likelihood."""
+"""Laws of grids, predictions, weights, times, dynamics, guidance and losses."""
 
 import jax
 import jax.numpy as jnp
@@ -244,83 +244,6 @@ def test_guidance_at_scale_w_is_linear_in_the_scores():
     alpha, sigma = process.alpha(t), process.sigma(t)
     v_c, v_u = alpha**2 * 0.04 + sigma**2, alpha**2 + sigma**2
     np.testing.assert_allclose(-slope, w / v_c - (w - 1) / v_u, rtol=1e-10)
-
-
-# ---- likelihood ---------------------------------------------------------------------------------
-
-
-def exact_log_density(process, x, mean=0.3, std=0.5):
-    """log p of N(mean, std^2) data at t_min, plus what the approximate prior adds at the other end."""
-    alpha, sigma = process.alpha(process.t_min), process.sigma(process.t_min)
-    return jax.scipy.stats.norm.logpdf(x, alpha * mean, jnp.sqrt(alpha**2 * std**2 + sigma**2)).sum(
-        -1
-    )
-
-
-@pytest.mark.parametrize("process", GAUSSIAN)
-def test_log_likelihood_of_a_gaussian(process):
-    """Exact up to the prior's mismatch, which is computed at the end point of the same ODE."""
-    process = build("process", process)
-    x = jnp.array([[0.3, 1.1], [-0.4, 0.2]])
-    denoise = gaussian(dim=2).denoiser(process)
-    found = diffusion.log_prob(process, denoise, x)
-    x_T = diffusion.testing.gaussian_flow(process, x, process.t_min, process.t_max)
-    alpha, sigma = process.alpha(process.t_max), process.sigma(process.t_max)
-    truth_T = jax.scipy.stats.norm.logpdf(x_T, alpha * 0.3, jnp.sqrt(alpha**2 / 4 + sigma**2)).sum(
-        -1
-    )
-    mismatch = process.prior_log_prob(x_T) - truth_T
-    np.testing.assert_allclose(
-        found - mismatch, exact_log_density(process, x), atol=2e-5
-    )  # RK4, 128 steps
-
-
-def test_hutchinson_is_unbiased_and_exact_for_isotropic_fields():
-    process, x = build("process", "vp"), jnp.array([[0.3, 1.1], [-0.4, 0.2]])
-    isotropic = gaussian(dim=2).denoiser(process)
-    exact = diffusion.log_prob(process, isotropic, x)
-    np.testing.assert_allclose(
-        diffusion.log_prob(process, isotropic, x, key=KEY), exact, rtol=1e-10
-    )
-    exact = diffusion.log_prob(process, MIXTURE.denoiser(process), x, num_steps=32)
-    draws = np.stack([
-        diffusion.log_prob(process, MIXTURE.denoiser(process), x, num_steps=32, key=k)
-        for k in jax.random.split(KEY, 200)
-    ])  # fmt: skip
-    assert np.all(np.abs(draws.mean(0) - exact) < 4 * draws.std(0) / np.sqrt(200) + 1e-9)
-
-
-def test_encode_and_decode_invert_each_other():
-    process, x = build("process", "vp"), MIXTURE.sample(KEY, 6)
-    times = process.natural_times(256)
-    latent = diffusion.carry(process, MIXTURE.denoiser(process), x, times[::-1])
-    np.testing.assert_allclose(
-        diffusion.carry(process, MIXTURE.denoiser(process), latent, times), x, atol=1e-6
-    )
-
-
-def test_dequantisation_owns_its_jacobian():
-    """A uniform density over the 256 bins scores exactly 8 bits; noise stays within half a step."""
-    quantise = diffusion.Dequantisation()
-    width = 256 * 2 / 255
-    np.testing.assert_allclose(
-        quantise.bits_per_dim(jnp.array([-10 * np.log(width)]), 10), 8.0, rtol=1e-12
-    )
-    x = jnp.zeros((1000,)) + 2 * 17 / 255 - 1
-    back = jnp.round((quantise(KEY, x) + 1) * 255 / 2)
-    np.testing.assert_array_equal(back, 17)
-
-
-def test_likelihood_without_a_density_says_so():
-    class Uniform(AffineProcess):
-        def alpha(self, t):
-            return 1 - t
-
-        def sigma(self, t):
-            return t
-
-    with pytest.raises(TypeError, match="noise_log_prob"):
-        diffusion.log_prob(Uniform(), lambda x, t: x, jnp.ones((2, 2)))
 
 
 # ---- losses -------------------------------------------------------------------------------------

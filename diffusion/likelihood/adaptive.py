@@ -1,0 +1,81 @@
+"""The integral of the likelihood by an adaptive solver of diffrax."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from diffusion.likelihood.checks import check_count, check_name
+from diffusion.numerics import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptive:
+    """An explicit Runge-Kutta method of diffrax by name, with its tolerances (Kidger, 2022)."""
+
+    solver: str = "Tsit5"
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    max_steps: int = 4096
+
+    def __post_init__(self) -> None:
+        require(
+            self.rtol > 0 and self.atol >= 0,
+            f"`rtol` must be positive and `atol` not negative; got {self.rtol}, {self.atol}.",
+        )
+        check_count(self.max_steps, "max_steps")
+        self.make_solver()
+
+    def make_solver(self) -> Any:
+        """Return the diffrax solver; ValueError if there is no explicit method of this name."""
+        import diffrax
+
+        explicit = diffrax.AbstractERK
+        known = {
+            k: v for k, v in vars(diffrax).items()
+            if isinstance(v, type) and issubclass(v, explicit) and v is not explicit
+        }  # fmt: skip
+        check_name(self.solver, known, "solver")
+        return known[self.solver]()
+
+    def complain(self, good: bool) -> None:
+        """Raise RuntimeError unless the end was reached."""
+        if not good:
+            raise RuntimeError(
+                f"{self.solver} did not reach the prior within {self.max_steps} steps at rtol={self.rtol:g}, "
+                f"atol={self.atol:g}. Loosen the tolerances, raise `max_steps`, or start at a larger t_min; in "
+                "float32 tolerances below 1e-6 cannot be met."
+            )
+
+
+def integrate(
+    adaptive: Adaptive, field: Callable[[Any, Any], Any], state: Any, times: Array
+) -> tuple[Any, Array, Array]:
+    """Carry a pytree from times[0] to times[-1]; return it, the evaluations, and whether it arrived.
+
+    The evaluations count the stages of accepted and rejected steps; the few repeated first stages that
+    diffrax does not report are missing.
+    """
+    import diffrax
+
+    solver = adaptive.make_solver()
+    dtype = times.dtype
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: field(y, jnp.asarray(t, dtype))),
+        solver,
+        t0=times[0],
+        t1=times[-1],
+        dt0=times[1] - times[0],
+        y0=state,
+        stepsize_controller=diffrax.PIDController(rtol=adaptive.rtol, atol=adaptive.atol),
+        max_steps=adaptive.max_steps,
+        throw=False,
+    )
+    steps, stages = solution.stats["num_steps"], solver.tableau.num_stages
+    # a method whose last stage is the first of the next step evaluates it once more at the start
+    nfe = steps * (stages - 1) + 1 if solver.tableau.fsal else steps * stages
+    end = jax.tree.map(lambda y: y[-1], solution.ys)
+    return end, nfe, solution.result == diffrax.RESULTS.successful

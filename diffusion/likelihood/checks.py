@@ -1,0 +1,155 @@
+"""What is refused before anything is compiled."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion.numerics import is_traced, on_host, require
+from diffusion.processes import AffineProcess, Process
+from diffusion.registry import nearest
+
+Data = Float[Array, "batch *data"]
+_SLACK = 1e-6  # relative: times may come rounded to float32
+
+
+def check_batch(x: Any, name: str = "x") -> Array:
+    """Return x as a floating array of shape (batch, ...features), or say what is wrong with it."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"`{name}` must be floating; got {x.dtype}{list(x.shape)}. Scale integers to the range of the data "
+            "and add their quantisation noise first, as `diffusion.Dequantisation` does."
+        )
+    require(
+        x.ndim >= 2 and x.size > 0,
+        f"`{name}` must have the shape (batch, ...features) and not be empty; got {list(x.shape)}. One example "
+        "is x[None]; numbers on a line are x[:, None].",
+    )
+    return x
+
+
+def check_count(value: Any, name: str) -> None:
+    """Raise ValueError unless this is a positive integer."""
+    require(
+        isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1,
+        f"`{name}` must be a positive integer; got {value!r}.",
+    )
+
+
+def check_key(key: Any) -> None:
+    """Raise TypeError unless this is a random key or None."""
+    if key is not None and not isinstance(key, jax.Array):
+        raise TypeError(
+            f"`key` must be a random key such as jax.random.key(0); got {type(key).__name__}."
+        )
+
+
+def check_name(value: Any, known: Any, name: str) -> None:
+    """Raise ValueError unless this is one of the known names."""
+    require(
+        value in known,
+        f"`{name}` must be one of {', '.join(sorted(known))}; got {value!r}.{nearest(value, known)}",
+    )
+
+
+def _within(process: Process, times: np.ndarray) -> None:
+    if is_traced(process.t_min, process.t_max):
+        return
+    low, high = float(process.t_min), float(process.t_max)
+    require(
+        times.min() >= low - _SLACK * abs(low) and times.max() <= high + _SLACK * abs(high),
+        f"`times` must lie within [t_min, t_max] of {type(process).__name__}, [{low:.6g}, {high:.6g}]; got "
+        f"{times.min():.6g} to {times.max():.6g}. A process built with another t_min or t_max reaches further.",
+    )
+    if isinstance(process, AffineProcess) and not is_traced(process):
+        require(
+            bool(on_host(process.sigma, times.min()) > 0),
+            f"`times` must begin where some noise is left, since the velocity is 0/0 without; sigma is 0 at "
+            f"{times.min():.6g}. Start a little later.",
+        )
+
+
+def _line(times: Any) -> np.ndarray:
+    times = np.asarray(times, np.float64)
+    require(
+        times.ndim == 1 and len(times) >= 2 and bool(np.all(np.isfinite(times))),
+        "`times` must have the shape (num_steps + 1,), with at least one step, and be finite; got "
+        f"{times[:1]} ... {times[-1:]} of shape {times.shape}."
+        if times.ndim
+        else f"`times` must have the shape (num_steps + 1,); got the number {times}.",
+    )
+    return times
+
+
+def check_monotone(process: Process, times: Any) -> Any:
+    """Return times that rise or fall strictly inside the range of the process; traced ones as they are."""
+    if is_traced(times):
+        return times
+    times = _line(times)
+    steps = np.diff(times)
+    require(
+        bool(np.all(steps > 0) or np.all(steps < 0)),
+        "`times` must rise (encode) or fall (decode) without repeats or turns; got "
+        f"{times[0]:.6g} ... {times[-1]:.6g}.",
+    )
+    _within(process, times)
+    return times
+
+
+def check_rising(process: Process, times: Any) -> Any:
+    """Return times that rise strictly and end at t_max, where the prior's density is known."""
+    if is_traced(times):
+        return times
+    times = _line(times)
+    require(
+        bool(np.all(np.diff(times) > 0)),
+        "`times` of a likelihood must increase from data to noise without repeats; got "
+        f"{times[0]:.6g} ... {times[-1]:.6g}. Sampling grids run the other way: reverse them with [::-1].",
+    )
+    _within(process, times)
+    if not is_traced(process.t_max):
+        high = float(process.t_max)
+        require(
+            abs(times[-1] - high) <= _SLACK * abs(high),
+            f"`times` must end at t_max = {high:.6g} of {type(process).__name__}, where the prior's density is "
+            f"stated; got {times[-1]:.6g}.",
+        )
+    return times
+
+
+def rising_times(process: Process, num_steps: int) -> Any:
+    """Return num_steps + 1 increasing times that suit the process, also if its fields are traced.
+
+    The nodes of a learned schedule carry no gradient: the integral does not depend on them.
+    """
+    check_count(num_steps, "num_steps")
+    if not is_traced(process):
+        return process.natural_times(num_steps)[::-1]
+    ends = jnp.stack([jnp.asarray(process.t_min, float), jnp.asarray(process.t_max, float)])
+    if not isinstance(process, AffineProcess):
+        inner = jnp.linspace(ends[0], ends[1], num_steps + 1)[1:-1]
+    else:
+        inside = ends + 1e-3 * (ends[1] - ends[0]) * jnp.array([1.0, -1.0])
+        exact = process.log_snr(ends)
+        finite = jnp.where(jnp.isfinite(exact), exact, process.log_snr(inside))
+        inner = process.time_of_log_snr(jnp.linspace(finite[0], finite[1], num_steps + 1)[1:-1])
+    inner = jax.lax.stop_gradient(inner)
+    return jnp.concatenate([ends[:1], inner, ends[1:]])
+
+
+def checked(model: Any) -> Any:
+    """Return the model, refusing while it is traced an output that is not shaped like x."""
+
+    def same_shape(x: Array, t: Any) -> Array:
+        out = model(x, t)
+        require(
+            jnp.shape(out) == x.shape,
+            f"the model must return an array shaped like x, {list(x.shape)}; it returned "
+            f"{list(jnp.shape(out))}, which would be broadcast.",
+        )
+        return out
+
+    return same_shape

@@ -1,0 +1,157 @@
+"""Integers as densities: noise of one quantisation step, and the change of variables it brings.
+
+Integers v = 0 .. levels - 1 lie at x = low + (high - low) v / (levels - 1). For noise u in (0, 1) of density
+q(u | v), v + u has a density, and
+
+    -log P(v) <= E_q[ -log p(x) + log q(u | v) ] - d log |dx / dv|
+
+with equality on average for the uniform q when p is constant within each bin (Theis et al., 2016; Ho et
+al., 2019, eq. 5).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion.likelihood.checks import check_batch
+from diffusion.numerics import as_pytree, draw, require, sum_features
+from diffusion.types import Key
+
+Data = Float[Array, "batch *data"]
+PerExample = Float[Array, " batch"]
+
+
+@runtime_checkable
+class Dequantiser(Protocol):
+    """A distribution of the noise within a bin, given the integers."""
+
+    def sample_and_log_prob(self, key: Key, x: Array) -> tuple[Array, Array]:
+        """Return u in (0, 1) shaped like x, and log q(u | x) in nats per example."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dequantisation:
+    """Uniform noise that turns integers v = 0 .. levels - 1 into a density, with its log-Jacobian.
+
+    By default x = 2 v / (levels - 1) - 1, so that neighbours lie 2 / (levels - 1) apart, and the noise
+    fills that distance (Theis et al., 2016). For the scaling 2 (v + 1/2) / levels - 1 of some papers write
+    low = -1 + 1 / levels, high = 1 - 1 / levels.
+
+    Args:
+        levels: how many integers there are.
+        low: where 0 lies.
+        high: where levels - 1 lies.
+    """
+
+    levels: int = 256
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.levels >= 2, f"`levels` must be at least 2; got {self.levels}.")
+        require(
+            self.low < self.high,
+            f"`low` must lie below `high`; got low={self.low}, high={self.high}.",
+        )
+
+    @property
+    def spacing(self) -> float:
+        """The distance |dx / dv| between neighbours."""
+        return (self.high - self.low) / (self.levels - 1)
+
+    @property
+    def log_jacobian(self) -> float:
+        """The log of |dv / dx| per dimension, in nats."""
+        return float(-np.log(self.spacing))
+
+    def __call__(self, key: Key, x: Data) -> Data:
+        """Add uniform noise of one quantisation step, centred."""
+        u = draw(lambda k, s: jax.random.uniform(k, s, x.dtype), key, x.shape)
+        return x + (u - 0.5) * self.spacing
+
+    def bits_per_dim(self, log_p: PerExample, num_dims: int) -> PerExample:
+        """Return -log2 of the probability of the integers, per dimension, from a log-density of x."""
+        return (-log_p / num_dims + self.log_jacobian) / np.log(2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariationalDequantisation:
+    """Noise from a learnable q(u | v) instead of the uniform one (Ho et al., 2019, section 3.1).
+
+    Args:
+        dequantiser: an object with `sample_and_log_prob(key, x)`, u within (0, 1).
+        scale: levels and range of the integers.
+    """
+
+    dequantiser: Dequantiser
+    scale: Dequantisation = Dequantisation()
+
+    def __call__(self, key: Key, x: Data) -> tuple[Data, PerExample]:
+        """Return x with the noise added, and log q of that noise in nats per example."""
+        x = check_batch(x)
+        u, log_q = self.dequantiser.sample_and_log_prob(key, x)
+        return x + (u - 0.5) * self.scale.spacing, log_q
+
+    def bits_per_dim(self, log_p: PerExample, log_q: PerExample, num_dims: int) -> PerExample:
+        """Return the bound on -log2 of the probability of the integers, per dimension."""
+        return self.scale.bits_per_dim(log_p - log_q, num_dims)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LogisticDequantiser:
+    """u = sigmoid(shift(x) + exp(log_scale(x)) e), e logistic, pixel by pixel.
+
+    Shift 0 and scale 1 are the uniform noise exactly, so that training begins where the uniform bound is.
+
+    Args:
+        network: x -> (shift, log_scale), each shaped like x: a callable pytree whose arrays are learned.
+    """
+
+    network: Callable[[Array], tuple[Array, Array]]
+
+    def sample_and_log_prob(self, key: Key, x: Array) -> tuple[Array, Array]:
+        """Return u and log q(u | x)."""
+        shift, log_scale = as_pytree(self.network)(x)
+        e = draw(lambda k, s: jax.random.logistic(k, s, x.dtype), key, x.shape)
+        y = shift + jnp.exp(log_scale) * e
+        log_p = lambda a: jax.nn.log_sigmoid(a) + jax.nn.log_sigmoid(-a)  # the logistic density
+        log_q = log_p(e) - log_scale - log_p(y)  # log_p(y) is also log du/dy
+        return jax.nn.sigmoid(y), sum_features(log_q)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PixelNetwork:
+    """A small network of one hidden layer that sees one number at a time: v -> (shift, log_scale).
+
+    `PixelNetwork.init(key)` begins at zero output.
+    """
+
+    weights: Any  # hidden layer: (2, hidden), slopes and offsets
+    readout: Any  # (hidden, 2)
+
+    @classmethod
+    def init(cls, key: Key, hidden: int = 16) -> "PixelNetwork":
+        """Draw the hidden layer; the readout is zero, so the noise is uniform."""
+        key_slope, key_offset = jax.random.split(key)
+        slopes = 3.0 * jax.random.normal(key_slope, (hidden,))
+        offsets = -slopes * jax.random.uniform(key_offset, (hidden,), minval=-1.0)
+        return cls(jnp.stack([slopes, offsets]), jnp.zeros((hidden, 2)))
+
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """Return shift and log_scale, each shaped like x."""
+        slopes, offsets = jnp.asarray(self.weights, x.dtype)
+        out = jnp.tanh(x[..., None] * slopes + offsets) @ jnp.asarray(self.readout, x.dtype)
+        return out[..., 0], out[..., 1]
+
+    def replace(self, **fields: Any) -> "PixelNetwork":
+        """Return a copy with some fields changed."""
+        return dataclasses.replace(self, **fields)

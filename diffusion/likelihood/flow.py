@@ -1,0 +1,227 @@
+"""Exact likelihood through the probability-flow ODE, and the way there and back.
+
+Along dx/dt = v(x, t) the log-density changes by -div v, so that
+
+    log p(x at t_min) = log prior(x at t_max) + integral from t_min to t_max of div v dt
+
+(Chen et al., 2018; Song et al., 2021, section 4.3; Su, kexue.fm 9228, 9280). It holds for every process
+that can state its prior density, Gaussian or not. The integral is taken by fixed Runge-Kutta steps, or by
+an adaptive solver of diffrax.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+from diffusion.likelihood.adaptive import Adaptive, integrate
+from diffusion.likelihood.checks import (
+    check_batch,
+    check_count,
+    check_key,
+    check_monotone,
+    check_name,
+    check_rising,
+    checked,
+    rising_times,
+)
+from diffusion.likelihood.divergence import PROBES, exact_divergence, probe_divergences
+from diffusion.numerics import as_pytree, fold_in, is_static, is_traced
+from diffusion.processes import Process
+from diffusion.types import Key, Time, Velocity
+
+Data = Float[Array, "batch *data"]
+Given = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # from the user: checked by `check_batch`
+PerExample = Float[Array, " batch"]
+Change = Float[Array, "estimates batch"]
+
+
+class LogProb(NamedTuple):
+    """A log-density and how well it is known."""
+
+    value: Array  # nats, (batch,)
+    standard_error: (
+        Array  # of the mean over the probes, (batch,); 0 for the exact trace, NaN for one probe
+    )
+    nfe: (
+        Array | int
+    )  # velocities per example; each comes with d or `num_probes` directional derivatives
+
+
+def _rk4(field: Any, state: Any, t: Time, s: Time) -> Any:
+    """Advance a pytree by one classical Runge-Kutta step."""
+    h = s - t
+    move = lambda k, c: jax.tree.map(lambda a, b: a + c * h * b, state, k)
+    k_1 = field(state, t)
+    k_2 = field(move(k_1, 0.5), t + h / 2)
+    k_3 = field(move(k_2, 0.5), t + h / 2)
+    k_4 = field(move(k_3, 1.0), s)
+    return jax.tree.map(
+        lambda y, a, b, c, d: y + h / 6 * (a + 2 * b + 2 * c + d), state, k_1, k_2, k_3, k_4
+    )
+
+
+def _flow(process: Process, model: Any, x: Data, times: Array) -> Data:
+    velocity = process.flow(checked(model)).velocity
+
+    def body(x: Data, ends: tuple[Array, Array]) -> tuple[Data, None]:
+        return _rk4(velocity, x, *ends), None
+
+    return jax.lax.scan(body, x, (times[:-1], times[1:]))[0]
+
+
+def _field(velocity: Velocity, probes: Array | None) -> Any:
+    """Return the rates of (x, change of log p), one row of changes for every probe."""
+
+    def field(state: tuple[Data, Change], t: Time) -> tuple[Data, Change]:
+        if probes is not None:
+            return probe_divergences(velocity, state[0], t, probes)
+        v, divergence = exact_divergence(velocity, state[0], t)
+        return v, divergence[None]
+
+    return field
+
+
+def _changes(
+    process: Process,
+    adaptive: Adaptive | None,
+    model: Any,
+    probes: Array | None,
+    x: Data,
+    times: Array,
+) -> tuple[Change, Array | int, Array | bool]:
+    """Return log p by each estimate of the divergence, the evaluations, and whether the end was reached."""
+    field = _field(process.flow(checked(model)).velocity, probes)
+    state = (x, jnp.zeros((1 if probes is None else len(probes), len(x)), x.dtype))
+    if adaptive is not None:
+        (x_T, change), nfe, good = integrate(adaptive, field, state, times)
+    else:
+
+        def body(state: Any, ends: tuple[Array, Array]) -> tuple[Any, None]:
+            return _rk4(field, state, *ends), None
+
+        (x_T, change), _ = jax.lax.scan(body, state, (times[:-1], times[1:]))
+        nfe, good = 0, True  # known without running
+    return process.prior_log_prob(x_T) + change, nfe, good
+
+
+_compiled_flow = functools.partial(jax.jit, static_argnums=0)(_flow)
+_compiled_changes = functools.partial(jax.jit, static_argnums=(0, 1))(_changes)
+
+
+def _probes(key: Key | None, x: Data, num_probes: int, probe: str) -> Array | None:
+    check_count(num_probes, "num_probes")
+    check_name(probe, PROBES, "probe")
+    check_key(key)
+    if key is None:
+        return None
+    return jax.vmap(lambda i: PROBES[probe](fold_in(key, i), x))(jnp.arange(num_probes))
+
+
+def log_prob_estimate(
+    process: Process,
+    model: Any,
+    x: Given,
+    times: Any = None,
+    *,
+    key: Key | None = None,
+    num_probes: int = 1,
+    probe: str = "rademacher",
+    num_steps: int = 128,
+    solver: str | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_steps: int = 4096,
+) -> LogProb:
+    """Return log p(x) in nats per example, its standard error over the probes, and its price.
+
+    Args:
+        process: any process that states its prior density; its fields may be traced.
+        model: a denoiser, or a velocity on the lowest rung.
+        x: examples at times[0], (batch, ...features).
+        times: increasing times from t_min to t_max for the Runge-Kutta steps; by default `num_steps` of
+            them that suit the process.
+        key: None for the exact trace, d derivatives per evaluation; a key for Hutchinson's estimate, or one
+            per example, then the probes of example i do not depend on the batch.
+        num_probes: how many probes are averaged, with a key.
+        probe: "rademacher" or "normal".
+        num_steps: used when no times are given.
+        solver: an explicit Runge-Kutta method of diffrax by name, such as "Tsit5", with adaptive steps
+            between the first and the last time; None takes the fourth-order steps of `times`.
+        rtol: relative tolerance of the adaptive solver, on the batch as one state.
+        atol: absolute tolerance.
+        max_steps: the adaptive solver gives up after so many.
+
+    Raises:
+        TypeError: the process states no density for its prior, or x holds integers.
+        ValueError: x has no batch axis, the times leave [t_min, t_max] or do not rise to t_max, or the
+            probe, its number or the solver is unknown.
+        RuntimeError: the adaptive solver did not arrive.
+    """
+    x = check_batch(x)
+    adaptive = None
+    if solver is not None:
+        adaptive = Adaptive(solver=solver, rtol=rtol, atol=atol, max_steps=max_steps)
+    probes = _probes(key, x, num_probes, probe)
+    times = rising_times(process, num_steps) if times is None else check_rising(process, times)
+    run = _compiled_changes if is_static(process) else _changes
+    changes, nfe, good = run(
+        process, adaptive, as_pytree(model), probes, x, jnp.asarray(times, x.dtype)
+    )
+    if adaptive is not None and not is_traced(good):
+        adaptive.complain(bool(good))
+    if adaptive is None:
+        nfe = 4 * (len(times) - 1)
+    return LogProb(changes.mean(axis=0), _standard_error(changes, probes), nfe)
+
+
+def _standard_error(changes: Change, probes: Array | None) -> Array:
+    if probes is None:
+        return jnp.zeros_like(changes[0])
+    n = len(changes)
+    return changes.std(axis=0, ddof=1) / n**0.5 if n > 1 else jnp.full_like(changes[0], jnp.nan)
+
+
+def log_prob(
+    process: Process,
+    model: Any,
+    x: Given,
+    times: Any = None,
+    *,
+    key: Key | None = None,
+    num_probes: int = 1,
+    probe: str = "rademacher",
+    num_steps: int = 128,
+    solver: str | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_steps: int = 4096,
+) -> PerExample:
+    """Return log p(x) in nats per example, for x at time t_min: the value of `log_prob_estimate`.
+
+    Differentiable in x, in the arrays of the model and in the fields of the process. Arguments and errors
+    are those of `log_prob_estimate`.
+    """
+    return log_prob_estimate(
+        process, model, x, times, key=key, num_probes=num_probes, probe=probe, num_steps=num_steps,
+        solver=solver, rtol=rtol, atol=atol, max_steps=max_steps,
+    ).value  # fmt: skip
+
+
+def carry(process: Process, model: Any, x: Given, times: Any) -> Data:
+    """Carry x along the generative ODE through any monotone times, up or down: encode or decode.
+
+    Increasing times encode data into latents, the same times reversed decode them; the two invert each
+    other to the error of the fourth-order steps.
+
+    Raises:
+        TypeError: x holds integers.
+        ValueError: x has no batch axis, or the times turn, repeat or leave [t_min, t_max].
+    """
+    x = check_batch(x)
+    times = check_monotone(process, times)
+    run = _compiled_flow if is_static(process) else _flow
+    return run(process, as_pytree(model), x, jnp.asarray(times, x.dtype))
