@@ -13,6 +13,7 @@ LAYERS = {  # module or folder -> layer; a file may import lower layers, and its
     "types": 0, "registry": 0, "numerics": 0.1,
     "processes": 1,
     "prediction": 2, "time_grids": 2, "time_sampling": 2, "weighting": 2, "dynamics": 2, "guidance": 2,
+    "exact_field": 2, "coupling": 5,
     "variance": 2,
     "denoiser": 3, "samplers": 3, "losses": 3, "likelihood": 3,
     "testing": 4,

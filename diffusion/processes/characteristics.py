@@ -79,7 +79,8 @@ class Characteristics(Interpolant):
         """Return log p_T(conserved) + log |det d conserved / d x_t|."""
         end = lambda x: self._end(x, x_0, t)
         volume = log_abs_det(end, x_t, diagonal=self.coordinatewise)
-        return self.noise_log_prob(end(x_t)) + volume
+        log_p = self.noise_log_prob(end(x_t))
+        return jnp.where(log_p > -jnp.inf, log_p + volume, -jnp.inf)  # -inf + inf, far from the path
 
 
 def straight_end(x_t: Array, x_0: Array, t: Array) -> Array:

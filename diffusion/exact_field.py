@@ -1,0 +1,229 @@
+"""The exact field of a finite data set, for any definition that states p(x_t | x_0).
+
+By superposition of Green's functions (Su, kexue.fm 9370 and 9379), for points x_i of weight w_i,
+
+    p_t(x) = sum_i w_i p_t(x | x_i)
+    f_t(x) = sum_i w_i p_t(x | x_i) f_t(x | x_i) / p_t(x)
+
+so a definition can be seen, sampled and measured before anything is trained. On the affine rung the same
+posterior weights give E[x_0 | x_t], the model of that rung. Sums run over chunks of points with a running
+log-sum-exp: memory is bounded by the chunk, and nothing under- or overflows.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion.numerics import is_traced, per_example, require
+from diffusion.processes import AffineProcess, GaussianProcess, Process
+from diffusion.types import Time
+
+Data = Float[Array, "batch *data"]
+PerExample = Float[Array, " batch"]
+Summand = Callable[
+    [Array, Array], Array
+]  # (posterior weights (batch, chunk), points) -> (batch, ...)
+
+_SMALL = 16  # dimensions up to which squared distances are taken directly
+_REFINED = 4  # nearest points of a chunk whose distances are taken directly in many dimensions
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class ExactField:
+    """The model of a process for a finite data set: E[x_0 | x_t], or the velocity on the lowest rung.
+
+    Where x cannot have come from any point (outside the support of a bounded prior), the log-density is
+    -inf, and the mean of the points stands in for E[x_0 | x_t].
+    """
+
+    points: Array  # (chunks, chunk, ...), relative to the centre; 0 for padding
+    log_weights: Array  # (chunks, chunk), normalised; -inf for padding
+    centre: Array  # the mean of the points
+    num_points: int = dataclasses.field(metadata={"static": True})
+    process: Process = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, x: Data, t: Time) -> Data:
+        """Return what the process's rung asks of a model, shaped like x."""
+        if isinstance(self.process, AffineProcess):
+            return self.posterior_mean(x, t)
+        return self.velocity(x, t)
+
+    def posterior_mean(self, x: Data, t: Time) -> Data:
+        """Return E[x_0 | x_t = x], a mean of the points by posterior weight."""
+        nearer = lambda w, points: jnp.tensordot(w, points, axes=1, precision="highest")
+        return self._average(x, t, nearer)[1] + self.centre.astype(x.dtype)
+
+    def velocity(self, x: Data, t: Time) -> Data:
+        """Return f_t(x), the velocity of the generative ODE."""
+        t = jnp.asarray(t, x.dtype)
+        if isinstance(self.process, AffineProcess):
+            return self.process.flow(self.posterior_mean).velocity(x, t)
+        log_p, mean = self._average(x, t, self._over_pairs(x, t, self.process.conditional_velocity))
+        centre = jnp.broadcast_to(self.centre.astype(x.dtype), x.shape)
+        alone = self.process.conditional_velocity(x, centre, t)
+        return jnp.where(per_example(log_p > -jnp.inf, x) > 0, mean, alone)
+
+    def log_density(self, x: Data, t: Time) -> PerExample:
+        """Return log p_t(x) in nats."""
+        return self._average(x, t, lambda w, points: jnp.zeros(len(w), w.dtype))[0]
+
+    def log_posterior(self, x: Data, t: Time) -> Float[Array, "batch n"]:
+        """Return log p(x_0 = point | x_t = x); as large as the answer, not bounded by the chunk."""
+        part = lambda chunk: self._log_joint(x, t, *chunk)
+        found = jnp.moveaxis(jax.lax.map(part, (self.points, self.log_weights)), 0, 1)
+        return jax.nn.log_softmax(found.reshape(len(x), -1)[:, : self.num_points], axis=-1)
+
+    def score(self, x: Data, t: Time) -> Data:
+        """Return grad log p_t(x): by Tweedie's formula for normal noise, else an average of gradients."""
+        if isinstance(self.process, GaussianProcess):
+            c = self.process.coefficients(t, x)
+            return (c.alpha * self.posterior_mean(x, t) - x) / c.sigma**2
+        own = lambda rows, origins, t: jax.grad(
+            lambda y: self.process.log_density(y, origins, t).sum()
+        )(rows)
+        return self._average(x, t, self._over_pairs(x, t, own))[1]
+
+    # ---- sums over the points -------------------------------------------------------------------
+
+    def _pairs(self, x: Data, points: Array, t: Time) -> tuple[Array, Array, Array]:
+        """Return every x beside every point, flattened to a batch, with its time."""
+        n, (batch, *shape) = len(points), x.shape
+        rows = jnp.repeat(x, n, axis=0)
+        origins = jnp.tile(points + self.centre.astype(x.dtype), (batch, *(1,) * len(shape)))
+        times = jnp.broadcast_to(jnp.asarray(t, x.dtype), (batch,))
+        return rows, origins, jnp.repeat(times, n)
+
+    def _over_pairs(self, x: Data, t: Time, fn: Callable[..., Array]) -> Summand:
+        """Return the summand sum_i w_i fn(x, x_i, t)."""
+
+        def summand(w: Array, points: Array) -> Array:
+            values = fn(*self._pairs(x, points, t)).reshape(len(x), len(points), *x.shape[1:])
+            w = w.reshape(w.shape + (1,) * (values.ndim - w.ndim))
+            return jnp.where(w > 0, w * values, 0.0).sum(
+                axis=1
+            )  # a far point may have no finite value
+
+        return summand
+
+    def _log_joint(self, x: Data, t: Time, points: Array, log_weights: Array) -> Array:
+        """Return log(w_i p_t(x | x_i)) of a chunk, (batch, chunk)."""
+        points, log_weights = points.astype(x.dtype), log_weights.astype(x.dtype)
+        if isinstance(self.process, AffineProcess) and self.process.isotropic:
+            found = self._isotropic(self.process, x, t, points)
+        else:
+            pairs = self._pairs(x, points, t)
+            found = self.process.log_density(*pairs).reshape(len(x), len(points))
+        return jnp.where(log_weights > -jnp.inf, found, 0.0) + log_weights
+
+    def _isotropic(self, process: AffineProcess, x: Data, t: Time, points: Array) -> Array:
+        t = jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
+        alpha, sigma = (
+            jnp.broadcast_to(jnp.asarray(c, x.dtype), t.shape)[:, None]
+            for c in (process.alpha(t), process.sigma(t))
+        )
+        y = x.reshape(len(x), -1) - alpha * self.centre.astype(x.dtype).reshape(1, -1)
+        d = y.shape[1]
+        square = squared_distances(y, points.reshape(len(points), d), alpha)
+        return process.radial_log_prob(square / sigma**2, d) - d * jnp.log(sigma)
+
+    def _average(self, x: Data, t: Time, summand: Summand) -> tuple[PerExample, Array]:
+        """Return log p_t(x), and the posterior average of a summand: 0 where p_t(x) = 0."""
+        one = jnp.zeros((len(x), self.points.shape[1]), x.dtype)
+        zero = jax.eval_shape(summand, one, self.points[0].astype(x.dtype))
+
+        @jax.checkpoint  # derivatives, too, hold one chunk at a time
+        def add(state: tuple, chunk: tuple) -> tuple[tuple, None]:
+            top, total, average = state
+            log_p = self._log_joint(x, t, *chunk)
+            new = jnp.maximum(top, jax.lax.stop_gradient(log_p.max(axis=1)))
+            level = jnp.where(new > -jnp.inf, new, 0.0)
+            fade, w = jnp.exp(top - level), jnp.exp(log_p - level[:, None])
+            average = per_example(fade, average) * average + summand(w, chunk[0].astype(x.dtype))
+            return (new, fade * total + w.sum(axis=1), average), None
+
+        start = (
+            jnp.full(len(x), -jnp.inf, x.dtype),
+            jnp.zeros(len(x), x.dtype),
+            jnp.zeros(zero.shape, zero.dtype),
+        )
+        (top, total, average), _ = jax.lax.scan(add, start, (self.points, self.log_weights))
+        safe = jnp.where(total > 0, total, 1.0)
+        log_p = jnp.where(total > 0, top + jnp.log(safe), -jnp.inf)
+        return log_p, average / per_example(safe, average)
+
+
+def squared_distances(
+    x: Float[Array, "batch d"], points: Float[Array, "n d"], alpha: Float[Array, "batch 1"]
+) -> Float[Array, "batch n"]:
+    """Return |x - alpha p|^2 of all pairs.
+
+    In many dimensions by one matrix product, |x|^2 - 2 alpha x . p + alpha^2 |p|^2. It loses the digits of
+    small distances, which decide where the noise is small, so those of the nearest points are then taken
+    directly.
+    """
+    if x.shape[1] <= _SMALL:
+        return ((x[:, None] - alpha[..., None] * points) ** 2).sum(axis=-1)
+    product = jnp.matmul(x, points.T, precision="highest")
+    rough = (x**2).sum(axis=1)[:, None] - 2 * alpha * product + alpha**2 * (points**2).sum(axis=1)
+    rough = jnp.maximum(rough, 0.0)
+    nearest = jax.lax.top_k(-jax.lax.stop_gradient(rough), min(_REFINED, len(points)))[1]
+    exact = ((x[:, None] - alpha[..., None] * points[nearest]) ** 2).sum(axis=-1)
+    return rough.at[jnp.arange(len(x))[:, None], nearest].set(exact)
+
+
+def exact_field(
+    process: Process, points: Any, weights: Any = None, *, chunk: int = 1024
+) -> ExactField:
+    """Return the exact field of weighted points, ready to be the `model` of that process.
+
+    Args:
+        process: any definition that states its density: through `noise_log_prob`, on every rung, with an
+            invertible path.
+        points: (n, ...), the data set.
+        weights: (n,), positive, normalised if they are not; equal by default.
+        chunk: how many points are summed at a time. For isotropic noise on the affine rung memory is
+            batch * chunk numbers, in general batch * chunk * size of an example.
+
+    Returns:
+        A callable pytree: E[x_0 | x_t] on the affine rung, the velocity on the lowest; with the methods
+        `velocity`, `posterior_mean`, `log_density`, `log_posterior` and `score`.
+
+    Raises:
+        TypeError: the process states no density.
+        ValueError: points or weights do not fit together.
+    """
+    points = jnp.asarray(points)
+    points = points if jnp.issubdtype(points.dtype, jnp.floating) else points.astype(float)
+    require(
+        points.ndim >= 2 and len(points) > 0,
+        f"`points` must have the shape (n, ...) with n > 0, one row per example; got {points.shape}.",
+    )
+    require(chunk >= 1, f"`chunk` must be at least 1; got {chunk}.")
+    n, chunk = len(points), min(chunk, len(points))
+    w = jnp.ones(n, points.dtype) if weights is None else jnp.asarray(weights, points.dtype)
+    require(
+        w.shape == (n,) and (is_traced(w) or bool((w > 0).all())),
+        f"`weights` must be positive, one for each of the {n} points; got shape {w.shape}.",
+    )
+    t = jnp.full(1, process.t_max, points.dtype)
+    jax.eval_shape(process.log_density, points[:1], points[:1], t)  # or it says what it lacks
+    w = w / w.sum()
+    centre = jnp.tensordot(w, points, axes=1, precision="highest")
+    padding = -n % chunk
+    padded = jnp.concatenate(
+        [points - centre, jnp.zeros((padding, *points.shape[1:]), points.dtype)]
+    )
+    log_w = jnp.concatenate([jnp.log(w), jnp.full(padding, -jnp.inf, w.dtype)])
+    return ExactField(
+        points=padded.reshape(-1, chunk, *points.shape[1:]),
+        log_weights=log_w.reshape(-1, chunk),
+        centre=centre,
+        num_points=n,
+        process=process,
+    )
