@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.guidance import Pair
-from diffusion.prediction import Prediction, network_inputs
+from diffusion.prediction import Noise, Prediction, network_inputs
 from diffusion.processes import AffineProcess, Process
 from diffusion.types import Cond, Network, Params, Time, Velocity
+from diffusion.variance import split_output
 
 Data = Float[Array, "batch *data"]
 
@@ -34,15 +35,66 @@ class NetworkDenoiser:
 
     def __call__(self, x_t: Data, t: Time) -> Data:
         """Return the posterior mean of the data, shaped like x_t."""
+        return self._solve(x_t, t, self._output(x_t, t))
+
+    def _output(self, x_t: Array, t: Time) -> Array:
         c = self.process.coefficients(t, x_t)
-        skip, out = self.prediction.recover(c)
         inputs = network_inputs(self.process, self.prediction, c, x_t, t)
-        y = self.network.apply(self.params, *inputs, self.cond)
-        return skip * x_t + out * y.astype(x_t.dtype)
+        return self.network.apply(self.params, *inputs, self.cond).astype(x_t.dtype)
+
+    def _solve(self, x_t: Array, t: Time, y: Array) -> Array:
+        skip, out = self.prediction.recover(self.process.coefficients(t, x_t))
+        return skip * x_t + out * y
 
     def with_cond(self, cond: Cond) -> "NetworkDenoiser":
         """Return the same denoiser under another condition."""
         return dataclasses.replace(self, cond=cond)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class VarianceDenoiser(NetworkDenoiser):
+    """The same from a network of twice the outputs, whose second half is a learned variance."""
+
+    def __call__(self, x_t: Data, t: Time) -> Data:
+        """Return the posterior mean of the data, shaped like x_t."""
+        return self.mean_and_share(x_t, t)[0]
+
+    def mean_and_share(self, x_t: Data, t: Time) -> tuple[Data, Data]:
+        """Return the posterior mean and v, the place of the log variance between its two bounds."""
+        y, share = split_output(self._output(x_t, t), x_t)
+        return self._solve(x_t, t, y), share
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class RegressedVariance:
+    """A denoiser with sbar^2(x_t) from a second network, trained by `losses.variance_loss`.
+
+    npr   sbar^2 = sigma^2 / alpha^2 g(x_t)                 g regressed on (z - z_hat)^2
+    sn    sbar^2 = sigma^2 / alpha^2 (h(x_t) - z_hat^2)      h regressed on z^2
+
+    Both are clipped to [0, sigma^2 / alpha^2]. `sn` takes the denoiser for perfect (Bao et al., 2022b).
+    """
+
+    denoise: Any
+    params: Params
+    network: Network = dataclasses.field(metadata={"static": True})
+    process: AffineProcess = dataclasses.field(metadata={"static": True})
+    kind: str = dataclasses.field(default="npr", metadata={"static": True})
+
+    def __call__(self, x_t: Data, t: Time) -> Data:
+        """Return the posterior mean of the data."""
+        return self.denoise(x_t, t)
+
+    def posterior_variance(self, x_t: Data, t: Time) -> Data:
+        """Return sbar^2 for each number of x_t; `sn` evaluates the denoiser for it."""
+        c = self.process.coefficients(t, x_t)
+        inputs = network_inputs(self.process, Noise(), c, x_t, t)
+        share = self.network.apply(self.params, *inputs).astype(x_t.dtype)
+        if self.kind == "sn":
+            share = share - ((x_t - c.alpha * self.denoise(x_t, t)) / c.sigma) ** 2
+        return (c.sigma / c.alpha) ** 2 * jnp.clip(share, 0, 1)
 
 
 @jax.tree_util.register_dataclass
@@ -71,6 +123,8 @@ def make_denoiser(
     process: AffineProcess,
     prediction: Prediction,
     cond: Cond = None,
+    *,
+    learned_variance: bool = False,
 ) -> NetworkDenoiser:
     """Bind a network and its parameters into E[x_0 | x_t, cond].
 
@@ -80,10 +134,10 @@ def make_denoiser(
         process: the process whose x_t comes in; it may differ from that of training.
         prediction: what the network was trained to output.
         cond: a pytree with leading axis batch, or None for the unconditional model.
+        learned_variance: whether the network has twice the outputs, the second half a variance.
     """
-    return NetworkDenoiser(
-        params=params, cond=cond, network=network, process=process, prediction=prediction
-    )
+    kind = VarianceDenoiser if learned_variance else NetworkDenoiser
+    return kind(params=params, cond=cond, network=network, process=process, prediction=prediction)
 
 
 def make_velocity(

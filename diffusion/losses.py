@@ -20,12 +20,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from diffusion.numerics import require, row_keys
-from diffusion.prediction import Prediction, network_inputs
+from diffusion.prediction import Noise, Prediction, network_inputs
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import nearest
 from diffusion.time_sampling import TimeDistribution, Times
-from diffusion.types import Coefficients, Key, Network, Params
+from diffusion.types import Coefficients, Denoiser, Key, Network, Params
 from diffusion.variance import LearnedVariance, split_output
 from diffusion.weighting import Weight
 
@@ -174,3 +174,55 @@ def flow_matching_loss(
         return d.corrected(error, level)
 
     return loss
+
+
+def variance_loss(
+    network: Network,
+    process: GaussianProcess,
+    denoise: Denoiser,
+    time: TimeDistribution,
+    *,
+    batch_size: int,
+    kind: str = "npr",
+) -> Loss:
+    """Regress the square behind sbar^2(x_t), with the denoiser held fixed: a second stage of training.
+
+    The target is (z - z_hat)^2 for "npr", z^2 for "sn" (Bao et al., 2022b; Su, kexue.fm 9246). Their conditional
+    expectations given x_t differ by z_hat^2 when the denoiser is perfect; when it is not, only "npr" is the
+    second moment about the mean that a sampler uses. `denoiser.RegressedVariance` makes a model of it.
+
+    Args:
+        network: what is trained: a pure init/apply pair, unconditional.
+        process: how data is demolished.
+        denoise: (x_t, t) -> E[x_0 | x_t], trained before.
+        time: which times are drawn.
+        batch_size: the size of the global batch, for stratified times.
+        kind: "npr" or "sn".
+
+    Raises:
+        ValueError: the kind is unknown.
+        TypeError: the noise of the process is not normal.
+    """
+    require_rung(process, GaussianProcess, "a learned posterior variance")
+    require(
+        kind in SQUARES,
+        f"`kind` must be one of {', '.join(SQUARES)}; got {kind!r}.{nearest(kind, SQUARES)}",
+    )
+
+    def loss(params: Params, key: Key, batch: Mapping) -> tuple[PerExample, Record]:
+        key_draw, key_net = jax.random.split(key)
+        d = demolish(process, time, key_draw, batch, batch_size)
+        c = process.coefficients(d.t, d.x_0)
+        z_hat = jax.lax.stop_gradient((d.x_t - c.alpha * denoise(d.x_t, d.t)) / c.sigma)
+        scaled, log_snr = network_inputs(process, Noise(), c, d.x_t, d.t)
+        y = network.apply(params, scaled, log_snr, None, key_net)
+        error = REDUCTIONS["mean"]((y - SQUARES[kind](d.z, z_hat)) ** 2)
+        return d.corrected(error, log_snr)
+
+    return loss
+
+
+SQUARES: dict[str, Callable[[Array, Array], Array]] = {
+    "npr": lambda z, z_hat: (z - z_hat) ** 2,
+    "sn": lambda z, z_hat: z**2,
+}

@@ -27,6 +27,7 @@ from diffusion.networks.initial import normal
 from diffusion.networks.layers import (
     Attention,
     check_heads,
+    check_outputs,
     crop,
     dense,
     fold_space,
@@ -116,6 +117,7 @@ class DiT(nn.Module):
         num_classes: classes of the label, one number per attribute; 0 ignores labels.
         vector_dim: length of cond["vector"]; 0 ignores it.
         image_channels: channels of cond["image"]; 0 ignores it.
+        outputs: how many times the channels come out: 2 for a learned variance.
         dtype: of the computation.
     """
 
@@ -135,11 +137,12 @@ class DiT(nn.Module):
     num_classes: int | tuple[int, ...] = 0
     vector_dim: int = 0
     image_channels: int = 0
+    outputs: int = 1
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch *data"]:
-        """Return an array shaped like x."""
+    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch ..."]:
+        """Return an array shaped like x, but for `outputs` times its channels."""
         self._check(x)
         embed = Embedder(
             self.width, self.embedding, self.num_classes, self.vector_dim, self.dtype, name="embed"
@@ -151,7 +154,7 @@ class DiT(nn.Module):
         h = self._blocks(h, emb, angles, log_length_scale(math.prod(grid), self.train_tokens))
         h = h[:, self.registers :]
         h = ModulatedNorm(self.dtype, name="norm")(h, emb)
-        y = head(self.patch ** len(grid) * x.shape[-1], self.dtype)(h)
+        y = head(self.patch ** len(grid) * self.outputs * x.shape[-1], self.dtype)(h)
         return crop(unpatchify(y, self.patch, grid), x.shape[1:-1])
 
     def _check(self, x: Data) -> None:
@@ -167,6 +170,7 @@ class DiT(nn.Module):
         )
         require(self.patch > 0, f"`patch` must be positive; got {self.patch}.")
         check_heads(self.width, self.heads)
+        check_outputs(self.outputs)
 
     def _tokens(self, patches: Array, grid: tuple[int, ...]) -> tuple[Array, Angles]:
         """Embed patches, add positions, put registers in front; return the rotary angles as well."""

@@ -62,6 +62,11 @@ def conv(
     )
 
 
+def check_outputs(outputs: int) -> None:
+    """Raise ValueError unless this is a number of outputs per input."""
+    require(outputs >= 1, f"`outputs` must be at least 1; got {outputs}.")
+
+
 def dense(
     features: int, dtype: str, *, zero: bool = False, bias: bool = True, name: str | None = None
 ) -> nn.Dense:

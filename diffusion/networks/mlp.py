@@ -22,7 +22,7 @@ from diffusion.networks.base import (
     wide,
 )
 from diffusion.networks.embeddings import Embedder
-from diffusion.networks.layers import dense
+from diffusion.networks.layers import check_outputs, dense
 from diffusion.numerics import require
 from diffusion.registry import register
 from diffusion.types import Cond
@@ -93,6 +93,7 @@ class MLP(nn.Module):
         num_classes: classes of the label, one number per attribute; 0 ignores labels.
         vector_dim: length of cond["vector"]; 0 ignores it.
         embedding: features of the noise level, "sinusoidal" or "fourier".
+        outputs: how many times the last axis comes out: 2 for a learned variance.
         dtype: of the computation.
     """
 
@@ -102,19 +103,21 @@ class MLP(nn.Module):
     num_classes: int | tuple[int, ...] = 0
     vector_dim: int = 0
     embedding: str = "sinusoidal"
+    outputs: int = 1
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch *data"]:
-        """Return an array shaped like x."""
+    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch ..."]:
+        """Return an array shaped like x, but for `outputs` times its last axis."""
         check_mlp(self.width, self.depth)
+        check_outputs(self.outputs)
         embed = Embedder(
             self.width, self.embedding, self.num_classes, self.vector_dim, self.dtype, name="embed"
         )
         emb = embed(log_snr, cond, len(x))
         h = MLPTrunk(self.width, self.depth, self.dropout, self.dtype, name="trunk")(x, emb)
-        y = head(math.prod(x.shape[1:]), self.dtype)(h)
-        return y.reshape(x.shape)
+        y = head(self.outputs * math.prod(x.shape[1:]), self.dtype)(h)
+        return y.reshape(*x.shape[:-1], self.outputs * x.shape[-1])
 
 
 def head(features: int, dtype: str) -> nn.Dense:

@@ -167,8 +167,8 @@ class UNet(nn.Module):
     config: UNetConfig = UNetConfig()
 
     @nn.compact
-    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch *data"]:
-        """Return an array shaped like x."""
+    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch ..."]:
+        """Return an array shaped like x, but for `outputs` times its channels."""
         c = self.config
         embed = Embedder(
             4 * c.channels, c.embedding, c.num_classes, c.vector_dim, c.dtype, name="embed"
@@ -180,7 +180,8 @@ class UNet(nn.Module):
         # float32 from here on: the output is what the sampler divides and subtracts
         dtype, dims = wide(c.dtype), x.ndim - 2
         h = nn.silu(GroupNorm(dtype, name="norm")(h))
-        y = conv(x.shape[-1] * c.patch**dims, dims, dtype, zero=True, name="head")(h)
+        channels = c.outputs * x.shape[-1] * c.patch**dims
+        y = conv(channels, dims, dtype, zero=True, name="head")(h)
         return crop(unfold_space(y, c.patch), x.shape[1:-1])
 
 

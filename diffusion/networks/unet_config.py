@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusion.networks.base import Number
-from diffusion.networks.layers import check_resampling
+from diffusion.networks.layers import check_outputs, check_resampling
 from diffusion.numerics import require
 from diffusion.registry import nearest
 
@@ -65,6 +65,7 @@ class UNetConfig:
         num_classes: classes of the label, one number per attribute; 0 ignores labels.
         vector_dim: length of cond["vector"]; 0 ignores it.
         image_channels: channels of cond["image"]; 0 ignores it.
+        outputs: how many times the channels come out: 2 for a learned variance.
         dtype: of the computation.
     """
 
@@ -87,6 +88,7 @@ class UNetConfig:
     num_classes: int | tuple[int, ...] = 0
     vector_dim: int = 0
     image_channels: int = 0
+    outputs: int = 1
     dtype: str = "float32"
 
     def __post_init__(self):
@@ -103,6 +105,7 @@ class UNetConfig:
                 not isinstance(value, tuple) or len(value) == levels,
                 f"`{name}` must be one number or {levels}, as many as `multipliers`; got {value}.",
             )
+        check_outputs(self.outputs)
         check_resampling(self.resample)
         require(self.skip in SKIPS, f"`skip` must be one of {SKIPS}; got {self.skip!r}.")
 

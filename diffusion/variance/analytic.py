@@ -1,18 +1,4 @@
-"""What is left of x_0 once x_t is known: the variance behind E[x_0 | x_t], and of a reverse step.
-
-A step of a chain from t to s < t draws x_s = keep x_t + pull x_0 + noise. Replacing x_0 by its posterior
-mean leaves out pull^2 Var[x_0 | x_t], which matters when steps are few. With rho = SNR_t / SNR_s:
-
-    posterior variance of the step   sigma_s^2 (1 - rho)    exact when x_0 is known
-    forward variance of the step     sigma_t^2 (1 - rho)    exact for N(0, I) data
-    in general                       sigma_s^2 (1 - rho) + pull^2 sbar^2,  pull = alpha_s (1 - rho)
-
-sbar^2(t) is the variance of x_0 given x_t per dimension. It is estimated from a trained denoiser without more
-training (`estimate_variance`), or the place between the first two is learned (`LearnedVariance`).
-
-References: Nichol and Dhariwal 2021 (learned), Bao et al. 2022a (analytic), 2022b (NPR, SN), Su, kexue.fm
-9245, 9246.
-"""
+"""The variance of x_0 given x_t, estimated from a denoiser and data; see `diffusion.variance`."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -24,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_pytree, on_host, per_example, require, row_keys
+from diffusion.numerics import Static, as_pytree, on_host, per_example, require, row_keys
 from diffusion.processes import AffineProcess, GaussianProcess
 from diffusion.processes.base import require_rung
 from diffusion.registry import nearest
-from diffusion.types import Coefficients, Cond, Key, Scalar, Time
+from diffusion.types import Cond, Key, Time
 
 Data = Float[Array, "batch *data"]
 
@@ -42,93 +28,20 @@ class StatesVariance(Protocol):
         ...
 
 
-@runtime_checkable
-class LearnsVariance(Protocol):
-    """A denoiser whose network learned the variance of a step as well."""
-
-    def mean_and_share(self, x_t: Array, t: Any) -> tuple[Array, Array]:
-        """Return E[x_0 | x_t] and v, both shaped like x_t."""
-        ...
-
-
-# ---- learned ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnedVariance:
-    """log variance of a step = v log(forward variance) + (1 - v) log(posterior variance).
-
-    The network has twice the outputs; v = (1 + second half) / 2 for each number. It is trained by the
-    divergence of the chain's step with the mean held fixed (Nichol and Dhariwal, 2021, eq. 15, 16).
-
-    Args:
-        step: of the chain, in units of t.
-        weight: of the chain's bound in the loss, per dimension (or summed, as the loss is).
-    """
-
-    step: Scalar = 1e-3
-    weight: Scalar = 1e-3
-
-    def __post_init__(self) -> None:
-        require(self.step > 0, f"`step` of the learned variance must be positive; got {self.step}.")
-        require(
-            self.weight > 0,
-            f"`weight` of the learned variance must be positive; got {self.weight}.",
-        )
-
-    def num_steps(self, process: AffineProcess) -> Scalar:
-        """Return the number of steps of the chain: what turns a mean over t into the bound."""
-        return (process.t_max - process.t_min) / self.step
-
-    def divergence(self, c: Coefficients, share: Array, squared_error: Array) -> Array:
-        """Return KL(q(x_s | x_t, x_0) || p(x_s | x_t)) in nats, elementwise.
-
-        Args:
-            c: coefficients at t.
-            share: v.
-            squared_error: (x_0 - E[x_0 | x_t])^2.
-        """
-        alpha, sigma = c.before(self.step, trained=True)
-        log_sigma = jnp.log1p((c.sigma - sigma) / sigma)
-        log_ratio = 2 * (log_sigma + jnp.log1p((alpha - c.alpha) / c.alpha))
-        gap = (c.alpha / c.sigma) ** 2 * jnp.expm1(log_ratio)  # SNR_s - SNR_t = pull^2 / posterior
-        excess = 2 * share * log_sigma  # log of the variance over the posterior's
-        return 0.5 * (excess + jnp.expm1(-excess) + jnp.exp(-excess) * gap * squared_error)
-
-
-def split_output(y: Array, like: Array) -> tuple[Array, Array]:
-    """Return the halves (prediction, v) of a network's output.
+def stated_variance(model: Any) -> StatesVariance:
+    """Return the model if it states the variance of x_0 given x_t.
 
     Raises:
-        ValueError: the last axis is not twice that of the data.
+        TypeError: it does not; the message says how to give it one.
     """
-    if y.shape != (*like.shape[:-1], 2 * like.shape[-1]):
-        raise ValueError(
-            f"a network that learns the variance has twice the outputs along the last axis, "
-            f"{(*like.shape[:-1], 2 * like.shape[-1])}; this one gives {y.shape}. Build it with outputs=2."
-        )
-    first, second = jnp.split(y, 2, axis=-1)
-    return first, 0.5 * (1 + second)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class MeanWithShare:
-    """The mean of one denoiser, such as a guided one, with the learned variance of another."""
-
-    denoise: Any
-    learned: Any
-
-    def __call__(self, x_t: Data, t: Time) -> Data:
-        """Return the posterior mean."""
-        return self.denoise(x_t, t)
-
-    def mean_and_share(self, x_t: Data, t: Time) -> tuple[Data, Data]:
-        """Return the first's mean and the second's v: one more evaluation of the network."""
-        return self.denoise(x_t, t), self.learned.mean_and_share(x_t, t)[1]
-
-
-# ---- analytic -----------------------------------------------------------------------------------
+    model = model.fn if isinstance(model, Static) else model
+    if isinstance(model, StatesVariance):
+        return model
+    raise TypeError(
+        "variance='analytic' needs a model with `posterior_variance(x_t, t)`; "
+        f"{type(model).__name__} has none. Give it a table: with_variance(model, process, times, "
+        "estimate_variance(process, model, batches, times, key)), or run scripts/estimate_variance.py."
+    )
 
 
 @jax.tree_util.register_dataclass
