@@ -21,37 +21,85 @@ def table(process, times):
     return on_host(process.alpha, np.array(times)), on_host(process.sigma, np.array(times))
 
 
+VP = np.array([  # t, alpha, sigma, log(alpha / sigma), beta, sigma and g^2 of sub-VP; in 50 digits
+    [1e-5, 0.9999994995, 0.001000497126, 6.907257776, 0.100199, 1.000994499e-6, 2.005971952e-7],
+    [1e-3, 0.9999450265, 0.01048541634, 4.557714933, 0.1199, 1.099439557e-4, 2.636311127e-5],
+    [0.1, 0.9467217988, 0.3220525355, 1.078290593, 2.09, 0.1037178356, 0.4110576091],
+    [0.25, 0.7236571851, 0.6901596036, 0.04739489854, 5.075, 0.4763202785, 3.683229713],
+    [0.5, 0.2811828808, 0.9596542021, -1.227567734, 10.05, 0.9209361875, 9.987176581],
+    [0.75, 0.05866350301, 0.9982778137, -2.834213829, 15.025, 0.9965585934, 15.02482205],
+    [1.0, 0.006571586495, 0.9999784069, -5.024978407, 20.0, 0.9999568143, 20.0],
+]).T  # fmt: skip
+DIGITS = dict(rtol=6e-10)  # ten digits are given
+
+
 def test_vp_closed_form():
-    """alpha and sigma from exp(-B/2), B = 0.1 t + 9.95 t^2, evaluated independently in 50 digits."""
-    alpha, sigma = table(build("process", "vp"), [1e-5, 1e-3, 0.1, 0.5, 1.0])
-    expected_alpha = [0.9999994995, 0.9999450265, 0.9467217988, 0.2811828808, 0.006571586495]
-    expected_sigma = [0.001000497126, 0.01048541634, 0.3220525355, 0.9596542021, 0.9999784069]
-    np.testing.assert_allclose(alpha, expected_alpha, rtol=5e-10)  # ten digits are given
-    np.testing.assert_allclose(sigma, expected_sigma, rtol=5e-10)
+    """alpha and sigma from exp(-B/2), B = 0.1 t + 9.95 t^2, evaluated independently."""
+    process = build("process", "vp")
+    t, alpha, sigma, half_log_snr, beta, _, _ = VP
+    np.testing.assert_allclose(table(process, t), [alpha, sigma], **DIGITS)
+    np.testing.assert_allclose(on_host(process.log_snr, t) / 2, half_log_snr, **DIGITS)
+    np.testing.assert_allclose(on_host(process.g, t) ** 2, beta, rtol=1e-13)
+    np.testing.assert_allclose(on_host(process.f, t), -beta / 2, rtol=1e-13)
+    np.testing.assert_allclose(on_host(process.alpha, 1.0), np.exp(-5.025), rtol=1e-13)
+    np.testing.assert_allclose(
+        on_host(process.time_of_log_snr, on_host(process.log_snr, t)), t, rtol=1e-10
+    )
+    ratio = np.divide(*table(process, [1e-5, 1e-3, 1.0])[::-1])  # EDM's sigma
+    np.testing.assert_allclose(ratio, [0.0010004976, 0.010485993, 152.16697], rtol=5e-8)
 
 
 def test_sub_vp_closed_form():
     process = build("process", "sub_vp")
-    np.testing.assert_allclose(
-        table(process, [1e-5, 0.25, 0.75])[1],
-        [1.000994499e-6, 0.4763202785, 0.9965585934],
-        rtol=1e-9,
-    )
-    g = on_host(process.g, np.array([1e-5, 0.25, 0.75]))
-    np.testing.assert_allclose(g**2, [2.005971952e-7, 3.683229713, 15.02482205], rtol=1e-9)
+    t, alpha, *_, sigma, g2 = VP
+    np.testing.assert_allclose(table(process, t), [alpha, sigma], **DIGITS)
+    # the last entry is printed as 20.0: beta (1 - alpha^4) is 20 to 2e-9
+    np.testing.assert_allclose(on_host(process.g, t) ** 2, g2, rtol=2e-9)
 
 
 def test_ve_closed_form():
-    sigma = table(build("process", "ve"), [0, 0.25, 0.5, 0.75, 1])[1]
+    """The marginal is the definition: sigma(0) = 0.01, not the 0 of an SDE that starts from clean data."""
+    process, t = build("process", "ve"), np.array([0, 0.25, 0.5, 0.75, 1])
+    sigma = table(process, t)[1]
+    np.testing.assert_allclose(sigma, 0.01 * 5000.0**t, rtol=1e-14)
     np.testing.assert_allclose(
-        sigma, 0.01 * 5000.0 ** np.array([0, 0.25, 0.5, 0.75, 1]), rtol=1e-14
+        sigma, [0.01, 0.08408964153, 0.7071067812, 5.946035575, 50], **DIGITS
     )
+    np.testing.assert_allclose(on_host(process.g, t), sigma * 4.12727348, rtol=2e-9)
+    early = on_host(process.sigma, 1e-5)
+    np.testing.assert_allclose(early, 1.000e-2, rtol=1e-4)
+    np.testing.assert_allclose(
+        np.sqrt(early**2 - 1e-4), 1.305e-4, rtol=5e-4
+    )  # four digits are given
+
+
+def test_straight_and_trigonometric_closed_forms():
+    t = np.array([0.1, 0.5, 0.8])
+    edm, line, circle = (build("process", n) for n in ("edm", "rectified_flow", "trigonometric"))
+    np.testing.assert_allclose(table(edm, t), [np.ones(3), t], rtol=1e-15)
+    np.testing.assert_allclose(on_host(edm.g, t) ** 2, 2 * t, rtol=1e-14)
+    np.testing.assert_allclose(table(line, t), [1 - t, t], rtol=1e-15)
+    log_snr = on_host(line.log_snr, t)
+    np.testing.assert_allclose(log_snr, 2 * np.log((1 - t) / t), rtol=1e-13, atol=1e-15)
+    x_0, z = jnp.array([[1.0, -2.0]]), jnp.array([[0.5, 3.0]])
+    np.testing.assert_allclose(line.velocity(x_0, z, 0.3), z - x_0, rtol=1e-14)
+    expected = [np.cos(np.pi * t / 2), np.sin(np.pi * t / 2)]
+    np.testing.assert_allclose(table(circle, t), expected, rtol=1e-14)
 
 
 def test_cosine_closed_form():
-    alpha = table(build("process", "cosine"), [0.25, 0.5, 0.75, 0.99])[0]
+    """alpha^2, and the betas of its chain of 1,000 steps with the last one cut at 0.999."""
+    process = build("process", "cosine")
+    alpha = table(process, [0.25, 0.5, 0.75, 0.99])[0]
     expected = [0.8470121613, 0.4938435904, 0.1442721024, 2.428572279e-4]
     np.testing.assert_allclose(alpha**2, expected, rtol=1e-9)
+    alpha_bar = table(process, np.arange(1001) / 1000)[0] ** 2
+    betas = 1 - alpha_bar[1:] / alpha_bar[:-1]
+    expected = [4.1284224822e-5, 4.6141752737e-5, 0.7499993929, 1.0]
+    np.testing.assert_allclose(betas[[0, 1, -2, -1]], expected, rtol=1e-9)
+    assert np.sum(betas > 0.999) == 1
+    chain = np.cumprod(1 - np.minimum(betas, 0.999))
+    np.testing.assert_allclose(chain[[499, 999]], [0.4938435904, 2.428766907e-9], rtol=1e-9)
 
 
 def test_ddpm_is_exact_at_its_grid_points():
