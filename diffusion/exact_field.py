@@ -119,7 +119,8 @@ class ExactField:
         else:
             pairs = self._pairs(x, points, t)
             found = self.process.log_density(*pairs).reshape(len(x), len(points))
-        return jnp.where(log_weights > -jnp.inf, found, 0.0) + log_weights
+        reached = (found > -jnp.inf) & (log_weights > -jnp.inf)
+        return jnp.where(reached, found + log_weights, -jnp.inf)
 
     def _isotropic(self, process: AffineProcess, x: Data, t: Time, points: Array) -> Array:
         t = jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])

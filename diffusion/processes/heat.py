@@ -16,7 +16,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.numerics import as_time, draw, per_example, require, sum_features
-from diffusion.processes.base import AffineProcess, GaussianProcess, Process
+from diffusion.processes.base import (
+    AffineProcess,
+    GaussianProcess,
+    Process,
+    geometric_times,
+)
 from diffusion.processes.cosine_basis import scale_frequencies, spatial_axes, squared_frequencies
 from diffusion.registry import load, nearest, register
 from diffusion.types import Key, Scalar, Time
@@ -208,4 +213,4 @@ class Blur(Process):
 
     def natural_times(self, num_steps: int) -> np.ndarray:
         """Return geometric times: near the data the field is of the form (x - x_0) / t."""
-        return np.geomspace(float(self.t_max), float(self.t_min), num_steps + 1)
+        return geometric_times(self, num_steps)

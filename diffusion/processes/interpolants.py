@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.numerics import as_time, per_example, require
-from diffusion.processes.base import AffineProcess, Process
+from diffusion.processes.base import AffineProcess, Process, geometric_times
 from diffusion.processes.priors import DataPrior, Normal, Prior
 from diffusion.registry import load, nearest, register
 from diffusion.types import Key, Time
@@ -55,9 +55,7 @@ class WithPrior(Process):
 
     def natural_times(self, num_steps: int) -> np.ndarray:
         """Return geometric times: near the data the field is of the form (x - x_0) / t."""
-        times = np.geomspace(float(self.t_max), float(self.t_min), num_steps + 1)
-        times[0], times[-1] = float(self.t_max), float(self.t_min)
-        return times
+        return geometric_times(self, num_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

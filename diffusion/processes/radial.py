@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.numerics import as_time, is_traced, per_example, require
-from diffusion.processes.base import Process
+from diffusion.processes.base import Process, geometric_times
 from diffusion.processes.inversion import compiled
 from diffusion.processes.radial_law import (
     LAWS,
@@ -158,7 +158,7 @@ class Radial(Process):
 
     def natural_times(self, num_steps: int) -> np.ndarray:
         """Return geometric times: near the data the field is of the form (x - x_0) / t."""
-        return np.geomspace(float(self.t_max), float(self.t_min), num_steps + 1)
+        return geometric_times(self, num_steps)
 
 
 def tanh_sinh(r: Array, t: Array) -> Array:

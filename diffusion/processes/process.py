@@ -1,0 +1,168 @@
+"""The lowest rung: a conditional path x_t = interpolate(x_0, z, t), labelled by z.
+
+Everything that a path implies is here, by forward differentiation and Newton steps, so that a definition
+writes one function and overrides what it knows in closed form: the velocity, the label of the path
+through a point, the field f_t(x_t | x_0), the Green's function p(x_t | x_0) (Su, kexue.fm 9370, 9379).
+"""
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion.numerics import as_time, draw, is_traced, require
+from diffusion.processes.inversion import along_time, compiled, invert, log_abs_det
+from diffusion.types import ODE, Key, Scalar, Time
+
+Data = Float[Array, "batch *data"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process(abc.ABC):
+    """A conditional path x_t = interpolate(x_0, z, t) from data to noise."""
+
+    t_min: Scalar = 1e-3
+    t_max: Scalar = 1.0
+
+    finish_evaluations: ClassVar[int] = 0  # of the model, by `finish`
+    exact_prior: ClassVar[bool] = False  # nothing of x_0 is left at t_max
+    coordinatewise: ClassVar[bool] = False  # x_t[i] depends on x_0[i] and z[i] alone
+    smooth_paths: ClassVar[bool] = True  # `velocity` is the time derivative of `interpolate`
+
+    def __post_init__(self) -> None:
+        """Check the time range."""
+        require(
+            self.t_min >= 0,
+            f"`t_min` must not be negative, since the data is at time 0; got {self.t_min}.",
+        )
+        require(
+            self.t_min < self.t_max,
+            f"`t_min` must lie below `t_max`; got t_min={self.t_min}, t_max={self.t_max}.",
+        )
+
+    @abc.abstractmethod
+    def interpolate(self, x_0: Data, z: Data, t: Time) -> Data:
+        """Return the state at time t of the path that starts in x_0 and is labelled z."""
+
+    @property
+    def reach(self) -> tuple[Scalar, Scalar]:
+        """The times at which the definition makes sense; it contains [t_min, t_max]."""
+        return 0.0, self.t_max
+
+    def sample_noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+        """Draw z of shape (batch, ...) from one key, or row i from key i."""
+        return draw(jax.random.normal, key, shape)
+
+    def sample_prior(self, key: Key, shape: tuple[int, ...]) -> Array:
+        """Draw the state at t_max with the data forgotten: where generation starts."""
+        z = self.sample_noise(key, shape)
+        return self.interpolate(jnp.zeros_like(z), z, self.t_max)
+
+    def velocity(self, x_0: Data, z: Data, t: Time) -> Data:
+        """Return d/dt interpolate(x_0, z, t): the speed that flow matching regresses."""
+        return along_time(lambda u: self.interpolate(x_0, z, u), t, x_0)[1]
+
+    def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
+        """Return the z whose path from x_0 passes through x_t at time t: interpolate(x_0, z, t) = x_t.
+
+        Found by damped Newton steps unless a definition knows its inverse: d forward derivatives per
+        step, or one where the path is `coordinatewise`.
+
+        Raises:
+            TypeError: z is not shaped like the data.
+            ValueError: no such z was found (outside of compiled code, where it can be seen).
+        """
+        self._require_label_like(x_t)
+        return self._checked(self._solved_label(x_t, x_0, t), x_t, x_0, t)
+
+    @compiled
+    def _solved_label(self, x_t: Data, x_0: Data, t: Time) -> Data:
+        path = lambda z: self.interpolate(x_0, z, t)
+        return invert(path, x_t, x_t, diagonal=self.coordinatewise)
+
+    def _checked(self, z: Data, x_t: Data, x_0: Data, t: Time) -> Data:
+        """Return z if its path passes through x_t; in compiled code, where nobody can see, as it is."""
+        if not is_traced(z, x_t, x_0, t, self):
+            distance = jnp.abs(self.interpolate(x_0, z, t) - x_t) / (1 + jnp.abs(x_t))
+            require(
+                float(jnp.max(distance)) < 1e-3,  # NaN fails as well
+                f"{type(self).__name__} breaks the law that paths are invertible: no z with "
+                f"interpolate(x_0, z, t) = x_t was found (off by {jnp.max(distance):.2g}). Two paths from "
+                "one x_0 may cross, or a point lies where no path goes.",
+            )
+        return z
+
+    def _require_label_like(self, x: Data) -> None:
+        drawn = jax.eval_shape(lambda key: self.sample_noise(key, x.shape), jax.random.key(0))
+        if drawn.shape != x.shape:
+            raise TypeError(
+                f"{type(self).__name__} labels its paths by z of shape {drawn.shape} for data of shape "
+                f"{x.shape}: such paths cannot be inverted, so it has no density and no exact field."
+            )
+
+    def conditional_velocity(self, x_t: Data, x_0: Data, t: Time) -> Data:
+        """Return the velocity at x_t of the path from x_0 that passes through it: f_t(x_t | x_0)."""
+        return self.velocity(x_0, self.label(x_t, x_0, t), t)
+
+    def log_density(self, x_t: Data, x_0: Data, t: Time) -> Float[Array, " batch"]:
+        """Return log p(x_t | x_0), the Green's function of the definition, in nats per example.
+
+        By change of variables, log p(z) - log |det d interpolate / dz|. A definition with a closed form
+        overrides it; otherwise it costs d forward derivatives, or one where paths are `coordinatewise`.
+        """
+        z = self.label(x_t, x_0, t)
+        volume = log_abs_det(lambda z: self.interpolate(x_0, z, t), z, diagonal=self.coordinatewise)
+        return self.noise_log_prob(z) - volume
+
+    def flow(self, model: Callable[[Array, Any], Array]) -> ODE:
+        """Return the generative ODE. On this rung the model predicts the velocity itself."""
+        return ODE(model)
+
+    def finish(self, model: Callable[[Array, Any], Array], x: Data, t: Time) -> Data:
+        """Remove what noise is left at the end of sampling; nothing can be said on this rung."""
+        del model, t
+        return x
+
+    def noise_level(self, t: Time) -> Array:
+        """Return the label of t that a network sees: the log-SNR that a straight line has there."""
+        u = (as_time(t) - self.t_min) / (self.t_max - self.t_min)
+        u = jnp.clip(u, 1e-4, 1 - 1e-4)  # finite at both ends
+        return 2 * (jnp.log1p(-u) - jnp.log(u))
+
+    def input_scale(self, t: Time) -> Array:
+        """Return the factor that brings x_t to order 1 before a network sees it, elementwise in t."""
+        return jnp.ones_like(as_time(t))
+
+    def natural_times(self, num_steps: int) -> np.ndarray:
+        """Return decreasing float64 times, (num_steps + 1,), that suit this process: uniform."""
+        return np.linspace(float(self.t_max), float(self.t_min), num_steps + 1)
+
+    def noise_log_prob(self, z: Data) -> Float[Array, " batch"]:
+        """Return the log-density of z, in nats per example.
+
+        Raises:
+            TypeError: the process draws its noise without stating a density.
+        """
+        raise TypeError(
+            f"{type(self).__name__} states no density for its noise; likelihoods need "
+            "`noise_log_prob(z)`, a method that returns log p(z) of shape (batch,)."
+        )
+
+    def prior_log_prob(self, x: Data) -> Float[Array, " batch"]:
+        """Return the log-density of what `sample_prior` draws: that of the path from 0 at t_max."""
+        return self.log_density(x, jnp.zeros_like(x), self.t_max)
+
+
+def geometric_times(process: Process, num_steps: int) -> np.ndarray:
+    """Return decreasing float64 times, (num_steps + 1,), of equal ratios from t_max to t_min.
+
+    They suit fields of the form (x - E[x_0 | x]) / t, whose solutions are smooth in log t.
+    """
+    times = np.geomspace(float(process.t_max), float(process.t_min), num_steps + 1)
+    times[0], times[-1] = float(process.t_max), float(process.t_min)
+    return times
