@@ -50,9 +50,7 @@ class NonlinearSDE(Process):
             None: the prior is simulated from x_0 = 0, and has no density.
     """
 
-    smooth_paths: ClassVar[bool] = (
-        False  # `velocity` has the right expectation, it is no derivative
-    )
+    smooth_paths: ClassVar[bool] = False  # of `velocity` only the expectation is right
 
     t_min: Scalar = 0.01
     num_demolition_steps: int = 50
