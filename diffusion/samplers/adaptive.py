@@ -117,7 +117,7 @@ class _Diffrax(Sampler):
         """Return the arguments of diffeqsolve that concern step sizes; `times` may run either way."""
         import diffrax
 
-        found = {"t0": times[0], "t1": times[-1], "dt0": times[1] - times[0]}
+        found: dict[str, Any] = {"t0": times[0], "t1": times[-1], "dt0": times[1] - times[0]}
         if self.controller == "step_to":
             found |= {"dt0": None, "stepsize_controller": diffrax.StepTo(times)}
         elif self.controller == "constant":

@@ -56,6 +56,7 @@ class Sampler(abc.ABC):
     """A way to carry a state from noise to data."""
 
     order: ClassVar[int] = 1
+    gains: ClassVar[int] = 0  # orders that it converges faster than the `order` in its name
     stochastic: ClassVar[bool] = False
     rung: ClassVar[type[Process]] = Process  # the lowest rung that it needs
 
@@ -171,13 +172,24 @@ def _step(
     row: Any,
 ) -> Any:
     """Take step number `index`; shapes are checked while this is traced, at no cost afterwards."""
-    new = sampler.step(process, model, None if key is None else fold_in(key, index), state, row)
+    step_key = None if key is None else fold_in(key, index)
+    try:
+        new = sampler.step(process, model, step_key, state, row)
+    except (TypeError, ValueError):
+        _check_model(model, state.x)  # is it the cause?
+        raise
     if new.x.shape != state.x.shape:
-        raise ValueError(
-            f"the model must return an array shaped like x_t, {list(state.x.shape)}, or one that broadcasts to "
-            f"it; a step of {type(sampler).__name__} came out as {list(new.x.shape)}."
-        )
+        _check_model(model, state.x)
     return new
+
+
+def _check_model(model: Any, x: Array) -> None:
+    """Raise ValueError if the model does not return something shaped like x_t."""
+    found = jax.eval_shape(model, x, jnp.ones((), x.dtype)).shape
+    if found != x.shape:
+        raise ValueError(
+            f"the model must return an array shaped like x_t, {list(x.shape)}; got {list(found)}."
+        ) from None
 
 
 _compiled_step = functools.partial(jax.jit, static_argnums=(0, 1))(_step)

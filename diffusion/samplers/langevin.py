@@ -50,7 +50,7 @@ class Langevin(StepSampler):
     memory: ClassVar[bool] = True
     rung: ClassVar[type[Process]] = GaussianProcess
 
-    inner: StepSampler = dataclasses.field(default=EulerMaruyama(), metadata={"kind": "sampler"})
+    inner: Any = dataclasses.field(default=EulerMaruyama(), metadata={"kind": "sampler"})
     snr: Scalar = 0.16
     num_corrections: int = 1
 

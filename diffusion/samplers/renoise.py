@@ -85,7 +85,7 @@ class _Renoise(StepSampler):
     stochastic: ClassVar[bool] = True
     rung: ClassVar[type[Process]] = GaussianProcess
 
-    inner: StepSampler = dataclasses.field(default=Heun(), metadata={"kind": "sampler"})
+    inner: Any = dataclasses.field(default=Heun(), metadata={"kind": "sampler"})
 
     def __post_init__(self) -> None:
         require_inner(self.inner, type(self).__name__, memory=False)
@@ -147,7 +147,8 @@ class Churn(_Renoise):
         gamma = xp.minimum(self.s_churn / len(t), np.sqrt(2) - 1)
         inside = (ratio >= self.s_min) & (ratio <= self.s_max) & (gamma > 0)
         u = time_of_ratio(process, xp.where(inside, (1 + gamma) * ratio, ratio))
-        return t, xp.where(inside, xp.maximum(u, t), t), at.t[1:]
+        u = xp.minimum(xp.maximum(u, t), process.reach[1])
+        return t, xp.where(inside, u, t), at.t[1:]
 
     def prepare(self, process: Any, times: Any) -> RenoisedRow:
         row = super().prepare(process, times)
@@ -167,7 +168,7 @@ class Restart(_Renoise):
 
     order: ClassVar[int] = 1  # weak
 
-    intervals: tuple[tuple[float, ...], ...] = ((3, 2, 0.06, 0.2),)
+    intervals: tuple[tuple[int | float, ...], ...] = ((3, 2, 0.06, 0.2),)
 
     def __post_init__(self) -> None:
         super().__post_init__()

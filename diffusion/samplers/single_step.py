@@ -47,8 +47,8 @@ def _inner(process: AffineProcess, at: Levels, r: float) -> Inner:
         t = on_host(process.time_of_log_snr, 2 * (start + rh))
         scales = on_host(process.alpha, t), on_host(process.sigma, t)
     at_start = (at.t[:-1], at.alpha[:-1], at.sigma[:-1])
-    chosen = (xp.where(endless, a, b) for a, b in zip(at_start, (t, *scales), strict=True))
-    return Inner(*chosen, rh)
+    t, alpha, sigma = (xp.where(endless, a, b) for a, b in zip(at_start, (t, *scales), strict=True))
+    return Inner(t, alpha, sigma, rh)
 
 
 class NoiseRow(NamedTuple):

@@ -19,7 +19,7 @@ def solve(
     process: Process,
     model: Any,
     key: Key | None,
-    x: Data,
+    x: Array,
     times: Any,
     *,
     denoise_last: bool = True,
@@ -90,7 +90,7 @@ def sample(
     process: Process,
     model: Any,
     key: Key | None,
-    x: Data,
+    x: Array,
     times: Any,
     *,
     denoise_last: bool = True,
@@ -100,7 +100,7 @@ def sample(
 
 
 def trajectory(
-    sampler: Sampler, process: Process, model: Any, key: Key | None, x: Data, times: Any
+    sampler: Sampler, process: Process, model: Any, key: Key | None, x: Array, times: Any
 ) -> Array:
     """Return the states at all times, (num_steps + 1, batch, ...), the given one first."""
     states = solve(sampler, process, model, key, x, times, denoise_last=False, save=True).trajectory

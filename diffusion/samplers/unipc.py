@@ -63,6 +63,7 @@ class UniPC(StepSampler):
     is of first order, and the last state is not corrected.
     """
 
+    gains: ClassVar[int] = 1  # by the corrector
     memory: ClassVar[bool] = True
     rung: ClassVar[type[Process]] = AffineProcess
 
