@@ -22,7 +22,7 @@ from diffusion.types import Denoiser, Key, Scalar, Score, Time
 Data = Float[Array, "batch *data"]
 
 
-def _at(process: AffineProcess, x: Data, t: Time) -> tuple[Array, Array]:
+def at(process: AffineProcess, x: Data, t: Time) -> tuple[Array, Array]:
     """Return alpha and sigma of shape (batch, 1), in the dtype of x."""
     t = jnp.asarray(t, x.dtype)
     scales = (jnp.asarray(c, x.dtype) for c in (process.alpha(t), process.sigma(t)))
@@ -32,7 +32,7 @@ def _at(process: AffineProcess, x: Data, t: Time) -> tuple[Array, Array]:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class _Bound:
+class Bound:
     """A target's method bound to a process: a callable pytree."""
 
     target: Any
@@ -80,7 +80,7 @@ class GaussianMixture:
         require_rung(process, GaussianProcess, "the closed form of a Gaussian mixture")
         flat = x.reshape(len(x), 1, -1)
         means = jnp.asarray(self.means, x.dtype).reshape(len(self.means), -1)
-        alpha, sigma = _at(process, x, t)
+        alpha, sigma = at(process, x, t)
         variance = alpha**2 * jnp.asarray(self.stds, x.dtype) ** 2 + sigma**2
         difference = flat - alpha[..., None] * means
         square = (difference**2).sum(axis=-1) / variance
@@ -108,7 +108,7 @@ class GaussianMixture:
 
     def denoiser(self, process: GaussianProcess) -> Denoiser:
         """Return E[x_0 | x_t] as a callable pytree."""
-        return _Bound(self, "mean", process)
+        return Bound(self, "mean", process)
 
     def score(self, process: GaussianProcess) -> Score:
         """Return grad log p_t by autodiff of the log-density, an independent way to it."""
@@ -180,4 +180,4 @@ class FinitePoints:
 
     def denoiser(self, process: AffineProcess) -> Denoiser:
         """Return E[x_0 | x_t] as a callable pytree."""
-        return _Bound(self, "mean", process)
+        return Bound(self, "mean", process)

@@ -1,0 +1,211 @@
+"""Laws of Gaussian processes: the SDE, its family of equal marginals, the prior, the likelihood.
+
+The family (Su, kexue.fm 9228) adds noise lam g for any lam >= 0 and keeps every marginal p_t:
+
+    dx = (f x - (1 + lam^2)/2 g^2 score) dt + lam g dW    with time running down
+    dx = (f x - (1 - lam^2)/2 g^2 score) dt + lam g dW    with time running up
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.dynamics import forward_family, reverse_sde
+from diffusion.likelihood import carry, exact_divergence, hutchinson_divergence, log_prob
+from diffusion.numerics import on_host
+from diffusion.processes import GaussianProcess
+from diffusion.testing.correlated import CorrelatedGaussian
+from diffusion.testing.process_laws import KEY, inner_times
+from diffusion.testing.report import Finding, largest
+from diffusion.testing.targets import GaussianMixture
+
+LAMBDAS = np.array([0.0, 0.5, 1.0, 1.5])
+FAMILIES = ((forward_family, 1), (reverse_sde, -1))  # the sign of the time in which it diffuses
+MIXTURE = GaussianMixture([0.4, 0.6], [-1.0, 0.7], [0.3, 0.2])
+GAUSSIAN = CorrelatedGaussian([0.3, -0.2], [[0.25, 0.1], [0.1, 0.16]])
+
+
+def consistent_sde(process: GaussianProcess) -> list[Finding]:
+    """P4: f and g belong to alpha and sigma."""
+    t = jnp.asarray(inner_times(process))
+    ddt = lambda fn: jax.jvp(lambda u: jnp.broadcast_to(fn(u), u.shape), (t,), (jnp.ones_like(t),))
+    alpha, d_alpha = ddt(process.alpha)
+    variance, d_variance = ddt(lambda u: process.sigma(u) ** 2)
+    f, g = process.f(t), process.g(t)
+    scale = 1e-12 + jnp.abs(d_variance) + jnp.abs(2 * f * variance) + g**2
+    drift = largest((d_alpha - f * alpha) / (1 + jnp.abs(d_alpha)))
+    growth = largest((d_variance - 2 * f * variance - g**2) / scale)
+    advice = "an overridden `f` or `g`: f = alpha'/alpha, g^2 = d sigma^2/dt - 2 f sigma^2"
+    return [
+        Finding("P4", "d alpha/dt = f alpha (relative)", drift, 1e-8, advice),
+        Finding("P4", "d sigma^2/dt = 2 f sigma^2 + g^2 (relative)", growth, 1e-8, advice),
+    ]
+
+
+def _rk4(rate: Callable, state: Any, times: Any) -> Any:
+    """Return the state at the last of the times, by classical Runge-Kutta steps."""
+
+    def body(state: Any, ends: tuple) -> tuple:
+        t, h = ends[0], ends[1] - ends[0]
+        move = lambda k, c: jax.tree.map(lambda y, d: y + c * h * d, state, k)
+        k_1 = rate(state, t)
+        k_2 = rate(move(k_1, 0.5), t + h / 2)
+        k_3 = rate(move(k_2, 0.5), t + h / 2)
+        k_4 = rate(move(k_3, 1.0), ends[1])
+        step = jax.tree.map(lambda a, b, c, d: (a + 2 * b + 2 * c + d) / 6, k_1, k_2, k_3, k_4)
+        return move(step, 1.0), None
+
+    return jax.lax.scan(body, state, (times[:-1], times[1:]))[0]
+
+
+def forward_moments(process: GaussianProcess) -> Finding:
+    """P5: the forward SDE has the stated mean and variance."""
+    times = jnp.asarray(process.natural_times(128)[::-1].copy())
+    moments = lambda t: (process.alpha(t), process.alpha(t) ** 2 * 0.25 + process.sigma(t) ** 2)
+
+    def rate(state: tuple, t: Any) -> tuple:
+        return process.f(t) * state[0], 2 * process.f(t) * state[1] + process.g(t) ** 2
+
+    @jax.jit
+    def errors() -> Any:
+        found = jnp.asarray(_rk4(rate, moments(times[0]), times))
+        return found / jnp.asarray(moments(times[-1])) - 1
+
+    return Finding(
+        "P5", "the forward SDE has the stated mean and variance (relative)", largest(errors()), 1e-3,
+        "the signs and factors of `f` and `g`",
+    )  # fmt: skip
+
+
+def prior_std(process: GaussianProcess) -> list[Finding]:
+    """P8: generation starts with the standard deviation of the noise."""
+    n = 4096
+    alpha, sigma = (float(on_host(f, float(process.t_max))) for f in (process.alpha, process.sigma))
+    x = process.sample_prior(KEY, (n, 4))
+    found = float(jnp.sqrt((x**2).mean()))
+    density = process.prior_log_prob(x[:8])
+    stated = jax.scipy.stats.norm.logpdf(x[:8], 0.0, sigma).sum(axis=-1)
+    advice = (
+        "an overridden `sample_prior`, `sample_noise` or `prior_log_prob`: N(0, sigma(t_max)^2)"
+    )
+    return [
+        Finding(
+            "P8", "sample_prior has the standard deviation sigma(t_max) (relative)",
+            abs(found / sigma - 1), 5 / np.sqrt(8 * n), advice,
+        ),
+        Finding(
+            "P8", "prior_log_prob is the density of what sample_prior draws", largest(density - stated),
+            1e-8, advice,
+        ),
+        Finding(
+            "P8", "data of unit variance is forgotten at t_max, std of p_T over that of the prior less 1",
+            np.hypot(alpha, sigma) / found - 1, 0.1,
+            "`t_max`, or a stronger schedule: alpha(t_max) must be small against sigma(t_max)",
+        ),
+    ]  # fmt: skip
+
+
+def fokker_planck(process: GaussianProcess) -> Finding:
+    """F1: every member of the family of SDEs keeps the marginals of a mixture, pointwise."""
+    denoise = MIXTURE.denoiser(process)
+    times = inner_times(process, 9)[1::2]
+    log_p = lambda x, t: MIXTURE.log_density(process, x[None, None], t)[0]
+
+    def residual(x: Any, t: Any, lam: Any) -> Any:
+        rate, score = jax.grad(log_p, 1)(x, t), jax.grad(log_p)(x, t)
+        curvature = jax.grad(jax.grad(log_p))(x, t)
+        found = []
+        for family, sign in FAMILIES:
+            sde = family(process, denoise, lam)
+            drift, slope = jax.value_and_grad(lambda y, s=sde: s.drift(y[None, None], t)[0, 0])(x)
+            spread = sign * sde.diffusion(t) ** 2 / 2 * (curvature + score**2)
+            terms = jnp.stack([rate, slope, drift * score, -spread])
+            found.append(terms.sum() / jnp.abs(terms).sum())
+        return jnp.stack(found)
+
+    @jax.jit
+    def worst() -> Any:
+        t, lam, x = jnp.meshgrid(jnp.asarray(times), LAMBDAS, jnp.array([-1.2, 0.1, 0.8]))
+        x = x * (process.alpha(t) + process.sigma(t))
+        return jax.vmap(residual)(x.ravel(), t.ravel(), lam.ravel())
+
+    return Finding(
+        "F1", "Fokker-Planck of the SDE family for a mixture, lam = 0 to 1.5 (relative)",
+        largest(worst()), 1e-7,
+        "`f`, `g`, and whether alpha and sigma are smooth in t",
+    )  # fmt: skip
+
+
+def family_moments(process: GaussianProcess) -> Finding:
+    """F2: every member of the family carries mean and covariance from end to end."""
+    denoise, times = GAUSSIAN.denoiser(process), jnp.asarray(process.natural_times(96).copy())
+    unit = jnp.concatenate([jnp.zeros((1, 2)), jnp.eye(2)])
+
+    def carried(family: Any, sign: int, times: Any, lam: Any) -> Any:
+        sde = family(process, denoise, lam)
+
+        def rate(state: tuple, t: Any) -> tuple:  # the drift is affine: read off its matrix
+            drift = sde.drift(unit, t)
+            matrix, (mean, cov) = (drift[1:] - drift[0]).T, state
+            noise = sign * sde.diffusion(t) ** 2 * jnp.eye(2)
+            return matrix @ mean + drift[0], matrix @ cov + cov @ matrix.T + noise
+
+        mean, cov = _rk4(rate, GAUSSIAN.moments(process, times[0]), times)
+        true_mean, true_cov = GAUSSIAN.moments(process, times[-1])
+        size = jnp.trace(true_cov)
+        return jnp.append((cov - true_cov) / size, (mean - true_mean) / jnp.sqrt(size))
+
+    @jax.jit
+    def errors() -> Any:
+        up = jax.vmap(lambda lam: carried(forward_family, 1, times[::-1], lam))(LAMBDAS[:3])
+        down = jax.vmap(lambda lam: carried(reverse_sde, -1, times, lam))(LAMBDAS)
+        return jnp.concatenate([up, down])
+
+    return Finding(
+        "F2", "the SDE family carries mean and covariance of a Gaussian end to end (relative)",
+        largest(errors()), 1e-3,
+        "`f` and `g`, and the range [t_min, t_max]: 96 steps uniform in log-SNR do not resolve it",
+    )  # fmt: skip
+
+
+def likelihood(process: GaussianProcess) -> list[Finding]:
+    """K1: the likelihood of a Gaussian is exact, its ODE invertible, Hutchinson's estimate unbiased."""
+    denoise = GAUSSIAN.denoiser(process)
+    spread = float(on_host(process.sigma, float(process.t_min)))
+    x = float(on_host(process.alpha, float(process.t_min))) * jnp.array([[0.3, 0.9], [-0.4, 0.1]])
+    x, up = x + spread, process.natural_times(80)[::-1]
+    latent = carry(process, denoise, x, up)
+    x_T, volume = GAUSSIAN.flow(process, x, process.t_min, process.t_max)
+    exact = process.prior_log_prob(x_T) + volume
+    there, t = log_prob(process, denoise, x, up), float(up[40])
+    velocity = process.flow(denoise).velocity
+    signs = jnp.array([[1.0, 1.0], [1.0, -1.0]])[:, None] * jnp.ones((2, 2, 2))
+    trace, mean = (
+        exact_divergence(velocity, x, t)[1],
+        hutchinson_divergence(velocity, x, t, signs)[1],
+    )
+    back = carry(process, denoise, latent, up[::-1])
+    advice = (
+        "`alpha`, `sigma` and `prior_log_prob`; 80 Runge-Kutta steps must resolve [t_min, t_max]"
+    )
+    return [
+        Finding("K1", "log-likelihood of a Gaussian through the ODE", largest(there - exact), 2e-3, advice),
+        Finding("K1", "encoding and decoding invert each other", largest(back - x), 1e-3, advice),
+        Finding(
+            "K1", "Hutchinson's estimate over all signs is the trace (relative)",
+            largest((mean - trace) / (1 + jnp.abs(trace))), 1e-9, "a velocity that is not differentiable",
+        ),
+    ]  # fmt: skip
+
+
+LAWS = (
+    (GaussianProcess, consistent_sde),
+    (GaussianProcess, forward_moments),
+    (GaussianProcess, prior_std),
+    (GaussianProcess, fokker_planck),
+    (GaussianProcess, family_moments),
+    (GaussianProcess, likelihood),
+)

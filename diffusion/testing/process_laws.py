@@ -1,0 +1,87 @@
+"""Laws of every process: its ends, its velocity, its prior."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.processes import Process
+from diffusion.testing.report import Finding, largest
+
+KEY = jax.random.key(0)
+
+
+def inner_times(process: Process, num: int = 33) -> np.ndarray:
+    """Return increasing times inside the range, where the definition is used."""
+    return np.asarray(process.natural_times(num - 1))[::-1][1:-1]
+
+
+def rows(times: Any) -> tuple[Any, Any, Any]:
+    """Return times, data and noise with one row for each of four examples at each of the times."""
+    x_0, z = jnp.linspace(-1.0, 1.0, 8).reshape(4, 2), jnp.linspace(0.7, -0.4, 8).reshape(4, 2)
+    num = len(times)
+    return jnp.repeat(jnp.asarray(times), 4), jnp.tile(x_0, (num, 1)), jnp.tile(z, (num, 1))
+
+
+def ends_of_times(process: Process) -> Finding:
+    """P0: the times of a process run from t_max down to t_min."""
+    times = np.asarray(process.natural_times(17), np.float64)
+    off = max(abs(times[0] - float(process.t_max)), abs(times[-1] - float(process.t_min)))
+    rise = float(np.max(np.diff(times), initial=-np.inf))
+    return Finding(
+        "P0", "natural times run from t_max down to t_min (distance of the ends)",
+        float("nan") if rise >= 0 or len(times) != 18 else off, 0.0,
+        "an overridden `natural_times`: num_steps + 1 decreasing times, the ends exact",
+    )  # fmt: skip
+
+
+def starts_at_data(process: Process) -> Finding:
+    """P1: without noise the path starts at the data."""
+    x_0 = jnp.linspace(-1.0, 1.0, 8).reshape(4, 2)
+    shape = jax.eval_shape(lambda key: process.sample_noise(key, x_0.shape), KEY).shape
+    near = process.interpolate(x_0, jnp.zeros(shape), process.t_min)
+    return Finding(
+        "P1", "without noise the path starts at the data, interpolate(x_0, 0, t_min) = x_0",
+        largest(near - x_0), 0.02,
+        "the direction of time: data at t_min, noise at t_max; and whether t_min is small enough",
+    )  # fmt: skip
+
+
+def velocity_is_derivative(process: Process) -> Finding | list[Finding]:
+    """P2: velocity is the time derivative of interpolate."""
+    if not getattr(process, "smooth_paths", True):
+        return []
+    t, x_0, z = rows(inner_times(process, 9))
+    h = 1e-5 * t  # the third-order term is h^2 / 6, round-off eps / h
+    forward, back = process.interpolate(x_0, z, t + h), process.interpolate(x_0, z, t - h)
+    difference, velocity = (forward - back) / (2 * h[:, None]), process.velocity(x_0, z, t)
+    return Finding(
+        "P2", "velocity is the time derivative of interpolate (relative)",
+        largest((velocity - difference) / (1 + jnp.abs(velocity))), 1e-5,
+        "an overridden `velocity`",
+    )  # fmt: skip
+
+
+def draws_by_key(process: Process) -> Finding:
+    """P7: the prior is drawn by key, finite, row by row."""
+    keys = jax.random.split(KEY, 6)
+    x = process.sample_prior(keys, (6, 3))
+    if x.shape != (6, 3):
+        distance = float("nan")
+    else:
+        again, few = process.sample_prior(keys, (6, 3)), process.sample_prior(keys[:2], (2, 3))
+        distance = largest(again - x) + largest((few - x[:2]) / (1 + jnp.abs(x[:2])))
+    return Finding(
+        "P7", "row i of the prior is a function of key i alone, of the shape that was asked for",
+        distance, 1e-9,
+        "an overridden `sample_noise` or `sample_prior`: draw through `diffusion.numerics.draw`",
+    )  # fmt: skip
+
+
+LAWS = (
+    (Process, ends_of_times),
+    (Process, starts_at_data),
+    (Process, velocity_is_derivative),
+    (Process, draws_by_key),
+)

@@ -1,0 +1,223 @@
+"""Laws of samplers: exactness on a point, order on a Gaussian, moments, purity, honest prices.
+
+Everything is measured on data whose ODE is known. A deterministic method shows its order by halving its
+steps; a stochastic one shows the moments of its samples; an adaptive one reaches the end of the exact path.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.numerics import on_host
+from diffusion.processes import GaussianProcess
+from diffusion.registry import build
+from diffusion.samplers import Sampler, StepSampler, sample, solve
+from diffusion.testing.report import Finding, Report, findings_of, largest
+from diffusion.testing.targets import gaussian, gaussian_flow
+
+KEY = jax.random.key(0)
+MEAN, STD = 0.3, 0.5
+Subject = tuple[Any, GaussianProcess]
+
+
+def _scales(process: GaussianProcess, t: Any) -> tuple[float, float]:
+    alpha, sigma = (float(on_host(f, float(t))) for f in (process.alpha, process.sigma))
+    return alpha, sigma
+
+
+def _start(process: GaussianProcess, shape: tuple[int, ...]) -> jax.Array:
+    """Draw from the exact marginal at t_max, so that the prior's mismatch plays no part."""
+    alpha, sigma = _scales(process, process.t_max)
+    z = jax.random.normal(jax.random.fold_in(KEY, 1), shape)
+    return alpha * MEAN + np.hypot(alpha * STD, sigma) * z
+
+
+def _end(subject: Subject, model: Any, x: Any, num_steps: int, **settings: Any) -> Any:
+    sampler, process = subject
+    times = process.natural_times(num_steps)
+    key = KEY if sampler.stochastic else None
+    return sample(sampler, process, model, key, x, times, denoise_last=False, **settings)
+
+
+def _slope(errors: list[float]) -> float:
+    """Return the order seen between the two finest grids, infinite when both are exact."""
+    coarse, fine = errors[-2:]
+    return float("inf") if coarse < 1e-11 else float(np.log2(coarse / max(fine, 1e-16)))
+
+
+def _knows(point: Any) -> Callable:
+    return lambda x, t: jnp.broadcast_to(point, x.shape)
+
+
+def point_mass(subject: Subject) -> Finding | list[Finding]:
+    """S1: a denoiser that always answers the point c ends at alpha c + sigma z."""
+    sampler, process = subject
+    if not isinstance(sampler, StepSampler):
+        return []
+    (a_T, s_T), (a_0, s_0) = _scales(process, process.t_max), _scales(process, process.t_min)
+    point, n = jnp.array([1.5, -2.0]), 4096
+    advice = "the weights of `prepare`: keep sigma_t + ... = sigma_s, keep alpha_t + pull = alpha_s"
+    if not sampler.stochastic:
+        z = jnp.array([[0.3, -1.1], [1.7, 0.4]])
+        exact, knows = a_0 * point + s_0 * z, _knows(point)
+        errors = [
+            largest(_end(subject, knows, a_T * point + s_T * z, n) - exact) for n in (80, 160)
+        ]
+        short = 0.0 if max(errors) < 1e-9 else sampler.order - _slope(errors)
+        return Finding(
+            "S1", "a point is reached exactly, or to the declared order (order less slope)", short, 0.15,
+            advice,
+        )  # fmt: skip
+    noise = jax.random.normal(KEY, (n, 2))
+    end = _end(subject, _knows(point), a_T * point + s_T * noise, 1000)
+    centre = largest((end.mean(axis=0) - a_0 * point) / s_0)
+    spread = largest(end.std(axis=0) / s_0 - 1)
+    return [
+        Finding(
+            "S1", "a point is the centre of its samples (in units of sigma)", centre,
+            5 / np.sqrt(n) + 0.02, advice,
+        ),
+        Finding(
+            "S1", "samples of a point spread by sigma (relative)", spread, 5 / np.sqrt(2 * n) + 0.05,
+            "the noise that a step adds: its variance must replace what the step removes",
+        ),
+    ]  # fmt: skip
+
+
+def order(subject: Subject) -> Finding | list[Finding]:
+    """S2: the error on a Gaussian falls with the declared order."""
+    sampler, process = subject
+    if sampler.stochastic:
+        return []
+    x = _start(process, (4, 1))
+    exact = gaussian_flow(process, x, process.t_max, process.t_min, MEAN, STD)
+    denoise = gaussian(MEAN, STD).denoiser(process)
+    if not isinstance(sampler, StepSampler):
+        return Finding(
+            "S2", "an adaptive method reaches the end of the path of a Gaussian",
+            largest(_end(subject, denoise, x, 8) - exact), 0.02,
+            "tolerances, and the error estimate that they are compared with",
+        )  # fmt: skip
+    errors = [largest(_end(subject, denoise, x, n) - exact) for n in (160, 320)]
+    return Finding(
+        "S2", f"order {sampler.order} on a Gaussian (order less slope)",
+        sampler.order - _slope(errors), 0.15,
+        "coefficients and starting steps: one wrong weight costs an order",
+    )  # fmt: skip
+
+
+def moments(subject: Subject) -> list[Finding]:
+    """S3: samples of a Gaussian have its mean and standard deviation."""
+    sampler, process = subject
+    if not sampler.stochastic:
+        return []
+    n = 20_000
+    end = _end(subject, gaussian(MEAN, STD).denoiser(process), _start(process, (n, 1)), 1000)
+    alpha, sigma = _scales(process, process.t_min)
+    std = np.hypot(alpha * STD, sigma)
+    advice = "the amount of fresh noise against the drift; the score's factor (1 + lam^2) / 2"
+    return [
+        Finding(
+            "S3", "mean on a Gaussian, 1,000 steps (in standard deviations)",
+            largest((end.mean() - alpha * MEAN) / std), 5 / np.sqrt(n) + 0.02, advice,
+        ),
+        Finding(
+            "S3", "standard deviation on a Gaussian, 1,000 steps (relative)",
+            largest(end.std() / std - 1), 5 / np.sqrt(2 * n) + 0.02, advice,
+        ),
+    ]  # fmt: skip
+
+
+def pure(subject: Subject) -> list[Finding]:
+    """S4: the same key gives the same sample, jit or not, in the dtype of the state."""
+    process = subject[1]
+    denoise, x = gaussian(MEAN, STD, dim=3).denoiser(process), _start(process, (4, 3))
+    run = lambda x: _end(subject, denoise, x, 6)
+    first = run(x)
+    single = run(x.astype(jnp.float32))
+    advice = "state kept between calls, or a number that promotes the dtype"
+    return [
+        Finding("S4", "same key, same sample", largest(run(x) - first), 0.0, advice),
+        Finding(
+            "S4", "inside jit nothing changes (relative)",
+            largest((jax.jit(run)(x) - first) / (1 + jnp.abs(first))), 1e-8, advice,
+        ),
+        Finding(
+            "S4", "float32 in, float32 out (distance from float64)",
+            largest(single - first) if single.dtype == jnp.float32 else float("nan"), 0.02, advice,
+        ),
+    ]  # fmt: skip
+
+
+def zero_step(subject: Subject) -> Finding | list[Finding]:
+    """S4: a step of almost no length does almost nothing."""
+    sampler, process = subject
+    if not isinstance(sampler, StepSampler):
+        return []
+    denoise, x = gaussian(MEAN, STD, dim=3).denoiser(process), _start(process, (4, 3))
+    t = float(process.natural_times(4)[1])
+    key = KEY if sampler.stochastic else None
+    times = np.array([t, t * (1 - 1e-10)])
+    moved = sample(sampler, process, denoise, key, x, times, denoise_last=False)
+    scale = float(jnp.abs(x).max())
+    return Finding(
+        "S4", "a step of length 1e-10 t leaves the state (relative)", largest(moved - x) / scale, 1e-3,
+        "noise that does not vanish with the step, or weights that do not tend to 1 and 0",
+    )  # fmt: skip
+
+
+def price(subject: Subject) -> Finding:
+    """S5: the reported evaluations are those that were made."""
+    sampler, process = subject
+    calls: list[int] = []
+
+    def stub(x: Any, t: Any) -> Any:
+        jax.debug.callback(lambda: calls.append(1))
+        return gaussian(MEAN, STD).mean(process, x, t)
+
+    times, key = process.natural_times(4), KEY if sampler.stochastic else None
+    found = solve(sampler, process, stub, key, jnp.ones((2, 1)), times)
+    jax.block_until_ready(found.x)
+    jax.effects_barrier()
+    return Finding(
+        "S5", "reported evaluations of the model less those made",
+        abs(len(calls) - float(np.max(found.nfe))), 0.0 if isinstance(sampler, StepSampler) else 3.0,
+        "`evaluations` or `nfe` of the class; adaptive solvers may repeat 3 first stages unreported",
+    )  # fmt: skip
+
+
+LAWS = (point_mass, order, moments, pure, zero_step, price)
+
+
+def check_sampler(sampler: Sampler, process: GaussianProcess | None = None) -> Report:
+    """Hold a sampler to its laws and return a readable report.
+
+    Args:
+        sampler: an object of kind `sampler`, registered or not.
+        process: the Gaussian process that it runs on; `vp` by default.
+
+    Returns:
+        A report; `bool(report)` says whether all laws hold, `print(report)` shows the numbers.
+
+    Raises:
+        TypeError: this is no sampler, but a class or a name, say, or the process is not Gaussian.
+    """
+    if not isinstance(sampler, Sampler):
+        what = "the class itself: call it" if isinstance(sampler, type) else repr(sampler)
+        raise TypeError(
+            f'`sampler` must be a Sampler, such as build("sampler", "ddim"); got {what}.'
+        )
+    process = build("process", "vp") if process is None else process
+    if not isinstance(process, GaussianProcess):
+        raise TypeError(
+            f"`process` must be Gaussian, since samplers are measured on Gaussian data; got {process!r}."
+        )
+    findings: list[Finding] = []
+    with jax.enable_x64(True):
+        for law in LAWS:
+            findings += findings_of(law, (sampler, process))
+    findings.sort(key=lambda f: f.law)
+    return Report(f"{sampler!r} on {process!r}", tuple(findings))
