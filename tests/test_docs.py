@@ -21,6 +21,7 @@ from diffusion import build, registered
 from diffusion.config import apply_overrides, plain
 from diffusion.data import DataSpec
 from diffusion.experiment import Experiment
+from diffusion.registry import resolve
 from diffusion.samplers import StepSampler
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -252,7 +253,12 @@ def sampler_table():
         sampler = build("sampler", name)
         evaluations = sampler.evaluations if isinstance(sampler, StepSampler) else "adaptive"
         noise = "yes" if sampler.stochastic else "no"
-        fields = ", ".join(f"`{k}={v!r}`" for k, v in vars(sampler).items())
+        spec = resolve("sampler", name)
+        fields = ", ".join(
+            f"`{k}={v['name'] if isinstance(v, dict) else v!r}`"
+            for k, v in spec.items()
+            if k != "name"
+        )
         rung = rungs[sampler.rung.__name__]
         row = (f"`{name}`", sampler.order, evaluations, noise, rung, fields)
         rows.append("| " + " | ".join(map(str, row)).rstrip() + " |")

@@ -70,6 +70,11 @@ class Langevin(StepSampler):
         epsilon = 2 * (self.snr * at.sigma[1:]) ** 2
         return CorrectedRow(self.inner.prepare(process, times), at.t[1:], epsilon)
 
+    @property
+    def evaluations(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Evaluations of the model per step, corrections included."""
+        return self.inner.evaluations + self.num_corrections
+
     def nfe(self, table: CorrectedRow) -> Any:
         if is_traced(table.epsilon):
             return self.inner.nfe(table.inner) + self.num_corrections * len(table.s)

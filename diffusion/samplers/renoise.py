@@ -99,6 +99,11 @@ class _Renoise(StepSampler):
         rows = inner_table(self.inner, process, u, s)
         return RenoisedRow(*noised(at_times(process, t), at_times(process, u)), rows)
 
+    @property
+    def evaluations(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Evaluations of the model per step of the inner sampler."""
+        return self.inner.evaluations
+
     def nfe(self, table: RenoisedRow) -> Any:
         return self.inner.nfe(table.inner)
 
