@@ -24,7 +24,11 @@ KEPT = {"data": ("batch_size", "data_dir"), "grid": ("num_steps",)}  # not the n
 # A resumed run must agree on these; the others (budgets, logging, sampling) may change.
 IDENTITY = (
     "seed", "process", "prediction", "time", "weight", "network", "data", "optimizer", "ema",
+    "train.loss_target", "train.learn_variance", "train.variance_weight", "train.variance_step",
 )  # fmt: skip
+
+# What the parameters of a checkpoint depend on.
+PARAMETERS = ("network", "data", "weight", "train.learn_variance")
 
 
 class ConfigError(ValueError):
@@ -81,6 +85,10 @@ class TrainOptions:
         label_dropout: share of examples that are trained without their condition.
         accumulate: micro-batches per step.
         reduction: of the squared error over the features of an example, "mean" or "sum".
+        loss_target: the prediction by name that the error is taken of; "" is what the network outputs.
+        learn_variance: learn the variance of reverse steps as well; the network gets twice the outputs.
+        variance_weight: of the chain's bound, which trains that variance, in the loss.
+        variance_step: of that chain, in units of t.
         max_bad_steps: non-finite steps in a row before the run stops.
         samples_per_class: columns of the sample grids.
     """
@@ -94,6 +102,10 @@ class TrainOptions:
     label_dropout: float = 0.1
     accumulate: int = 1
     reduction: str = "mean"
+    loss_target: str = ""
+    learn_variance: bool = False
+    variance_weight: float = 1e-3
+    variance_step: float = 1e-3
     max_bad_steps: int = 20
     samples_per_class: int = 8
 
@@ -114,6 +126,11 @@ class TrainOptions:
             "give a budget by one of `train.num_steps` and `train.num_images`, the other 0; got "
             f"num_steps={self.num_steps}, num_images={self.num_images}.",
         )
+        for name in ("variance_weight", "variance_step"):
+            require(
+                getattr(self, name) > 0,
+                f"`train.{name}` must be positive; got {getattr(self, name)}.",
+            )
         require(
             0 <= self.label_dropout <= 1,
             f"`train.label_dropout` is a share, between 0 and 1; got {self.label_dropout}.",
@@ -247,6 +264,14 @@ def _set(config: dict, keys: list[str], value: Any, path: str) -> None:
     config[last] = _convert(path, value, config.get(last))
 
 
+def _at(config: Mapping, path: str) -> Any:
+    """Return what stands at a dotted path, or None."""
+    found: Any = config
+    for key in path.split("."):
+        found = found.get(key) if hasattr(found, "get") else None
+    return found
+
+
 def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> list[str]:
     """Return lines "path: old -> new" for what differs in these sections, wherever the data lies."""
 
@@ -259,7 +284,7 @@ def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> l
 
     lines = []
     for key in keys:
-        a, b = flat(plain(old.get(key)), key), flat(plain(new.get(key)), key)
+        a, b = flat(plain(_at(old, key)), key), flat(plain(_at(new, key)), key)
         changed = sorted(k for k in a | b if a.get(k) != b.get(k) and k != "data.data_dir")
         lines += [f"{k}: {a.get(k, 'default')} -> {b.get(k, 'default')}" for k in changed]
     return lines

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.compatibility import check_parts, loss_target, sampler_variances
 from diffusion.config import (
     DEFAULTS,
     ConfigError,
@@ -31,6 +32,7 @@ from diffusion.data import Dataset, DataSpec
 from diffusion.denoiser import ConditionalModel, make_denoiser, make_velocity
 from diffusion.evaluation import Subject, generate
 from diffusion.losses import Loss, flow_matching_loss, regression_loss
+from diffusion.numerics import as_pytree
 from diffusion.prediction import Prediction
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import build, resolve
@@ -39,6 +41,7 @@ from diffusion.time_grids import Grid
 from diffusion.time_sampling import TimeDistribution
 from diffusion.training import TrainState, init_state, make_ema
 from diffusion.types import Cond, Network, Params
+from diffusion.variance import LearnedVariance, MeanWithShare, WithVariance
 from diffusion.weighting import Weight
 
 
@@ -57,7 +60,10 @@ def _build(config: Mapping, section: str, **extra: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What a config names, built."""
+    """What a config names, built.
+
+    `variance` is a table of posterior variances, estimated after training, for samplers that ask for one.
+    """
 
     config: Mapping[str, Any]
     process: Process
@@ -75,6 +81,8 @@ class Experiment:
     parallel: Any
     train: TrainOptions
     evaluate: EvaluateOptions
+    loss_target: Prediction | None = None
+    variance: WithVariance | None = None
 
     @classmethod
     def from_config(cls, config: Any, spec: DataSpec | None = None) -> "Experiment":
@@ -105,16 +113,21 @@ class Experiment:
             for name in ("process", "prediction", "time", "weight", "sampler", "grid", "parallel")
         }
         built["optimizer"] = _build(config, "optimizer", total_steps=train.steps(batch_size))
-        built["network"] = _build(config, "network", num_classes=found.num_classes)
+        built["loss_target"] = loss_target(train.loss_target)
+        outputs = {"outputs": 2} if train.learn_variance else {}
+        network = _build(config, "network", num_classes=found.num_classes, **outputs)
+        built["network"] = built["weight"].wrap(network)
         try:
             ema = make_ema(config["ema"])
             guidance = tuple(build("guidance", g) for g in config["guidance"])
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"config.ema or config.guidance: {error.args[0]}") from None
-        return cls(
+        experiment = cls(
             config=config, dataset=dataset, spec=found, train=train, evaluate=evaluate, ema=ema,
             guidance=guidance, **built,
         )  # fmt: skip
+        check_parts(experiment)
+        return experiment
 
     def replaced(self, **sections: Any) -> "Experiment":
         """Return the experiment with other objects in some sections, for sampling with other settings."""
@@ -143,6 +156,11 @@ class Experiment:
         return bool(self.spec.num_classes)
 
     @property
+    def needs_table(self) -> bool:
+        """Whether the sampler needs a table of posterior variances."""
+        return "analytic" in sampler_variances(self.sampler)
+
+    @property
     def affine(self) -> bool:
         """Whether the model is a denoiser; on the lowest rung it is a velocity."""
         return isinstance(self.process, AffineProcess)
@@ -162,8 +180,16 @@ class Experiment:
             )
         return regression_loss(
             self.network, self.process, self.prediction, self.weight, self.time,
-            batch_size=size, reduction=self.train.reduction,
+            batch_size=size, reduction=self.train.reduction, loss_target=self.loss_target,
+            variance=self.learned_variance,
         )  # fmt: skip
+
+    @property
+    def learned_variance(self) -> LearnedVariance | None:
+        """How the variance of reverse steps is learned, if it is."""
+        if not self.train.learn_variance:
+            return None
+        return LearnedVariance(step=self.train.variance_step, weight=self.train.variance_weight)
 
     def example_cond(self, batch_size: int) -> Cond:
         """Return null conditions shaped like those of the data set."""
@@ -182,7 +208,7 @@ class Experiment:
     def init_state(self) -> TrainState:
         """Return the state before the first step."""
         key = jax.random.fold_in(jax.random.key(self.seed), 1)
-        return init_state(self.init_params(), self.optimizer, self.ema, key)
+        return init_state(self.init_params(), self.optimizer, self.ema, key, self.time.statistics())
 
     def abstract_state(self) -> TrainState:
         """Return shapes and dtypes of the state, at no cost."""
@@ -198,13 +224,23 @@ class Experiment:
         """Return the network as a denoiser, or as a velocity on the lowest rung; no guidance."""
         if not isinstance(self.process, AffineProcess):
             return make_velocity(self.network, params, self.process, cond)
-        return make_denoiser(self.network, params, self.process, self.prediction, cond)
+        return make_denoiser(
+            self.network, params, self.process, self.prediction, cond,
+            learned_variance=self.train.learn_variance,
+        )  # fmt: skip
 
     def model(self, params: Params, cond: Cond = None) -> Any:
-        """Return the network under all guidance of the config, the first entry innermost."""
-        model = self.base_model(params, cond)
+        """Return the network under all guidance of the config, the first entry innermost.
+
+        Guidance changes the mean alone: a variance that was learned or estimated stays.
+        """
+        base = model = self.base_model(params, cond)
         for guide in self.guidance:
-            model = guide(ConditionalModel(self.base_model(params, cond), model))
+            model = guide(ConditionalModel(base, model))
+        if self.variance is not None:
+            return dataclasses.replace(self.variance, denoise=as_pytree(model))
+        if "learned" in sampler_variances(self.sampler) and model is not base:
+            return MeanWithShare(model, base)
         return model
 
     def check_labels(self, labels: np.ndarray) -> None:
@@ -268,6 +304,8 @@ class Experiment:
         config = dict(self.config)
         classes = {"num_classes": self.spec.num_classes}
         total = {"total_steps": self.train.steps(self.batch_size)}
+        if self.train.learn_variance:
+            classes["outputs"] = 2
         extras = {"network": classes, "optimizer": total}
         for section in ("process", "prediction", "time", "weight", "network", "optimizer",
                         "sampler", "grid", "parallel", "data"):  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffusion.compatibility import check_training
 from diffusion.data import prefetch
 from diffusion.evaluation import generate
 from diffusion.experiment import Experiment
@@ -49,6 +50,7 @@ def compiled_step(experiment: Experiment) -> Any:
         accumulate=experiment.train.accumulate,
         label_dropout=experiment.train.label_dropout if experiment.conditional else 0.0,
         reduce=experiment.parallel.reduce,
+        time=experiment.time,
     )
     return experiment.parallel.compile(step)
 
@@ -168,6 +170,7 @@ def run(experiment: Experiment, workdir: Workdir, *, tensorboard: bool = False) 
     say = terminal.say if jax.process_index() == 0 else lambda text: None
     layout, options = experiment.parallel, experiment.train
     layout.check_batch(experiment.batch_size, options.accumulate)
+    check_training(experiment)
     resumed = workdir.claim(experiment.config)
     for line in describe(experiment):
         say(line)

@@ -7,6 +7,7 @@ run.json        command, versions, device, and how the run went
 metrics.jsonl   one line of metrics per logging period
 checkpoints/    states
 samples/        grids of generated examples
+variance.npz    posterior variances of a checkpoint, from scripts/estimate_variance.py
 cache/          compiled programs
 """
 
@@ -21,12 +22,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from diffusion.config import ConfigError, differences
+import numpy as np
+
+from diffusion.config import PARAMETERS, ConfigError, differences
 from diffusion.data import DataSpec
 from diffusion.evaluation import replicated
 from diffusion.experiment import Experiment
 from diffusion.registry import nearest
 from diffusion.types import Params
+from diffusion.variance import WithVariance, with_variance
 
 PACKAGES = ("demolish", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "numpy")
 
@@ -56,6 +60,11 @@ class Workdir:
     def metrics(self) -> Path:
         """The file of metrics."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def variance(self) -> Path:
+        """The file of posterior variances."""
+        return self.path / "variance.npz"
 
     def read_config(self) -> dict[str, Any]:
         """Return the config of the run.
@@ -166,7 +175,7 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
     from diffusion.training.checkpoint import Checkpoints
     from diffusion.training.exits import CheckpointError
 
-    kept = [line for line in differences(workdir.read_config(), config, ("network", "data"))
+    kept = [line for line in differences(workdir.read_config(), config, PARAMETERS)
             if not line.startswith("data.batch_size")]  # fmt: skip
     if kept:
         raise ConfigError(f"the checkpoint was trained with another {'; '.join(kept)}.")
@@ -184,4 +193,50 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
                 f"{workdir.checkpoints} holds no complete checkpoint; train further."
             )
         params = replicated(checkpoints.restore_params(step, None if ema == "raw" else ema))
+    if experiment.needs_table:
+        experiment = experiment.replaced(variance=read_variance(workdir, experiment, step, ema))
     return Trained(experiment=experiment, params=params, step=step, ema=ema)
+
+
+def write_variance(path: Path, times: np.ndarray, values: np.ndarray, card: Mapping) -> None:
+    """Write a table of posterior variances and what it was made of, whole or not at all.
+
+    Args:
+        path: an .npz file.
+        times: (levels,).
+        values: from `diffusion.variance.estimate_variance` at these times.
+        card: step, ema and process of the model, and where the numbers come from.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    np.savez(temporary, times=times, values=values, card=np.array(json.dumps(card, default=str)))
+    temporary.replace(path)
+
+
+def read_variance(workdir: Workdir, experiment: Experiment, step: int, ema: str) -> WithVariance:
+    """Read the table of posterior variances that belongs to a checkpoint.
+
+    Raises:
+        ConfigError: there is none, or it was made from other weights or for another process; the message has
+            the command that makes it.
+    """
+    file = workdir.variance
+    command = f"python scripts/estimate_variance.py --workdir {workdir.path} --ema {ema}"
+    if not file.is_file():
+        raise ConfigError(
+            f"variance='analytic' needs a table of posterior variances; {file} does not exist. "
+            f"Make it: {command}"
+        )
+    with np.load(file) as arrays:
+        times, values = arrays["times"], arrays["values"]
+        card = json.loads(str(arrays["card"]))
+    made, wanted = (card["step"], card["ema"]), (step, ema)
+    if made != wanted:
+        raise ConfigError(
+            f"{file} belongs to step {made[0]}, weights {made[1]}; the checkpoint is step {step}, weights "
+            f"{ema}. Make it anew: {command}"
+        )
+    if card["process"] != experiment.resolved()["process"]:
+        raise ConfigError(f"{file} belongs to another process. Make it anew: {command}")
+    process: Any = experiment.process
+    return with_variance(None, process, times, values)

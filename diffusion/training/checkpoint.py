@@ -71,6 +71,12 @@ def _differences(stored: Any, wanted: Any) -> list[str]:
     ]
 
 
+def _entries(state: TrainState) -> dict[str, Any]:
+    """Return the state by name, without statistics where none are kept: files do not know of them then."""
+    kept = bool(jax.tree.leaves(state.statistics))
+    return {k: v for k, v in state._asdict().items() if kept or k != "statistics"}
+
+
 def _storable(state: Any) -> Any:
     """Return keys as integers and, with several processes, what each of them holds as host arrays."""
     plain = keys_to_data(state)
@@ -149,7 +155,8 @@ class Checkpoints:
         if step not in self._manager.all_steps():
             meta = {"format": FORMAT, "step": step, "config": dict(config), **environment()}
             items = self._args.Composite(
-                state=self._args.PyTreeSave(_storable(state)), meta=self._args.JsonSave(meta)
+                state=self._args.PyTreeSave(_storable(_entries(state))),
+                meta=self._args.JsonSave(meta),
             )
             written = self._manager.save(step, args=items, force=True)
         if block:
@@ -215,7 +222,7 @@ class Checkpoints:
         Raises:
             CheckpointError: there is no such checkpoint, or any leaf differs in name, shape or type.
         """
-        target = _storable_template(like)
+        target = _storable_template(_entries(like))
         if wrong := _differences(self._stored(step), target):
             more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
             raise CheckpointError(
@@ -225,7 +232,7 @@ class Checkpoints:
                 + "\nRestore it with the network, optimizer and ema it was written with: its config "
                 "is stored beside it."
             )
-        return data_to_keys(self._read(step, target, partial=False), like)
+        return data_to_keys(TrainState(**self._read(step, target, partial=False)), like)
 
     def restore_params(self, step: int, ema: str | None = None) -> Params:
         """Read parameters alone onto one device, whatever layout wrote them.

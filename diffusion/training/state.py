@@ -27,6 +27,7 @@ class TrainState(NamedTuple):
         key: root of all randomness; step k uses fold_in(key, k).
         bad_steps: steps that were skipped because loss or gradient was not finite.
         bad_run: how many of them ended the run so far, without a good one in between.
+        statistics: what the distribution of times knows of the losses; () if it tracks none.
     """
 
     step: Int[Array, "..."]
@@ -36,6 +37,7 @@ class TrainState(NamedTuple):
     key: Key
     bad_steps: Int[Array, "..."]
     bad_run: Int[Array, "..."]
+    statistics: Any = ()
 
 
 def init_state(
@@ -43,6 +45,7 @@ def init_state(
     optimizer: optax.GradientTransformation | Any,
     ema: Mapping[str, Average],
     key: Key,
+    statistics: Any = (),
 ) -> TrainState:
     """Start training from these parameters.
 
@@ -51,6 +54,7 @@ def init_state(
         optimizer: anything with `init(params)`.
         ema: the averages to keep, from `make_ema`.
         key: root of all randomness of the run.
+        statistics: `statistics()` of the distribution of times.
 
     Returns:
         A state that shares no buffer with `params`, so that it may be donated. Averages are held in
@@ -66,6 +70,7 @@ def init_state(
         key=jax.tree.map(lambda k: k.copy(), key),
         bad_steps=zero(),
         bad_run=zero(),
+        statistics=jax.tree.map(lambda x: jnp.array(x, copy=True), statistics),
     )
 
 

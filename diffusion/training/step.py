@@ -2,7 +2,7 @@
 
     key    = fold_in(state.key, state.step)
     loss   = mean over the global batch of loss(params, key, batch)
-    params, optimizer state and averages move if loss and gradient are finite, and stay otherwise
+    params, optimizer state, averages and statistics move if loss and gradient are finite, and stay otherwise
 
 The same body serves `jax.jit` over a mesh, where the batch is global and nothing is reduced, and
 `jax.pmap`, where each device sees a slice and `Reduce` carries the collectives.
@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.denoiser import null_cond
 from diffusion.numerics import require, row_keys
+from diffusion.time_sampling import TimeDistribution
 from diffusion.training.ema import Average, update_ema
 from diffusion.training.optimizers import Optimizer
 from diffusion.training.state import TrainState
@@ -92,17 +93,32 @@ class _Sums(NamedTuple):
     loss: Array
     level_sum: Array
     level_count: Array
+    tracked: tuple[Array, ...] = ()  # per bin of the times: sum of squared losses, and their number
+
+
+def _tracked(
+    aux: Mapping[str, Array], plain: Array, statistics: Mapping[str, Array]
+) -> tuple[Array, Array]:
+    """Return the sum of the squared losses in each bin of the times, and how many there are."""
+    bins = len(jax.tree.leaves(statistics)[0])
+    member = jax.nn.one_hot(aux["bin"], bins, dtype=plain.dtype)
+    return plain**2 @ member, member.sum(axis=0)
 
 
 def _gradient(
-    loss: Loss, params: Params, key: Key, batch: Batch, parts: int
+    loss: Loss, state: TrainState, key: Key, batch: Batch, parts: int
 ) -> tuple[Params, _Sums]:
     """Return the gradient of the mean loss, and what is logged, in `parts` equal micro-batches."""
+    params, statistics = state.params, state.statistics
+    known = {"statistics": statistics} if statistics else {}
 
     def mean_loss(params: Params, batch: Batch) -> tuple[Array, _Sums]:
-        each, aux = loss(params, key, batch)
+        each, aux = loss(params, key, {**batch, **known})
         each = each.astype(jnp.promote_types(each.dtype, jnp.float32))
-        return each.mean(), _Sums(each.mean(), *levels(aux["log_snr"].astype(each.dtype), each))
+        plain = aux.get("plain", each).astype(each.dtype)  # before a correction for the drawn times
+        tracked = _tracked(aux, plain, statistics) if known and "bin" in aux else ()
+        by_level = levels(aux["log_snr"].astype(each.dtype), plain)
+        return each.mean(), _Sums(each.mean(), *by_level, tracked)
 
     gradient = jax.grad(mean_loss, has_aux=True)
     total: Any = None
@@ -129,6 +145,7 @@ def make_train_step(
     label_dropout: Scalar = 0.0,
     reduce: Reduce | None = None,
     learning_rate: Callable[[Any], Any] | None = None,
+    time: TimeDistribution | None = None,
 ) -> Step:
     """Make step(state, batch) -> (state, metrics), to be compiled by a `parallel` layout.
 
@@ -140,6 +157,8 @@ def make_train_step(
         label_dropout: probability that a row is trained without its condition.
         reduce: collectives over devices; `parallel.reduce` of the layout that compiles the step.
         learning_rate: number of updates -> rate, for logging; an `Optimizer` knows its own.
+        time: the distribution that the loss draws its times from, if it learns from the losses; the state
+            carries its statistics, and the loss finds them in its batch.
 
     Returns:
         A pure function. Its metrics are device arrays: loss, grad_norm (before clipping), bad_steps,
@@ -157,16 +176,21 @@ def make_train_step(
         if "cond" in batch:
             cond = drop_cond(key_drop, batch["row"], batch["cond"], label_dropout)
             batch = {**batch, "cond": cond}
-        gradients, sums = _gradient(loss, state.params, key_loss, batch, accumulate)
+        gradients, sums = _gradient(loss, state, key_loss, batch, accumulate)
         gradients, value = reduce.mean((gradients, sums.loss))
         level_sum, level_count = reduce.sum((sums.level_sum, sums.level_count))
+        tracked = reduce.sum(sums.tracked)
         grad_norm = optax.tree.norm(gradients)
         ok = jnp.isfinite(value) & jnp.isfinite(grad_norm)
 
         count = state.step - state.bad_steps
         batch_size = reduce.sum(batch["row"].shape[0])
         moved = _update(optimizer, ema, state, gradients, count, batch_size)
-        new = _select(ok, moved, (state.params, state.opt_state, state.ema))
+        statistics = state.statistics
+        if time is not None and tracked:
+            statistics = time.update(statistics, *tracked)
+        moved = (*moved, statistics)
+        new = _select(ok, moved, (state.params, state.opt_state, state.ema, state.statistics))
         state = TrainState(
             step=state.step + 1,
             params=new[0],
@@ -175,6 +199,7 @@ def make_train_step(
             key=state.key,
             bad_steps=state.bad_steps + ~ok,
             bad_run=jnp.where(ok, 0, state.bad_run + 1),
+            statistics=new[3],
         )
         metrics = {
             "loss": value,

@@ -1,0 +1,76 @@
+"""Where the sections of a config do not fit together: said before anything is computed."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffusion.config import ConfigError
+from diffusion.prediction import Prediction
+from diffusion.processes import GaussianProcess
+from diffusion.registry import build
+
+
+def loss_target(name: str) -> Prediction | None:
+    """Build the prediction that the loss is taken of; "" is the network's own, None.
+
+    Raises:
+        ConfigError: there is no such prediction.
+    """
+    try:
+        return build("prediction", name) if name else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"config.train.loss_target: {error.args[0]}") from None
+
+
+def sampler_variances(sampler: Any) -> list[str]:
+    """Return what a sampler, and those inside it, say of the variance of their noise."""
+    found = []
+    while sampler is not None:
+        found.append(getattr(sampler, "variance", ""))
+        sampler = getattr(sampler, "inner", None)
+    return found
+
+
+def check_parts(experiment: Any) -> None:
+    """Raise ConfigError where the parts of an Experiment do not fit together."""
+    train, process = experiment.train, experiment.process
+    learned = experiment.weight.wrap(experiment.network) is not experiment.network
+    if not experiment.affine and (experiment.loss_target or train.learn_variance or learned):
+        raise ConfigError(
+            f"{type(process).__name__} trains a velocity: train.loss_target, train.learn_variance and the "
+            "weight learned_uncertainty belong to processes with alpha(t) and sigma(t)."
+        )
+    if "learned" in sampler_variances(experiment.sampler) and not train.learn_variance:
+        raise ConfigError(
+            "config.sampler.variance: 'learned' needs a network that learned it: train with "
+            "--config.train.learn_variance=True, or choose posterior, beta or analytic."
+        )
+    if train.learn_variance:
+        _check_learned_variance(experiment)
+
+
+def _check_learned_variance(experiment: Any) -> None:
+    if not isinstance(experiment.process, GaussianProcess):
+        raise ConfigError(
+            f"config.train.learn_variance needs a process with normal noise; "
+            f"{type(experiment.process).__name__} has another."
+        )
+    x = jax.ShapeDtypeStruct((1, *experiment.spec.shape), jnp.float32)
+    params, cond = jax.eval_shape(experiment.init_params), experiment.example_cond(1)
+    y = jax.eval_shape(experiment.network.apply, params, x, jnp.zeros(1), cond)
+    if y.shape != (*x.shape[:-1], 2 * x.shape[-1]):
+        raise ConfigError(
+            "config.train.learn_variance needs a network of twice the outputs, with a field `outputs`; from "
+            f"inputs {x.shape} this one makes {y.shape}."
+        )
+
+
+def check_training(experiment: Any) -> None:
+    """Raise ConfigError for what only a trained model can do."""
+    if experiment.train.sample_every and experiment.needs_table and experiment.variance is None:
+        raise ConfigError(
+            "config.sampler.variance: 'analytic' needs a table that is estimated from the trained model. "
+            "Train with another sampler or with train.sample_every=0; then run "
+            "scripts/estimate_variance.py --workdir, and sample with --config.sampler.variance=analytic."
+        )

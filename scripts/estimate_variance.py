@@ -1,0 +1,101 @@
+"""Estimate the posterior variance of a trained run, for the sampler ancestral with variance=analytic.
+
+Examples:
+  python scripts/estimate_variance.py --workdir runs/digits
+  python scripts/estimate_variance.py --workdir runs/digits --num_examples 5000 --kind residual
+  python scripts/sample.py --workdir runs/digits --sampler ancestral --config.sampler.variance=analytic --num_steps 10
+
+The variance of x_0 given x_t per dimension at times evenly spaced in log-SNR, from the training data and the
+denoiser, without more training. Kinds: noise (Bao et al., 2022a), data (from the variance of the data), residual (the
+mean squared error; the most likely value for an imperfect mean). The table and what it was made of go to
+WORKDIR/variance.npz, where sample.py and evaluate.py find it; it belongs to one checkpoint and one average.
+"""
+
+import json
+from pathlib import Path
+
+import _command
+from absl import flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", None, "The run to measure.")
+flags.DEFINE_integer("num_examples", 1000, "Training examples to estimate from.")
+flags.DEFINE_integer("num_levels", 100, "Times in the table.")
+flags.DEFINE_string("kind", "noise", "The estimate: noise, data or residual.")
+flags.DEFINE_bool(
+    "diagonal", False, "One variance per dimension of the data instead of their mean."
+)
+flags.DEFINE_string(
+    "ema", "", "Which average of the weights, or 'raw'; by default the config's first."
+)
+flags.DEFINE_integer("batch_size", 100, "Examples per compiled call.")
+flags.DEFINE_integer("seed", 0, "Seed of the noise.")
+flags.DEFINE_string("out", None, "Where to write the table; by default WORKDIR/variance.npz.")
+
+
+def check_flags() -> None:
+    """Check what can be checked before anything is loaded."""
+    if FLAGS.workdir is None:
+        _command.fail("--workdir is required: the run to measure. See --help.")
+    for name in ("num_examples", "num_levels", "batch_size"):
+        if getattr(FLAGS, name) < 1:
+            _command.fail(f"--{name} must be at least 1; got {getattr(FLAGS, name)}.")
+    if FLAGS.out is not None and not FLAGS.out.endswith(".npz"):
+        _command.fail(f"--out must end in .npz; got {FLAGS.out!r}.")
+
+
+def main(overrides: list[tuple[str, str]]) -> int:
+    """Estimate, print and write."""
+    check_flags()
+    from diffusion.config import apply_overrides
+    from diffusion.workdir import Workdir, open_run, provenance, write_variance
+
+    workdir = Workdir.of(FLAGS.workdir)
+    out = Path(FLAGS.out) if FLAGS.out else workdir.variance
+    _command.check_writable(out)
+    # no sampler is run: one that needs the table must not ask for it here
+    config = apply_overrides(workdir.read_config(), [*overrides, ("sampler.name", "ddim")])
+    _command.use_compilation_cache(str(workdir.path))
+
+    import jax
+    import numpy as np
+
+    from diffusion.numerics import on_host
+    from diffusion.variance import estimate_variance
+
+    run = open_run(workdir, config, FLAGS.ema)
+    experiment = run.experiment
+    if not experiment.affine:
+        _command.fail(f"{type(experiment.process).__name__} has no posterior of x_0 to estimate.")
+    size = experiment.spec.size
+    count = FLAGS.num_examples if size is None else min(FLAGS.num_examples, size)
+    times = experiment.process.natural_times(max(FLAGS.num_levels - 1, 1))[: FLAGS.num_levels]
+    times = times[np.isfinite(on_host(experiment.process.log_snr, times))]
+
+    def batches() -> object:
+        progress = _command.Progress("estimating", count)
+        for start in range(0, count, FLAGS.batch_size):
+            yield experiment.dataset.examples(start, min(FLAGS.batch_size, count - start))
+            progress(min(start + FLAGS.batch_size, count))
+
+    values = estimate_variance(
+        experiment.process, experiment.base_model(run.params), batches(), times,
+        jax.random.key(FLAGS.seed), kind=FLAGS.kind, diagonal=FLAGS.diagonal,
+    )  # fmt: skip
+    card = {
+        "step": run.step, "ema": run.ema, "kind": FLAGS.kind, "diagonal": FLAGS.diagonal,
+        "num_examples": count, "seed": FLAGS.seed, "process": experiment.resolved()["process"],
+        **provenance(),
+    }  # fmt: skip
+    write_variance(out, times, values, card)
+    for k in np.linspace(0, len(times) - 1, min(len(times), 9)).astype(int):
+        _command.say(f"  t {times[k]:.4g}: variance {values[k].mean():.4g}")
+    described = json.dumps({k: card[k] for k in ("kind", "num_examples")})
+    _command.say(
+        f"wrote {out}: {len(times)} times of step {run.step}, weights {run.ema}, {described}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    _command.run(main, __doc__)
