@@ -36,6 +36,7 @@ from diffusion.samplers import (
 )
 from diffusion.testing import check_process
 from diffusion.types import ODE, SDE, Denoiser, Score, Velocity
+from diffusion.variance import estimate_variance, with_variance
 
 __version__ = "0.1.0"
 
@@ -60,6 +61,7 @@ __all__ = [
     "classifier_free",
     "clipped",
     "data",
+    "estimate_variance",
     "evaluation",
     "flow_matching_loss",
     "forward_sde",
@@ -81,4 +83,5 @@ __all__ = [
     "testing",
     "training",
     "trajectory",
+    "with_variance",
 ]

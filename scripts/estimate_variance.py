@@ -2,13 +2,14 @@
 
 Examples:
   python scripts/estimate_variance.py --workdir runs/digits
-  python scripts/estimate_variance.py --workdir runs/digits --num_examples 5000 --kind residual
+  python scripts/estimate_variance.py --workdir runs/digits --num_examples 5000 --kind noise
   python scripts/sample.py --workdir runs/digits --sampler ancestral --config.sampler.variance=analytic --num_steps 10
 
 The variance of x_0 given x_t per dimension at times evenly spaced in log-SNR, from the training data and the
-denoiser, without more training. Kinds: noise (Bao et al., 2022a), data (from the variance of the data), residual (the
-mean squared error; the most likely value for an imperfect mean). The table and what it was made of go to
-WORKDIR/variance.npz, where sample.py and evaluate.py find it; it belongs to one checkpoint and one average.
+denoiser, without more training. Kinds: residual (the mean squared error; the most likely value for an imperfect
+mean, Bao et al., 2022b), noise (Bao et al., 2022a), data (from the variance of the data). The table and what it
+was made of go to WORKDIR/variance.npz, where sample.py and evaluate.py find it; it belongs to one checkpoint and
+one average.
 """
 
 import json
@@ -21,7 +22,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "The run to measure.")
 flags.DEFINE_integer("num_examples", 1000, "Training examples to estimate from.")
 flags.DEFINE_integer("num_levels", 100, "Times in the table.")
-flags.DEFINE_string("kind", "noise", "The estimate: noise, data or residual.")
+flags.DEFINE_string("kind", "residual", "The estimate: noise, data or residual.")
 flags.DEFINE_bool(
     "diagonal", False, "One variance per dimension of the data instead of their mean."
 )

@@ -118,7 +118,7 @@ def estimate_variance(
     times: Any,
     key: Key,
     *,
-    kind: str = "noise",
+    kind: str = "residual",
     diagonal: bool = False,
 ) -> np.ndarray:
     """Estimate sbar^2, the variance of x_0 given x_t per dimension, from a denoiser and data.
@@ -127,7 +127,8 @@ def estimate_variance(
         data      Var[x_0] - E[(x_0_hat - mean)^2]      (Su, kexue.fm 9245)
         residual  E[(x_0 - x_0_hat)^2]                  (Bao et al., 2022b)
 
-    All agree for a perfect denoiser; the last is the most likely value for an imperfect one. The first two
+    All agree for a perfect denoiser; the last is the most likely value for an imperfect one. `noise` multiplies
+    its errors by sigma^2 / alpha^2 at high noise, `data` loses them in Var[x_0] near the data; these two
     are kept within what no distribution exceeds, sigma^2 / alpha^2 and Var[x_0].
 
     Args:

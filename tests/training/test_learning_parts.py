@@ -228,7 +228,7 @@ def test_a_table_is_estimated_and_found(tmp_path):
         assert table["values"].shape == (5,)
         assert table["values"].dtype == np.float64
         card = json.loads(str(table["card"]))
-        assert card["kind"] == "noise"
+        assert card["kind"] == "residual"
         assert {"step", "ema", "command", "versions", "commit"} <= set(card)
     code, said = program("sample.py", *draw)
     assert code == 0, said
