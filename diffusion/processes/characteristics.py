@@ -62,6 +62,11 @@ class Characteristics(Interpolant):
         end = lambda x_t: self.conserved(x_t, x_0, t)
         return invert(end, x_T, start, diagonal=self.coordinatewise)
 
+    @property
+    def knows_end(self) -> bool:
+        """Whether `conserved` is written, rather than solved for."""
+        return type(self).conserved is not Characteristics.conserved
+
     def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return the end point of the path through x_t."""
         return self._checked(self._end(x_t, x_0, t), x_t, x_0, t)
@@ -70,13 +75,17 @@ class Characteristics(Interpolant):
         return self.conserved(x_t, x_0, per_example(as_time(t), x_0))
 
     def conditional_velocity(self, x_t: Data, x_0: Data, t: Time) -> Data:
-        """Return -(d conserved / d x_t)^-1 d conserved / dt."""
+        """Return -(d conserved / d x_t)^-1 d conserved / dt, or d path / dt on the path through x_t."""
+        if not self.knows_end:
+            return super().conditional_velocity(x_t, x_0, t)
         rate = along_time(lambda u: self._end(x_t, x_0, u), t, x_t)[1]
         end = lambda x: self._end(x, x_0, t)
         return -solve_linear(end, x_t, rate, diagonal=self.coordinatewise)
 
     def log_density(self, x_t: Data, x_0: Data, t: Time) -> Float[Array, " batch"]:
-        """Return log p_T(conserved) + log |det d conserved / d x_t|."""
+        """Return log p_T(conserved) + log |det d conserved / d x_t|, or - log |det d path / d x_T|."""
+        if not self.knows_end:
+            return super().log_density(x_t, x_0, t)
         end = lambda x: self._end(x, x_0, t)
         volume = log_abs_det(end, x_t, diagonal=self.coordinatewise)
         log_p = self.noise_log_prob(end(x_t))
@@ -108,6 +117,11 @@ class GivenCharacteristics(Characteristics):
     def coordinatewise(self) -> bool:
         """What the field says."""
         return self.elementwise
+
+    @property
+    def knows_end(self) -> bool:
+        """Whether the end is given by a function; of the straight line it is."""
+        return self.conserved_fn is not None or self.path_fn is None
 
     def conserved(self, x_t: Data, x_0: Data, t: Array) -> Data:
         if self.conserved_fn is None:

@@ -74,30 +74,40 @@ def solve_linear(fn: Map, x: Data, y: Data, *, diagonal: bool = False) -> Data:
     return flat.reshape(y.shape)
 
 
-def invert(fn: Map, y: Data, start: Data, *, diagonal: bool = False, num_steps: int = 40) -> Data:
+def invert(fn: Map, y: Data, start: Data, *, diagonal: bool = False, num_steps: int = 50) -> Data:
     """Solve fn(x) = y for each example by damped Newton steps, differentiable to third order.
 
-    Each step tries several lengths and keeps the one with the smallest residual. The search itself is
-    not differentiated: two full Newton steps from its result carry the derivatives exactly, because
-    each doubles the order in which the solution is right.
+    Each step tries several lengths and keeps the one with the smallest residual, until no example gains
+    any more. The search itself is not differentiated: two full Newton steps from its result carry the
+    derivatives exactly, because each doubles the order in which the solution is right.
     """
-    frozen, target = jax.lax.stop_gradient((start, y))
-    per_row = (lambda r: jnp.abs(r)) if diagonal else _norms
-    still = lambda x: jax.lax.stop_gradient(fn(x))
+    pure, held = jax.closure_convert(fn, start)  # what fn refers to may carry derivatives
+    frozen, target, held = jax.lax.stop_gradient((start, y, held))
+    still = lambda x: pure(x, *held)
+    size_of = jnp.abs if diagonal else _norms
 
-    def improve(_: Array, x: Array) -> Array:
+    def error(x: Array) -> Array:
+        return jnp.nan_to_num(size_of(still(x) - target), nan=jnp.inf, posinf=jnp.inf)
+
+    def improve(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        count, x, before, _ = state
         residual = still(x) - target
-        step = jax.lax.stop_gradient(solve_linear(fn, x, residual, diagonal=diagonal))
+        step = solve_linear(still, x, residual, diagonal=diagonal)
         step = jnp.where(jnp.isfinite(step), step, residual)  # a singular Jacobian: go downhill
-        best, size = x, jnp.nan_to_num(per_row(residual), nan=jnp.inf, posinf=jnp.inf)
-        for share in _DAMPING:
-            tried = x - share * step
-            error = per_row(still(tried) - target)
-            better = error < size
-            best, size = jnp.where(better, tried, best), jnp.where(better, error, size)
-        return best
+        tried = x - jnp.asarray(_DAMPING, x.dtype).reshape(-1, *(1,) * x.ndim) * step
+        errors = jax.lax.map(error, tried)
+        chosen = jnp.argmin(errors, axis=0)[None]
+        best = jnp.take_along_axis(tried, jnp.broadcast_to(chosen, (1, *x.shape)), axis=0)[0]
+        after = jnp.take_along_axis(errors, chosen, axis=0)[0]
+        better = after < before
+        state = jnp.where(better, best, x), jnp.where(better, after, before)
+        return count + 1, *state, better.any()
 
-    x = jax.lax.fori_loop(0, num_steps, improve, frozen)
+    def gaining(state: tuple[Array, Array, Array, Array]) -> Array:
+        return state[3] & (state[0] < num_steps)
+
+    first = jnp.asarray(0), frozen, error(frozen), jnp.asarray(True)
+    x = jax.lax.while_loop(gaining, improve, first)[1]
     for _ in range(2):
         x = x - solve_linear(fn, x, fn(x) - y, diagonal=diagonal)
     return x

@@ -113,11 +113,13 @@ class Process(abc.ABC):
         """Return log p(x_t | x_0), the Green's function of the definition, in nats per example.
 
         By change of variables, log p(z) - log |det d interpolate / dz|. A definition with a closed form
-        overrides it; otherwise it costs d forward derivatives, or one where paths are `coordinatewise`.
+        overrides it; otherwise it costs d forward derivatives, or one where paths are `coordinatewise`. It
+        is -inf where no path leads.
         """
         z = self.label(x_t, x_0, t)
         volume = log_abs_det(lambda z: self.interpolate(x_0, z, t), z, diagonal=self.coordinatewise)
-        return self.noise_log_prob(z) - volume
+        log_p = self.noise_log_prob(z)
+        return jnp.where(log_p > -jnp.inf, log_p - volume, -jnp.inf)  # also where z is not finite
 
     def flow(self, model: Callable[[Array, Any], Array]) -> ODE:
         """Return the generative ODE. On this rung the model predicts the velocity itself."""
