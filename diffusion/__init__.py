@@ -20,10 +20,20 @@ from diffusion.dynamics import (
     score,
     score_to_denoiser,
 )
+from diffusion.exact_field import exact_field
 from diffusion.guidance import classifier_free, clipped
-from diffusion.likelihood import Dequantisation, carry, log_prob
+from diffusion.likelihood import Dequantisation, carry, elbo, log_prob
 from diffusion.losses import flow_matching_loss, regression_loss
-from diffusion.processes import AffineProcess, GaussianProcess, LinearSDE, Process
+from diffusion.processes import (
+    AffineProcess,
+    Characteristics,
+    GaussianProcess,
+    LinearSDE,
+    NonlinearSDE,
+    Process,
+    Radial,
+    shift,
+)
 from diffusion.registry import build, register, registered
 from diffusion.samplers import (
     Sampler,
@@ -34,7 +44,7 @@ from diffusion.samplers import (
     solve,
     trajectory,
 )
-from diffusion.testing import check_process
+from diffusion.testing import check_process, check_sampler
 from diffusion.types import ODE, SDE, Denoiser, Score, Velocity
 from diffusion.variance import estimate_variance, with_variance
 
@@ -44,12 +54,15 @@ __all__ = [
     "ODE",
     "SDE",
     "AffineProcess",
+    "Characteristics",
     "ConditionalModel",
     "Denoiser",
     "Dequantisation",
     "GaussianProcess",
     "LinearSDE",
+    "NonlinearSDE",
     "Process",
+    "Radial",
     "Sampler",
     "Score",
     "Solution",
@@ -58,11 +71,14 @@ __all__ = [
     "build",
     "carry",
     "check_process",
+    "check_sampler",
     "classifier_free",
     "clipped",
     "data",
+    "elbo",
     "estimate_variance",
     "evaluation",
+    "exact_field",
     "flow_matching_loss",
     "forward_sde",
     "log_prob",
@@ -79,6 +95,7 @@ __all__ = [
     "sample",
     "score",
     "score_to_denoiser",
+    "shift",
     "solve",
     "testing",
     "training",

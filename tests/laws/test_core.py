@@ -26,6 +26,10 @@ MIXTURE = GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.8, 0.1], [0.0, -1.2]
 @pytest.mark.parametrize("grid", GRIDS)
 def test_grids_start_at_t_max_end_at_t_min_and_decrease(grid, process):
     process = build("process", process)
+    if grid == "karras" and not isinstance(process, AffineProcess):
+        with pytest.raises(TypeError, match="karras"):  # it places sigma / alpha
+            build("grid", grid)(process, 4)
+        return
     for num_steps in (1, 2, 7, 100):
         times = build("grid", grid)(process, num_steps)
         assert times.dtype == np.float64
