@@ -27,7 +27,7 @@ from diffusion.samplers import StepSampler
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(p for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if p.is_file())
 SLOW = {"README", "sampling", "training"}  # pages that train or compile much
-BEGIN, END = "<!-- samplers: written by tests/test_docs.py -->", "<!-- end of samplers -->"
+GENERATED = {"samplers": "sampling.md", "processes": "processes.md"}  # table -> page of docs/
 IMAGES = DataSpec(shape=(8, 8, 1), num_classes=10, size=1438, kind="image", bits=8)
 
 
@@ -244,31 +244,55 @@ def test_names_said_to_be_missing_are_missing():
             assert name not in registered(kind), f"docs/coming_from.md denies {kind} {name!r}"
 
 
+RUNGS = {"Process": "any", "AffineProcess": "affine", "GaussianProcess": "Gaussian"}
+
+
+def fields_of(kind, name, *without):
+    """Return the fields of a class with their defaults, as a cell."""
+    shown = lambda v: v["name"] if isinstance(v, dict) else repr(v)
+    spec = resolve(kind, name)
+    return ", ".join(f"`{k}={shown(v)}`" for k, v in spec.items() if k not in ("name", *without))
+
+
 def sampler_table():
     """Return the table of samplers in docs/sampling.md, from the registry."""
-    rungs = {"Process": "any", "AffineProcess": "affine", "GaussianProcess": "Gaussian"}
     rows = ["| name | order | evaluations per step | noise | process | fields |"]
     rows += ["|---|---:|---:|---|---|---|"]
     for name in registered("sampler"):
         sampler = build("sampler", name)
         evaluations = sampler.evaluations if isinstance(sampler, StepSampler) else "adaptive"
-        noise = "yes" if sampler.stochastic else "no"
-        spec = resolve("sampler", name)
-        fields = ", ".join(
-            f"`{k}={v['name'] if isinstance(v, dict) else v!r}`"
-            for k, v in spec.items()
-            if k != "name"
-        )
-        rung = rungs[sampler.rung.__name__]
-        row = (f"`{name}`", sampler.order, evaluations, noise, rung, fields)
+        noise, rung = "yes" if sampler.stochastic else "no", RUNGS[sampler.rung.__name__]
+        row = (f"`{name}`", sampler.order, evaluations, noise, rung, fields_of("sampler", name))
         rows.append("| " + " | ".join(map(str, row)).rstrip() + " |")
     return "\n".join(rows)
 
 
-def test_the_table_of_samplers_is_up_to_date():
-    text = (ROOT / "docs/sampling.md").read_text()
-    table = text.partition(BEGIN)[2].partition(END)[0].strip()
-    assert table == sampler_table(), "run python tests/test_docs.py"
+def process_table():
+    """Return the table of processes in docs/processes.md, from the registry."""
+    rows = ["| name | rung | what it is | fields |", "|---|---|---|---|"]
+    for name in registered("process"):
+        process = build("process", name)
+        rung = next(RUNGS[c.__name__] for c in type(process).__mro__ if c.__name__ in RUNGS)
+        what = type(process).__doc__.strip().partition("\n")[0].replace("|", "\\|")
+        rows.append(f"| `{name}` | {rung} | {what} | {fields_of('process', name)} |")
+    return "\n".join(rows)
+
+
+TABLES = {"samplers": sampler_table, "processes": process_table}
+
+
+def around(table):
+    """Return the page of a generated table, and what stands before, in and after it."""
+    page = ROOT / "docs" / GENERATED[table]
+    head, begin, rest = page.read_text().partition(f"<!-- {table}: written by tests/test_docs.py -->\n")
+    inside, end, tail = rest.partition(f"<!-- end of {table} -->")
+    assert begin and end, f"{page.name} lacks the marks of its table"
+    return page, head + begin, inside.strip(), end + tail
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_generated_tables_are_up_to_date(table):
+    assert around(table)[2] == TABLES[table](), "run python tests/test_docs.py"
 
 
 @pytest.mark.parametrize("page", pages())
@@ -279,11 +303,10 @@ def test_pages_are_short_and_portable(page):
 
 
 def main():
-    """Write the table of samplers anew."""
-    page = ROOT / "docs/sampling.md"
-    head, _, rest = page.read_text().partition(BEGIN)
-    tail = rest.partition(END)[2]
-    page.write_text(f"{head}{BEGIN}\n{sampler_table()}\n{END}{tail}")
+    """Write the generated tables anew."""
+    for table, make in TABLES.items():
+        page, head, _, tail = around(table)
+        page.write_text(f"{head}{make()}\n{tail}")
 
 
 if __name__ == "__main__":
