@@ -153,7 +153,7 @@ class PreviousMean(Prediction):
     one of the data times 1 / pull, large for short steps: predict noise or v where there is a choice.
 
     Args:
-        step: in units of t; at t < step the previous state is where the definition begins.
+        step: in units of t; the state before the definition begins is the data.
     """
 
     step: Scalar = 1e-3

@@ -79,14 +79,22 @@ class AffineProcess(Process):
         sigma, d_sigma = value_and_ddt(self.sigma, t)
         scales = (per_example(c, like) for c in (alpha, sigma, d_alpha, d_sigma))
         shape = jnp.zeros((1,) * like.ndim, like.dtype)
-        return Coefficients(*scales, jax.tree_util.Partial(self._scales_before, t, shape))
+        before = jax.tree_util.Partial(self._scales_before, t, shape)
+        return Coefficients(*scales, before=before)
 
     def _scales_before(
         self, t: Time, like: Float[Array, "..."], step: Scalar, trained: bool = False
     ) -> tuple[Array, Array]:
-        """Return alpha and sigma at t - step, but not below the reach, or t_min."""
-        s = jnp.maximum(t - step, self.t_min if trained else self.reach[0])
-        return per_example(self.alpha(s), like), per_example(self.sigma(s), like)
+        """Return alpha and sigma at t - step: those of the data, 1 and 0, where the definition begins.
+
+        With `trained` a chain begins at t_min instead.
+        """
+        low = self.t_min if trained else self.reach[0]
+        s = jnp.maximum(t - step, low)
+        alpha, sigma = self.alpha(s), self.sigma(s)
+        if not trained:
+            alpha, sigma = jnp.where(s <= low, 1.0, alpha), jnp.where(s <= low, 0.0, sigma)
+        return per_example(alpha, like), per_example(sigma, like)
 
     def interpolate(self, x_0: Data, z: Data, t: Time) -> Data:
         """Return alpha(t) x_0 + sigma(t) z."""
