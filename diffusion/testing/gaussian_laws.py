@@ -135,7 +135,7 @@ def fokker_planck(process: GaussianProcess) -> Finding:
     return Finding(
         "F1", "Fokker-Planck of the SDE family for a mixture, lam = 0 to 1.5 (relative)",
         largest(worst()), 1e-7,
-        "`f`, `g`, and whether alpha and sigma are smooth in t",
+        "`f`, `g` (see P4), and whether alpha and sigma are smooth in t",
     )  # fmt: skip
 
 

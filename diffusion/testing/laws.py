@@ -10,17 +10,18 @@ returns one finding or several. Naming the module in `MODULES` is all it takes t
 
 import importlib
 import pickle
+from math import isnan
 
 import jax
 import numpy as np
 
 from diffusion.numerics import is_hashable, on_host, require
 from diffusion.processes import GaussianProcess, Process
-from diffusion.testing.report import Finding, Report, findings_of
+from diffusion.testing.report import Finding, Report, findings_of, in_order
 
 __all__ = ["Finding", "Report", "check_process", "prior_mismatch"]
 
-MODULES = ("laws", "process_laws", "affine_laws", "gaussian_laws")
+MODULES = ("laws", "process_laws", "affine_laws", "gaussian_laws", "path_laws")
 
 
 def is_a_value(process: Process) -> Finding:
@@ -87,7 +88,7 @@ def check_process(process: Process, *, data_mean: float = 0.0, data_std: float =
             for rung, law in module.LAWS:
                 if isinstance(process, rung):
                     findings += findings_of(law, process)
-    gaussian = isinstance(process, GaussianProcess)
-    facts = prior_mismatch(process, data_mean, data_std) if gaussian else {}
-    findings.sort(key=lambda f: f.law)
-    return Report(repr(process), tuple(findings), facts)
+    facts = {}
+    if isinstance(process, GaussianProcess) and not any(isnan(f.measured) for f in findings):
+        facts = prior_mismatch(process, data_mean, data_std)
+    return Report(repr(process), in_order(findings), facts)

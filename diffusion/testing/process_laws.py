@@ -32,7 +32,7 @@ def ends_of_times(process: Process) -> Finding:
     return Finding(
         "P0", "natural times run from t_max down to t_min (distance of the ends)",
         float("nan") if rise >= 0 or len(times) != 18 else off, 0.0,
-        "an overridden `natural_times`: num_steps + 1 decreasing times, the ends exact",
+        "the direction of time: alpha falls and sigma rises with t; or an overridden `natural_times`",
     )  # fmt: skip
 
 
@@ -66,11 +66,11 @@ def velocity_is_derivative(process: Process) -> Finding | list[Finding]:
 def draws_by_key(process: Process) -> Finding:
     """P7: the prior is drawn by key, finite, row by row."""
     keys = jax.random.split(KEY, 6)
-    x = process.sample_prior(keys, (6, 3))
-    if x.shape != (6, 3):
+    x = process.sample_prior(keys, (6, 2))
+    if x.shape != (6, 2):
         distance = float("nan")
     else:
-        again, few = process.sample_prior(keys, (6, 3)), process.sample_prior(keys[:2], (2, 3))
+        again, few = process.sample_prior(keys, (6, 2)), process.sample_prior(keys[:2], (2, 2))
         distance = largest(again - x) + largest((few - x[:2]) / (1 + jnp.abs(x[:2])))
     return Finding(
         "P7", "row i of the prior is a function of key i alone, of the shape that was asked for",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 Law = Callable[[Any], "Finding | list[Finding]"]  # of a process, evaluated in float64
+_FAMILIES = "PRFKDS"  # what the definition says first, what follows from it later
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,17 @@ class Report:
 
     def __str__(self) -> str:
         facts = [f"       {name}: {value:.4g}" for name, value in self.facts.items()]
-        held = sum(f.holds for f in self.findings)
-        verdict = f"{held} of {len(self.findings)} laws hold"
+        failed = [f.law for f in self.findings if not f.holds]
+        verdict = f"{len(self.findings) - len(failed)} of {len(self.findings)} laws hold"
+        if len(failed) > 1:
+            verdict += f"; begin with {failed[0]}, since later ones may only follow from it"
         return "\n".join([self.subject, *(f"  {f}" for f in self.findings), *facts, f"  {verdict}"])
+
+
+def in_order(findings: list[Finding]) -> tuple[Finding, ...]:
+    """Return findings from the definition itself to its consequences."""
+    place = lambda f: _FAMILIES.find(f.law[:1]) % (len(_FAMILIES) + 1)
+    return tuple(sorted(findings, key=lambda f: (place(f), f.law)))
 
 
 def largest(x: Any) -> float:
