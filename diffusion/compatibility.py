@@ -36,10 +36,12 @@ def check_parts(experiment: Any) -> None:
     """Raise ConfigError where the parts of an Experiment do not fit together."""
     train, process = experiment.train, experiment.process
     learned = experiment.weight.wrap(experiment.network) is not experiment.network
-    if not experiment.affine and (experiment.loss_target or train.learn_variance or learned):
+    extras = experiment.loss_target or train.batch_target or train.learn_variance or learned
+    if not experiment.affine and extras:
         raise ConfigError(
-            f"{type(process).__name__} trains a velocity: train.loss_target, train.learn_variance and the "
-            "weight learned_uncertainty belong to processes with alpha(t) and sigma(t)."
+            f"{type(process).__name__} trains a velocity: train.loss_target, train.batch_target, "
+            "train.learn_variance and the weight learned_uncertainty belong to processes with alpha(t) and "
+            "sigma(t)."
         )
     if "learned" in sampler_variances(experiment.sampler) and not train.learn_variance:
         raise ConfigError(

@@ -24,7 +24,7 @@ KEPT = {"data": ("batch_size", "data_dir"), "grid": ("num_steps",)}  # not the n
 # A resumed run must agree on these; the others (budgets, logging, sampling) may change.
 IDENTITY = (
     "seed", "process", "prediction", "time", "weight", "network", "data", "optimizer", "ema",
-    "train.loss_target", "train.learn_variance", "train.variance_weight", "train.variance_step",
+    "train.loss_target", "train.batch_target", "train.learn_variance", "train.variance_weight", "train.variance_step",
 )  # fmt: skip
 
 # What the parameters of a checkpoint depend on.
@@ -86,6 +86,7 @@ class TrainOptions:
         accumulate: micro-batches per step.
         reduction: of the squared error over the features of an example, "mean" or "sum".
         loss_target: the prediction by name that the error is taken of; "" is what the network outputs.
+        batch_target: regress the posterior mean over the batch in place of x_0, which lowers the variance.
         learn_variance: learn the variance of reverse steps as well; the network gets twice the outputs.
         variance_weight: of the chain's bound, which trains that variance, in the loss.
         variance_step: of that chain, in units of t.
@@ -103,6 +104,7 @@ class TrainOptions:
     accumulate: int = 1
     reduction: str = "mean"
     loss_target: str = ""
+    batch_target: bool = False
     learn_variance: bool = False
     variance_weight: float = 1e-3
     variance_step: float = 1e-3

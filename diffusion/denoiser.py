@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.guidance import Pair
+from diffusion.numerics import per_example
 from diffusion.prediction import Noise, Prediction, network_inputs
 from diffusion.processes import AffineProcess, Process
 from diffusion.types import Cond, Network, Params, Time, Velocity
@@ -100,7 +101,7 @@ class RegressedVariance:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class NetworkVelocity:
-    """dx_t/dt predicted by a network: the model of a process on the lowest rung."""
+    """dx_t/dt = network(input_scale(t) x_t, level, cond): the model of a process on the lowest rung."""
 
     params: Params
     cond: Cond = None
@@ -109,7 +110,8 @@ class NetworkVelocity:
 
     def __call__(self, x_t: Data, t: Time) -> Data:
         """Return the velocity, shaped like x_t."""
-        y = self.network.apply(self.params, x_t, self.process.noise_level(t), self.cond)
+        scaled = per_example(self.process.input_scale(jnp.asarray(t, x_t.dtype)), x_t) * x_t
+        y = self.network.apply(self.params, scaled, self.process.noise_level(t), self.cond)
         return y.astype(x_t.dtype)
 
     def with_cond(self, cond: Cond) -> "NetworkVelocity":

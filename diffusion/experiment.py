@@ -181,6 +181,7 @@ class Experiment:
         return regression_loss(
             self.network, self.process, self.prediction, self.weight, self.time,
             batch_size=size, reduction=self.train.reduction, loss_target=self.loss_target,
+            batch_target=self.train.batch_target,
             variance=self.learned_variance,
         )  # fmt: skip
 

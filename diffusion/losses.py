@@ -19,13 +19,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from diffusion.numerics import require, row_keys
+from diffusion.exact_field import exact_field
+from diffusion.numerics import per_example, require, row_keys
 from diffusion.prediction import Noise, Prediction, network_inputs
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import nearest
 from diffusion.time_sampling import TimeDistribution, Times
-from diffusion.types import Coefficients, Denoiser, Key, Network, Params
+from diffusion.types import Coefficients, Cond, Denoiser, Key, Network, Params
 from diffusion.variance import LearnedVariance, split_output
 from diffusion.weighting import Weight
 
@@ -93,6 +94,27 @@ def _factor(
     return (weight(c, of_loss) * (out / of_loss) ** 2).reshape(-1)
 
 
+def batch_mean(process: AffineProcess, d: Demolition, cond: Cond) -> Array:
+    """Return E[x_0 | x_t] as if the batch were the whole data set; examples of other labels do not count.
+
+    Weights are a softmax of log p(x_t | x_0) over the batch. As a target it has less variance than x_0, and a
+    bias that falls with the batch size (Xu et al., 2022, the field of a batch; 2023, stable target field).
+
+    Raises:
+        TypeError: a condition is not made of labels, so that none equals another.
+    """
+    log_p = exact_field(process, d.x_0, chunk=len(d.x_0)).log_posterior(d.x_t, d.t)
+    for label in jax.tree.leaves(cond):
+        if not jnp.issubdtype(label.dtype, jnp.integer):
+            raise TypeError(
+                f"the target of a batch needs integer labels as conditions, or none; got {label.dtype}."
+            )
+        rows = label.reshape(len(label), 1, -1)
+        same = (rows == rows.swapaxes(0, 1)) | (rows == -1)
+        log_p = jnp.where(same.all(axis=-1), log_p, -jnp.inf)
+    return jnp.tensordot(jax.nn.softmax(log_p, axis=-1), d.x_0, axes=1)
+
+
 def regression_loss(
     network: Network,
     process: AffineProcess,
@@ -104,6 +126,7 @@ def regression_loss(
     reduction: str = "mean",
     loss_target: Prediction | None = None,
     variance: LearnedVariance | None = None,
+    batch_target: bool = False,
 ) -> Loss:
     """Regress the prediction's target: weight |network(x_t, log_snr, cond) - (a x_0 + b z)|^2.
 
@@ -120,6 +143,7 @@ def regression_loss(
             not the output itself (Su, kexue.fm 11428: data out, velocity in the loss). Given x_t the one
             error is the other times out / out', so it is the weight that changes.
         variance: learn the variance of reverse steps as well; the network has twice the outputs.
+        batch_target: regress the posterior mean over the batch in place of x_0; see `batch_mean`.
 
     Raises:
         TypeError: the variance is to be learned on a process that is not Gaussian.
@@ -136,7 +160,11 @@ def regression_loss(
         scaled, log_snr = network_inputs(process, prediction, c, d.x_t, d.t)
         y = network.apply(params, scaled, log_snr, batch.get("cond"), key_net)
         y, share = (y, None) if variance is None else split_output(y, d.x_0)
-        error = y - (a * d.x_0 + b * d.z)
+        x_0, z = d.x_0, d.z
+        if batch_target:
+            x_0 = batch_mean(process, d, batch.get("cond"))
+            z = (d.x_t - c.alpha * x_0) / c.sigma
+        error = y - (a * x_0 + b * z)
         each = _factor(c, prediction, loss_target, weight) * over_features(error**2)
         u = weight.uncertainty(params, log_snr)
         if u is not None:  # per feature, so that both reductions have the same optimum
@@ -161,7 +189,7 @@ def flow_matching_loss(
     """Regress the conditional velocity: |network(x_t, level, cond) - d/dt interpolate(x_0, z, t)|^2.
 
     It holds on every rung; the optimum is the velocity of the generative ODE (Lipman et al., 2023; Su,
-    kexue.fm 9379, 9497).
+    kexue.fm 9379, 9497). The network sees input_scale(t) x_t.
     """
     over_features = _reduction(reduction)
 
@@ -169,7 +197,8 @@ def flow_matching_loss(
         key_draw, key_net = jax.random.split(key)
         d = demolish(process, time, key_draw, batch, batch_size)
         level = process.noise_level(d.t)
-        y = network.apply(params, d.x_t, level, batch.get("cond"), key_net)
+        scaled = per_example(process.input_scale(d.t), d.x_t) * d.x_t
+        y = network.apply(params, scaled, level, batch.get("cond"), key_net)
         error = over_features((y - process.velocity(d.x_0, d.z, d.t)) ** 2)
         return d.corrected(error, level)
 
