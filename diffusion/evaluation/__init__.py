@@ -1,6 +1,7 @@
 """Evaluation: generating, measuring, picturing."""
 
 from diffusion.evaluation.agreement import LabelAgreement
+from diffusion.evaluation.energy import energy_distance
 from diffusion.evaluation.frechet import Moments, frechet_distance, gaussian_distance
 from diffusion.evaluation.generate import example_keys, generate, generate_batch, replicated, slerp
 from diffusion.evaluation.held_out import bits_per_dim, loss_by_level
@@ -11,6 +12,7 @@ __all__ = [
     "Moments",
     "Subject",
     "bits_per_dim",
+    "energy_distance",
     "example_keys",
     "frechet_distance",
     "gaussian_distance",
