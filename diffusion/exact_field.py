@@ -38,8 +38,8 @@ _REFINED = 4  # nearest points of a chunk whose distances are taken directly in 
 class ExactField:
     """The model of a process for a finite data set: E[x_0 | x_t], or the velocity on the lowest rung.
 
-    Where x cannot have come from any point (outside the support of a bounded prior), the log-density is
-    -inf, and the mean of the points stands in for E[x_0 | x_t].
+    Where x cannot have come from any point (just outside the support of a bounded prior, by an error of the
+    solver), the log-density is -inf, the log-posterior NaN, and the nearest point is taken for the origin.
     """
 
     points: Array  # (chunks, chunk, ...), relative to the centre; 0 for padding
@@ -56,8 +56,12 @@ class ExactField:
 
     def posterior_mean(self, x: Data, t: Time) -> Data:
         """Return E[x_0 | x_t = x], a mean of the points by posterior weight."""
-        nearer = lambda w, points: jnp.tensordot(w, points, axes=1, precision="highest")
-        return self._average(x, t, nearer)[1] + self.centre.astype(x.dtype)
+        mean = lambda w, points: jnp.tensordot(w, points, axes=1, precision="highest")
+        log_p, found = self._average(x, t, mean)
+        found = found + self.centre.astype(x.dtype)
+        if isinstance(self.process, AffineProcess) and self.process.isotropic:
+            return found  # such noise reaches everywhere
+        return jnp.where(per_example(log_p > -jnp.inf, x) > 0, found, self._nearest(x))
 
     def velocity(self, x: Data, t: Time) -> Data:
         """Return f_t(x), the velocity of the generative ODE."""
@@ -65,8 +69,7 @@ class ExactField:
         if isinstance(self.process, AffineProcess):
             return self.process.flow(self.posterior_mean).velocity(x, t)
         log_p, mean = self._average(x, t, self._over_pairs(x, t, self.process.conditional_velocity))
-        centre = jnp.broadcast_to(self.centre.astype(x.dtype), x.shape)
-        alone = self.process.conditional_velocity(x, centre, t)
+        alone = self.process.conditional_velocity(x, self._nearest(x), t)
         return jnp.where(per_example(log_p > -jnp.inf, x) > 0, mean, alone)
 
     def log_density(self, x: Data, t: Time) -> PerExample:
@@ -88,6 +91,23 @@ class ExactField:
             lambda y: self.process.log_density(y, origins, t).sum()
         )(rows)
         return self._average(x, t, self._over_pairs(x, t, own))[1]
+
+    def _nearest(self, x: Data) -> Data:
+        """Return the point nearest to each x."""
+        centre = self.centre.astype(x.dtype)
+        flat, one = (x - centre).reshape(len(x), -1), jnp.ones((len(x), 1), x.dtype)
+
+        def nearer(best: tuple, chunk: tuple) -> tuple[tuple, None]:
+            points = chunk[0].astype(x.dtype)
+            distances = squared_distances(flat, points.reshape(len(points), -1), one)
+            distances = jnp.where(chunk[1] > -jnp.inf, distances, jnp.inf)
+            i, d = distances.argmin(axis=1), distances.min(axis=1)
+            closer = per_example(d < best[0], x) > 0
+            return (jnp.minimum(d, best[0]), jnp.where(closer, points[i], best[1])), None
+
+        start = (jnp.full(len(x), jnp.inf, x.dtype), jnp.zeros_like(x))
+        chunks = (self.points, self.log_weights)
+        return jax.lax.stop_gradient(jax.lax.scan(nearer, start, chunks)[0][1] + centre)
 
     # ---- sums over the points -------------------------------------------------------------------
 

@@ -89,7 +89,9 @@ class Characteristics(Interpolant):
         end = lambda x: self._end(x, x_0, t)
         volume = log_abs_det(end, x_t, diagonal=self.coordinatewise)
         log_p = self.noise_log_prob(end(x_t))
-        return jnp.where(log_p > -jnp.inf, log_p + volume, -jnp.inf)  # -inf + inf, far from the path
+        return jnp.where(
+            log_p > -jnp.inf, log_p + volume, -jnp.inf
+        )  # -inf + inf, far from the path
 
 
 def straight_end(x_t: Array, x_0: Array, t: Array) -> Array:

@@ -121,6 +121,9 @@ class Bridge(Interpolant):
         return self.path_fn(x_0, x_T, t)
 
 
+_LAST_ALPHA = 1e-3  # below it a straight line counts as noise alone
+
+
 @register("process", "straight_line")
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -137,13 +140,15 @@ class StraightLine(WithPrior, AffineProcess):
     def sigma(self, t: Time) -> Array:
         return as_time(t)
 
-    def noise_level(self, t: Time) -> Array:
-        """Return the log-SNR, kept finite at t = 1."""
+    def log_snr(self, t: Time) -> Array:
+        """Return log(alpha^2 / sigma^2), for t above 0.999 with alpha = 0.001, so that it is finite."""
         t = as_time(t)
-        return 2 * (jnp.log(jnp.maximum(1 - t, 1e-4)) - jnp.log(t))
+        return 2 * (jnp.log(jnp.maximum(1 - t, _LAST_ALPHA)) - jnp.log(t))
 
     def time_of_log_snr(self, log_snr: Time) -> Array:
-        return 1 / (1 + jnp.exp(0.5 * as_time(log_snr)))
+        ratio = jnp.exp(0.5 * as_time(log_snr))
+        t = 1 / (1 + ratio)
+        return jnp.where(t > 1 - _LAST_ALPHA, jnp.minimum(_LAST_ALPHA / ratio, 1.0), t)
 
     def natural_times(self, num_steps: int) -> np.ndarray:
         """Return times uniform in log-SNR: geometric near the data."""
