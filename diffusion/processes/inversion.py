@@ -100,8 +100,8 @@ def invert(fn: Map, y: Data, start: Data, *, diagonal: bool = False, num_steps: 
         best = jnp.take_along_axis(tried, jnp.broadcast_to(chosen, (1, *x.shape)), axis=0)[0]
         after = jnp.take_along_axis(errors, chosen, axis=0)[0]
         better = after < before
-        state = jnp.where(better, best, x), jnp.where(better, after, before)
-        return count + 1, *state, better.any()
+        x, error_x = jnp.where(better, best, x), jnp.where(better, after, before)
+        return count + 1, x, error_x, better.any()
 
     def gaining(state: tuple[Array, Array, Array, Array]) -> Array:
         return state[3] & (state[0] < num_steps)

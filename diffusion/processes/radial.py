@@ -14,7 +14,7 @@ Laws of r / t stand on the affine rung, see `radial_law`.
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import jax
 import jax.numpy as jnp
@@ -209,7 +209,7 @@ def radial(
         rms: measure lengths per square root of dimension; for laws of r / t.
     """
     given = {"t_min": t_min, "t_max": t_max}
-    times = {k: v for k, v in given.items() if v is not None}
+    times: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     if isinstance(law, str) and law in LAWS:
         return ScaledRadial(law=law, rms=rms, **times)
     known = (*LAWS, "tanh_sinh")

@@ -12,7 +12,8 @@ For a path x_t = interpolate(x_0, z, t) with density p(x_t | x_0), in two dimens
     D8  along the marginal flow on a line the cumulative probability stays the same
     D9  coordinates move by themselves (claimed by `coordinatewise`)
 
-A process without labels (random paths) has none of these; one without a density has D1, D2, D6, D7, D9.
+A process without labels (random paths) has none of these; one without a density has D1, D2, D6, D7, D9;
+one that needs a plane has no D5 and D8.
 """
 
 import functools
@@ -50,6 +51,17 @@ def has_label(process: Process) -> bool:
 def has_density(process: Process) -> bool:
     """Say whether this process states p(x_t | x_0)."""
     return _possible(process, "log_density")
+
+
+def on_a_line(process: Process) -> bool:
+    """Say whether this process states its density on a line; some definitions need a plane."""
+    x, t = jnp.zeros((1, 1)), jnp.full(1, process.t_max)
+    try:
+        paths = (process.label, process.conditional_velocity, process.interpolate)
+        shapes = [jax.eval_shape(path, x, x, t).shape for path in paths]
+    except (TypeError, ValueError, IndexError):
+        return False
+    return shapes == [(1, 1)] * 3 and has_density(process)
 
 
 def _compiled(fn: Callable) -> Callable:
@@ -225,7 +237,7 @@ def _mass(process: Process, z: Any, t: Any) -> Any:
 
 def masses(process: Process) -> list[Finding]:
     """D5: the density on a line has mass 1."""
-    if not has_density(process):
+    if not on_a_line(process):
         return []
     z = process.sample_noise(jax.random.key(3), (1001, 1)).astype(float)
     mass = _mass(process, z, jnp.asarray(_times(process)))
@@ -265,7 +277,7 @@ def _transport(process: Process, x: Any, ends: Any) -> tuple[Any, Any]:
 
 def transports(process: Process) -> list[Finding]:
     """D8: the marginal flow keeps the cumulative probability."""
-    if not has_density(process):
+    if not on_a_line(process):
         return []
     span = jnp.asarray(_times(process, (1, 2)))
     z = process.sample_noise(jax.random.key(4), (5, 1)).astype(float)
@@ -279,13 +291,7 @@ def transports(process: Process) -> list[Finding]:
     ]  # fmt: skip
 
 
-LAWS = (
-    (Process, paths),
-    (Process, ends),
-    (Process, densities),
-    (Process, masses),
-    (Process, transports),
-)
+LAWS = tuple((Process, law) for law in (paths, ends, densities, masses, transports))
 
 
 def check_paths(process: Process) -> list[Finding]:
