@@ -207,7 +207,8 @@ def test_ends_where_no_noise_is_left(name):
     process = build("process", "edm")
     points = FinitePoints(jnp.array([[0.5], [-1.0]]))
     x = 80.0 * jax.random.normal(KEY, (16, 1))
-    for times in ([80.0, 0.0], [80.0, 1.0, 0.0], [80.0, 5.0, 0.05, 0.0]):
+    grids = ([80.0, 0.0], [80.0, 1.0, 0.0], [80.0, 5.0, 0.05, 0.0])
+    for times in grids if name in FIXED else grids[1:2]:  # adaptive ones compile long
         s = diffusion.solve(
             build("sampler", name), process, points.denoiser(process), KEY, x, times
         )
