@@ -15,3 +15,10 @@ def x64():
     """Run a test in float64."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_programs():
+    """Drop compiled programs after each file: thousands of them exhaust the memory maps of a process."""
+    yield
+    jax.clear_caches()

@@ -83,6 +83,7 @@ def deterministic(process_name: str) -> Iterator[dict[str, Any]]:
     """Yield one row per target, sampler and grid."""
     process = build("process", process_name)
     for target_name, target in {"gaussian": gaussian(dim=2), "mixture": MIXTURE}.items():
+        jax.clear_caches()
         x = starts(process, target, jax.random.key(0))
         exact = reference(process, target, x, target_name)
         for label, sampler in samplers():
@@ -206,6 +207,7 @@ def main() -> None:
                     "stochastic": stochastic,
                     "adaptive": adaptive,
                 }[part](process)
+                jax.clear_caches()  # thousands of compiled loops would exhaust the memory maps
                 print(f"{process}, {part}: {len(rows)} rows", flush=True)
     (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n")
     (HERE / "table.md").write_text(pages(found))
