@@ -155,17 +155,10 @@ class Radial(Process):
         """Return -2 log t: the log-SNR of a law of r / t, which tells times of any size apart."""
         return -2 * jnp.log(as_time(t))
 
-    def _median(self, t: Time) -> Array:
-        t = as_time(t)
-        return self.radius(jnp.full_like(t, 0.5), t)
-
-    def noise_level(self, t: Time) -> Array:
-        """Return -2 log median(r), which tells apart times of any size."""
-        return -2 * jnp.log(self._median(t))
-
     def input_scale(self, t: Time) -> Array:
         """Return 1 / sqrt(1 + median(r)^2)."""
-        return jax.lax.rsqrt(1 + self._median(t) ** 2)
+        t = as_time(t)
+        return jax.lax.rsqrt(1 + self.radius(jnp.full_like(t, 0.5), t) ** 2)
 
     def natural_times(self, num_steps: int) -> np.ndarray:
         """Return geometric times: near the data the field is of the form (x - x_0) / t."""
