@@ -26,7 +26,8 @@ LAYERS = {  # module or folder -> layer; a file may import lower layers, and its
 PURE = {"jax", "numpy", "jaxtyping", "diffusion"}  # all that layers 0 to 4 may use ...
 LAZY = {  # ... except these, inside a function, so that importing stays cheap
     "processes/chain.py": {"scipy"},
-    "samplers/adaptive.py": {"diffrax", "lineax"},  # lineax comes with diffrax
+    "samplers/adaptive.py": {"diffrax"},
+    "samplers/adaptive_sde.py": {"diffrax", "lineax"},  # lineax comes with diffrax
     "likelihood/adaptive.py": {"diffrax"},
 }
 ALLOWED = {

@@ -1,6 +1,7 @@
 """Samplers: ways to carry a state from noise to data."""
 
-from diffusion.samplers.adaptive import Diffrax, DiffraxSDE
+from diffusion.samplers.adaptive import Diffrax
+from diffusion.samplers.adaptive_sde import DiffraxSDE
 from diffusion.samplers.base import Sampler, Solution, StepSampler
 from diffusion.samplers.ddim import DDIM, Ancestral
 from diffusion.samplers.deis import DEIS

@@ -1,4 +1,4 @@
-"""The generative ODE and SDE by the solvers of diffrax (Kidger, 2022)."""
+"""The generative ODE by the solvers of diffrax (Kidger, 2022); what it shares with the SDE."""
 
 import abc
 import functools
@@ -9,14 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.dynamics import reverse_sde
-from diffusion.numerics import as_pytree, is_many, is_static, is_traced, require
-from diffusion.processes import GaussianProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.numerics import as_pytree, is_static, is_traced, require
+from diffusion.processes import Process
 from diffusion.registry import nearest, register
 from diffusion.samplers.base import Sampler, Solution
 from diffusion.samplers.levels import host_times, noise_left
-from diffusion.types import Key, Scalar
+from diffusion.types import Key
 
 Data = Float[Array, "batch *data"]
 _NORMS = ("batch", "sample")
@@ -24,10 +22,6 @@ _CONTROLLERS = ("pid", "step_to", "constant")
 
 # Evaluations per step of methods that state no tableau of stages.
 _ODE_COSTS = {"Euler": 1, "LeapfrogMidpoint": 1, "ReversibleHeun": 1}
-_SDE_COSTS = {
-    "Euler": 1, "EulerHeun": 1, "Heun": 2, "Midpoint": 2, "Ralston": 2, "ItoMilstein": 1,
-    "StratonovichMilstein": 1, "SEA": 1, "SRA1": 2, "ShARK": 2, "GeneralShARK": 2, "SlowRK": 2, "SPaRK": 3,
-}  # fmt: skip
 
 
 def _one_of(name: str, given: str, known: Any) -> None:
@@ -38,7 +32,7 @@ def _one_of(name: str, given: str, known: Any) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Diffrax(Sampler):
+class DiffraxBase(Sampler):
     """What both have in common: step sizes, norms, and the way around a clean end.
 
     `controller` is "pid" (adaptive, with rtol, atol and the coefficients of diffrax's PIDController),
@@ -131,7 +125,7 @@ class _Diffrax(Sampler):
 
 
 def _integrate(
-    sampler: _Diffrax, process: Process, save: bool, model: Any, key: Any, x: Data, times: Array
+    sampler: DiffraxBase, process: Process, save: bool, model: Any, key: Any, x: Data, times: Array
 ) -> tuple[Array, Array, Array]:
     return sampler.integrate(process, model, key, x, times, save)
 
@@ -142,7 +136,7 @@ _compiled = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_integrate)
 @register("sampler", "diffrax")
 @final
 @dataclass(frozen=True, kw_only=True)
-class Diffrax(_Diffrax):
+class Diffrax(DiffraxBase):
     """dx/dt = v(x, t) by any explicit solver of diffrax, by name.
 
     With the controller "pid" the first and last of the given times are the interval, and the others say where
@@ -217,97 +211,6 @@ class Diffrax(_Diffrax):
         )
         good = solution.result == diffrax.RESULTS.successful
         return jnp.asarray(solution.ys), self._stages(solution.stats["num_steps"]), good
-
-
-@register("sampler", "diffrax_sde")
-@final
-@dataclass(frozen=True, kw_only=True)
-class DiffraxSDE(_Diffrax):
-    """The reverse SDE of noise lam g by a stochastic solver of diffrax, by name.
-
-    dx = [f x - (1 + lam^2)/2 g^2 score] dt + lam g dW in the time r = times[0] - t, which runs up: methods with
-    Levy areas (ShARK, SRA1) are wrong on negative steps. The noise does not depend on x, so Ito and
-    Stratonovich agree. The Brownian path is a function of the key, or of each example's own key.
-    """
-
-    order: ClassVar[int] = 1  # weak
-    stochastic: ClassVar[bool] = True
-    rung: ClassVar[type[Process]] = GaussianProcess
-
-    controller: str = "step_to"
-    solver: str = "ShARK"
-    lam: Scalar = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.lam > 0, f"`lam` must be positive; got {self.lam}. For the ODE use `diffrax`.")
-
-    def make_solver(self) -> Any:
-        """Return the diffrax solver.
-
-        Raises:
-            ValueError: it is not a stochastic solver whose cost is known.
-        """
-        import diffrax
-
-        if self.solver not in _SDE_COSTS:
-            raise ValueError(
-                f"`solver` must be a solver of diffrax for SDEs; got {self.solver!r}."
-                f"{nearest(self.solver, _SDE_COSTS)} Known: {', '.join(sorted(_SDE_COSTS))}."
-            )
-        return getattr(diffrax, self.solver)()
-
-    def integrate(
-        self, process: Any, model: Any, key: Any, x: Data, times: Array, save: bool
-    ) -> tuple[Array, Array, Array]:
-        require_rung(process, self.rung, "the sampler DiffraxSDE")
-        one = functools.partial(self._one, process, model, times, save)
-        if not is_many(key):
-            return one(key, x)
-        ys, nfe, good = jax.vmap(lambda k, row: one(k, row[None]))(key, x)
-        return jnp.moveaxis(ys[:, :, 0], 0, 1), nfe.max(), good.all()
-
-    def _one(
-        self, process: Any, model: Any, times: Array, save: bool, key: Key, x: Data
-    ) -> tuple[Array, Array, Array]:
-        import diffrax
-        import lineax
-
-        end = times[0]
-        sde = reverse_sde(process, model, self.lam)
-        clock = lambda r, y: end - jnp.asarray(r, y.dtype)
-
-        def noise(r: Any, y: Array, args: Any) -> Any:
-            return lineax.DiagonalLinearOperator(jnp.full_like(y, sde.diffusion(clock(r, y))))
-
-        upward = end - times
-        solver = self.make_solver()
-        path = self._path(solver, upward, key, x)
-        solution = diffrax.diffeqsolve(
-            diffrax.MultiTerm(
-                diffrax.ODETerm(lambda r, y, args: -sde.drift(y, clock(r, y))),
-                diffrax.ControlTerm(noise, path),
-            ),
-            solver,
-            y0=x,
-            saveat=diffrax.SaveAt(ts=upward) if save else diffrax.SaveAt(t1=True),
-            max_steps=self.max_steps,
-            throw=False,
-            **self.stepping(upward),
-        )
-        good = solution.result == diffrax.RESULTS.successful
-        nfe = solution.stats["num_steps"] * _SDE_COSTS[self.solver]
-        return jnp.asarray(solution.ys), nfe, good
-
-    def _path(self, solver: Any, upward: Array, key: Key, x: Data) -> Any:
-        """Return the Brownian motion, resolved below the steps that will be taken."""
-        import diffrax
-
-        stages = isinstance(solver, diffrax.AbstractSRK)
-        area = diffrax.SpaceTimeLevyArea if stages else diffrax.BrownianIncrement
-        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
-        tol = jnp.min(jnp.diff(upward)) / 8
-        return diffrax.VirtualBrownianTree(upward[0], upward[-1], tol, shape, key, levy_area=area)
 
 
 def _complain(sampler: Any, good: Array) -> None:
