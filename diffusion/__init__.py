@@ -6,6 +6,7 @@ swapped by name in a config. Time runs up from data to noise everywhere.
 """
 
 from diffusion import (  # their imports fill the registry
+    coupling,
     data,
     evaluation,
     networks,
@@ -74,6 +75,7 @@ __all__ = [
     "check_sampler",
     "classifier_free",
     "clipped",
+    "coupling",
     "data",
     "elbo",
     "estimate_variance",

@@ -1,13 +1,17 @@
 """Where the sections of a config do not fit together: said before anything is computed."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion.config import ConfigError
 from diffusion.prediction import Prediction
-from diffusion.processes import GaussianProcess
+from diffusion.processes import GaussianProcess, Process
+from diffusion.processes.base import require_rung
 from diffusion.registry import build
 
 
@@ -32,9 +36,25 @@ def sampler_variances(sampler: Any) -> list[str]:
     return found
 
 
+@contextlib.contextmanager
+def _as_config_error(section: str) -> Iterator[None]:
+    """Say which section an error is about."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"config.{section}: {error}") from None
+
+
 def check_parts(experiment: Any) -> None:
     """Raise ConfigError where the parts of an Experiment do not fit together."""
     train, process = experiment.train, experiment.process
+    with _as_config_error("sampler"):
+        who = f"the sampler {type(experiment.sampler).__name__}"
+        require_rung(process, getattr(experiment.sampler, "rung", Process), who)
+    with _as_config_error("grid"):
+        experiment.times()
+    with _as_config_error("time"):
+        experiment.time.quantile(process, jnp.linspace(0.1, 0.9, 3))
     learned = experiment.weight.wrap(experiment.network) is not experiment.network
     extras = experiment.loss_target or train.batch_target or train.learn_variance or learned
     if not experiment.affine and extras:
@@ -75,4 +95,23 @@ def check_training(experiment: Any) -> None:
             "config.sampler.variance: 'analytic' needs a table that is estimated from the trained model. "
             "Train with another sampler or with train.sample_every=0; then run "
             "scripts/estimate_variance.py --workdir, and sample with --config.sampler.variance=analytic."
+        )
+
+
+def check_labels(classes: Any, labels: np.ndarray) -> None:
+    """Raise ValueError for a label that the data set does not have; -1 means unconditional.
+
+    Args:
+        classes: how many there are, an integer or one per attribute; 0 or None for data without labels.
+        labels: (count,) or (count, attributes).
+    """
+    if not classes:
+        raise ValueError("`labels` were given, but this model was trained without labels.")
+    limits = np.atleast_1d(np.asarray(classes))
+    columns = labels.reshape(len(labels), -1)
+    wrong = (columns < -1) | (columns >= limits)
+    if columns.shape[1] != len(limits) or wrong.any():
+        bad = columns[wrong][0] if columns.shape[1] == len(limits) else columns.shape[1]
+        raise ValueError(
+            f"`labels` must lie in 0 ... {int(limits.max()) - 1}, or be -1 for no label; got {bad}."
         )

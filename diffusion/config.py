@@ -7,15 +7,14 @@ one*; `--config.process.t_max=50` sets a field, also one that the file does not 
 
 import ast
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from diffusion.numerics import require
-from diffusion.registry import check_type, nearest
+from diffusion.registry import build, check_type, nearest, resolve
 
 SECTIONS = (
-    "seed", "process", "prediction", "time", "weight", "network", "data", "optimizer", "ema", "train",
+    "seed", "process", "prediction", "time", "weight", "network", "data", "coupling", "optimizer", "ema", "train",
     "sampler", "grid", "guidance", "parallel", "evaluate",
 )  # fmt: skip
 
@@ -23,7 +22,7 @@ KEPT = {"data": ("batch_size", "data_dir"), "grid": ("num_steps",)}  # not the n
 
 # A resumed run must agree on these; the others (budgets, logging, sampling) may change.
 IDENTITY = (
-    "seed", "process", "prediction", "time", "weight", "network", "data", "optimizer", "ema",
+    "seed", "process", "prediction", "time", "weight", "network", "data", "coupling", "optimizer", "ema",
     "train.loss_target", "train.batch_target", "train.learn_variance", "train.variance_weight", "train.variance_step",
 )  # fmt: skip
 
@@ -40,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "prediction": {"name": "v"},
     "time": {"name": "uniform"},
     "weight": {"name": "simple"},
+    "coupling": {"name": "independent"},
     "optimizer": {"name": "adam"},
     "ema": ["0.999"],
     "train": {},
@@ -69,103 +69,6 @@ def positive(config: Mapping, section: str, field: str, default: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"config.{section}.{field} must be a positive integer; got {value!r}.")
     return value
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """The section `train`: budgets and periods, in steps of the optimizer.
-
-    Args:
-        num_steps: how long to train. 0 if `num_images` says it instead.
-        num_images: the budget in images; rounded up to whole steps.
-        log_every: steps between lines of metrics.
-        sample_every: steps between sample grids; 0 for none.
-        checkpoint_every: steps between checkpoints; one is always written at the end.
-        keep: how many checkpoints stay.
-        label_dropout: share of examples that are trained without their condition.
-        accumulate: micro-batches per step.
-        reduction: of the squared error over the features of an example, "mean" or "sum".
-        loss_target: the prediction by name that the error is taken of; "" is what the network outputs.
-        batch_target: regress the posterior mean over the batch in place of x_0, which lowers the variance.
-        learn_variance: learn the variance of reverse steps as well; the network gets twice the outputs.
-        variance_weight: of the chain's bound, which trains that variance, in the loss.
-        variance_step: of that chain, in units of t.
-        max_bad_steps: non-finite steps in a row before the run stops.
-        samples_per_class: columns of the sample grids.
-    """
-
-    num_steps: int = 10_000
-    num_images: int = 0
-    log_every: int = 100
-    sample_every: int = 1000
-    checkpoint_every: int = 1000
-    keep: int = 3
-    label_dropout: float = 0.1
-    accumulate: int = 1
-    reduction: str = "mean"
-    loss_target: str = ""
-    batch_target: bool = False
-    learn_variance: bool = False
-    variance_weight: float = 1e-3
-    variance_step: float = 1e-3
-    max_bad_steps: int = 20
-    samples_per_class: int = 8
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        positive = ("log_every", "checkpoint_every", "keep", "accumulate", "max_bad_steps")
-        for name in (*positive, "samples_per_class"):
-            require(
-                getattr(self, name) >= 1,
-                f"`train.{name}` must be at least 1; got {getattr(self, name)}.",
-            )
-        require(
-            self.sample_every >= 0,
-            f"`train.sample_every` must not be negative; got {self.sample_every}.",
-        )
-        require(
-            (self.num_steps > 0) != (self.num_images > 0),
-            "give a budget by one of `train.num_steps` and `train.num_images`, the other 0; got "
-            f"num_steps={self.num_steps}, num_images={self.num_images}.",
-        )
-        for name in ("variance_weight", "variance_step"):
-            require(
-                getattr(self, name) > 0,
-                f"`train.{name}` must be positive; got {getattr(self, name)}.",
-            )
-        require(
-            0 <= self.label_dropout <= 1,
-            f"`train.label_dropout` is a share, between 0 and 1; got {self.label_dropout}.",
-        )
-
-    def steps(self, batch_size: int) -> int:
-        """Return the budget in steps."""
-        return self.num_steps or -(-self.num_images // batch_size)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """The section `evaluate`.
-
-    Args:
-        metrics: names of kind `metric`.
-        num_samples: generated examples that a metric compares with the held-out data.
-        batch_size: examples per call.
-        ema: which average to evaluate, or "raw"; "" is the first of the config.
-    """
-
-    metrics: tuple[str, ...] = ("loss_by_level", "frechet")
-    num_samples: int = 1000
-    batch_size: int = 100
-    ema: str = ""
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        for name in ("num_samples", "batch_size"):
-            require(
-                getattr(self, name) >= 1,
-                f"`evaluate.{name}` must be at least 1; got {getattr(self, name)}.",
-            )
 
 
 def options(cls: type, section: str, given: Mapping) -> Any:
@@ -200,6 +103,36 @@ def check_sections(config: Mapping) -> None:
             raise ConfigError(
                 f"config needs a section {key!r}; see the files in configs/ for examples."
             )
+
+
+def build_section(config: Mapping, section: str, **extra: Any) -> Any:
+    """Build one section; an error says which."""
+    spec = own_fields(config, section)
+    kind = {"data": "dataset"}.get(section, section)
+    if section == "data" and spec.get("data_dir") is None:
+        spec.pop("data_dir", None)
+    try:
+        return build(kind, spec, **extra)
+    except (KeyError, TypeError, ValueError) as error:
+        message = error.args[0] if error.args else str(error)
+        raise ConfigError(f"config.{section}: {message}") from None
+
+
+def resolved(config: Mapping, extras: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the config with every default of every class written out, as JSON would hold it.
+
+    Args:
+        config: all sections by name.
+        extras: per section, fields that the experiment fills in.
+    """
+    new = dict(config)
+    for section in SECTIONS:
+        if section in ("seed", "ema", "train", "guidance", "evaluate"):
+            continue
+        kind = "dataset" if section == "data" else section
+        new[section] = resolve(kind, section_of(config, section), **extras.get(section, {}))
+    new["guidance"] = [resolve("guidance", g) for g in config["guidance"]]
+    return json.loads(json.dumps(new, default=str))
 
 
 def _parse(text: str) -> Any:

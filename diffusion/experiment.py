@@ -6,36 +6,35 @@ guided denoiser.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.compatibility import check_parts, loss_target, sampler_variances
+from diffusion.compatibility import check_labels, check_parts, loss_target, sampler_variances
 from diffusion.config import (
     DEFAULTS,
     ConfigError,
-    EvaluateOptions,
-    TrainOptions,
+    build_section,
     check_sections,
     options,
-    own_fields,
     plain,
     positive,
-    section_of,
+    resolved,
 )
+from diffusion.coupling import Coupling
 from diffusion.data import Dataset, DataSpec
 from diffusion.denoiser import ConditionalModel, make_denoiser, make_velocity
 from diffusion.evaluation import Subject, generate
 from diffusion.losses import Loss, flow_matching_loss, regression_loss
 from diffusion.numerics import as_pytree
+from diffusion.options import EvaluateOptions, TrainOptions
 from diffusion.prediction import Prediction
 from diffusion.processes import AffineProcess, Process
-from diffusion.registry import build, resolve
+from diffusion.registry import build
 from diffusion.samplers import Sampler
 from diffusion.time_grids import Grid
 from diffusion.time_sampling import TimeDistribution
@@ -43,19 +42,6 @@ from diffusion.training import TrainState, init_state, make_ema
 from diffusion.types import Cond, Network, Params
 from diffusion.variance import LearnedVariance, MeanWithShare, WithVariance
 from diffusion.weighting import Weight
-
-
-def _build(config: Mapping, section: str, **extra: Any) -> Any:
-    """Build one section; an error says which."""
-    spec = own_fields(config, section)
-    kind = {"data": "dataset"}.get(section, section)
-    if section == "data" and spec.get("data_dir") is None:
-        spec.pop("data_dir", None)
-    try:
-        return build(kind, spec, **extra)
-    except (KeyError, TypeError, ValueError) as error:
-        message = error.args[0] if error.args else str(error)
-        raise ConfigError(f"config.{section}: {message}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +65,7 @@ class Experiment:
     grid: Grid
     guidance: tuple[Any, ...]
     parallel: Any
+    coupling: Coupling
     train: TrainOptions
     evaluate: EvaluateOptions
     loss_target: Prediction | None = None
@@ -106,16 +93,25 @@ class Experiment:
             raise ConfigError(str(error)) from None
         batch_size = positive(config, "data", "batch_size", 64)
         positive(config, "grid", "num_steps", 50)
-        dataset: Dataset = _build(config, "data")
+        dataset: Dataset = build_section(config, "data")
         found = dataset.spec if spec is None else spec
         built = {
-            name: _build(config, name)
-            for name in ("process", "prediction", "time", "weight", "sampler", "grid", "parallel")
+            name: build_section(config, name)
+            for name in (
+                "process",
+                "prediction",
+                "time",
+                "weight",
+                "sampler",
+                "grid",
+                "parallel",
+                "coupling",
+            )
         }
-        built["optimizer"] = _build(config, "optimizer", total_steps=train.steps(batch_size))
+        built["optimizer"] = build_section(config, "optimizer", total_steps=train.steps(batch_size))
         built["loss_target"] = loss_target(train.loss_target)
         outputs = {"outputs": 2} if train.learn_variance else {}
-        network = _build(config, "network", num_classes=found.num_classes, **outputs)
+        network = build_section(config, "network", num_classes=found.num_classes, **outputs)
         built["network"] = built["weight"].wrap(network)
         try:
             ema = make_ema(config["ema"])
@@ -246,17 +242,7 @@ class Experiment:
 
     def check_labels(self, labels: np.ndarray) -> None:
         """Raise ValueError for a label that the data set does not have; -1 means unconditional."""
-        classes = self.spec.num_classes
-        if not classes:
-            raise ValueError("`labels` were given, but this model was trained without labels.")
-        limits = np.atleast_1d(np.asarray(classes))
-        columns = labels.reshape(len(labels), -1)
-        wrong = (columns < -1) | (columns >= limits)
-        if columns.shape[1] != len(limits) or wrong.any():
-            bad = columns[wrong][0] if columns.shape[1] == len(limits) else columns.shape[1]
-            raise ValueError(
-                f"`labels` must lie in 0 ... {int(limits.max()) - 1}, or be -1 for no label; got {bad}."
-            )
+        check_labels(self.spec.num_classes, labels)
 
     def conditions(self, labels: np.ndarray | None, count: int) -> Cond:
         """Return the condition of `count` examples: these labels, or none."""
@@ -302,18 +288,10 @@ class Experiment:
 
     def resolved(self) -> dict[str, Any]:
         """Return the config with every default of every class written out."""
-        config = dict(self.config)
-        classes = {"num_classes": self.spec.num_classes}
-        total = {"total_steps": self.train.steps(self.batch_size)}
-        if self.train.learn_variance:
-            classes["outputs"] = 2
-        extras = {"network": classes, "optimizer": total}
-        for section in ("process", "prediction", "time", "weight", "network", "optimizer",
-                        "sampler", "grid", "parallel", "data"):  # fmt: skip
-            kind = "dataset" if section == "data" else section
-            spec = section_of(config, section)
-            config[section] = resolve(kind, spec, **extras.get(section, {}))
-        config["guidance"] = [resolve("guidance", g) for g in config["guidance"]]
-        config["train"] = dataclasses.asdict(self.train)
-        config["evaluate"] = dataclasses.asdict(self.evaluate)
-        return json.loads(json.dumps(config, default=str))
+        outputs = {"outputs": 2} if self.train.learn_variance else {}
+        extras = {
+            "network": {"num_classes": self.spec.num_classes, **outputs},
+            "optimizer": {"total_steps": self.train.steps(self.batch_size)},
+        }
+        options = {"train": self.train, "evaluate": self.evaluate}
+        return resolved(self.config, extras) | {k: plain(asdict(v)) for k, v in options.items()}

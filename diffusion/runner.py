@@ -30,13 +30,15 @@ def batches_of(experiment: Experiment, start: int, stop: int) -> Any:
     """Return this process's rows of the batches, made ahead of time in one thread."""
     rows = experiment.parallel.local_rows(experiment.batch_size)
     numbers = np.arange(experiment.batch_size, dtype=np.int32)[rows]
+    pairing = jax.random.fold_in(jax.random.key(experiment.seed), 2)
 
     def make(step: int) -> dict[str, Any]:
         batch = experiment.dataset.batch(
             step, experiment.batch_size, seed=experiment.seed, rows=rows, train=True
         )
-        kept = {k: v for k, v in batch.items() if k in ("data", "cond", "noise")}
-        return kept | {"row": numbers}
+        key = jax.random.fold_in(pairing, step)
+        batch = experiment.coupling(experiment.process, key, batch | {"row": numbers})
+        return {k: v for k, v in batch.items() if k in ("data", "cond", "noise", "row")}
 
     return prefetch(make, start_step=start, stop_step=stop)
 

@@ -118,8 +118,9 @@ class Karras(Grid):
     def __post_init__(self) -> None:
         require(self.rho > 0, f"`rho` must be positive; got {self.rho}.")
 
-    def place(self, process: AffineProcess, num_steps: int) -> np.ndarray:
+    def place(self, process: Process, num_steps: int) -> np.ndarray:
         require_rung(process, AffineProcess, "the grid karras")
+        assert isinstance(process, AffineProcess)
         noisy, clean = np.exp(-0.5 * process.log_snr_ends() / self.rho)  # (sigma / alpha)^(1 / rho)
         levels = np.linspace(noisy, clean, num_steps + 1) ** self.rho
         return on_host(process.time_of_log_snr, -2 * np.log(levels))

@@ -34,6 +34,9 @@ class Times(NamedTuple):
     bin: Int[Array, " batch"] | None = None
 
 
+_CLOCK_STEPS = 1024  # of the clock that `natural` interpolates
+
+
 @dataclass(frozen=True, kw_only=True)
 class TimeDistribution(abc.ABC):
     """A distribution of training times."""
@@ -122,10 +125,22 @@ class LowDiscrepancyTime(TimeDistribution):
 class UniformLogSNRTime(TimeDistribution):
     """The log-SNR uniform between its ends."""
 
-    def quantile(self, process: AffineProcess, u: Array) -> Array:
+    def quantile(self, process: Process, u: Array) -> Array:
         require_rung(process, AffineProcess, "the time distribution uniform_log_snr")
+        assert isinstance(process, AffineProcess)
         high, low = process.log_snr(process.t_min), process.log_snr(process.t_max)
         return process.time_of_log_snr(high + (low - high) * u)
+
+
+@register("time", "natural")
+@final
+@dataclass(frozen=True, kw_only=True)
+class NaturalTime(TimeDistribution):
+    """Uniform in the process's own clock: log-SNR on the affine rung, what suits the definition below it."""
+
+    def quantile(self, process: Process, u: Array) -> Array:
+        clock = jnp.asarray(process.natural_times(_CLOCK_STEPS)[::-1], u.dtype)
+        return jnp.interp(u, jnp.linspace(0, 1, len(clock), dtype=u.dtype), clock)
 
 
 @register("time", "log_normal")
@@ -140,8 +155,9 @@ class LogNormalTime(TimeDistribution):
     def __post_init__(self) -> None:
         require(self.std > 0, f"`std` must be positive; got {self.std}.")
 
-    def quantile(self, process: AffineProcess, u: Array) -> Array:
+    def quantile(self, process: Process, u: Array) -> Array:
         require_rung(process, AffineProcess, "the time distribution log_normal")
+        assert isinstance(process, AffineProcess)
         log_sigma = self.mean + self.std * jax.scipy.special.ndtri(_inside(u))
         return process.time_of_log_snr(-2 * log_sigma)
 

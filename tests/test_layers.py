@@ -19,7 +19,7 @@ LAYERS = {  # module or folder -> layer; a file may import lower layers, and its
     "testing": 4,
     "networks": 0.5,
     "data": 5, "training": 5, "evaluation": 5.5,
-    "config": 5, "compatibility": 5.9, "experiment": 6, "workdir": 6.1, "runner": 6.2,
+    "options": 5, "config": 5, "compatibility": 5.9, "experiment": 6, "workdir": 6.1, "runner": 6.2,
     "__init__": 7,
 }  # fmt: skip
 

@@ -82,10 +82,10 @@ class DPMSolver2(StepSampler):
 
     def prepare(self, process: Any, times: Any) -> NoiseRow:
         at = levels(process, times, "the sampler DPMSolver2")
+        keep, first = noise_part(at)
         m = _inner(process, at, 0.5)
         to_m = m.alpha / at.alpha[:-1]
         inner = (m.t, m.alpha, m.sigma, to_m, m.sigma - to_m * at.sigma[:-1])
-        keep, first = noise_part(at)
         return NoiseRow(at.t[:-1], at.alpha[:-1], at.sigma[:-1], inner, keep, first, first)
 
     def step(self, process: Any, model: Any, key: Key | None, state: Any, row: NoiseRow) -> State:
@@ -116,8 +116,8 @@ class DPMSolver3(StepSampler):
     def prepare(self, process: Any, times: Any) -> NoiseRow:
         at = levels(process, times, "the sampler DPMSolver3")
         xp = namespace(at.t)
-        one, two = _inner(process, at, 1 / 3), _inner(process, at, 2 / 3)
         keep, first = noise_part(at)
+        one, two = _inner(process, at, 1 / 3), _inner(process, at, 2 / 3)
         inner = ()
         for m, factor in ((one, 0.0), (two, 2.0)):
             to_m = m.alpha / at.alpha[:-1]

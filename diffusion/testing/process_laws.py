@@ -78,12 +78,17 @@ def velocity_is_derivative(process: Process) -> Finding | list[Finding]:
 
 def draws_by_key(process: Process) -> Finding:
     """P7: the prior is drawn by key, finite, row by row."""
-    keys = jax.random.split(KEY, 6)
-    x = process.sample_prior(keys, (6, 2))
-    if x.shape != (6, 2):
+    draw = lambda keys: process.sample_prior(keys, (len(keys), 3))
+
+    @jax.jit
+    def draws() -> Any:
+        keys = jax.random.split(KEY, 6)
+        return draw(keys), draw(keys[:2])
+
+    (x, few), (again, _) = draws(), draws()
+    if x.shape != (6, 3):
         distance = float("nan")
     else:
-        again, few = process.sample_prior(keys, (6, 2)), process.sample_prior(keys[:2], (2, 2))
         distance = largest(again - x) + largest((few - x[:2]) / (1 + jnp.abs(x[:2])))
     return Finding(
         "P7", "row i of the prior is a function of key i alone, of the shape that was asked for",

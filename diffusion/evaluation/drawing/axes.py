@@ -19,7 +19,7 @@ PathLike = str | os.PathLike[str]
 DATA = dict(color="black", label="data")
 
 
-def new_figure(scene: Scene, width: float, height: float, heading: str) -> Any:
+def new_figure(scene: Scene, width: float | int, height: float | int, heading: str) -> Any:
     """Return an empty figure with the definition as its title and what it is made of below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # not pyplot: no global state, no window system
@@ -44,8 +44,8 @@ def time_colours(scene: Scene) -> Any:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, LogNorm
 
-    low, high = span(scene)
-    low = low if scene.log_time else max(low, 0.02 * high)
+    high = float(scene.times[0])
+    low = scene.last_moment if 0 < scene.last_moment < high else high / 50
     dark = ListedColormap(colormaps["plasma"](np.linspace(0, 0.87, 256)))  # no yellow on white
     return ScalarMappable(LogNorm(low, high, clip=True), dark)
 
@@ -81,7 +81,7 @@ def line(axes: Any, scene: Scene, half: float, title: str) -> None:
     """Make axes of x over t; if the window is wide, x is linear around the data, logarithmic far away."""
     low, high = span(scene)
     axes.set_xscale("log" if scene.log_time else "linear")
-    if half > 3 * scene.data_half:
+    if half > 10 * scene.data_half:
         axes.set_yscale("asinh", linear_width=scene.data_half + abs(float(scene.centre[0])))
     middle = float(scene.centre[0])
     axes.set(xlim=(low, high), ylim=(middle - half, middle + half))

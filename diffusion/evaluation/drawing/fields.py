@@ -127,7 +127,7 @@ def save_field(path: PathLike, scene: Scene) -> None:
     (_line_field if scene.dims == 1 else _plane_field)(path, scene, indices)
 
 
-def _plane_field(path: PathLike, scene: Scene, indices: np.ndarray) -> None:
+def _plane_field(path: PathLike, scene: Scene, indices: list[int]) -> None:
     figure = new_figure(
         scene,
         4 * len(indices) + 0.8,
@@ -147,12 +147,21 @@ def _plane_field(path: PathLike, scene: Scene, indices: np.ndarray) -> None:
     save_figure(path, figure)
 
 
+def _inside(scene: Scene, places: np.ndarray, t: float, v: np.ndarray) -> np.ndarray:
+    """Return a velocity in float64, NaN where no path of the definition goes."""
+    if scene.log_density is None:
+        return v.astype(np.float64)
+    return np.where(np.isfinite(scene.log_density(places, t))[:, None], v, np.nan).astype(
+        np.float64
+    )
+
+
 def _streams(axes: Any, scene: Scene, t: float, half: float) -> float:
     """Draw field lines, or arrows of estimated means; return the median speed in the window."""
     look = dict(color="0.15", zorder=3)
     if scene.velocity is not None:
         sides, places = _grid(scene, half, 30)
-        v = scene.velocity(places, t).reshape(30, 30, 2).astype(np.float64)
+        v = _inside(scene, places, t, scene.velocity(places, t)).reshape(30, 30, 2)
         axes.streamplot(
             *sides, -v[..., 0], -v[..., 1], linewidth=0.6, arrowsize=0.8, density=1.3, **look
         )
@@ -173,7 +182,7 @@ def _streams(axes: Any, scene: Scene, t: float, half: float) -> float:
     return float(np.nanmedian(speeds)) if np.isfinite(speeds).any() else float("nan")
 
 
-def _line_field(path: PathLike, scene: Scene, indices: np.ndarray) -> None:
+def _line_field(path: PathLike, scene: Scene, indices: list[int]) -> None:
     figure = new_figure(
         scene,
         3.6 * len(indices) + 0.6,
@@ -216,7 +225,7 @@ def _profile(scene: Scene, index: int, half: float) -> tuple[np.ndarray, np.ndar
     if scene.velocity is None:
         p, v = estimate(scene, t, [edges])
         return coarse, p, v[:, 0]
-    v = scene.velocity(fine[:, None], t)[:, 0]
+    v = _inside(scene, fine[:, None], t, scene.velocity(fine[:, None], t))[:, 0]
     if scene.log_density is None:
         counts = np.histogram(scene.cloud[index, :, 0], edges, density=True)[0]
         return fine, np.interp(fine, coarse, counts), v

@@ -25,8 +25,7 @@ _SHOWN = 600  # points in a frame
 
 def render(scene: Scene) -> tuple[list[np.ndarray], list[int]]:
     """Return frames (height, width, 3) and how long each is shown, in milliseconds."""
-    moments = np.append(scene.moments(_FRAMES, last=0.02), len(scene.times) - 1)
-    moments = np.unique(moments)
+    moments = sorted({*scene.moments(_FRAMES, last=0.02), len(scene.times) - 1})
     down = moments[::-1]  # demolition runs up in time, and indices down
     parts = [("demolition", scene.demolished, down)]
     if scene.states is not None:

@@ -9,14 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.evaluation.drawing.scene import Scene, follow, noise
+from diffusion.evaluation.drawing.scene import Scene, compiled, follow, noise
 from diffusion.processes import Process
 
 MANY = 12  # up to so many different values, points on a line are drawn and counted one by one
 
 
+def _states(process: Process, x_0: Any, z: Any, t: Any) -> tuple[Any, Any]:
+    return process.interpolate(x_0, z, t), process.velocity(x_0, z, t)
+
+
 def estimate(
-    scene: Scene, t: float, edges: list[np.ndarray], num_draws: int = 100_000
+    scene: Scene, t: float, edges: list[np.ndarray], num_draws: int = 50_000
 ) -> tuple[np.ndarray, np.ndarray]:
     """Estimate density and velocity at a time from draws: counts and means per cell of a grid.
 
@@ -31,11 +35,13 @@ def estimate(
     x_0 = scene.points[rows]
     process = scene.process
 
-    def run(x_0: Any, z: Any) -> Any:
-        times = jnp.full(len(x_0), t, jnp.float32)
-        return process.interpolate(x_0, z, times), process.velocity(x_0, z, times)
-
-    x, v = (np.asarray(a) for a in jax.jit(run)(x_0, noise(process, key, x_0)))
+    z = noise(process, key, x_0)
+    x, v = (
+        np.asarray(a)
+        for a in compiled(
+            _states, process, jnp.asarray(x_0), z, jnp.full(num_draws, t, jnp.float32)
+        )
+    )
     counts = np.histogramdd(x, edges)[0]
     sums = [np.histogramdd(x, edges, weights=v[:, k])[0] for k in range(scene.dims)]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -87,6 +93,7 @@ def definition(process: Process, spec: Mapping[str, Any] | None = None) -> str:
     if spec is not None:  # it writes out nested objects, but no functions
         functions = {k: v for k, v in values.items() if k not in spec and callable(v)}
         values = {k: v for k, v in spec.items() if k != "name"} | functions
+    values = {k: getattr(process, k, v) if v is None else v for k, v in values.items()}
     return f"{first}\n{call(kind.__name__ if spec is None else spec['name'], values)}"
 
 

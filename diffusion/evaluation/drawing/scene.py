@@ -99,11 +99,17 @@ class Scene:
         return self.half(0) > 3 * self.data_half
 
     @property
-    def log_time(self) -> bool:
-        """Whether an axis of time is logarithmic."""
-        return float(self.process.t_max) >= 5
+    def last_moment(self) -> float:
+        """The time below which nothing is left to be seen."""
+        return float(self.times[self.moments(2, last=0.02)[-1]])
 
-    def moments(self, count: int, last: float = _NEAR, first: float = np.inf) -> np.ndarray:
+    @functools.cached_property
+    def log_time(self) -> bool:
+        """Whether an axis of time is logarithmic: t_max is large, or all is decided at small times."""
+        decided = float(self.times[self.moments(2, last=0.5)[-1]])
+        return float(self.process.t_max) >= 5 or 0 < decided < 0.05 * float(self.process.t_max)
+
+    def moments(self, count: int, last: float = _NEAR, first: float = float("inf")) -> list[int]:
         """Return indices of times: t_max, then those at which the noise falls in even ratios.
 
         Noise is the median distance from x_t_min on a path, as a share of the size of the data, so that no
@@ -122,7 +128,7 @@ class Scene:
             wanted = np.append(level[0], np.linspace(high, low, count - 1))
         else:
             wanted = np.linspace(level[0], low, count)
-        return np.unique(np.abs(level[:, None] - wanted).argmin(axis=0))
+        return np.unique(np.abs(level[:, None] - wanted).argmin(axis=0)).tolist()
 
 
 def make_scene(
@@ -199,15 +205,27 @@ def noise(process: Process, key: Any, x_0: Points) -> Any:
     return process.sample_noise(key, x_0.shape)
 
 
+def compiled(fn: Callable[..., Any], process: Process, *args: Any) -> Any:
+    """Call fn(process, *args), compiled once per function, process and shapes."""
+    return (_call if is_static(process) else _called)(fn, process, *args)
+
+
+def _called(fn: Callable[..., Any], process: Process, *args: Any) -> Any:
+    return fn(process, *args)
+
+
+_call = functools.partial(jax.jit, static_argnums=(0, 1))(_called)
+
+
+def _follow(process: Process, x_0: Any, z: Any, times: Any) -> Any:
+    rows = lambda t: process.interpolate(x_0, z, jnp.full(len(x_0), t))
+    return jax.lax.map(rows, times)
+
+
 def follow(process: Process, x_0: Points, z: Any, times: np.ndarray) -> States:
     """Return interpolate(x_0, z, t) at every time, (times, rows, d)."""
-
-    def run(x_0: Any, z: Any, times: Any) -> Any:
-        rows = lambda t: process.interpolate(x_0, z, jnp.full(len(x_0), t))
-        return jax.lax.map(rows, times)
-
-    x_0 = np.asarray(x_0, np.float32)
-    return np.asarray(jax.jit(run)(x_0, z, jnp.asarray(times, jnp.float32)))
+    start, moments = jnp.asarray(x_0, jnp.float32), jnp.asarray(times, jnp.float32)
+    return np.asarray(compiled(_follow, process, start, z, moments))
 
 
 def _quantiles(x: np.ndarray, count: int) -> np.ndarray:
@@ -258,18 +276,13 @@ def _log_density(process: Process, field: Any, x: Any, t: Any) -> Any:
     return field.log_density(x, t)
 
 
-_compiled = functools.partial(jax.jit, static_argnums=(0, 1))(
-    lambda fn, process, model, x, t: fn(process, model, x, t)
-)
-
-
 def _in_batches(fn: Callable, process: Process, model: Any, x: np.ndarray, t: float) -> np.ndarray:
     """Evaluate at any number of places, in batches of one shape, so that it is compiled once."""
     x = np.asarray(x, np.float32)
-    run = functools.partial(_compiled, fn) if is_static(process) else fn
     padded = np.concatenate([x, np.zeros((-len(x) % _BATCH, x.shape[1]), np.float32)])
+    model, t = as_pytree(model), jnp.float32(t)
     parts = [
-        np.asarray(run(process, as_pytree(model), jnp.asarray(part), jnp.float32(t)))
+        np.asarray(compiled(fn, process, model, jnp.asarray(part), t))
         for part in padded.reshape(-1, _BATCH, x.shape[1])
     ]
     return np.concatenate(parts)[: len(x)]

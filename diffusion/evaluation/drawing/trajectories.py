@@ -99,7 +99,7 @@ def _line_paths(axes: Any, scene: Scene, half: float) -> None:
         mark_values(ax, scene)
         line(ax, scene, size, title)
         legend(ax)
-        _name_shares(ax, scene)
+    _name_shares(axes[-1], scene)
 
 
 def _name_shares(axes: Any, scene: Scene) -> None:
