@@ -86,13 +86,10 @@ def draws_by_key(process: Process) -> Finding:
         return draw(keys), draw(keys[:2])
 
     (x, few), (again, _) = draws(), draws()
-    if x.shape != (6, 3):
-        distance = float("nan")
-    else:
-        distance = largest(again - x) + largest((few - x[:2]) / (1 + jnp.abs(x[:2])))
+    apart = largest(again - x) + largest((few - x[:2]) / (1 + jnp.abs(x[:2])))
     return Finding(
         "P7", "row i of the prior is a function of key i alone, of the shape that was asked for",
-        distance, 1e-9,
+        apart if x.shape == (6, 3) else float("nan"), 1e-9,
         "an overridden `sample_noise` or `sample_prior`: draw through `diffusion.numerics.draw`",
     )  # fmt: skip
 
