@@ -216,5 +216,5 @@ def require_rung(process: Process, rung: type[Process], who: str) -> None:
         f"{who} needs {needs.get(rung, rung.__name__)}; {type(process).__name__} is "
         f"{'an AffineProcess' if isinstance(process, AffineProcess) else 'a Process'} only. "
         "For every process there are the samplers euler, heun, midpoint, rk4, diffrax, the grids uniform, "
-        "uniform_log_snr, quadratic, cosine, and the times uniform, low_discrepancy, logit_normal."
+        "uniform_log_snr, quadratic, cosine, and the times natural, uniform, logit_normal."
     )

@@ -78,7 +78,7 @@ def velocity_is_derivative(process: Process) -> Finding | list[Finding]:
 
 def draws_by_key(process: Process) -> Finding:
     """P7: the prior is drawn by key, finite, row by row."""
-    draw = lambda keys: process.sample_prior(keys, (len(keys), 3))
+    draw = lambda keys: process.sample_prior(keys, (len(keys), 2))
 
     @jax.jit
     def draws() -> Any:
@@ -89,7 +89,7 @@ def draws_by_key(process: Process) -> Finding:
     apart = largest(again - x) + largest((few - x[:2]) / (1 + jnp.abs(x[:2])))
     return Finding(
         "P7", "row i of the prior is a function of key i alone, of the shape that was asked for",
-        apart if x.shape == (6, 3) else float("nan"), 1e-9,
+        apart if x.shape == (6, 2) else float("nan"), 1e-9,
         "an overridden `sample_noise` or `sample_prior`: draw through `diffusion.numerics.draw`",
     )  # fmt: skip
 
