@@ -163,7 +163,14 @@ def _streams(axes: Any, scene: Scene, t: float, half: float) -> float:
         sides, places = _grid(scene, half, 30)
         v = _inside(scene, places, t, scene.velocity(places, t)).reshape(30, 30, 2)
         axes.streamplot(
-            *sides, -v[..., 0], -v[..., 1], linewidth=0.6, arrowsize=0.8, density=1.3, **look
+            *sides,
+            -v[..., 0],
+            -v[..., 1],
+            linewidth=0.6,
+            arrowsize=0.8,
+            minlength=0.04,
+            density=1.3,
+            **look,
         )
     else:
         edges = [np.linspace(c - half, c + half, 25) for c in scene.centre.astype(np.float64)]

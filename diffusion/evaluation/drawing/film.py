@@ -58,7 +58,7 @@ class _Frame:
         self.scene = scene
         self.figure = new_figure(scene, width, height, "")
         self.figure.set_layout_engine("none")  # or the axes would move with their labels
-        self.axes = self.figure.add_axes((0.1, 0.08, 0.87, 0.87 - 0.55 / height))
+        self.axes = self.figure.add_axes((0.1, 0.12, 0.87, 0.83 - 0.55 / height))
         self.hues = {"demolition": _hues(scene.demolished[-1], scene.centre)}
         if scene.ends is not None:
             self.hues["rebuilding"] = _hues(scene.ends, scene.centre)

@@ -23,7 +23,7 @@ from diffusion.samplers import Sampler, solve
 Points = Float[np.ndarray, "n d"]
 States = Float[np.ndarray, "times paths d"]
 
-_BATCH = 2048  # rows per evaluation of a field on a grid: bounds memory at rows x points of data
+_BATCH = 1024  # rows per evaluation of a field on a grid: bounds memory at rows x points of data
 _DRAWS = 2000  # of x_0 and z, for the demolition, limits of axes and histograms
 _NEAR = 0.05  # noise below this share of the size of the data is not worth a picture
 
