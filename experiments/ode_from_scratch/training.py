@@ -1,0 +1,70 @@
+"""Training a recipe through the ordinary config, in memory, and sampling it."""
+
+import importlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from diffusion.config import plain
+from diffusion.evaluation import generate
+from diffusion.experiment import Experiment
+from diffusion.runner import batches_of, compiled_step
+from diffusion.samplers import Sampler
+from experiments.ode_from_scratch.recipes import Recipe
+
+
+def experiment_of(config_file: str, recipe: Recipe, changes: Mapping[str, Any]) -> Experiment:
+    """Return the experiment of a config file with the sections of a recipe put in.
+
+    Args:
+        config_file: such as "toy2d", in the folder configs.
+        recipe: what is trained.
+        changes: fields of sections, added to those of the file.
+    """
+    config = plain(importlib.import_module(f"configs.{config_file}").get_config())
+    for section in ("process", "prediction", "time", "weight"):
+        config[section] = dict(getattr(recipe, section))
+    for section, fields in changes.items():
+        config[section] = {**config[section], **fields}
+    return Experiment.from_config(config)
+
+
+def trained(experiment: Experiment) -> tuple[Any, dict[str, Any]]:
+    """Train to the end of the budget; return the averaged parameters and what it took."""
+    steps = experiment.train.steps(experiment.batch_size)
+    step, layout = compiled_step(experiment), experiment.parallel
+    state, losses, began = layout.place_state(experiment.init_state()), [], time.monotonic()
+    with batches_of(experiment, 0, steps) as batches:
+        for _ in range(steps):
+            state, metrics = step(state, layout.place_batch(next(batches)))
+            losses.append(metrics["loss"])
+    host = layout.fetch(state)
+    late = np.asarray(losses[-steps // 10 :])
+    record = dict(
+        seconds=round(time.monotonic() - began, 1),
+        loss=float(late.mean()),
+        bad_steps=int(host.bad_steps),
+    )
+    return next(iter(host.ema.values())), record
+
+
+def samples(
+    experiment: Experiment,
+    model_of: Any,
+    count: int,
+    *,
+    sampler: Sampler | None = None,
+    times: np.ndarray | None = None,
+    batch_size: int = 1024,
+) -> np.ndarray:
+    """Draw examples from a model, by the experiment's sampler and times unless others are given."""
+    classes = experiment.spec.num_classes
+    cond_of = lambda i: experiment.conditions(i % classes if classes else None, len(i))
+    parts = generate(
+        sampler or experiment.sampler, experiment.process, model_of, 0, count,
+        experiment.spec.shape, experiment.times() if times is None else times, cond_of,
+        batch_size=batch_size,
+    )  # fmt: skip
+    return np.concatenate(list(parts))
