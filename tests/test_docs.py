@@ -284,9 +284,12 @@ TABLES = {"samplers": sampler_table, "processes": process_table}
 def around(table):
     """Return the page of a generated table, and what stands before, in and after it."""
     page = ROOT / "docs" / GENERATED[table]
-    head, begin, rest = page.read_text().partition(f"<!-- {table}: written by tests/test_docs.py -->\n")
+    head, begin, rest = page.read_text().partition(
+        f"<!-- {table}: written by tests/test_docs.py -->\n"
+    )
     inside, end, tail = rest.partition(f"<!-- end of {table} -->")
-    assert begin and end, f"{page.name} lacks the marks of its table"
+    assert begin, f"{page.name} lacks the mark before its table"
+    assert end, f"{page.name} lacks the mark after its table"
     return page, head + begin, inside.strip(), end + tail
 
 

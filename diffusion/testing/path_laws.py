@@ -59,6 +59,7 @@ def on_a_line(process: Process) -> bool:
     try:
         paths = (process.label, process.conditional_velocity, process.interpolate)
         shapes = [jax.eval_shape(path, x, x, t).shape for path in paths]
+        jax.eval_shape(process.noise_log_prob, x)
     except (TypeError, ValueError, IndexError):
         return False
     return shapes == [(1, 1)] * 3 and has_density(process)

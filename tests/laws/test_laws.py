@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import diffusion
-from diffusion import GaussianProcess, Process, build, check_process, registered
+from diffusion import GaussianProcess, Process, build, check_process
 from diffusion.numerics import normal_like
 from diffusion.samplers import StepSampler
 from diffusion.samplers.base import Row, State
@@ -28,18 +28,15 @@ from diffusion.testing.report import findings_of
 
 KEY = jax.random.key(0)
 ROOT = Path(__file__).parents[2]
-SLOW = ("churn", "restart", "langevin", "diffrax", "diffrax_sde", "dpm_solver_12")
 DATA = CorrelatedGaussian([0.3, -0.2, 0.1], [[0.5, 0.2, 0.1], [0.2, 0.3, 0.0], [0.1, 0.0, 0.2]])
 
 
 # ---- samplers -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in registered("sampler")],
-)
-def test_every_registered_sampler_obeys_its_laws(name):
+@pytest.mark.parametrize("name", ["ddim", "heun", "ancestral", "unipc"])
+def test_the_laws_of_samplers_hold(name):
+    """One of each kind; test_samplers.py holds everything registered to the same laws."""
     report = check_sampler(build("sampler", name))
     assert report.holds, f"\n{report}"
 

@@ -195,7 +195,8 @@ def test_a_process_of_ones_own_is_trained_by_its_path(data_dir, tmp_path):
     )
     code, out, err = program("check.py", "--process", "mymodule:Square", cwd=tmp_path)
     assert code == 0, out + err
-    assert "9 of 9 laws hold" in out
+    assert "laws hold" in out
+    assert "FAILS" not in out
     code, _, err = program(
         "train.py", "--config", ROOT / "configs/toy2d.py", "--workdir", tmp_path / "run",
         "--config.process.name=mymodule:Square", "--config.train.num_steps=3", "--config.network.width=16",
