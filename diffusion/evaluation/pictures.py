@@ -104,7 +104,10 @@ def save_lines(
     for name, (x, y) in curves.items():
         axes.plot(x, y, marker="o", markersize=3, label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
-    axes.legend(fontsize=8)
+    if len(curves) > 6:  # beside the curves rather than on them
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    else:
+        axes.legend(fontsize=8)
     images.write_file(path, lambda scratch: figure.savefig(scratch, format="png", dpi=120))
 
 

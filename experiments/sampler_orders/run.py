@@ -185,8 +185,8 @@ def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Draw error against evaluations on the mixture, uniform in log-SNR."""
     from diffusion.evaluation.pictures import save_lines
 
-    shown = ("dpm_solver_1", "dpm_solver_2", "dpm_solver_3", "dpm_solver_pp_2m", "dpm_solver_pp_2s",
-             "dpm_solver_pp_3m", "unipc 2 bh2", "unipc 3 bh2", "deis 3", "heun", "rk4")  # fmt: skip
+    shown = ("dpm_solver_1", "dpm_solver_2", "dpm_solver_3", "dpm_solver_pp_2m", "dpm_solver_pp_3m",
+             "unipc 2 bh2", "unipc 3 bh2", "deis 3", "heun", "rk4")  # fmt: skip
     curves = {
         row["sampler"]: (BUDGETS, [row["error"][n] for n in BUDGETS])
         for row in found["deterministic"]
