@@ -55,13 +55,26 @@ PLANE = {
     "poisson_flow": Recipe(
         family="gravity", process=dict(name="poisson_flow"), prediction=DATA, time=LEVELS
     ),
+    "poisson_flow 8": Recipe(
+        family="gravity, 8 extra dimensions", process=dict(name="poisson_flow", extra_dims=8.0),
+        prediction=_residual(1.0), time=LEVELS,
+    ),
     "radial tanh": Recipe(
         family="radial law of r/t", process=dict(name="radial", law="tanh"),
         prediction=_residual(1.0), time=LEVELS,
     ),
+    "radial tanh, x_0": Recipe(
+        family="the same, x_0 predicted", process=dict(name="radial", law="tanh"),
+        prediction=DATA, time=LEVELS,
+    ),
     "radial tanh_sinh": Recipe(
-        family="radial law psi(r, t)", process=dict(name="radial", law="tanh_sinh", t_max=40.0),
-        time=CLOCK,
+        family="radial law psi(r, t)",
+        process=dict(name="radial", law="tanh_sinh", t_min=0.02, t_max=20.0),
+        time=dict(name="logit_normal", mean=-3.0, std=1.5, stratified=True),
+    ),
+    "radial tanh_sinh, clock": Recipe(
+        family="the same, times by the clock",
+        process=dict(name="radial", law="tanh_sinh", t_max=40.0), time=CLOCK,
     ),
     "straight_line uniform": Recipe(
         family="characteristics", process=dict(name="straight_line", prior=_prior(-2.0, 2.0))
