@@ -68,7 +68,7 @@ def plane(axes: Any, scene: Scene, half: float, title: str) -> None:
     x, y = scene.centre
     axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), aspect="equal")
     axes.set_title(title, fontsize=9)
-    axes.tick_params(labelsize=7)
+    axes.tick_params(which="both", labelsize=7)
     inner = scene.data_half
     if half > 2 * inner:
         corner = (x - inner, y - inner)
@@ -87,7 +87,7 @@ def line(axes: Any, scene: Scene, half: float, title: str) -> None:
     axes.set(xlim=(low, high), ylim=(middle - half, middle + half))
     axes.set_xlabel("t: data to noise", fontsize=8)
     axes.set_title(title, fontsize=9)
-    axes.tick_params(labelsize=7)
+    axes.tick_params(which="both", labelsize=7)
 
 
 def mark_values(axes: Any, scene: Scene) -> None:

@@ -39,7 +39,7 @@ def save_trajectories(path: PathLike, scene: Scene) -> None:
     draw(axes, scene, scene.half(0))
     if scene.dims == 2:
         bar = figure.colorbar(time_colours(scene), ax=list(axes), pad=0.01)
-        bar.ax.tick_params(labelsize=7)
+        bar.ax.tick_params(which="both", labelsize=7)
         bar.set_label("t: data to noise", fontsize=8)
     save_figure(path, figure)
 
