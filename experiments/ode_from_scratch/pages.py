@@ -38,16 +38,25 @@ def _thousandths(found: dict[str, float] | None) -> str:
     return f"{1e3 * found['value']:.2f} ± {1e3 * found['error']:.2f}{lost}"
 
 
+def _ratio(trained: dict[str, float], exact: list[dict[str, float]], floor: float) -> str:
+    """Return the ratio of plain distances, with its standard error to first order."""
+    below = float(np.mean([e["value"] for e in exact])) + floor
+    spread = float(np.std([e["value"] for e in exact], ddof=1) / np.sqrt(len(exact)))
+    value = (trained["value"] + floor) / below
+    return f"{value:.2f} ± {np.hypot(trained['error'], value * spread) / below:.2f}"
+
+
 def _plane(kind: str) -> list[str]:
     measured = store.get("plane", kind, "recipes") or {}
     floor = store.get("plane", kind, "floor")
     if not measured or floor is None:
         return []
+    exact = [r["exact"] for r in measured.values() if "exact" in r]
     rows = []
     for name in PLANE:
         if (r := measured.get(name)) is None:
             continue
-        ratio = f"{r['ratio']['value']:.2f} ± {r['ratio']['error']:.2f}" if "ratio" in r else "-"
+        ratio = _ratio(r["trained"], exact, floor["plain"]) if len(exact) > 1 else "-"
         rows.append((name, PLANE[name].family, _thousandths(r["trained"]),
                      _thousandths(r.get("exact")), ratio, f"{r['seconds']:.0f}"))  # fmt: skip
     head = ("recipe", "construction", "trained", "exact field", "ratio", "s of training")
