@@ -139,6 +139,7 @@ def test_either_way_round_gives_the_closed_form():
             )
 
 
+@pytest.mark.slow
 def test_swirl_obeys_all_laws():
     """Two dimensions that mix; the determinant is 1 times t^2, so the density is that of a line."""
     process = Swirl()
@@ -158,6 +159,7 @@ def test_parabola_bends_to_one_side():
         np.testing.assert_allclose(off, 0.5 * t * (1 - t) * (np.sqrt(5) - 1), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_crossing_paths_are_refused():
     class Crossing(Characteristics):
         def path(self, x_0, x_T, t):
@@ -170,6 +172,7 @@ def test_crossing_paths_are_refused():
     assert "D1" in broken
 
 
+@pytest.mark.slow
 def test_a_wrong_velocity_is_found():
     @dataclass(frozen=True, kw_only=True)
     class Wrong(ByPath):
@@ -187,6 +190,7 @@ def test_nothing_written_is_an_error():
         Empty()
 
 
+@pytest.mark.slow
 def test_by_function_in_a_config():
     spec = dict(name="characteristics", path_fn="tests.laws.test_paths:asinh", elementwise=True)
     assert_laws_hold(build("process", spec))
@@ -248,6 +252,7 @@ def test_cosine_basis_is_orthonormal_and_flat_images_do_not_blur():
     )  # frequency 0 keeps its amplitude
 
 
+@pytest.mark.slow
 def test_bridges():
     """The slowest path, the other two being affine; its density comes from Newton steps."""
     prior = dict(name="data", points=[-1.0, 2.0], bandwidth=0.5)
@@ -277,6 +282,7 @@ def test_target_equality(name):
 # ---- heat ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["linear", "power", "exponential", _sine])
 def test_heat_schedules_start_at_zero_and_carry_gaussians_by_their_width(schedule):
     """sigma(0) = 0, sigma(1) = sigma_max; x_t = x_0 sqrt((s^2 + sigma^2) / s^2) along the ODE of N(0, s^2)."""
@@ -540,6 +546,7 @@ def test_a_recipe_of_ones_own_trains_by_the_same_loss(kind):
         assert abs(product.mean()) < 5 * product.std() / np.sqrt(n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [OwnLine, OwnCurve, OwnInterpolant])
 def test_recipes_of_ones_own_obey_the_laws(kind):
     assert_laws_hold(kind())

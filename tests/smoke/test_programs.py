@@ -272,7 +272,17 @@ def test_bad_input_to_a_trained_run(workdir, data_dir, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["train.py", "sample.py", "evaluate.py", "check.py", "demo_picture.py", "data.py"]
+    "name",
+    [
+        "train.py",
+        "sample.py",
+        "evaluate.py",
+        "check.py",
+        "draw.py",
+        "estimate_variance.py",
+        "demo_picture.py",
+        "data.py",
+    ],
 )
 def test_help_answers_without_jax(name):
     """--help ends well, shows an example, and imports nothing heavy (its time is its imports)."""
