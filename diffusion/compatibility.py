@@ -51,10 +51,6 @@ def check_parts(experiment: Any) -> None:
     with _as_config_error("sampler"):
         who = f"the sampler {type(experiment.sampler).__name__}"
         require_rung(process, getattr(experiment.sampler, "rung", Process), who)
-    with _as_config_error("grid"):
-        experiment.times()
-    with _as_config_error("time"):
-        experiment.time.quantile(process, jnp.linspace(0.1, 0.9, 3))
     learned = experiment.weight.wrap(experiment.network) is not experiment.network
     extras = experiment.loss_target or train.batch_target or train.learn_variance or learned
     if not experiment.affine and extras:
@@ -90,6 +86,10 @@ def _check_learned_variance(experiment: Any) -> None:
 
 def check_training(experiment: Any) -> None:
     """Raise ConfigError for what only a trained model can do."""
+    with _as_config_error("grid"):
+        experiment.times()
+    with _as_config_error("time"):
+        experiment.time.quantile(experiment.process, jnp.linspace(0.1, 0.9, 3))
     if experiment.train.sample_every and experiment.needs_table and experiment.variance is None:
         raise ConfigError(
             "config.sampler.variance: 'analytic' needs a table that is estimated from the trained model. "

@@ -195,12 +195,12 @@ def test_impossible_values_are_refused(spec, word):
 def test_a_definition_of_ones_own():
     class Accelerating(LinearSDE):
         def drift(self, t):
-            return -t
+            return -5 * t
 
         def diffusion(self, t):
-            return jnp.sqrt(2 * t + 0.1)
+            return jnp.sqrt(10 * t + 0.1)
 
     process = Accelerating()
-    np.testing.assert_allclose(process.alpha(1.0), np.exp(-0.5), rtol=1e-13)
+    np.testing.assert_allclose(process.alpha(1.0), np.exp(-2.5), rtol=1e-13)
     assert isinstance(process, GaussianProcess)
     assert check_process(process).holds
