@@ -1,6 +1,7 @@
 """Imports point one way: each layer knows only the layers below it."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -119,3 +120,14 @@ def test_nothing_unpickles_or_evaluates():
             if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
         }
         assert not calls & {"eval", "exec"}, path
+
+
+def test_importing_computes_nothing():
+    """A pod is joined after the import, and JAX refuses to join once anything has been computed."""
+    code = (
+        "import pkgutil, importlib, diffusion\n"
+        "for m in pkgutil.walk_packages(diffusion.__path__, 'diffusion.'): importlib.import_module(m.name)\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge.backends_are_initialized()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,7 +18,7 @@ from diffusion.likelihood import carry, exact_divergence, hutchinson_divergence,
 from diffusion.numerics import on_host
 from diffusion.processes import GaussianProcess
 from diffusion.testing.correlated import CorrelatedGaussian
-from diffusion.testing.process_laws import KEY, grid, inner_times
+from diffusion.testing.process_laws import SEED, grid, inner_times
 from diffusion.testing.report import Finding, largest
 from diffusion.testing.targets import GaussianMixture
 
@@ -92,7 +92,7 @@ def prior_std(process: GaussianProcess) -> list[Finding]:
 
     @jax.jit
     def measured() -> Any:
-        x = process.sample_prior(KEY, (n, 4))
+        x = process.sample_prior(jax.random.key(SEED), (n, 4))
         stated = jax.scipy.stats.norm.logpdf(x[:8], 0.0, sigma).sum(axis=-1)
         return jnp.sqrt((x**2).mean()), process.prior_log_prob(x[:8]) - stated
 

@@ -9,7 +9,7 @@ import numpy as np
 from diffusion.processes import Process
 from diffusion.testing.report import Finding, largest
 
-KEY = jax.random.key(0)
+SEED = 0
 
 
 def grid(process: Process, every: int = 1) -> np.ndarray:
@@ -47,7 +47,9 @@ def ends_of_times(process: Process) -> Finding:
 def starts_at_data(process: Process) -> Finding:
     """P1: without noise the path starts at the data."""
     x_0 = jnp.linspace(-1.0, 1.0, 8).reshape(4, 2)
-    shape = jax.eval_shape(lambda key: process.sample_noise(key, x_0.shape), KEY).shape
+    shape = jax.eval_shape(
+        lambda key: process.sample_noise(key, x_0.shape), jax.random.key(SEED)
+    ).shape
     near = jax.jit(lambda: process.interpolate(x_0, jnp.zeros(shape), process.t_min))()
     return Finding(
         "P1", "without noise the path starts at the data, interpolate(x_0, 0, t_min) = x_0",
@@ -82,7 +84,7 @@ def draws_by_key(process: Process) -> Finding:
 
     @jax.jit
     def draws() -> Any:
-        keys = jax.random.split(KEY, 6)
+        keys = jax.random.split(jax.random.key(SEED), 6)
         return draw(keys), draw(keys[:2])
 
     (x, few), (again, _) = draws(), draws()

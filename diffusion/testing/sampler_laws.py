@@ -18,7 +18,7 @@ from diffusion.samplers import Sampler, StepSampler, sample, solve
 from diffusion.testing.report import Finding, Report, findings_of, in_order, largest
 from diffusion.testing.targets import gaussian, gaussian_flow
 
-KEY = jax.random.key(0)
+SEED = 0
 MEAN, STD = 0.3, 0.5
 Subject = tuple[Any, GaussianProcess]
 
@@ -31,14 +31,14 @@ def _scales(process: GaussianProcess, t: Any) -> tuple[float, float]:
 def _start(process: GaussianProcess, shape: tuple[int, ...]) -> jax.Array:
     """Draw from the exact marginal at t_max, so that the prior's mismatch plays no part."""
     alpha, sigma = _scales(process, process.t_max)
-    z = jax.random.normal(jax.random.fold_in(KEY, 1), shape)
+    z = jax.random.normal(jax.random.fold_in(jax.random.key(SEED), 1), shape)
     return alpha * MEAN + np.hypot(alpha * STD, sigma) * z
 
 
 def _end(subject: Subject, model: Any, x: Any, num_steps: int, **settings: Any) -> Any:
     sampler, process = subject
     times = process.natural_times(num_steps)
-    key = KEY if sampler.stochastic else None
+    key = jax.random.key(SEED) if sampler.stochastic else None
     return sample(sampler, process, model, key, x, times, denoise_last=False, **settings)
 
 
@@ -71,7 +71,7 @@ def point_mass(subject: Subject) -> Finding | list[Finding]:
             "S1", "a point is reached exactly, or to the declared order (order less slope)", short, 0.15,
             advice,
         )  # fmt: skip
-    noise = jax.random.normal(KEY, (n, 2))
+    noise = jax.random.normal(jax.random.key(SEED), (n, 2))
     end = _end(subject, _knows(point), a_T * point + s_T * noise, 1000)
     centre = largest((end.mean(axis=0) - a_0 * point) / s_0)
     spread = largest(end.std(axis=0) / s_0 - 1)
@@ -168,9 +168,9 @@ def zero_step(subject: Subject) -> Finding | list[Finding]:
     n, t = 20_000, float(process.natural_times(4)[1])
     alpha, sigma = _scales(process, t)
     std = float(np.hypot(alpha * STD, sigma))
-    x = alpha * MEAN + std * jax.random.normal(jax.random.fold_in(KEY, 1), (n, 1))
+    x = alpha * MEAN + std * jax.random.normal(jax.random.fold_in(jax.random.key(SEED), 1), (n, 1))
     times, denoise = np.array([t, t * (1 - 1e-10)]), gaussian(MEAN, STD).denoiser(process)
-    key = KEY if sampler.stochastic else None
+    key = jax.random.key(SEED) if sampler.stochastic else None
     moved = sample(sampler, process, denoise, key, x, times, denoise_last=False)
     if not sampler.stochastic:
         return Finding(
@@ -194,7 +194,7 @@ def price(subject: Subject) -> Finding:
         jax.debug.callback(lambda: calls.append(1))
         return gaussian(MEAN, STD).mean(process, x, t)
 
-    times, key = process.natural_times(4), KEY if sampler.stochastic else None
+    times, key = process.natural_times(4), jax.random.key(SEED) if sampler.stochastic else None
     found = solve(sampler, process, stub, key, jnp.ones((2, 1)), times)
     jax.block_until_ready(found.x)
     jax.effects_barrier()

@@ -109,9 +109,11 @@ def measure(kind: str, name: str, recipe: Recipe, folder: Path) -> dict[str, Any
     store.keep_examples(folder, kind, name, x=x[:SHOWN])
     record["trained"] = _distance(x, kind)
     if recipe.exact:
-        field = exact_field(experiment.process, training_points(kind))
+        given = recipe.exact if isinstance(recipe.exact, dict) else recipe.process
+        process = build("process", given)
+        field = exact_field(process, training_points(kind))
         began = time.monotonic()
-        x = samples(experiment, lambda cond: field, NUM_SAMPLES)
+        x = samples(experiment.replaced(process=process), lambda cond: field, NUM_SAMPLES)
         record["exact_seconds"] = round(time.monotonic() - began, 1)
         store.keep_examples(folder, kind, name, "exact", x=x[:SHOWN])
         record["exact"] = _distance(x, kind)

@@ -23,7 +23,8 @@ class Recipe:
         prediction: the section; it has no effect on the lowest rung.
         time: the section.
         weight: the section, likewise.
-        exact: whether the exact field of the data can be had at a reasonable price.
+        exact: whether there is an exact field of the data; or a process that is the same in law and has its
+            inverse in closed form, where Newton steps for every pair of points would take too long.
     """
 
     family: str
@@ -31,7 +32,7 @@ class Recipe:
     prediction: dict[str, Any] = field(default_factory=lambda: VELOCITY)
     time: dict[str, Any] = field(default_factory=lambda: UNIFORM)
     weight: dict[str, Any] = field(default_factory=lambda: dict(name="simple"))
-    exact: bool = True
+    exact: bool | dict[str, Any] = True
 
 
 def _prior(low: float, high: float) -> dict[str, Any]:
@@ -83,7 +84,8 @@ PLANE = {
     "asinh_path": Recipe(family="characteristics", process=dict(name="asinh_path")),
     "linear_path": Recipe(family="linear path", process=dict(name="linear_path")),
     "bridge two blobs": Recipe(
-        family="interpolant", process=dict(name="bridge", prior=TWO_BLOBS)
+        family="interpolant", process=dict(name="bridge", prior=TWO_BLOBS),
+        exact=dict(name="straight_line", prior=TWO_BLOBS),
     ),
     "bridge moons": Recipe(
         family="interpolant", process=dict(name="bridge", prior=MOONS), exact=False
