@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.guidance import Pair
-from diffusion.numerics import per_example
-from diffusion.prediction import Noise, Prediction, network_inputs
+from diffusion.prediction import Noise, Prediction, network_inputs, velocity_inputs
 from diffusion.processes import AffineProcess, Process
 from diffusion.types import Cond, Network, Params, Time, Velocity
 from diffusion.variance import split_output
@@ -110,8 +109,7 @@ class NetworkVelocity:
 
     def __call__(self, x_t: Data, t: Time) -> Data:
         """Return the velocity, shaped like x_t."""
-        scaled = per_example(self.process.input_scale(jnp.asarray(t, x_t.dtype)), x_t) * x_t
-        y = self.network.apply(self.params, scaled, self.process.noise_level(t), self.cond)
+        y = self.network.apply(self.params, *velocity_inputs(self.process, x_t, t), self.cond)
         return y.astype(x_t.dtype)
 
     def with_cond(self, cond: Cond) -> "NetworkVelocity":

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from diffusion.exact_field import exact_field
-from diffusion.numerics import per_example, require, row_keys
-from diffusion.prediction import Noise, Prediction, network_inputs
+from diffusion.numerics import require, row_keys
+from diffusion.prediction import Noise, Prediction, network_inputs, velocity_inputs
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import nearest
@@ -196,8 +196,7 @@ def flow_matching_loss(
     def loss(params: Params, key: Key, batch: Mapping) -> tuple[PerExample, Record]:
         key_draw, key_net = jax.random.split(key)
         d = demolish(process, time, key_draw, batch, batch_size)
-        level = process.noise_level(d.t)
-        scaled = per_example(process.input_scale(d.t), d.x_t) * d.x_t
+        scaled, level = velocity_inputs(process, d.x_t, d.t)
         y = network.apply(params, scaled, level, batch.get("cond"), key_net)
         error = over_features((y - process.velocity(d.x_0, d.z, d.t)) ** 2)
         return d.corrected(error, level)
