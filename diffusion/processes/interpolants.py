@@ -9,7 +9,7 @@ invertible in x_T. The pairing of x_0 and x_T is a coupling (`diffusion.coupling
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, final
+from typing import ClassVar, NamedTuple, final
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +22,6 @@ from diffusion.registry import load, nearest, register
 from diffusion.types import Key, Time
 
 Data = Float[Array, "batch *data"]
-PathFn = Callable[[Array, Array, Array], Array]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +70,30 @@ class Interpolant(WithPrior):
         return self.path(x_0, z, per_example(as_time(t), x_0))
 
 
+class LinearPath(NamedTuple):
+    """alpha(t) x_0 + sigma(t) x_T, as scalar functions."""
+
+    alpha: Callable[[Array], Array]
+    sigma: Callable[[Array], Array]
+
+
 def straight(x_0: Array, x_T: Array, t: Array) -> Array:
     """Return (1 - t) x_0 + t x_T."""
     return (1 - t) * x_0 + t * x_T
 
 
-def quarter_turn(x_0: Array, x_T: Array, t: Array) -> Array:
-    """Return cos(pi t / 2) x_0 + sin(pi t / 2) x_T, of constant variance for independent ends."""
-    return jnp.sin(0.5 * jnp.pi * (1 - t)) * x_0 + jnp.sin(0.5 * jnp.pi * t) * x_T
+def _eased(t: Array) -> Array:
+    """Return 3 t^2 - 2 t^3, from 0 to 1 with zero speed at both ends."""
+    return t * t * (3 - 2 * t)
 
 
-def eased(x_0: Array, x_T: Array, t: Array) -> Array:
-    """Return the straight line travelled with zero speed at both ends, 3 t^2 - 2 t^3."""
-    return straight(x_0, x_T, t * t * (3 - 2 * t))
-
-
-PATHS: dict[str, PathFn] = {"straight": straight, "quarter_turn": quarter_turn, "eased": eased}
+PATHS: dict[str, LinearPath] = {
+    "straight": LinearPath(lambda t: 1 - t, lambda t: t),
+    "quarter_turn": LinearPath(  # of constant variance for independent ends
+        lambda t: jnp.sin(0.5 * jnp.pi * (1 - t)), lambda t: jnp.sin(0.5 * jnp.pi * t)
+    ),
+    "eased": LinearPath(lambda t: 1 - _eased(t), _eased),
+}
 
 
 @register("process", "bridge")
@@ -114,11 +121,26 @@ class Bridge(Interpolant):
             f"{self.path_fn!r}.{nearest(str(self.path_fn), PATHS)}",
         )
 
+    @property
+    def _line(self) -> LinearPath | None:
+        return PATHS.get(self.path_fn) if isinstance(self.path_fn, str) else None
+
+    @property
+    def coordinatewise(self) -> bool:
+        return self._line is not None
+
     def path(self, x_0: Data, x_T: Data, t: Array) -> Data:
-        if isinstance(self.path_fn, str):
-            fn = PATHS.get(self.path_fn) or load(self.path_fn)
-            return fn(x_0, x_T, t)
-        return self.path_fn(x_0, x_T, t)
+        if self._line is not None:
+            return self._line.alpha(t) * x_0 + self._line.sigma(t) * x_T
+        fn = load(self.path_fn) if isinstance(self.path_fn, str) else self.path_fn
+        return fn(x_0, x_T, t)
+
+    def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
+        """Return (x_t - alpha(t) x_0) / sigma(t) on a path by name; found by Newton steps on others."""
+        if self._line is None:
+            return super().label(x_t, x_0, t)
+        t = per_example(jnp.asarray(t, x_t.dtype), x_t)
+        return (x_t - self._line.alpha(t) * x_0) / self._line.sigma(t)
 
 
 _LAST_ALPHA = 1e-3  # below it a straight line counts as noise alone

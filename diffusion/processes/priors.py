@@ -140,11 +140,24 @@ def _scattered(
     return draw(sample, key, shape)
 
 
+_CENTRES = 64  # looked at together, whatever their number
+
+
 def _scattered_log_prob(x: Data, centres: Array, log_weights: Array, std: Scalar) -> PerExample:
     def component(centre: Array) -> Array:
         return sum_features(norm.logpdf(x, jnp.broadcast_to(centre, x.shape), std))
 
-    return jax.nn.logsumexp(jax.vmap(component)(centres) + log_weights[:, None], axis=0)
+    @jax.checkpoint
+    def add(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
+        parts = jax.vmap(component)(chunk[0]) + chunk[1][:, None]
+        return jnp.logaddexp(total, jax.nn.logsumexp(parts, axis=0)), None
+
+    more = -len(centres) % min(_CENTRES, len(centres))
+    centres = jnp.concatenate([centres, centres[:more]])
+    log_weights = jnp.pad(log_weights, (0, more), constant_values=-jnp.inf)
+    split = lambda a: a.reshape(-1, min(_CENTRES, len(a)), *a.shape[1:])
+    nothing = jnp.full(x.shape[:1], -jnp.inf, x.dtype)
+    return jax.lax.scan(add, nothing, (split(centres), split(log_weights)))[0]
 
 
 @register("prior", "mixture")
