@@ -148,14 +148,14 @@ def make_velocity(
 
 
 def null_cond(cond: Cond) -> Cond:
-    """Return the condition that means "unconditional": labels -1, other arrays 0."""
+    """Return the condition that means "unconditional": -1 for integers, NaN for real numbers."""
     return jax.tree.map(_null, cond)
 
 
 def _null(leaf: Any) -> Array:
     leaf = jnp.asarray(leaf)
     integer = jnp.issubdtype(leaf.dtype, jnp.integer)
-    return jnp.full_like(leaf, -1) if integer else jnp.zeros_like(leaf)
+    return jnp.full_like(leaf, -1 if integer else jnp.nan)  # a row of zeros may well be a condition
 
 
 @jax.tree_util.register_dataclass

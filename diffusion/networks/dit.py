@@ -116,6 +116,7 @@ class DiT(nn.Module):
         embedding: features of the noise level, "sinusoidal" or "fourier".
         num_classes: classes of the label, one number per attribute; 0 ignores labels.
         vector_dim: length of cond["vector"]; 0 ignores it.
+        multi_hot_dim: entries of cond["multi_hot"]; 0 ignores it.
         image_channels: channels of cond["image"]; 0 ignores it.
         outputs: how many times the channels come out: 2 for a learned variance.
         dtype: of the computation.
@@ -136,6 +137,7 @@ class DiT(nn.Module):
     embedding: str = "sinusoidal"
     num_classes: int | tuple[int, ...] = 0
     vector_dim: int = 0
+    multi_hot_dim: int = 0
     image_channels: int = 0
     outputs: int = 1
     dtype: str = "float32"
@@ -145,8 +147,9 @@ class DiT(nn.Module):
         """Return an array shaped like x, but for `outputs` times its channels."""
         self._check(x)
         embed = Embedder(
-            self.width, self.embedding, self.num_classes, self.vector_dim, self.dtype, name="embed"
-        )
+            self.width, self.embedding, self.num_classes, self.vector_dim, self.dtype,
+            self.multi_hot_dim, name="embed",
+        )  # fmt: skip
         emb = embed(log_snr, cond, len(x))
         padded = pad_to_multiple(concat_image(x, cond, self.image_channels), self.patch)
         grid = tuple(n // self.patch for n in padded.shape[1:-1])

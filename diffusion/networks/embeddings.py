@@ -7,9 +7,13 @@ c = -log(sigma) / 2: the c_noise of Karras et al. (2022) up to a factor.
 Conditions are None or a dictionary with any of these entries; each has a null, which means
 unconditional and equals leaving the entry out.
 
-    label   int (batch,) or (batch, attributes); null: -1, per attribute
-    vector  float (batch, k);                    null: a row of zeros
-    image   float (batch, *space, channels);     null: zeros
+    label      int (batch,) or (batch, attributes);   null: -1, per attribute
+    multi_hot  int (batch, k) of 0 and 1;             null: -1, per entry
+    vector     float (batch, k);                      null: a row with NaN
+    image      float (batch, *space, channels);       null: a picture with NaN
+
+So a row of zeros is a condition like any other: no attribute holds, the vector is 0. Only the image is
+fed to the network as zeros when it is null; images of 8 bits never are zero everywhere.
 
 References: Vaswani et al. 2017 (sinusoids), Tancik et al. 2020 (Fourier features), Karras et al. 2024
 (their scale), Su et al. 2021 (rotary), Ho and Salimans 2022 (null token).
@@ -32,7 +36,7 @@ from diffusion.registry import nearest
 from diffusion.types import Cond
 
 LOG_SNR_LIMIT = 30.0
-CONDITIONS = ("label", "vector", "image")
+CONDITIONS = ("label", "multi_hot", "vector", "image")
 
 
 def noise_level(log_snr: LogSNR, batch: int, dtype: Any = jnp.float32) -> Float[Array, "batch"]:
@@ -117,16 +121,18 @@ def check_cond(cond: Cond) -> dict[str, Array]:
 
 
 class ConditionEmbedder(nn.Module):
-    """The sum of one embedding per attribute and one of the vector, of shape (batch, features).
+    """The sum of one embedding per label, multi-hot entry and vector, of shape (batch, features).
 
-    An attribute with n classes has a table of n + 1 rows; the last is the null. What a network was not
-    built for is ignored. A label of n or more is an error, or NaN where labels are traced.
+    A label with n classes has a table of n + 1 rows; the last is the null. A multi-hot entry has one
+    row for 1 and one for the null. What a network was not built for is ignored. A label of n or more
+    is an error, or NaN where labels are traced; so is a multi-hot entry that is not 0, 1 or -1.
     """
 
     features: int
     num_classes: int | tuple[int, ...] = 0
     vector_dim: int = 0
     dtype: str = "float32"
+    multi_hot_dim: int = 0
 
     @nn.compact
     def __call__(self, cond: Cond, batch: int) -> Float[Array, "batch features"]:
@@ -144,14 +150,27 @@ class ConditionEmbedder(nn.Module):
                 name=f"label_{i}",
             )
             total += table(jnp.where(labels[:, i] < 0, size, _beyond_is_nan(labels[:, i], size)))
+        if self.multi_hot_dim:
+            total += self._multi_hot(entries.get("multi_hot"), batch)
         if self.vector_dim:
             total += self._vector(entries.get("vector"), batch)
         return total
 
+    def _multi_hot(self, values: Array | None, batch: int) -> Array:
+        k, policy = self.multi_hot_dim, precision(self.dtype)
+        values = check_multi_hot(values, batch, k)
+        shape, dtype = (2 * k, self.features), policy["param_dtype"]
+        table = self.param(
+            "multi_hot", normal(1 / math.sqrt(k)), shape, dtype
+        )  # k rows add to size 1
+        rows = jnp.concatenate([values == 1, values < 0], axis=-1).astype(dtype)
+        wrong = jnp.any((values < -1) | (values > 1), axis=-1, keepdims=True)
+        return jnp.where(wrong, jnp.nan, rows @ table)
+
     def _vector(self, vector: Array | None, batch: int) -> Array:
         policy = precision(self.dtype)
         if vector is None:
-            vector = jnp.zeros((batch, self.vector_dim), policy["dtype"])
+            vector = jnp.full((batch, self.vector_dim), jnp.nan, policy["dtype"])
         require(
             vector.shape == (batch, self.vector_dim),
             f"cond['vector'] must have shape {(batch, self.vector_dim)} for `vector_dim` = "
@@ -159,8 +178,8 @@ class ConditionEmbedder(nn.Module):
         )
         shape, dtype = (self.features,), policy["param_dtype"]
         null = self.param("null_vector", normal(1.0), shape, dtype)
-        embedded = dense(self.features, self.dtype, name="vector")(vector)
-        given = jnp.any(vector != 0, axis=-1, keepdims=True)
+        given = ~jnp.any(jnp.isnan(vector), axis=-1, keepdims=True)
+        embedded = dense(self.features, self.dtype, name="vector")(jnp.where(given, vector, 0))
         return jnp.where(given, embedded, null)
 
 
@@ -171,6 +190,30 @@ def class_sizes(num_classes: int | tuple[int, ...]) -> tuple[int, ...]:
         all(n > 0 for n in sizes), f"`num_classes` must be positive or 0: none; got {num_classes}."
     )
     return sizes
+
+
+def check_multi_hot(values: Array | None, batch: int, width: int) -> Int[Array, "batch k"]:
+    """Return a multi-hot condition of this width; None is all null.
+
+    Raises:
+        ValueError: it has another shape, is not made of integers, or has entries besides 0, 1 and -1.
+    """
+    if values is None:
+        return jnp.full((batch, width), -1)
+    require(
+        values.shape == (batch, width),
+        f"cond['multi_hot'] must have shape {(batch, width)}, one entry per attribute; got "
+        f"{values.shape}.",
+    )
+    require(
+        jnp.issubdtype(values.dtype, jnp.integer),
+        f"cond['multi_hot'] must be integers; got {values.dtype}. Real numbers are a 'vector'.",
+    )
+    require(
+        jnp.all((values >= -1) & (values <= 1)),
+        "cond['multi_hot'] must be 1 where an attribute holds, 0 where not, -1 where that is not said.",
+    )
+    return values
 
 
 def _labels(label: Array | None, batch: int, sizes: tuple[int, ...]) -> Int[Array, "batch n"]:
@@ -209,6 +252,7 @@ class Embedder(nn.Module):
     num_classes: int | tuple[int, ...] = 0
     vector_dim: int = 0
     dtype: str = "float32"
+    multi_hot_dim: int = 0
 
     @nn.compact
     def __call__(self, log_snr: LogSNR, cond: Cond, batch: int) -> Float[Array, "batch features"]:
@@ -219,13 +263,18 @@ class Embedder(nn.Module):
         h = nn.silu(dense(self.features, dtype, name="noise_in")(h))
         h = dense(self.features, dtype, name="noise_out")(h)
         embed = ConditionEmbedder(
-            self.features, self.num_classes, self.vector_dim, dtype, name="condition"
+            self.features,
+            self.num_classes,
+            self.vector_dim,
+            dtype,
+            self.multi_hot_dim,
+            name="condition",
         )
         return nn.silu(h + embed(cond, batch))
 
 
 def concat_image(x: Data, cond: Cond, image_channels: int) -> Float[Array, "batch *space channels"]:
-    """Append the conditioning image to the channels of x; zeros where there is none.
+    """Append the conditioning image to the channels of x; zeros where it is null.
 
     Raises:
         ValueError: the image does not lie on the grid of x.
@@ -241,4 +290,5 @@ def concat_image(x: Data, cond: Cond, image_channels: int) -> Float[Array, "batc
         f"cond['image'] must have shape {shape} for `image_channels` = {image_channels}; got "
         f"{image.shape}.",
     )
-    return jnp.concatenate([x, image.astype(x.dtype)], axis=-1)
+    absent = jnp.isnan(image).any(axis=range(1, image.ndim), keepdims=True)
+    return jnp.concatenate([x, jnp.where(absent, 0, image).astype(x.dtype)], axis=-1)

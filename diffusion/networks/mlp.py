@@ -92,6 +92,7 @@ class MLP(nn.Module):
         dropout: rate inside the blocks, in training only.
         num_classes: classes of the label, one number per attribute; 0 ignores labels.
         vector_dim: length of cond["vector"]; 0 ignores it.
+        multi_hot_dim: entries of cond["multi_hot"]; 0 ignores it.
         embedding: features of the noise level, "sinusoidal" or "fourier".
         outputs: how many times the last axis comes out: 2 for a learned variance.
         dtype: of the computation.
@@ -102,6 +103,7 @@ class MLP(nn.Module):
     dropout: Number = 0.0
     num_classes: int | tuple[int, ...] = 0
     vector_dim: int = 0
+    multi_hot_dim: int = 0
     embedding: str = "sinusoidal"
     outputs: int = 1
     dtype: str = "float32"
@@ -112,8 +114,9 @@ class MLP(nn.Module):
         check_mlp(self.width, self.depth)
         check_outputs(self.outputs)
         embed = Embedder(
-            self.width, self.embedding, self.num_classes, self.vector_dim, self.dtype, name="embed"
-        )
+            self.width, self.embedding, self.num_classes, self.vector_dim, self.dtype,
+            self.multi_hot_dim, name="embed",
+        )  # fmt: skip
         emb = embed(log_snr, cond, len(x))
         h = MLPTrunk(self.width, self.depth, self.dropout, self.dtype, name="trunk")(x, emb)
         y = head(self.outputs * math.prod(x.shape[1:]), self.dtype)(h)

@@ -171,8 +171,9 @@ class UNet(nn.Module):
         """Return an array shaped like x, but for `outputs` times its channels."""
         c = self.config
         embed = Embedder(
-            4 * c.channels, c.embedding, c.num_classes, c.vector_dim, c.dtype, name="embed"
-        )
+            4 * c.channels, c.embedding, c.num_classes, c.vector_dim, c.dtype,
+            c.multi_hot_dim, name="embed",
+        )  # fmt: skip
         emb = embed(log_snr, cond, len(x))
         h = prepare(x, cond, c.levels, c.dtype, c.image_channels, c.patch)
         h, skips = Encoder(c, name="encoder")(h, emb)

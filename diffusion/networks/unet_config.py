@@ -64,6 +64,7 @@ class UNetConfig:
         embedding: features of the noise level, "sinusoidal" or "fourier".
         num_classes: classes of the label, one number per attribute; 0 ignores labels.
         vector_dim: length of cond["vector"]; 0 ignores it.
+        multi_hot_dim: entries of cond["multi_hot"]; 0 ignores it.
         image_channels: channels of cond["image"]; 0 ignores it.
         outputs: how many times the channels come out: 2 for a learned variance.
         dtype: of the computation.
@@ -87,6 +88,7 @@ class UNetConfig:
     embedding: str = "sinusoidal"
     num_classes: int | tuple[int, ...] = 0
     vector_dim: int = 0
+    multi_hot_dim: int = 0
     image_channels: int = 0
     outputs: int = 1
     dtype: str = "float32"

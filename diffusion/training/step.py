@@ -50,7 +50,7 @@ def over_axis(name: str) -> Reduce:
 
 
 def drop_cond(key: Key, row: Int[Array | np.ndarray, " batch"], cond: Cond, rate: Scalar) -> Cond:
-    """Replace the condition of some rows by the null condition: labels -1, other arrays 0.
+    """Replace the condition of some rows by the null condition; see `diffusion.null_cond`.
 
     Args:
         key: one key; whether row i is dropped depends on it and on row[i] alone.

@@ -21,7 +21,7 @@ VARIANTS = [  # options with parameters or computations of their own
     ("mlp", {"embedding": "fourier", "vector_dim": 2}),
     ("unet", {"resample": "conv", "skip": "add", "vector_dim": 2, "image_channels": 1}),
     ("unet", {"resample": "fir", "resample_in_block": True, "embedding": "fourier"}),
-    ("unet", {"family": "ddpmpp", "patch": 2}),
+    ("unet", {"family": "ddpmpp", "patch": 2, "multi_hot_dim": 2}),
     ("unet", {"family": "adm", "head_channels": 4}),
     ("dit", {"positions": "learned", "registers": 2, "qk_norm": True}),
     ("dit", {"positions": "sincos", "scan_blocks": True, "vector_dim": 2, "image_channels": 1}),
@@ -43,7 +43,8 @@ def inputs(batch=4, space=(8, 8), channels=1):
     keys = jax.random.split(jax.random.key(0), 3)
     cond = {
         "label": jnp.arange(batch) % (CLASSES + 1) - 1,
-        "vector": jax.random.normal(keys[1], (batch, 2)).at[-1].set(0.0),
+        "multi_hot": jnp.array([[0, 1], [1, 0], [-1, 1], [1, -1]])[:batch],
+        "vector": jax.random.normal(keys[1], (batch, 2)).at[-1].set(jnp.nan),
         "image": jax.random.normal(keys[2], (batch, *space, 1)),
     }
     x = jax.random.normal(keys[0], (batch, *space, channels))

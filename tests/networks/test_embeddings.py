@@ -60,18 +60,21 @@ def test_labels_beyond_the_classes_are_refused_or_nan():
     assert row_finite.tolist() == [True, False]
 
 
-def test_a_zero_vector_is_the_absent_vector():
+def test_a_vector_with_nan_is_absent_and_a_zero_vector_is_not():
     module, variables = embedder(vector_dim=2)
-    given = module.apply(variables, {"vector": jnp.array([[0.0, 0.0], [0.0, 1.0]])}, 2)
-    absent = module.apply(variables, None, 2)
-    np.testing.assert_array_equal(given[0], absent[0])
-    assert (given[1] != absent[1]).all()
+    rows = jnp.array([[jnp.nan, jnp.nan], [0.0, jnp.nan], [0.0, 0.0], [0.0, 1.0]])
+    given = module.apply(variables, {"vector": rows}, 4)
+    absent = module.apply(variables, None, 4)
+    np.testing.assert_array_equal(given[:2], absent[:2])
+    assert (given[2:] != absent[2:]).all()
 
 
-def test_a_zero_image_is_the_absent_image():
+def test_an_absent_image_is_fed_as_zeros():
     x = jnp.ones((2, 4, 1))
     absent = concat_image(x, None, 3)
-    np.testing.assert_array_equal(absent, concat_image(x, {"image": jnp.zeros((2, 4, 3))}, 3))
+    for value in (0.0, jnp.nan):
+        image = jnp.full((2, 4, 3), value)
+        np.testing.assert_array_equal(absent, concat_image(x, {"image": image}, 3))
     assert absent.shape == (2, 4, 4)
     with pytest.raises(ValueError, match=r"cond\['image'\] must have shape"):
         concat_image(x, {"image": jnp.zeros((2, 5, 3))}, 3)
