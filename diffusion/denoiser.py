@@ -6,6 +6,7 @@ compiled sampler is reused for new parameters, conditions and keys.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,31 +162,37 @@ def _null(leaf: Any) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class BatchedBoth:
-    """A network's posterior means under its condition and under none, in one call on a doubled batch."""
+    """A network's outputs under its condition and under another, in one call on a doubled batch."""
 
     conditional: Any  # a NetworkDenoiser or NetworkVelocity
+    reference: Cond  # like the condition of the first, such as the null condition
 
     def __call__(self, x_t: Data, t: Time) -> tuple[Data, Data]:
-        """Return (conditional, unconditional)."""
-        cond = self.conditional.cond
-        stacked = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), cond, null_cond(cond))
+        """Return (under its condition, under the reference)."""
+        stack = lambda a, b: jnp.concatenate([a, b])
+        cond = jax.tree.map(stack, self.conditional.cond, self.reference)
         t = jnp.concatenate([t, t]) if jnp.ndim(t) else t
-        both = self.conditional.with_cond(stacked)(jnp.concatenate([x_t, x_t]), t)
+        both = self.conditional.with_cond(cond)(jnp.concatenate([x_t, x_t]), t)
         guided, reference = jnp.split(both, 2)
         return guided, reference
 
 
 @dataclass(frozen=True)
 class ConditionalModel:
-    """The denoisers of one network, as guidance wants them.
+    """The denoisers of one network, as guidance wants them: a `Guidable`.
 
     Args:
         base: a NetworkDenoiser or NetworkVelocity with its condition.
         guided: what earlier guidance has made of it, if anything.
+        given: what a program hands in besides the config: "classifier", "guide", "target", ...
+        asked: the condition that was asked for, where the network was trained without; a classifier
+            may know it.
     """
 
     base: Any
     guided: Any = None
+    given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    asked: Cond = None
 
     @property
     def conditional(self) -> Any:
@@ -198,13 +205,35 @@ class ConditionalModel:
         return self.base.with_cond(null_cond(self.base.cond))
 
     @property
+    def process(self) -> Process:
+        """The process of the network."""
+        return self.base.process
+
+    @property
+    def cond(self) -> Cond:
+        """What was asked for: the condition of the network, if it has one."""
+        return self.asked if self.base.cond is None else self.base.cond
+
+    @property
     def both(self) -> Any:
         """Both at once: one call of the network, unless earlier guidance has changed one of them."""
+        return self.against(null_cond(self.base.cond))
+
+    def with_cond(self, cond: Cond) -> Any:
+        """Return the network under another condition, without earlier guidance."""
+        return self.base.with_cond(cond)
+
+    def against(self, cond: Cond) -> Any:
+        """Return the conditional denoiser and that of another condition, in one call where possible.
+
+        Raises:
+            ValueError: the network has no condition.
+        """
         if self.base.cond is None:
             raise ValueError(
-                "guidance compares a model under its condition with the same model under none, but this "
-                "one has no condition: train it on data with labels, or give labels."
+                "guidance compares a model under its condition with the same model under another or none, but "
+                "this one has no condition: train it on data with labels, or give labels."
             )
         if self.guided is None or self.guided is self.base:
-            return BatchedBoth(self.base)
-        return Pair(self.guided, self.unconditional)
+            return BatchedBoth(self.base, cond)
+        return Pair(self.guided, self.with_cond(cond))

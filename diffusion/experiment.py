@@ -48,7 +48,8 @@ from diffusion.weighting import Weight
 class Experiment:
     """What a config names, built.
 
-    `variance` is a table of posterior variances, estimated after training, for samplers that ask for one.
+    `variance` is a table of posterior variances, estimated after training, for samplers that ask for one;
+    `given` is what a program hands to guidance besides the config, such as a classifier, by name.
     """
 
     config: Mapping[str, Any]
@@ -70,6 +71,7 @@ class Experiment:
     evaluate: EvaluateOptions
     loss_target: Prediction | None = None
     variance: WithVariance | None = None
+    given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_config(cls, config: Any, spec: DataSpec | None = None) -> "Experiment":
@@ -231,9 +233,13 @@ class Experiment:
 
         Guidance changes the mean alone: a variance that was learned or estimated stays.
         """
-        base = model = self.base_model(params, cond)
+        told = (
+            cond if self.example_cond(1) is not None else None
+        )  # labels may be for a classifier alone
+        base = model = self.base_model(params, told)
+        given = {"times": self.times, **self.given}
         for guide in self.guidance:
-            model = guide(ConditionalModel(base, model))
+            model = guide(ConditionalModel(base, model, given, asked=cond))
         if self.variance is not None:
             return dataclasses.replace(self.variance, denoise=as_pytree(model))
         if "learned" in sampler_variances(self.sampler) and model is not base:

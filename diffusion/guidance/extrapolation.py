@@ -1,0 +1,198 @@
+"""Guidance that combines two denoisers: reference + scale (guided - reference).
+
+It needs no formula of Tweedie's, so it works on velocities as well. One convention: scale 0 is the
+reference, 1 the guided denoiser itself, above 1 extrapolates (the `w` of some papers is omega = scale - 1;
+Su, kexue.fm 9257).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
+from typing import Any, ClassVar, Protocol, final, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from diffusion.guidance.base import Both, Guidable, Guidance, Pair, given
+from diffusion.guidance.scales import (
+    Scale,
+    as_scale,
+    check_scale,
+    is_number,
+    scale_at,
+    scale_of,
+)
+from diffusion.numerics import as_pytree, require
+from diffusion.registry import register
+from diffusion.types import Cond, Denoiser, Scalar, Time
+
+
+@runtime_checkable
+class KnowsPlain(Protocol):
+    """A guided denoiser that also tells what it guides, at no further cost."""
+
+    def with_plain(self, x_t: Array, t: Any) -> tuple[Array, Array]:
+        """Return the guided posterior mean, and the one that was guided."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Extrapolated:
+    """x_0 = reference + scale (guided - reference)."""
+
+    both: Both
+    scale: Any  # a number, (batch,), or a callable of t
+
+    def __call__(self, x_t: Array, t: Time) -> Array:
+        """Return the guided posterior mean."""
+        return self.with_plain(x_t, t)[0]
+
+    def with_plain(self, x_t: Array, t: Time) -> tuple[Array, Array]:
+        """Return the extrapolated posterior mean, and the one at scale 1."""
+        guided, reference = self.both(x_t, t)
+        scale = scale_at(self.scale, t, x_t)
+        x_0 = reference + scale * (guided - reference)
+        return jnp.where(scale == 1, guided, x_0), guided  # at 1 to the last bit, as at 0
+
+
+def classifier_free(
+    conditional: Denoiser,
+    unconditional: Denoiser,
+    scale: Scale | None = None,
+    both: Both | None = None,
+    *,
+    omega: Scale | None = None,
+) -> Denoiser:
+    """Extrapolate from the second denoiser through the first (Ho and Salimans, 2022).
+
+    Args:
+        conditional: the better-informed denoiser, or velocity.
+        unconditional: the reference; a weaker model here is autoguidance, another condition a
+            negative prompt.
+        scale: 0 reference, 1 conditional, above 1 extrapolated: a number, one per example, or t -> scale.
+        both: evaluates the two together, when that is cheaper than one after the other.
+        omega: scale - 1, in place of it.
+
+    Raises:
+        TypeError: not exactly one of `scale` and `omega` was given.
+    """
+    if (scale is None) == (omega is None):
+        raise TypeError("`classifier_free` takes either `scale`, or `omega`, which is scale - 1.")
+    pair = Pair(as_pytree(conditional), as_pytree(unconditional))
+    scale = scale if omega is None else above_one(omega)
+    return Extrapolated(as_pytree(both) if both is not None else pair, as_scale(scale))
+
+
+def above_one(omega: Any) -> Any:
+    """Return the scale 1 + omega; of a callable of t a callable."""
+    return (lambda t: 1 + omega(t)) if callable(omega) else 1 + omega
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Extrapolation(Guidance):
+    """Fields of entries with a scale, which `omega` sets as scale - 1."""
+
+    neutral: ClassVar[Mapping[str, Any]] = {"scale": 1.0}
+
+    scale: Any = dataclasses.field(default=2.0, metadata={"kind": "scale"})
+    omega: InitVar[Scalar | None] = None
+
+    def __post_init__(self, omega: Any) -> None:
+        if omega is not None:
+            require(
+                is_number(self.scale) and self.scale == 2.0,
+                f"give either `scale` or `omega`, which is scale - 1; got {self.scale} and {omega}.",
+            )
+            object.__setattr__(self, "scale", above_one(omega))
+        check_scale(self.scale)
+
+    def at(self, model: Guidable) -> Any:
+        """Return the scale as a leaf or a callable of t."""
+        return as_scale(scale_of(self.scale, model.process))
+
+    def whole(self) -> float | None:
+        """Return 0 or 1 if the scale is exactly that, when one denoiser is enough."""
+        known = is_number(self.scale) and float(self.scale) in (0.0, 1.0)
+        return float(self.scale) if known else None
+
+
+@register("guidance", "classifier_free")
+@final
+@dataclass(frozen=True, kw_only=True)
+class ClassifierFree(_Extrapolation):
+    """x_0 = uncond + scale (cond - uncond), both from one network in one batched call.
+
+    Ho and Salimans, 2022. `omega` is accepted for scale - 1; `scale` may be an entry of the kind `scale`.
+    """
+
+    needs_cond: ClassVar[bool] = True
+
+    def guide(self, model: Guidable) -> Denoiser:
+        if self.whole() == 1:
+            return model.conditional  # half the cost
+        if self.whole() == 0:
+            return model.unconditional
+        return Extrapolated(model.both, self.at(model))
+
+
+@register("guidance", "negative")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Negative(_Extrapolation):
+    """x_0 = avoided + scale (cond - avoided): away from another condition instead of from none.
+
+    The avoided condition is `label`, or given["negative"], a condition like the model's (or one example of it).
+    """
+
+    needs_cond: ClassVar[bool] = True
+    neutral: ClassVar[Mapping[str, Any]] = {"scale": 1.0, "label": -1}
+
+    label: int | tuple[int, ...] | None = None
+
+    def guide(self, model: Guidable) -> Denoiser:
+        avoided = self._avoided(model)
+        if self.whole() == 1:
+            return model.conditional
+        if self.whole() == 0:
+            return model.with_cond(avoided)
+        return Extrapolated(model.against(avoided), self.at(model))
+
+    def _avoided(self, model: Guidable) -> Cond:
+        if self.label is None:
+            return _like(given(model, "negative", self), model.cond)
+        if not isinstance(model.cond, Mapping) or "label" not in model.cond:
+            raise ValueError(
+                "guidance 'negative' with `label` needs a model under the condition 'label'; this one has "
+                f"{sorted(model.cond) if isinstance(model.cond, Mapping) else 'no condition'}."
+            )
+        label = jnp.asarray(self.label, model.cond["label"].dtype)
+        return {**model.cond, "label": jnp.broadcast_to(label, model.cond["label"].shape)}
+
+
+def _like(cond: Cond, other: Cond) -> Cond:
+    """Repeat a condition without a batch axis, or with one of length 1, for the batch of another."""
+    if jax.tree.structure(cond) != jax.tree.structure(other):
+        raise ValueError(
+            f"given['negative'] must be a condition like the model's, {jax.tree.structure(other)}; got "
+            f"{jax.tree.structure(cond)}."
+        )
+    fit = lambda a, b: jnp.broadcast_to(jnp.asarray(a, jnp.asarray(b).dtype), jnp.shape(b))
+    return jax.tree.map(fit, cond, other)
+
+
+@register("guidance", "autoguidance")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Autoguidance(_Extrapolation):
+    """x_0 = weaker + scale (model - weaker): away from a smaller, or less trained, version of the model.
+
+    The weaker one is given["guide"], a callable from a condition to its denoiser (Karras et al., 2024).
+    """
+
+    def guide(self, model: Guidable) -> Denoiser:
+        guide = given(model, "guide", self)
+        if self.whole() == 1:
+            return model.conditional
+        return classifier_free(model.conditional, guide(model.cond), self.at(model))

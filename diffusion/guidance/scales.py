@@ -1,0 +1,147 @@
+"""Scales of guidance: a number, one per example, or a function of t.
+
+In a config a scale is a number or an entry of the kind `scale`, a `Schedule`: a record that is bound to the
+process and then is t -> scale, a callable pytree whose numbers are leaves. From Python any callable of t does.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from diffusion.numerics import as_pytree, is_traced, per_example, require
+from diffusion.processes import Process
+from diffusion.registry import register
+from diffusion.types import Scalar, Time
+
+Scale: TypeAlias = Scalar | Callable[..., Any]  # a number, (batch,), or t -> either
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(abc.ABC):
+    """A scale that depends on t through the process: an entry of the kind `scale`."""
+
+    @abc.abstractmethod
+    def bind(self, process: Process) -> Callable[[Any], Array]:
+        """Return t -> scale as a callable pytree."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Interpolated:
+    """A scale given by its values at knots of the log-SNR, linear between them, constant beyond."""
+
+    knots: Any  # increasing, (count,)
+    values: Any  # (count,)
+    process: Process = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, t: Time) -> Array:
+        """Return the scale at t."""
+        level = jnp.asarray(self.process.noise_level(t))
+        knots, values = (jnp.asarray(a, level.dtype) for a in (self.knots, self.values))
+        return jnp.interp(level, knots, values)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Stepped:
+    """A scale that jumps at edges in t: values[i] between edges[i - 1] and edges[i]."""
+
+    edges: Any  # increasing, (count - 1,)
+    values: Any  # (count,)
+
+    def __call__(self, t: Time) -> Array:
+        """Return the scale at t; on an edge that of the noisier side."""
+        t = jnp.asarray(t)
+        edges = jnp.asarray(self.edges, t.dtype)
+        return jnp.asarray(self.values, t.dtype)[jnp.searchsorted(edges, t, side="right")]
+
+
+@register("scale", "linear_log_snr")
+@final
+@dataclass(frozen=True, kw_only=True)
+class LinearLogSNR(Schedule):
+    """scale = noisy + (clean - noisy) u, with u = (log_snr - low) / (high - low) held in [0, 1].
+
+    `noisy` is the scale at log-SNR `low` and below, `clean` that at `high` and above.
+    """
+
+    noisy: Scalar = 1.0
+    clean: Scalar = 3.0
+    low: Scalar = -5.0
+    high: Scalar = 5.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.low < self.high,
+            f"`low` must lie below `high`, both are log-SNR; got low={self.low}, high={self.high}.",
+        )
+
+    def bind(self, process: Process) -> Interpolated:
+        knots, values = (self.low, self.high), (self.noisy, self.clean)
+        return Interpolated(_array(knots), _array(values), process)
+
+
+@register("scale", "piecewise")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Piecewise(Schedule):
+    """scale = values[i] where edges[i - 1] <= t < edges[i]: one more value than edges.
+
+    edges=(0.3,), values=(1.0, 3.0) means 1 below t = 0.3, towards the data, and 3 above.
+    """
+
+    edges: tuple[float | int, ...] = (0.5,)
+    values: tuple[float | int, ...] = (1.0, 3.0)
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.values) == len(self.edges) + 1
+            and all(a < b for a, b in zip(self.edges, self.edges[1:], strict=False)),
+            "`edges` must increase in t, and `values` needs one entry more; got "
+            f"edges={self.edges}, values={self.values}.",
+        )
+
+    def bind(self, process: Process) -> Stepped:
+        del process
+        return Stepped(_array(self.edges), _array(self.values))
+
+
+def _array(values: tuple[Any, ...]) -> Any:
+    """Return numbers as an array, on the host where they are not traced."""
+    return jnp.stack([jnp.asarray(v) for v in values]) if is_traced(values) else np.array(values)
+
+
+def scale_of(scale: Any, process: Process) -> Any:
+    """Bind a schedule to a process; a number, an array or a callable of t is returned as it is."""
+    return scale.bind(process) if isinstance(scale, Schedule) else scale
+
+
+def as_scale(scale: Any) -> Any:
+    """Return a scale as a leaf or a callable pytree: whole numbers become floats, compiled only once."""
+    if callable(scale):
+        return as_pytree(scale)
+    return float(scale) if isinstance(scale, int) else scale
+
+
+def scale_at(scale: Any, t: Time, like: Array) -> Array:
+    """Return the scale at t, shaped to multiply x_t."""
+    return per_example(scale(t) if callable(scale) else scale, like)
+
+
+def is_number(scale: Any) -> bool:
+    """Say whether a scale is one number that is known while programs are built."""
+    return not callable(scale) and not is_traced(scale) and jnp.ndim(scale) == 0
+
+
+def check_scale(scale: Any, name: str = "scale") -> None:
+    """Raise ValueError for a negative number; schedules and callables are let through."""
+    if not isinstance(scale, Schedule) and not callable(scale):
+        low = jnp.min(jnp.asarray(scale)) if jnp.ndim(scale) else scale
+        require(low >= 0, f"`{name}` must not be negative; got {scale}.")
