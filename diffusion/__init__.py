@@ -10,6 +10,8 @@ from diffusion import (  # their imports fill the registry
     data,
     evaluation,
     networks,
+    operators,
+    posterior,
     testing,
     training,
 )
@@ -88,6 +90,8 @@ __all__ = [
     "make_velocity",
     "networks",
     "null_cond",
+    "operators",
+    "posterior",
     "preview",
     "probability_flow",
     "register",

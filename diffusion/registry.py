@@ -21,6 +21,7 @@ KINDS = (
     "grid",
     "sampler",
     "guidance",
+    "operator",
     "scale",
     "network",
     "classifier",

@@ -12,15 +12,17 @@ PACKAGE = ROOT / "diffusion"
 
 LAYERS = {  # module or folder -> layer; a file may import lower layers, and its own folder
     "types": 0, "registry": 0, "numerics": 0.1,
-    "processes": 1,
+    "processes": 1, "operators": 1,
     "prediction": 2, "time_grids": 2, "time_sampling": 2, "weighting": 2, "dynamics": 2, "guidance": 2,
     "exact_field": 2, "coupling": 5,
-    "variance": 2,
-    "denoiser": 3, "samplers": 3, "losses": 3, "likelihood": 3,
+    "variance": 2, "classifier_losses": 2,
+    "denoiser": 3, "samplers": 3, "losses": 3, "likelihood": 3, "classification": 3.1,
+    "posterior": 3.5, "editing": 3.5,
     "testing": 4,
     "networks": 0.5,
     "data": 5, "training": 5, "evaluation": 5.5,
-    "options": 5, "config": 5, "compatibility": 5.9, "experiment": 6, "workdir": 6.1, "runner": 6.2,
+    "options": 5, "config": 5, "compatibility": 5.9, "conditions": 5.9, "assembly": 5.95,
+    "experiment": 6, "trained_classifier": 6.05, "workdir": 6.1, "runner": 6.2,
     "__init__": 7,
 }  # fmt: skip
 

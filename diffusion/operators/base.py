@@ -1,0 +1,110 @@
+"""What an operator is: a linear map A on examples, batch axis first.
+
+    y = forward(x) + std n              a measurement, n ~ N(0, I)
+    <forward(x), y> = <x, adjoint(y)>   per example
+    x = pinv(y)                         the least-norm least-squares solution, A^+ y
+
+Operators are frozen records and callable pytrees: arrays (a mask, a kernel, a matrix) are leaves, so that
+another one of the same shape needs no compilation; numbers that decide shapes are static. An operator does
+not know the shape of the data until it meets some, so `adjoint` and `pinv` are told the shape of one example.
+"""
+
+import abc
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion.numerics import draw
+from diffusion.types import Key, Scalar
+
+Data = Float[Array, "batch *data"]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator(abc.ABC):
+    """A linear map A of examples.
+
+    An operator writes `forward`; the adjoint follows by transposition. One whose rows are orthogonal and
+    equally long states their squared length in `gram`, from which the pseudo-inverse follows.
+    """
+
+    has_pinv: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def forward(self, x: Data) -> Array:
+        """Return A x for x of shape (batch, ...)."""
+
+    def adjoint(self, y: Data, shape: Shape) -> Array:
+        """Return A^T y for examples of this shape, (batch, ...)."""
+        like = jax.ShapeDtypeStruct((len(y), *shape), y.dtype)
+        return jax.linear_transpose(self.forward, like)(y)[0]
+
+    def pinv(self, y: Data, shape: Shape) -> Array:
+        """Return A^+ y for examples of this shape, (batch, ...).
+
+        Raises:
+            TypeError: no closed form is known.
+        """
+        gram = self.gram(shape)
+        if gram is None:
+            raise TypeError(
+                f"{type(self).__name__} states no pseudo-inverse; the methods dps, pigdm and moment_matching "
+                "need none."
+            )
+        return self.adjoint(y, shape) / gram
+
+    def gram(self, shape: Shape) -> float | None:
+        """Return c where A A^T = c I on what A can produce, or None."""
+        del shape
+        return None
+
+    def restrict(self, y: Data) -> Array:
+        """Set to zero the numbers of y that A never produces: those hidden by a mask."""
+        return y
+
+    def check(self, shape: Shape) -> None:
+        """Raise ValueError if this operator cannot act on examples of this shape."""
+        del shape
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape of one measurement of an example of this shape, at no cost."""
+        self.check(shape)
+        x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        return jax.eval_shape(self.forward, x).shape[1:]
+
+    def measure(self, key: Key, x: Data, std: Scalar = 0.0) -> Array:
+        """Draw y = A x + std n.
+
+        Args:
+            key: one key, or one per example.
+            x: examples, (batch, ...).
+            std: of the noise, in the units of y.
+        """
+        self.check(x.shape[1:])
+        y = self.forward(x)
+        noise = draw(lambda k, shape: jax.random.normal(k, shape, y.dtype), key, y.shape)
+        return y + jnp.asarray(std, y.dtype) * self.restrict(noise)
+
+    @classmethod
+    def example(cls) -> tuple["Operator", Shape]:
+        """Return an operator of this class and a shape that it accepts, for the laws."""
+        return cls(), (8, 8, 3)
+
+
+def as_array(values: Any) -> Any:
+    """Return the lists and tuples of a config as an array, and anything else as it is."""
+    return np.asarray(values, np.float64) if isinstance(values, list | tuple) else values
+
+
+def require_image(operator: Operator, shape: Shape) -> None:
+    """Raise ValueError unless examples of this shape are images, (height, width, channels)."""
+    if len(shape) != 3:
+        raise ValueError(
+            f"the operator {type(operator).__name__} acts on images, (height, width, channels); got examples "
+            f"of shape {shape}."
+        )

@@ -1,0 +1,207 @@
+"""Methods that differentiate an approximation of log p(y | x_t): DPS and pseudo-inverse guidance.
+
+E[x_0 | x_t, y] = D + sigma^2 / alpha grad_x_t log p(y | x_t)
+"""
+
+import abc
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion.guidance.base import Guidable
+from diffusion.numerics import require, sum_features
+from diffusion.operators import Operator
+from diffusion.posterior.base import LinearInverse, Measured, bound, conjugate_gradients, pullback
+from diffusion.processes import AffineProcess, GaussianProcess, Process
+from diffusion.processes.base import require_rung
+from diffusion.registry import register
+from diffusion.types import Denoiser, Scalar, Time
+
+Data = Float[Array, "batch *data"]
+
+ITERATIONS = (
+    50  # of conjugate gradients where A A^T is no multiple of I; they cost products with A only
+)
+
+
+class _Tilted(Measured):
+    """D + scale sigma^2 / alpha J^T A^T v, with a v that the method chooses."""
+
+    @abc.abstractmethod
+    def weighted(self, r: Array, x_t: Data, t: Time) -> Array:
+        """Return v, the gradient of log p(y | x_t) with respect to A D."""
+
+    def __call__(self, x_t: Data, t: Time) -> Data:
+        c = self.process.coefficients(t, x_t)
+        x_0, transposed = pullback(self.denoise, x_t, t)
+        v = self.weighted(self.residual(x_0), x_t, t)
+        gradient = transposed(self.operator.adjoint(v, x_0.shape[1:]))
+        return self.blend(x_0, c.sigma**2 / c.alpha * gradient)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class DiffusionPosterior(_Tilted):
+    """D - scale sigma^2 / alpha rho grad_x_t |r|^2."""
+
+    normalised: bool = dataclasses.field(default=True, metadata={"static": True})
+
+    def weighted(self, r: Array, x_t: Data, t: Time) -> Array:
+        del x_t, t
+        if not self.normalised:
+            return r / self.variance(r)
+        square = sum_features(r**2).reshape(-1, *(1,) * (r.ndim - 1))
+        explained = square == 0
+        return jnp.where(explained, 0, 2 * r / jnp.sqrt(jnp.where(explained, 1, square)))
+
+
+def dps(
+    process: AffineProcess,
+    denoise: Denoiser,
+    operator: Operator,
+    measurement: Any,
+    *,
+    std: Scalar = 0.0,
+    scale: Scalar = 1.0,
+    normalised: bool = True,
+) -> Denoiser:
+    """Return the mean of diffusion posterior sampling (Chung et al., 2023).
+
+        D - scale sigma^2 / alpha rho grad_x_t |y - A D|^2,   rho = 1 / |y - A D|
+
+    p(y | x_t) is approximated by p(y | x_0 = D), as if x_t decided x_0; `normalised=False` is that
+    approximation itself, rho = 1 / (2 std^2), stiff where std is small. The paper adds its step, with the rho of
+    above, once per step of a chain of a thousand; here it belongs to the score, so that it means the same on
+    every grid. Its size must be tuned.
+
+    Args:
+        process: with normal noise.
+        denoise: E[x_0 | x_t].
+        operator: A.
+        measurement: y, with a batch axis.
+        std: of the noise of y; used by `normalised=False` alone.
+        scale: of the correction.
+        normalised: which rho.
+
+    Raises:
+        TypeError: the process has no normal noise.
+    """
+    require_rung(process, GaussianProcess, "dps")
+    _require_noise(std, normalised)
+    return bound(
+        DiffusionPosterior, process, denoise, operator, measurement, std=std, scale=scale,
+        normalised=normalised,
+    )  # fmt: skip
+
+
+def _require_noise(std: Scalar, normalised: bool) -> None:
+    require(
+        normalised | (std > 0),
+        "dps with normalised=False divides by std^2: give a `std` above 0, or normalised=True.",
+    )
+
+
+@register("guidance", "dps")
+@final
+@dataclass(frozen=True, kw_only=True)
+class DPS(LinearInverse):
+    """D - scale sigma^2 / alpha rho grad |y - A D|^2, with rho = 1 / |y - A D| (Chung et al., 2023).
+
+    With `normalised=False`, rho = 1 / (2 std^2).
+    """
+
+    rung: ClassVar[type[Process]] = GaussianProcess
+
+    normalised: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_noise(self.std, self.normalised)
+
+    def guide(self, model: Guidable) -> Denoiser:
+        return dps(
+            *self.arguments(model), std=self.std, scale=self.scale, normalised=self.normalised
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class PseudoInverseGuided(_Tilted):
+    """D + scale sigma^2 / alpha J^T A^T (r_t^2 A A^T + std^2 I)^-1 r."""
+
+    data_std: Scalar = 1.0
+
+    def weighted(self, r: Array, x_t: Data, t: Time) -> Array:
+        c = self.process.coefficients(t, x_t)
+        ratio, spread = (c.sigma / c.alpha) ** 2, jnp.asarray(self.data_std, x_t.dtype) ** 2
+        known = ratio * spread / (ratio + spread)  # variance of x_0 given x_t, were x_0 normal
+        known = known.reshape(-1, *(1,) * (r.ndim - 1)) if known.ndim else known
+        shape, variance = x_t.shape[1:], self.variance(r)
+        gram = self.operator.gram(shape)
+        if gram is not None:
+            return r / (known * gram + variance)
+        forward, adjoint = self.operator.forward, self.operator.adjoint
+        total = lambda v: known * forward(adjoint(v, shape)) + variance * v
+        return conjugate_gradients(total, r, ITERATIONS, 1e-6)
+
+
+def pigdm(
+    process: AffineProcess,
+    denoise: Denoiser,
+    operator: Operator,
+    measurement: Any,
+    *,
+    std: Scalar = 0.0,
+    scale: Scalar = 1.0,
+    data_std: Scalar = 1.0,
+) -> Denoiser:
+    """Return the mean of pseudo-inverse guidance (Song et al., 2023, "Pseudoinverse-guided diffusion").
+
+        D + scale sigma^2 / alpha J^T A^T (r_t^2 A A^T + std^2 I)^-1 (y - A D)
+        r_t^2 = q s^2 / (q + s^2),   q = sigma^2 / alpha^2,   s = data_std
+
+    p(x_0 | x_t) is approximated by N(D, r_t^2 I): exact for data N(m, s^2 I). Without noise the weight is the
+    pseudo-inverse A^+.
+
+    Args:
+        process: with normal noise.
+        denoise: E[x_0 | x_t].
+        operator: A.
+        measurement: y, with a batch axis.
+        std: of the noise of y.
+        scale: of the correction.
+        data_std: of the data per dimension; 1 in the paper.
+
+    Raises:
+        TypeError: the process has no normal noise.
+    """
+    require_rung(process, GaussianProcess, "pigdm")
+    return bound(
+        PseudoInverseGuided, process, denoise, operator, measurement, std=std, scale=scale,
+        data_std=data_std,
+    )  # fmt: skip
+
+
+@register("guidance", "pigdm")
+@final
+@dataclass(frozen=True, kw_only=True)
+class PiGDM(LinearInverse):
+    """D + scale sigma^2 / alpha J^T A^T (r_t^2 A A^T + std^2 I)^-1 (y - A D) (Song et al., 2023).
+
+    r_t^2 is the variance of x_0 given x_t for data N(m, data_std^2 I), for which the method is exact.
+    """
+
+    rung: ClassVar[type[Process]] = GaussianProcess
+
+    data_std: Scalar = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.data_std > 0, f"`data_std` must be positive; got {self.data_std}.")
+
+    def guide(self, model: Guidable) -> Denoiser:
+        return pigdm(*self.arguments(model), std=self.std, scale=self.scale, data_std=self.data_std)
