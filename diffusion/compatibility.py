@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffusion.config import ConfigError
+from diffusion.guidance import check_entries
 from diffusion.prediction import Prediction
 from diffusion.processes import GaussianProcess, Process
 from diffusion.processes.base import require_rung
@@ -51,6 +51,11 @@ def check_parts(experiment: Any) -> None:
     with _as_config_error("sampler"):
         who = f"the sampler {type(experiment.sampler).__name__}"
         require_rung(process, getattr(experiment.sampler, "rung", Process), who)
+    with _as_config_error("guidance"):
+        check_entries(
+            experiment.guidance, process, experiment.spec.shape,
+            conditional=experiment.conditional, dropout=train.label_dropout,
+        )  # fmt: skip
     learned = experiment.weight.wrap(experiment.network) is not experiment.network
     extras = experiment.loss_target or train.batch_target or train.learn_variance or learned
     if not experiment.affine and extras:
@@ -95,23 +100,4 @@ def check_training(experiment: Any) -> None:
             "config.sampler.variance: 'analytic' needs a table that is estimated from the trained model. "
             "Train with another sampler or with train.sample_every=0; then run "
             "scripts/estimate_variance.py --workdir, and sample with --config.sampler.variance=analytic."
-        )
-
-
-def check_labels(classes: Any, labels: np.ndarray) -> None:
-    """Raise ValueError for a label that the data set does not have; -1 means unconditional.
-
-    Args:
-        classes: how many there are, an integer or one per attribute; 0 or None for data without labels.
-        labels: (count,) or (count, attributes).
-    """
-    if not classes:
-        raise ValueError("`labels` were given, but this model was trained without labels.")
-    limits = np.atleast_1d(np.asarray(classes))
-    columns = labels.reshape(len(labels), -1)
-    wrong = (columns < -1) | (columns >= limits)
-    if columns.shape[1] != len(limits) or wrong.any():
-        bad = columns[wrong][0] if columns.shape[1] == len(limits) else columns.shape[1]
-        raise ValueError(
-            f"`labels` must lie in 0 ... {int(limits.max()) - 1}, or be -1 for no label; got {bad}."
         )

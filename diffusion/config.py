@@ -14,20 +14,27 @@ from typing import Any
 from diffusion.registry import build, check_type, nearest, resolve
 
 SECTIONS = (
-    "seed", "process", "prediction", "time", "weight", "network", "data", "coupling", "optimizer", "ema", "train",
-    "sampler", "grid", "guidance", "parallel", "evaluate",
+    "seed", "task", "process", "prediction", "time", "weight", "network", "data", "coupling", "optimizer", "ema",
+    "train", "classifier_loss", "sampler", "grid", "guidance", "parallel", "evaluate",
 )  # fmt: skip
 
-KEPT = {"data": ("batch_size", "data_dir"), "grid": ("num_steps",)}  # not the named class's own
+KEPT = {
+    "data": ("batch_size", "data_dir", "condition"),
+    "grid": ("num_steps",),
+}  # not the named class's own
 
 # A resumed run must agree on these; the others (budgets, logging, sampling) may change.
 IDENTITY = (
-    "seed", "process", "prediction", "time", "weight", "network", "data", "coupling", "optimizer", "ema",
-    "train.loss_target", "train.batch_target", "train.learn_variance", "train.variance_weight", "train.variance_step",
+    "seed", "task", "classifier_loss", "process", "prediction", "time", "weight", "network", "data", "coupling",
+    "optimizer", "ema", "train.loss_target", "train.batch_target", "train.learn_variance",
+    "train.variance_weight", "train.variance_step",
 )  # fmt: skip
 
 # What the parameters of a checkpoint depend on.
-PARAMETERS = ("network", "data", "weight", "train.learn_variance")
+PARAMETERS = ("task", "network", "data", "weight", "train.learn_variance")
+
+# What is trained; the two classifiers take `network` from the kind `classifier`.
+TASKS = ("generator", "classifier", "clean_classifier")
 
 
 class ConfigError(ValueError):
@@ -36,6 +43,8 @@ class ConfigError(ValueError):
 
 DEFAULTS: dict[str, Any] = {
     "seed": 0,
+    "task": "generator",
+    "classifier_loss": {"name": "cross_entropy"},
     "prediction": {"name": "v"},
     "time": {"name": "uniform"},
     "weight": {"name": "simple"},
@@ -103,12 +112,24 @@ def check_sections(config: Mapping) -> None:
             raise ConfigError(
                 f"config needs a section {key!r}; see the files in configs/ for examples."
             )
+    if config["task"] not in TASKS:
+        raise ConfigError(
+            f"config.task must be one of {', '.join(TASKS)}; got {config['task']!r}."
+            f"{nearest(config['task'], TASKS)}"
+        )
+
+
+def kind_of(config: Mapping, section: str) -> str:
+    """Return the kind of object that a section names."""
+    if section == "network" and config["task"] != "generator":
+        return "classifier"
+    return {"data": "dataset"}.get(section, section)
 
 
 def build_section(config: Mapping, section: str, **extra: Any) -> Any:
     """Build one section; an error says which."""
     spec = own_fields(config, section)
-    kind = {"data": "dataset"}.get(section, section)
+    kind = kind_of(config, section)
     if section == "data" and spec.get("data_dir") is None:
         spec.pop("data_dir", None)
     try:
@@ -127,10 +148,10 @@ def resolved(config: Mapping, extras: Mapping[str, Mapping[str, Any]]) -> dict[s
     """
     new = dict(config)
     for section in SECTIONS:
-        if section in ("seed", "ema", "train", "guidance", "evaluate"):
+        if section in ("seed", "task", "ema", "train", "guidance", "evaluate"):
             continue
-        kind = "dataset" if section == "data" else section
-        new[section] = resolve(kind, section_of(config, section), **extras.get(section, {}))
+        kind, spec = kind_of(config, section), section_of(config, section)
+        new[section] = resolve(kind, spec, **extras.get(section, {}))
     new["guidance"] = [resolve("guidance", g) for g in config["guidance"]]
     return json.loads(json.dumps(new, default=str))
 
@@ -217,7 +238,7 @@ def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> l
             k: v for key, inner in value.items() for k, v in flat(inner, f"{path}.{key}").items()
         }
 
-    lines = []
+    lines, old, new = [], DEFAULTS | plain(old), DEFAULTS | plain(new)
     for key in keys:
         a, b = flat(plain(_at(old, key)), key), flat(plain(_at(new, key)), key)
         changed = sorted(k for k in a | b if a.get(k) != b.get(k) and k != "data.data_dir")

@@ -14,17 +14,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.compatibility import check_labels, check_parts, loss_target, sampler_variances
-from diffusion.config import (
-    DEFAULTS,
-    ConfigError,
-    build_section,
-    check_sections,
-    options,
-    plain,
-    positive,
-    resolved,
+from diffusion.assembly import assemble, network_extras
+from diffusion.classification import (
+    AtData,
+    Columns,
+    NetworkClassifier,
+    classification_loss,
+    columns_of,
 )
+from diffusion.classifier_losses import ClassifierLoss
+from diffusion.compatibility import check_parts, sampler_variances
+from diffusion.conditions import (
+    check_labels,
+    make_conditions,
+    null_conditions,
+    survey_conditions,
+)
+from diffusion.config import ConfigError, plain, positive, resolved
 from diffusion.coupling import Coupling
 from diffusion.data import Dataset, DataSpec
 from diffusion.denoiser import ConditionalModel, make_denoiser, make_velocity
@@ -34,11 +40,10 @@ from diffusion.numerics import as_pytree
 from diffusion.options import EvaluateOptions, TrainOptions
 from diffusion.prediction import Prediction
 from diffusion.processes import AffineProcess, Process
-from diffusion.registry import build
 from diffusion.samplers import Sampler
 from diffusion.time_grids import Grid
 from diffusion.time_sampling import TimeDistribution
-from diffusion.training import TrainState, init_state, make_ema
+from diffusion.training import TrainState, init_state
 from diffusion.types import Cond, Network, Params
 from diffusion.variance import LearnedVariance, MeanWithShare, WithVariance
 from diffusion.weighting import Weight
@@ -60,6 +65,7 @@ class Experiment:
     network: Network
     dataset: Dataset
     spec: DataSpec
+    classifier_loss: ClassifierLoss
     optimizer: Any
     ema: Mapping[str, Any]
     sampler: Sampler
@@ -84,46 +90,7 @@ class Experiment:
         Raises:
             ConfigError: a section, a name or a field is unknown, or a value is impossible.
         """
-        config = DEFAULTS | plain(config)
-        check_sections(config)
-        if not isinstance(config["seed"], int) or config["seed"] < 0:
-            raise ConfigError(f"config.seed must be an integer from 0 up; got {config['seed']!r}.")
-        try:
-            train = options(TrainOptions, "train", config["train"])
-            evaluate = options(EvaluateOptions, "evaluate", config["evaluate"])
-        except (TypeError, ValueError) as error:
-            raise ConfigError(str(error)) from None
-        batch_size = positive(config, "data", "batch_size", 64)
-        positive(config, "grid", "num_steps", 50)
-        dataset: Dataset = build_section(config, "data")
-        found = dataset.spec if spec is None else spec
-        built = {
-            name: build_section(config, name)
-            for name in (
-                "process",
-                "prediction",
-                "time",
-                "weight",
-                "sampler",
-                "grid",
-                "parallel",
-                "coupling",
-            )
-        }
-        built["optimizer"] = build_section(config, "optimizer", total_steps=train.steps(batch_size))
-        built["loss_target"] = loss_target(train.loss_target)
-        outputs = {"outputs": 2} if train.learn_variance else {}
-        network = build_section(config, "network", num_classes=found.num_classes, **outputs)
-        built["network"] = built["weight"].wrap(network)
-        try:
-            ema = make_ema(config["ema"])
-            guidance = tuple(build("guidance", g) for g in config["guidance"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"config.ema or config.guidance: {error.args[0]}") from None
-        experiment = cls(
-            config=config, dataset=dataset, spec=found, train=train, evaluate=evaluate, ema=ema,
-            guidance=guidance, **built,
-        )  # fmt: skip
+        experiment = cls(**assemble(config, spec))
         check_parts(experiment)
         return experiment
 
@@ -150,8 +117,18 @@ class Experiment:
 
     @property
     def conditional(self) -> bool:
-        """Whether the data has labels."""
-        return bool(self.spec.num_classes)
+        """Whether the data has labels or other conditions."""
+        return null_conditions(self.spec, 1) is not None
+
+    @property
+    def task(self) -> str:
+        """What is trained: one of `diffusion.config.TASKS`."""
+        return self.config["task"]
+
+    @property
+    def columns(self) -> Columns:
+        """What the scores of a classifier stand for."""
+        return columns_of(self.classifier_loss, self.spec.num_classes, self.spec.multi_hot_dim)
 
     @property
     def needs_table(self) -> bool:
@@ -168,6 +145,16 @@ class Experiment:
     def loss(self, batch_size: int | None = None) -> Loss:
         """Return the loss that the process's rung asks for."""
         size = batch_size or self.batch_size
+        if self.task != "generator":
+            time = self.time if self.task == "classifier" else AtData()
+            return classification_loss(
+                self.network,
+                self.process,
+                time,
+                self.classifier_loss,
+                self.columns,
+                batch_size=size,
+            )
         if not isinstance(self.process, AffineProcess):
             return flow_matching_loss(
                 self.network,
@@ -192,11 +179,7 @@ class Experiment:
 
     def example_cond(self, batch_size: int) -> Cond:
         """Return null conditions shaped like those of the data set."""
-        classes = self.spec.num_classes
-        if not classes:
-            return None
-        shape = (batch_size,) if isinstance(classes, int) else (batch_size, len(classes))
-        return {"label": jnp.full(shape, -1, jnp.int32)}
+        return null_conditions(self.spec, batch_size)
 
     def init_params(self) -> Params:
         """Draw the network's parameters, a function of the seed."""
@@ -221,11 +204,23 @@ class Experiment:
 
     def base_model(self, params: Params, cond: Cond = None) -> Any:
         """Return the network as a denoiser, or as a velocity on the lowest rung; no guidance."""
+        if self.task != "generator":
+            raise ConfigError(
+                f"this run trained a {self.task.replace('_', ' ')}, which generates nothing; it can guide the run of "
+                "a generator."
+            )
         if not isinstance(self.process, AffineProcess):
             return make_velocity(self.network, params, self.process, cond)
         return make_denoiser(
             self.network, params, self.process, self.prediction, cond,
             learned_variance=self.train.learn_variance,
+        )  # fmt: skip
+
+    def classifier(self, params: Params) -> NetworkClassifier:
+        """Return the network as (x_t, t) -> log-probabilities, for the tasks of classifiers."""
+        return NetworkClassifier(
+            params=params, network=self.network, process=self.process, loss=self.classifier_loss,
+            columns=self.columns, clean=self.task == "clean_classifier",
         )  # fmt: skip
 
     def model(self, params: Params, cond: Cond = None) -> Any:
@@ -250,38 +245,43 @@ class Experiment:
         """Raise ValueError for a label that the data set does not have; -1 means unconditional."""
         check_labels(self.spec.num_classes, labels)
 
-    def conditions(self, labels: np.ndarray | None, count: int) -> Cond:
-        """Return the condition of `count` examples: these labels, or none."""
-        if labels is None:
-            return self.example_cond(count)
-        self.check_labels(labels)
-        return {"label": jnp.asarray(labels, jnp.int32)}
+    def conditions(self, given: Any, count: int) -> Cond:
+        """Return the condition of `count` examples: labels or a dictionary of entries, or none.
+
+        See `diffusion.conditions.make_conditions`.
+        """
+        return make_conditions(self.spec, given, count)
+
+    def conditions_in_turn(self, indices: np.ndarray, classes: int = 0) -> Cond:
+        """Return conditions for a survey: the classes in turn, all else from the held-out examples.
+
+        Args:
+            indices: the numbers of the examples.
+            classes: how many classes to go through; 0 is all.
+        """
+        return survey_conditions(self.spec, self.held_out, indices, classes)
 
     # ---- evaluation -----------------------------------------------------------------------------
 
     def held_out(self) -> Dataset:
         """Return the data that is not trained on: the split "test", or fresh draws of what never ends."""
-        fields: Any = self.dataset
-        names = {f.name for f in dataclasses.fields(fields)}
-        return dataclasses.replace(fields, split="test") if "split" in names else self.dataset
+        return self.dataset.held_out()
 
     def subject(self, params: Params, seed: int = 0) -> Subject:
         """Return the trained model with its data, ready to be measured."""
-        classes, shape = self.spec.num_classes, self.spec.shape
-
-        def cond_of(indices: np.ndarray) -> Cond:
-            turn = indices % classes if isinstance(classes, int) and classes else None
-            return self.conditions(turn, len(indices))
+        shape, generates = self.spec.shape, self.task == "generator"
 
         def generated(count: int) -> Iterator[np.ndarray]:
+            self.base_model(params)  # a classifier says here that it generates nothing
             return generate(
                 self.sampler, self.process, lambda cond: self.model(params, cond), seed, count, shape,
-                self.times(), cond_of, batch_size=self.evaluate.batch_size,
+                self.times(), self.conditions_in_turn, batch_size=self.evaluate.batch_size,
             )  # fmt: skip
 
         return Subject(
             process=self.process,
             model_of=lambda cond: self.base_model(params, cond),
+            classifier=None if generates else self.classifier(params),
             generate=generated,
             train=self.dataset,
             held_out=self.held_out(),
@@ -294,9 +294,8 @@ class Experiment:
 
     def resolved(self) -> dict[str, Any]:
         """Return the config with every default of every class written out."""
-        outputs = {"outputs": 2} if self.train.learn_variance else {}
         extras = {
-            "network": {"num_classes": self.spec.num_classes, **outputs},
+            "network": network_extras(self.config, self.train, self.spec, self.classifier_loss),
             "optimizer": {"total_steps": self.train.steps(self.batch_size)},
         }
         options = {"train": self.train, "evaluate": self.evaluate}

@@ -43,6 +43,12 @@ def batches_of(experiment: Experiment, start: int, stop: int) -> Any:
     return prefetch(make, start_step=start, stop_step=stop)
 
 
+def label_dropout(experiment: Experiment) -> float:
+    """Return the share of examples trained without their condition; a classifier needs them all."""
+    drops = experiment.conditional and experiment.task == "generator"
+    return experiment.train.label_dropout if drops else 0.0
+
+
 def compiled_step(experiment: Experiment) -> Any:
     """Return the training step under the config's layout."""
     step = make_train_step(
@@ -50,7 +56,7 @@ def compiled_step(experiment: Experiment) -> Any:
         experiment.optimizer,
         experiment.ema,
         accumulate=experiment.train.accumulate,
-        label_dropout=experiment.train.label_dropout if experiment.conditional else 0.0,
+        label_dropout=label_dropout(experiment),
         reduce=experiment.parallel.reduce,
         time=experiment.time,
     )
@@ -65,14 +71,10 @@ def _grid_of(experiment: Experiment, params: Params) -> np.ndarray:
     if experiment.spec.kind != "image":
         count = 1000
 
-    def cond_of(indices: np.ndarray) -> Any:
-        labels = indices % rows if isinstance(classes, int) and classes else None
-        return experiment.conditions(labels, len(indices))
-
     parts = generate(
         experiment.sampler, experiment.process, lambda cond: experiment.model(params, cond),
-        experiment.seed, count, experiment.spec.shape, experiment.times(), cond_of,
-        batch_size=count,
+        experiment.seed, count, experiment.spec.shape, experiment.times(),
+        lambda i: experiment.conditions_in_turn(i, rows), batch_size=count,
     )  # fmt: skip
     x = np.concatenate(list(parts))
     if experiment.spec.kind == "image":  # one row per class
@@ -195,7 +197,7 @@ def run(experiment: Experiment, workdir: Workdir, *, tensorboard: bool = False) 
         writers = stack.enter_context(_writers(workdir, start, say, tensorboard))
         batches = stack.enter_context(batches_of(experiment, start, max(num_steps, start + 1)))
         hooks = []
-        if options.sample_every:
+        if options.sample_every and experiment.task == "generator":
             hooks.append(
                 Hook(call=sample_grids(experiment, workdir, say), every=options.sample_every)
             )

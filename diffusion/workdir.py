@@ -29,6 +29,7 @@ from diffusion.data import DataSpec
 from diffusion.evaluation import replicated
 from diffusion.experiment import Experiment
 from diffusion.registry import nearest
+from diffusion.trained_classifier import TrainedClassifier
 from diffusion.types import Params
 from diffusion.variance import WithVariance, with_variance
 
@@ -196,6 +197,35 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
     if experiment.needs_table:
         experiment = experiment.replaced(variance=read_variance(workdir, experiment, step, ema))
     return Trained(experiment=experiment, params=params, step=step, ema=ema)
+
+
+def open_classifier(path: str | os.PathLike[str], ema: str = "") -> TrainedClassifier:
+    """Open the newest checkpoint of a classifier.
+
+    Args:
+        path: the work directory that it was trained in.
+        ema: the name of an average, "raw" for the parameters themselves, "" for the first average.
+
+    Raises:
+        ConfigError: there is no run, or it trained something else.
+        CheckpointError: there is no checkpoint.
+    """
+    workdir = Workdir.of(path)
+    config = workdir.read_config()
+    task = config.get("task", "generator")
+    if task == "generator":
+        raise ConfigError(
+            f"{workdir.path} holds a generator, not a classifier. Train one with --config.task=classifier, such as "
+            "configs/digits_classifier.py."
+        )
+    run = open_run(workdir, config, ema)
+    return TrainedClassifier(
+        experiment=run.experiment,
+        params=run.params,
+        step=run.step,
+        ema=run.ema,
+        where=str(workdir.path),
+    )
 
 
 def write_variance(path: Path, times: np.ndarray, values: np.ndarray, card: Mapping) -> None:

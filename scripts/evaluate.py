@@ -72,11 +72,12 @@ def main(overrides: list[tuple[str, str]]) -> int:
 def show(key: str, value: object) -> None:
     """Print one result for people."""
     if isinstance(value, list):
-        _command.say(f"  {key}, per dimension, by log-SNR:")
+        names = list(value[0])
+        _command.say(f"  {key}: {', '.join(names)}")
         for row in value:
-            _command.say(
-                f"    {row['log_snr']:8.2f}  {row['error']:.5f} +- {row['standard_error']:.5f}"
-            )
+            first, *rest = (row[name] for name in names)
+            cells = [f"{v:10.5f}" if isinstance(v, float) else f"{v:6d}" for v in rest]
+            _command.say(f"    {first:8.2f}  {'  '.join(cells)}")
     elif isinstance(value, dict):
         inner = ", ".join(
             f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items()

@@ -10,6 +10,7 @@ Importing this package is cheap: what reads and writes files is imported when it
 
 from diffusion.data.arrays import ArrayFile
 from diffusion.data.base import Batch, Dataset, DataSpec, FiniteDataset, Source, Table
+from diffusion.data.conditioned import Condition, Conditioned, conditioned
 from diffusion.data.digits import Digits
 from diffusion.data.fashion_mnist import FashionMNIST
 from diffusion.data.folder import Folder
@@ -28,6 +29,8 @@ __all__ = [
     "ArrayFile",
     "Batch",
     "CelebA",
+    "Condition",
+    "Conditioned",
     "DataSpec",
     "Dataset",
     "Digits",
@@ -43,6 +46,7 @@ __all__ = [
     "Source",
     "Summary",
     "Table",
+    "conditioned",
     "data_root",
     "prefetch",
     "summarise",

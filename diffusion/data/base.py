@@ -10,6 +10,7 @@ dropped. A batch is a dictionary:
 """
 
 import abc
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -33,6 +34,9 @@ class DataSpec:
         kind: "image", "points" or "signal".
         bits: of each value before scaling, for likelihoods of discrete data; None if continuous.
         class_names: as many as there are classes, or none.
+        multi_hot_dim: entries of the condition "multi_hot"; 0 without.
+        vector_dim: length of the condition "vector"; 0 without.
+        image_channels: of the condition "image", as large as the example; 0 without.
     """
 
     shape: tuple[int, ...]
@@ -41,6 +45,9 @@ class DataSpec:
     kind: str = "image"
     bits: int | None = None
     class_names: tuple[str, ...] = ()
+    multi_hot_dim: int = 0
+    vector_dim: int = 0
+    image_channels: int = 0
 
 
 class Dataset(abc.ABC):
@@ -79,6 +86,12 @@ class Dataset(abc.ABC):
         Raises:
             IndexError: there is no example `start`.
         """
+
+    def held_out(self) -> "Dataset":
+        """Return the data that is not trained on: the split "test", or the set itself where it has no splits."""
+        fields: Any = self
+        names = {f.name for f in dataclasses.fields(fields)}
+        return dataclasses.replace(fields, split="test") if "split" in names else self
 
 
 @runtime_checkable  # for the type checks of the tests

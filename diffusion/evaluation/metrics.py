@@ -12,6 +12,7 @@ from typing import Any, final
 
 import numpy as np
 
+from diffusion.classification import NetworkClassifier
 from diffusion.data import Dataset
 from diffusion.evaluation.frechet import Moments, frechet_distance
 from diffusion.evaluation.held_out import bits_per_dim, loss_by_level
@@ -31,6 +32,7 @@ class Subject:
     Args:
         process: the process of the model.
         model_of: from a condition to the model without guidance.
+        classifier: (x_t, t) -> log-probabilities, if that is what was trained; nothing is generated then.
         generate: from a count to batches of generated examples, guided as the config says.
         train: the data that it was trained on.
         held_out: data of the same kind that it was not trained on.
@@ -47,6 +49,7 @@ class Subject:
     num_samples: int = 1000
     batch_size: int = 100
     seed: int = 0
+    classifier: NetworkClassifier | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,32 @@
+"""A classifier of noisy digits, to guide the model of configs/digits.py: same process, same times.
+
+python scripts/train.py --config configs/digits_classifier.py --workdir runs/digits_classifier
+python scripts/evaluate.py --workdir runs/digits_classifier
+
+With --config.task=clean_classifier the same network learns clean images alone, to be used through the
+predicted x_0.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    return ConfigDict(
+        dict(
+            seed=0,
+            task="classifier",
+            process=dict(name="vp"),
+            time=dict(name="uniform", stratified=True),
+            network=dict(
+                name="unet_encoder", channels=16, multipliers=(1, 2), blocks=1, attention=(4,)
+            ),
+            classifier_loss=dict(name="cross_entropy"),
+            data=dict(name="digits", batch_size=64),
+            optimizer=dict(
+                name="adam", learning_rate=2e-3, warmup=100, schedule="cosine", clip=1.0
+            ),
+            ema=("0.995",),
+            train=dict(num_steps=2000, checkpoint_every=500, log_every=100),
+            parallel=dict(name="mesh"),
+        )
+    )

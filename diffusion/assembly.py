@@ -1,0 +1,85 @@
+"""From the sections of a config to the objects that they name: what an `Experiment` is made of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusion.classification import columns_of
+from diffusion.classifier_losses import ClassifierLoss
+from diffusion.compatibility import loss_target
+from diffusion.conditions import network_fields
+from diffusion.config import (
+    DEFAULTS,
+    ConfigError,
+    build_section,
+    check_sections,
+    options,
+    plain,
+    positive,
+    section_of,
+)
+from diffusion.data import Dataset, DataSpec, conditioned
+from diffusion.options import EvaluateOptions, TrainOptions
+from diffusion.registry import build
+from diffusion.training import make_ema
+
+PARTS = (
+    "process", "prediction", "time", "weight", "classifier_loss", "sampler", "grid", "parallel", "coupling"
+)  # fmt: skip
+
+
+def network_extras(
+    config: Mapping, train: TrainOptions, spec: DataSpec, loss: ClassifierLoss
+) -> dict[str, Any]:
+    """Return the fields of the network that follow from the data and the task.
+
+    Raises:
+        ConfigError: a classifier is to learn what the data does not say.
+    """
+    if config["task"] == "generator":
+        return network_fields(spec) | ({"outputs": 2} if train.learn_variance else {})
+    try:
+        return {"num_classes": columns_of(loss, spec.num_classes, spec.multi_hot_dim).count}
+    except ValueError as error:
+        raise ConfigError(f"config.task {config['task']!r}: {error}") from None
+
+
+def dataset_of(config: Mapping) -> Dataset:
+    """Build the data set of a config, with the condition that `data.condition` computes from it."""
+    dataset = build_section(config, "data")
+    try:
+        return conditioned(section_of(config, "data").get("condition"), dataset)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"config.data.condition: {error.args[0]}") from None
+
+
+def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
+    """Build every section, or say which one cannot be built and why; see `Experiment.from_config`."""
+    config = DEFAULTS | plain(config)
+    check_sections(config)
+    if not isinstance(config["seed"], int) or config["seed"] < 0:
+        raise ConfigError(f"config.seed must be an integer from 0 up; got {config['seed']!r}.")
+    try:
+        train = options(TrainOptions, "train", config["train"])
+        metrics = {} if config["task"] == "generator" else {"metrics": ["accuracy_by_level"]}
+        evaluate = options(EvaluateOptions, "evaluate", metrics | config["evaluate"])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from None
+    batch_size = positive(config, "data", "batch_size", 64)
+    positive(config, "grid", "num_steps", 50)
+    dataset: Dataset = dataset_of(config)
+    found = dataset.spec if spec is None else spec
+    built = {name: build_section(config, name) for name in PARTS}
+    built["optimizer"] = build_section(config, "optimizer", total_steps=train.steps(batch_size))
+    built["loss_target"] = loss_target(train.loss_target)
+    extras = network_extras(config, train, found, built["classifier_loss"])
+    network = build_section(config, "network", **extras)
+    built["network"] = built["weight"].wrap(network) if config["task"] == "generator" else network
+    try:
+        ema = make_ema(config["ema"])
+        guidance = tuple(build("guidance", g) for g in config["guidance"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"config.ema or config.guidance: {error.args[0]}") from None
+    return dict(
+        config=config, dataset=dataset, spec=found, train=train, evaluate=evaluate, ema=ema,
+        guidance=guidance, **built,
+    )  # fmt: skip

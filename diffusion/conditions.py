@@ -1,0 +1,206 @@
+"""The conditions of a data set: shaped, checked, and read from a command line.
+
+A condition is None or a dictionary with the entries of `diffusion.networks.embeddings`. Which of them a data set
+has, and their widths, is said by its `DataSpec`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.data import Dataset, DataSpec
+from diffusion.types import Cond
+
+
+def network_fields(spec: DataSpec) -> dict[str, Any]:
+    """Return the fields that tell a network which conditions it will get."""
+    return {
+        "num_classes": spec.num_classes,
+        "multi_hot_dim": spec.multi_hot_dim,
+        "vector_dim": spec.vector_dim,
+        "image_channels": spec.image_channels,
+    }
+
+
+def shapes(spec: DataSpec, count: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Return shape and dtype of every entry that the conditions of `count` examples have."""
+    found: dict[str, tuple[tuple[int, ...], Any]] = {}
+    if spec.num_classes:
+        several = isinstance(spec.num_classes, tuple)
+        found["label"] = ((count, len(spec.num_classes)) if several else (count,), jnp.int32)
+    if spec.multi_hot_dim:
+        found["multi_hot"] = ((count, spec.multi_hot_dim), jnp.int32)
+    if spec.vector_dim:
+        found["vector"] = ((count, spec.vector_dim), jnp.float32)
+    if spec.image_channels:
+        found["image"] = ((count, *spec.shape[:-1], spec.image_channels), jnp.float32)
+    return found
+
+
+def null_conditions(spec: DataSpec, count: int) -> Cond:
+    """Return conditions that mean "unconditional", or None if the data set has none."""
+    null = {
+        name: jnp.full(shape, -1 if dtype == jnp.int32 else jnp.nan, dtype)
+        for name, (shape, dtype) in shapes(spec, count).items()
+    }
+    return null or None
+
+
+def make_conditions(spec: DataSpec, given: Any, count: int) -> Cond:
+    """Return the conditions of `count` examples, checked; what is not given is null.
+
+    Args:
+        spec: of the data that the model was trained on.
+        given: None; an array of labels, or of multi-hot rows for data that has those instead; or a
+            dictionary of entries.
+        count: number of examples.
+
+    Raises:
+        ValueError: an entry has the wrong shape or values, or the data set does not have it.
+    """
+    null = null_conditions(spec, count)
+    if given is None:
+        return null
+    if not isinstance(given, Mapping):
+        name = "multi_hot" if spec.multi_hot_dim and not spec.num_classes else "label"
+        given = {name: given}
+    check_conditions(spec, given)
+    wanted = shapes(spec, count)
+    filled = dict(null or {})
+    for name, values in given.items():
+        shape, dtype = wanted[name]
+        values = np.asarray(values)
+        if name == "label" and values.shape == (count, 1) and len(shape) == 1:
+            values = values[:, 0]
+        if values.shape != shape:
+            raise ValueError(
+                f"the condition {name!r} of {count} examples must have shape {shape}; got {values.shape}."
+            )
+        filled[name] = jnp.asarray(values, dtype)
+    return filled
+
+
+def survey_conditions(
+    spec: DataSpec, held_out: Callable[[], Dataset], indices: np.ndarray, classes: int = 0
+) -> Cond:
+    """Return conditions for a survey of a model: the classes in turn, all else from held-out examples.
+
+    Args:
+        spec: of the data that the model was trained on.
+        held_out: gives the held-out data; called when there is more than one label per example.
+        indices: the numbers of the examples.
+        classes: how many classes to go through; 0 is all.
+    """
+    count, one = len(indices), isinstance(spec.num_classes, int) and spec.num_classes
+    turn = {"label": indices % (classes or spec.num_classes)} if one else {}
+    if set(shapes(spec, 1)) <= set(turn):
+        return make_conditions(spec, turn or None, count)
+    data = held_out()
+    rows = indices % data.spec.size if data.spec.size else indices
+    batch = data.batch(0, count, index=rows, train=False)
+    return make_conditions(spec, {**batch["cond"], **turn}, count)
+
+
+def check_conditions(spec: DataSpec, given: Mapping[str, Any]) -> None:
+    """Raise ValueError for entries, labels and widths that the data set does not have."""
+    known = shapes(spec, 1)
+    for name, values in given.items():
+        if name == "label":
+            check_labels(spec.num_classes, np.asarray(values))
+            continue
+        if name not in known:
+            raise ValueError(
+                f"the condition {name!r} was given, but this model was trained with "
+                f"{' and '.join(map(repr, known)) or 'no conditions'}."
+            )
+        values, width = np.asarray(values), known[name][0][1:]
+        if values.shape[1:] != width:
+            raise ValueError(
+                f"the condition {name!r} must have {width} numbers per example, as in training; got "
+                f"{values.shape[1:]}."
+            )
+        if name == "multi_hot" and not np.isin(values, (-1, 0, 1)).all():
+            bad = values[~np.isin(values, (-1, 0, 1))][0]
+            raise ValueError(
+                "the condition 'multi_hot' is 1 where an attribute holds, 0 where not, -1 where that is not "
+                f"said; got {bad}."
+            )
+
+
+def check_labels(classes: Any, labels: np.ndarray) -> None:
+    """Raise ValueError for a label that the data set does not have; -1 means unconditional.
+
+    Args:
+        classes: how many there are, an integer or one per attribute; 0 or None for data without labels.
+        labels: (count,) or (count, attributes).
+    """
+    if not classes:
+        raise ValueError("`labels` were given, but this model was trained without labels.")
+    limits = np.atleast_1d(np.asarray(classes))
+    columns = labels.reshape(len(labels), -1)
+    if columns.shape[1] != len(limits):
+        raise ValueError(
+            f"`labels` must name {len(limits)} attribute{'s' * (len(limits) > 1)} per example, with "
+            f"{', '.join(map(str, limits))} classes; got {columns.shape[1]}. Several are written 3:1,0:2."
+        )
+    wrong = (columns < -1) | (columns >= limits)
+    if wrong.any():
+        row, place = np.argwhere(wrong)[0]
+        which = f" for attribute {place}" if len(limits) > 1 else ""
+        raise ValueError(
+            f"`labels` must lie in 0 ... {limits[place] - 1}{which}, or be -1 for no label; got "
+            f"{columns[row, place]}."
+        )
+
+
+def parse_labels(text: str, spec: DataSpec) -> np.ndarray | None:
+    """Read the conditions of a command line: the examples in turn, None for "none".
+
+        3,1         one label each
+        3:1,0:-1    several labels each; -1 for one that is not said
+        0+4,2,-     multi-hot: the attributes that hold; "-" for none of them
+
+    Args:
+        text: what was written.
+        spec: of the data that the model was trained on.
+
+    Returns:
+        int array of shape (examples,), (examples, attributes) or (examples, multi_hot_dim).
+
+    Raises:
+        ValueError: it cannot be read, or names what the data set does not have.
+    """
+    if text.strip().lower() == "none":
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if spec.multi_hot_dim and not spec.num_classes:
+        return _multi_hot(words, spec.multi_hot_dim)
+    try:
+        rows = [[int(part) for part in word.split(":")] for word in words]
+    except ValueError:
+        raise ValueError(
+            "labels are whole numbers with commas between examples and colons between the attributes of one, "
+            f"such as 3,1 or 3:1,0:2, or 'none'; got {text!r}."
+        ) from None
+    uneven = {len(row) for row in rows}
+    if len(uneven) > 1:
+        raise ValueError(f"every example needs the same number of labels; got {text!r}.")
+    labels = np.array(rows, np.int32)
+    check_labels(spec.num_classes, labels)
+    return labels[:, 0] if isinstance(spec.num_classes, int) else labels
+
+
+def _multi_hot(words: list[str], width: int) -> np.ndarray:
+    """Turn "0+4" into a row of zeros with ones at 0 and 4."""
+    rows = np.zeros((len(words), width), np.int32)
+    for row, word in zip(rows, words, strict=True):
+        for part in [] if word == "-" else word.split("+"):
+            if not part.strip().isdigit() or int(part) >= width:
+                raise ValueError(
+                    f"attributes are numbers from 0 to {width - 1} joined by '+', such as 0+{width - 1}, or '-' "
+                    f"for none of them; got {word!r}."
+                )
+            row[int(part)] = 1
+    return rows
