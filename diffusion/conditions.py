@@ -28,8 +28,9 @@ def shapes(spec: DataSpec, count: int) -> dict[str, tuple[tuple[int, ...], Any]]
     """Return shape and dtype of every entry that the conditions of `count` examples have."""
     found: dict[str, tuple[tuple[int, ...], Any]] = {}
     if spec.num_classes:
-        several = isinstance(spec.num_classes, tuple)
-        found["label"] = ((count, len(spec.num_classes)) if several else (count,), jnp.int32)
+        classes = spec.num_classes
+        shape = (count, len(classes)) if isinstance(classes, tuple) else (count,)
+        found["label"] = (shape, jnp.int32)
     if spec.multi_hot_dim:
         found["multi_hot"] = ((count, spec.multi_hot_dim), jnp.int32)
     if spec.vector_dim:

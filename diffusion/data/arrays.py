@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.data.base import DataSpec, FiniteDataset, Table
+from diffusion.data.base import ConditionedTable, DataSpec, FiniteDataset
+from diffusion.data.named_conditions import checked_conditions, classes_of
 from diffusion.data.order import hold_out
 from diffusion.data.storage import MissingDataError
 from diffusion.registry import register
@@ -19,61 +20,62 @@ _KINDS = {1: "points", 2: "signal", 3: "image"}  # by the number of axes of one 
 @register("dataset", "array")
 @dataclass(frozen=True, kw_only=True)
 class ArrayFile(FiniteDataset):
-    """Examples from a .npz file with the key "data" and maybe "label", or from a .npy file.
+    """Examples from a .npz file with the key "data" and maybe conditions, or from a .npy file.
 
     uint8 arrays are images (n, height, width[, channels]) and are scaled to [-1, 1]. Float arrays are
     used as they are: (n, d) points, (n, length, channels) signals, (n, height, width, channels)
     images, which must lie in [-1, 1].
+
+    Conditions are further arrays with as many rows: "label", integers (n,) or (n, k) for k labels each;
+    "multi_hot", (n, k) of 0 and 1; "vector", floats (n, k); "image", pictures of the same height and
+    width as the examples.
 
     Args:
         path: the file.
         split: "train", "test" or "all".
         test_fraction: share of the examples that a fixed permutation keeps for "test".
         flip: mirror images at random in training.
-        num_classes: None: the largest label plus one.
+        num_classes: None: the largest label plus one; a tuple for several labels each.
     """
 
     path: str
     split: str = "train"
     test_fraction: float = 0.0
     flip: bool = False
-    num_classes: int | None = None
+    num_classes: int | tuple[int, ...] | None = None
 
     @functools.cached_property
-    def _whole(self) -> Table:
+    def _whole(self) -> ConditionedTable:
         """All examples of the file, checked."""
         path = Path(self.path).expanduser()
         arrays = _load(path)
         values = _checked_values(path, arrays["data"])
-        labels = arrays.get("label")
         if self.flip and values.ndim != 4:
             raise ValueError(f"`flip` is for images; the data in {path} have shape {values.shape}.")
-        if labels is not None:
-            labels = _checked_labels(path, np.asarray(labels), len(values), self.num_classes)
-        return Table(values=values, labels=labels)
+        cond = checked_conditions(path, arrays, values.shape, self.num_classes)
+        return ConditionedTable(values=values, cond=cond)
 
     @functools.cached_property
-    def source(self) -> Table:
+    def source(self) -> ConditionedTable:
         """The examples of the split."""
         keep = hold_out(len(self._whole), self.test_fraction, self.split)
-        return Table(values=self._whole.values[keep], labels=_rows(self._whole.labels, keep))
+        return self._whole.rows(keep)
 
     @functools.cached_property
     def spec(self) -> DataSpec:
         """Describe the examples of this split."""
-        values, labels = self._whole.values, self._whole.labels
-        classes = 0 if labels is None else self.num_classes or int(labels.max()) + 1
+        values, cond = self._whole.values, self._whole.cond
+        width = lambda name: cond[name].shape[-1] if name in cond else 0
         return DataSpec(
             shape=values.shape[1:],
-            num_classes=classes,
+            num_classes=classes_of(cond["label"], self.num_classes) if "label" in cond else 0,
+            multi_hot_dim=width("multi_hot"),
+            vector_dim=width("vector"),
+            image_channels=width("image"),
             size=len(self.source),
             kind=_KINDS[values.ndim - 1],
             bits=8 if values.dtype == np.uint8 else None,
         )
-
-
-def _rows(labels: np.ndarray | None, keep: np.ndarray) -> np.ndarray | None:
-    return None if labels is None else labels[keep]
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -120,20 +122,3 @@ def _checked_values(path: Path, values: np.ndarray) -> np.ndarray:
             f"{values.max():.3g}. Store uint8, or scale them."
         )
     return values
-
-
-def _checked_labels(
-    path: Path, labels: np.ndarray, size: int, num_classes: int | None
-) -> np.ndarray:
-    """Check that there is one class per example, counted from 0."""
-    whole = np.issubdtype(labels.dtype, np.integer)
-    if labels.shape != (size,) or not whole or labels.min() < 0:
-        raise ValueError(
-            f"'label' in {path} must be {size} integers from 0; got {labels.dtype} of shape "
-            f"{labels.shape}."
-        )
-    if num_classes is not None and labels.max() >= num_classes:
-        raise ValueError(
-            f"'label' in {path} goes to {labels.max()}, past num_classes={num_classes}."
-        )
-    return labels.astype(np.int32)

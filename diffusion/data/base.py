@@ -5,13 +5,14 @@ addressed by position (see `diffusion.data.order`), batches run across the ends 
 dropped. A batch is a dictionary:
 
     data    float32 (batch, ...); images are NHWC in [-1, 1], 8-bit levels u become u / 127.5 - 1
-    cond    {"label": int32 (batch,)}, or (batch, k) for k labels; absent without labels
+    cond    {"label": int32 (batch,)}, or (batch, k) for k labels; perhaps with "multi_hot" int32 (batch, k),
+            "vector" float32 (batch, k) and "image" float32 (batch, ...); absent without conditions
     index   int64 (batch,): which examples these are
 """
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -21,6 +22,7 @@ from diffusion.data import order
 from diffusion.data.pixels import to_float
 
 Batch: TypeAlias = dict[str, Any]
+Labels: TypeAlias = np.ndarray | Mapping[str, np.ndarray] | None  # a mapping: conditions by name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +104,8 @@ class Source(Protocol):
         """Return the number of examples."""
         ...
 
-    def take(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return values (n, ...), uint8 or float32, and integer labels (n,), (n, k) or None."""
+    def take(self, index: np.ndarray) -> tuple[np.ndarray, Labels]:
+        """Return values (n, ...), uint8 or float32, and integer labels (n,), (n, k), conditions or None."""
         ...
 
 
@@ -120,6 +122,26 @@ class Table:
     def take(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Gather rows."""
         return self.values[index], None if self.labels is None else self.labels[index]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ConditionedTable:
+    """Examples in memory with conditions by name, all with the same leading axis."""
+
+    values: np.ndarray
+    cond: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, index: np.ndarray) -> "ConditionedTable":
+        """Return these examples."""
+        values, cond = self.take(index)
+        return ConditionedTable(values=values, cond=cond)
+
+    def take(self, index: np.ndarray) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        """Gather rows."""
+        return self.values[index], {k: v[index] for k, v in self.cond.items()}
 
 
 def requested(
@@ -190,14 +212,28 @@ class FiniteDataset(Dataset):
     def _collate(self, index: np.ndarray, mirror: np.ndarray | None) -> Batch:
         values, labels = self.source.take(index)
         if mirror is not None:
-            values = np.where(mirror[:, None, None, None], values[:, :, ::-1], values)
+            values = _mirrored(values, mirror)
+            if isinstance(labels, Mapping) and "image" in labels:
+                labels = {**labels, "image": _mirrored(labels["image"], mirror)}
         return collate(values, labels, index)
 
 
-def collate(values: np.ndarray, labels: np.ndarray | None, index: np.ndarray) -> Batch:
+def _mirrored(images: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    return np.where(mirror[:, None, None, None], images[:, :, ::-1], images)
+
+
+def collate(values: np.ndarray, labels: Labels, index: np.ndarray) -> Batch:
     """Put examples into the dictionary of this module; uint8 values are scaled to [-1, 1]."""
-    data = to_float(values) if values.dtype == np.uint8 else values.astype(np.float32, copy=False)
-    batch: Batch = {"data": data, "index": index}
-    if labels is not None:
+    batch: Batch = {"data": _scaled(values), "index": index}
+    if isinstance(labels, Mapping) and labels:
+        batch["cond"] = {
+            k: v.astype(np.int32) if k in ("label", "multi_hot") else _scaled(v)
+            for k, v in labels.items()
+        }
+    elif isinstance(labels, np.ndarray):
         batch["cond"] = {"label": labels.astype(np.int32)}
     return batch
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    return to_float(values) if values.dtype == np.uint8 else values.astype(np.float32, copy=False)

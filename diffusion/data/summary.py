@@ -72,7 +72,7 @@ def summarise(
         first, second = first + data.sum(), second + (data**2).sum()
         low, high = min(low, data.min()), max(high, data.max())
         sample.append(batch["data"][-start % stride :: stride])
-        if "cond" in batch:
+        if classes:
             label = batch["cond"]["label"].reshape(len(data), -1)[:, 0]
             counts += np.bincount(label, minlength=classes)
         if progress:

@@ -1,0 +1,118 @@
+"""Conditions that lie beside the examples of a file, as arrays by name."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion.registry import nearest
+
+
+def checked_conditions(
+    path: Path, arrays: Mapping[str, Any], shape: tuple[int, ...], num_classes: Any
+) -> dict[str, np.ndarray]:
+    """Return the conditions among the arrays of a file, checked.
+
+    Args:
+        path: of the file, for messages.
+        arrays: its arrays by name; "data" is no condition.
+        shape: of the examples, (n, ...).
+        num_classes: of the labels, or None.
+
+    Raises:
+        ValueError: a name is misspelt, or an array has the wrong shape, type or range.
+    """
+    found = {}
+    for name in arrays:
+        if name == "data":
+            continue
+        if name not in CHECKS:
+            _refuse_misspelt(path, name)
+            continue
+        values = np.asarray(arrays[name])
+        if name != "label" and values.shape[:1] != shape[:1]:
+            raise ValueError(
+                f"{name!r} in {path} must have {shape[0]} rows, as 'data'; got shape {values.shape}."
+            )
+        found[name] = CHECKS[name](path, values, shape)
+    if "label" in found and num_classes is not None:
+        _check_classes(path, found["label"], num_classes)
+    return found
+
+
+def _refuse_misspelt(path: Path, name: str) -> None:
+    """Raise ValueError for a name close to that of a condition; other arrays are nobody's business."""
+    near = nearest(name, CHECKS)
+    if near:
+        raise ValueError(f"{path} has an array {name!r}.{near} Conditions are {', '.join(CHECKS)}.")
+
+
+def classes_of(label: np.ndarray, num_classes: Any) -> Any:
+    """Return the number of classes, one per label if there are several: as given, or the largest plus one."""
+    if num_classes is not None:
+        return num_classes
+    return int(label.max()) + 1 if label.ndim == 1 else tuple(int(n) + 1 for n in label.max(axis=0))
+
+
+def _label(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    whole = np.issubdtype(values.dtype, np.integer)
+    fits = values.shape[:1] == shape[:1] and values.ndim <= 2 and 0 not in values.shape
+    if not fits or not whole or values.min() < 0:
+        raise ValueError(
+            f"'label' in {path} must be {shape[0]} integers from 0, or (n, k) of them for k labels each; got "
+            f"{values.dtype} of shape {values.shape}."
+        )
+    return values.astype(np.int32)
+
+
+def _check_classes(path: Path, label: np.ndarray, num_classes: Any) -> None:
+    limits = np.atleast_1d(num_classes)
+    columns = label.reshape(len(label), -1)
+    if columns.shape[1] != len(limits):
+        raise ValueError(
+            f"'label' in {path} has {columns.shape[1]} labels per example and num_classes={num_classes} speaks of "
+            f"{len(limits)}; give one number per label."
+        )
+    if (columns >= limits).any():
+        raise ValueError(
+            f"'label' in {path} goes to {columns.max()}, past num_classes={num_classes}."
+        )
+
+
+def _multi_hot(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if values.ndim != 2 or 0 in values.shape or not np.isin(values, (0, 1)).all():
+        raise ValueError(
+            f"'multi_hot' in {path} must be 0 and 1, one column per attribute; got {values.dtype} of shape "
+            f"{values.shape}."
+        )
+    return values.astype(np.int32)
+
+
+def _vector(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    real = np.issubdtype(values.dtype, np.floating)
+    if values.ndim != 2 or 0 in values.shape or not real or not np.isfinite(values).all():
+        raise ValueError(
+            f"'vector' in {path} must be finite real numbers (n, k); got {values.dtype} of shape {values.shape}."
+        )
+    return values.astype(np.float32)
+
+
+def _image(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if values.ndim == len(shape) - 1:
+        values = values[..., None]  # grey images without their channel
+    real = np.issubdtype(values.dtype, np.floating) and np.isfinite(values).all()
+    if values.ndim < 3 or values.shape[:-1] != shape[:-1] or not (real or values.dtype == np.uint8):
+        raise ValueError(
+            f"'image' in {path} must be uint8 or finite real pictures of shape {(*shape[:-1], 'channels')}, as "
+            f"'data'; got {values.dtype} of shape {values.shape}."
+        )
+    return values if values.dtype == np.uint8 else values.astype(np.float32)
+
+
+CHECKS: dict[str, Callable[[Path, np.ndarray, tuple[int, ...]], np.ndarray]] = {
+    "label": _label,
+    "multi_hot": _multi_hot,
+    "vector": _vector,
+    "image": _image,
+}
