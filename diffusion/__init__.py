@@ -8,6 +8,7 @@ swapped by name in a config. Time runs up from data to noise everywhere.
 from diffusion import (  # their imports fill the registry
     coupling,
     data,
+    editing,
     evaluation,
     networks,
     operators,
@@ -79,6 +80,7 @@ __all__ = [
     "clipped",
     "coupling",
     "data",
+    "editing",
     "elbo",
     "estimate_variance",
     "evaluation",

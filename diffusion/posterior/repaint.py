@@ -1,6 +1,7 @@
 """RePaint: steps of another sampler with the measured part of the state replaced, and repeated."""
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -66,7 +67,7 @@ class Repaint(_Renoise):
             for repeat in range(self.repeats):
                 start = stretch[0] if repeat == 0 else stretch[-1]
                 triples += [(start, stretch[0], stretch[1])]
-                triples += [(t, t, s) for t, s in zip(stretch[1:-1], stretch[2:], strict=True)]
+                triples += [(t, t, s) for t, s in itertools.pairwise(stretch[1:])]
             marks += range(len(triples) - len(stretch) + 1, len(triples))
         t, u, s = np.array(triples).T
         return t, u, s, marks
