@@ -165,7 +165,7 @@ class BatchedBoth:
     """A network's outputs under its condition and under another, in one call on a doubled batch."""
 
     conditional: Any  # a NetworkDenoiser or NetworkVelocity
-    reference: Cond  # like the condition of the first, such as the null condition
+    reference: Cond  # like the condition of the first, such as null
 
     def __call__(self, x_t: Data, t: Time) -> tuple[Data, Data]:
         """Return (under its condition, under the reference)."""
@@ -205,6 +205,11 @@ class ConditionalModel:
         return self.base.with_cond(null_cond(self.base.cond))
 
     @property
+    def plain(self) -> Any:
+        """The network under its condition, without earlier guidance."""
+        return self.base
+
+    @property
     def process(self) -> Process:
         """The process of the network."""
         return self.base.process
@@ -214,9 +219,8 @@ class ConditionalModel:
         """What was asked for: the condition of the network, if it has one."""
         return self.asked if self.base.cond is None else self.base.cond
 
-    @property
     def both(self) -> Any:
-        """Both at once: one call of the network, unless earlier guidance has changed one of them."""
+        """Return both at once: one call of the network, unless earlier guidance has changed one of them."""
         return self.against(null_cond(self.base.cond))
 
     def with_cond(self, cond: Cond) -> Any:

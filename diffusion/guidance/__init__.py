@@ -6,6 +6,7 @@ papers is omega = scale - 1; Su, kexue.fm 9257).
 """
 
 from diffusion.guidance.base import GIVEN, Both, Guidable, Guidance, Pair, entry_name, given
+from diffusion.guidance.checks import check_entries, output_shape, without_condition
 from diffusion.guidance.extrapolation import (
     Autoguidance,
     ClassifierFree,
@@ -14,28 +15,69 @@ from diffusion.guidance.extrapolation import (
     Negative,
     classifier_free,
 )
-from diffusion.guidance.ranges import Clip, Clipped, clipped
+from diffusion.guidance.gradients import (
+    SIMILARITIES,
+    Classifier,
+    OfLabel,
+    Similarity,
+    classifier,
+    similarity,
+)
+from diffusion.guidance.parts import Channels, Interval, Wrapper, masked, on_interval
+from diffusion.guidance.ranges import (
+    Clip,
+    Clipped,
+    DynamicThreshold,
+    Rescale,
+    clipped,
+    dynamic_threshold,
+    rescale,
+)
+from diffusion.guidance.renoising import CFGPlusPlus, cfg_pp_scale
 from diffusion.guidance.scales import LinearLogSNR, Piecewise, Scale, Schedule
+from diffusion.guidance.upsampling import Upsample, upsample
 
 __all__ = [
     "GIVEN",
+    "SIMILARITIES",
     "Autoguidance",
     "Both",
+    "CFGPlusPlus",
+    "Channels",
+    "Classifier",
     "ClassifierFree",
     "Clip",
     "Clipped",
+    "DynamicThreshold",
     "Extrapolated",
     "Guidable",
     "Guidance",
+    "Interval",
     "KnowsPlain",
     "LinearLogSNR",
     "Negative",
+    "OfLabel",
     "Pair",
     "Piecewise",
+    "Rescale",
     "Scale",
     "Schedule",
+    "Similarity",
+    "Upsample",
+    "Wrapper",
+    "cfg_pp_scale",
+    "check_entries",
+    "classifier",
     "classifier_free",
     "clipped",
+    "dynamic_threshold",
     "entry_name",
     "given",
+    "masked",
+    "on_interval",
+    "output_shape",
+    "rescale",
+    "similarity",
+    "upsample",
+    "without_condition",
 ]

@@ -37,8 +37,8 @@ class Guidable(Protocol):
         ...
 
     @property
-    def both(self) -> Both:
-        """The two at once, at the cost of one call on a doubled batch where that is possible."""
+    def plain(self) -> Denoiser:
+        """The network under its condition, without earlier guidance."""
         ...
 
     @property
@@ -54,6 +54,10 @@ class Guidable(Protocol):
     @property
     def given(self) -> Mapping[str, Any]:
         """What a program hands in besides the config, such as a classifier or a target, by name."""
+        ...
+
+    def both(self) -> Both:
+        """Return the two at once, at the cost of one call on a doubled batch where that is possible."""
         ...
 
     def with_cond(self, cond: Cond) -> Denoiser:
@@ -124,13 +128,15 @@ def given(model: Guidable, name: str, entry: Any) -> Any:
 class Guidance(abc.ABC):
     """An entry of the kind `guidance`: from the denoisers of a model to one denoiser.
 
-    `rung` is the lowest rung that it works on, `neutral` the fields with which it changes nothing, and
-    `needs_cond` says that it compares conditions, so that it has no meaning without one.
+    `rung` is the lowest rung that it works on, `neutral` the fields with which it changes nothing.
+    `needs_cond` says that it compares conditions, so that it has no meaning without one; `needs_null` that it
+    compares with the network under none, which must have been trained so.
     """
 
     rung: ClassVar[type[Process]] = Process
     neutral: ClassVar[Mapping[str, Any] | None] = None
     needs_cond: ClassVar[bool] = False
+    needs_null: ClassVar[bool] = False
 
     @abc.abstractmethod
     def guide(self, model: Guidable) -> Denoiser:

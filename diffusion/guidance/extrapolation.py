@@ -91,7 +91,7 @@ def above_one(omega: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Extrapolation(Guidance):
+class Extrapolation(Guidance):
     """Fields of entries with a scale, which `omega` sets as scale - 1."""
 
     neutral: ClassVar[Mapping[str, Any]] = {"scale": 1.0}
@@ -101,8 +101,9 @@ class _Extrapolation(Guidance):
 
     def __post_init__(self, omega: Any) -> None:
         if omega is not None:
+            default = type(self).__dataclass_fields__["scale"].default
             require(
-                is_number(self.scale) and self.scale == 2.0,
+                is_number(self.scale) and self.scale == default,
                 f"give either `scale` or `omega`, which is scale - 1; got {self.scale} and {omega}.",
             )
             object.__setattr__(self, "scale", above_one(omega))
@@ -121,26 +122,27 @@ class _Extrapolation(Guidance):
 @register("guidance", "classifier_free")
 @final
 @dataclass(frozen=True, kw_only=True)
-class ClassifierFree(_Extrapolation):
+class ClassifierFree(Extrapolation):
     """x_0 = uncond + scale (cond - uncond), both from one network in one batched call.
 
     Ho and Salimans, 2022. `omega` is accepted for scale - 1; `scale` may be an entry of the kind `scale`.
     """
 
     needs_cond: ClassVar[bool] = True
+    needs_null: ClassVar[bool] = True
 
     def guide(self, model: Guidable) -> Denoiser:
         if self.whole() == 1:
             return model.conditional  # half the cost
         if self.whole() == 0:
             return model.unconditional
-        return Extrapolated(model.both, self.at(model))
+        return Extrapolated(model.both(), self.at(model))
 
 
 @register("guidance", "negative")
 @final
 @dataclass(frozen=True, kw_only=True)
-class Negative(_Extrapolation):
+class Negative(Extrapolation):
     """x_0 = avoided + scale (cond - avoided): away from another condition instead of from none.
 
     The avoided condition is `label`, or given["negative"], a condition like the model's (or one example of it).
@@ -185,7 +187,7 @@ def _like(cond: Cond, other: Cond) -> Cond:
 @register("guidance", "autoguidance")
 @final
 @dataclass(frozen=True, kw_only=True)
-class Autoguidance(_Extrapolation):
+class Autoguidance(Extrapolation):
     """x_0 = weaker + scale (model - weaker): away from a smaller, or less trained, version of the model.
 
     The weaker one is given["guide"], a callable from a condition to its denoiser (Karras et al., 2024).

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from diffusion.guidance.base import Guidable, Guidance
+from diffusion.guidance.extrapolation import KnowsPlain
 from diffusion.numerics import as_pytree, require
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import register
@@ -57,3 +58,117 @@ class Clip(Guidance):
 
     def guide(self, model: Guidable) -> Denoiser:
         return clipped(model.conditional, self.low, self.high)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Thresholded:
+    """x_0 clipped to [-s, s] and scaled by limit / s, with s a quantile of |x_0|, at least the limit."""
+
+    denoise: Denoiser
+    percentile: Scalar = 0.995
+    limit: Scalar = 1.0
+
+    def __call__(self, x_t: Array, t: Time) -> Array:
+        """Return the thresholded posterior mean."""
+        x_0 = self.denoise(x_t, t)
+        axes = tuple(range(1, x_0.ndim))
+        share, limit = (jnp.asarray(c, x_0.dtype) for c in (self.percentile, self.limit))
+        s = jnp.maximum(jnp.quantile(jnp.abs(x_0), share, axis=axes, keepdims=True), limit)
+        return jnp.clip(x_0, -s, s) * (limit / s)
+
+
+def dynamic_threshold(
+    denoise: Denoiser, percentile: Scalar = 0.995, limit: Scalar = 1.0
+) -> Denoiser:
+    """Clip each example to its own quantile of |x_0| and scale it back (Saharia et al., 2022, sec. 2.3).
+
+    Args:
+        denoise: E[x_0 | x_t], data within [-limit, limit].
+        percentile: the quantile, a share of 1.
+        limit: the range of the data; an example within it is not changed.
+    """
+    return Thresholded(as_pytree(denoise), percentile, limit)
+
+
+@register("guidance", "dynamic_threshold")
+@final
+@dataclass(frozen=True, kw_only=True)
+class DynamicThreshold(Guidance):
+    """x_0 = clip(x_0, -s, s) limit / s, s = max(limit, quantile of |x_0| per example).
+
+    Saharia et al., 2022. It keeps large scales from saturating pixels; put it in place of `clip`.
+    """
+
+    rung: ClassVar[type[Process]] = AffineProcess
+    neutral: ClassVar[Mapping[str, Any]] = {"limit": 1e6}
+
+    percentile: Scalar = 0.995
+    limit: Scalar = 1.0
+
+    def __post_init__(self) -> None:
+        require(
+            (self.percentile > 0) & (self.percentile <= 1),
+            f"`percentile` is a share, above 0 and at most 1; got {self.percentile}.",
+        )
+        require(self.limit > 0, f"`limit` must be positive; got {self.limit}.")
+
+    def guide(self, model: Guidable) -> Denoiser:
+        return dynamic_threshold(model.conditional, self.percentile, self.limit)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Rescaled:
+    """x_0 (1 + share (std(plain) / std(x_0) - 1)), deviations over each example."""
+
+    guided: Denoiser
+    plain: Denoiser
+    share: Scalar = 0.7
+
+    def __call__(self, x_t: Array, t: Time) -> Array:
+        """Return the rescaled posterior mean."""
+        both = self.guided.with_plain if isinstance(self.guided, KnowsPlain) else self._both
+        x_0, plain = both(x_t, t)
+        std = lambda x: jnp.std(x, axis=tuple(range(1, x.ndim)), keepdims=True)
+        spread = std(x_0)
+        ratio = jnp.where(spread > 0, std(plain) / jnp.where(spread > 0, spread, 1), 1)
+        return x_0 * (1 + jnp.asarray(self.share, x_0.dtype) * (ratio - 1))
+
+    def _both(self, x_t: Array, t: Time) -> tuple[Array, Array]:
+        return self.guided(x_t, t), self.plain(x_t, t)
+
+
+def rescale(guided: Denoiser, plain: Denoiser, share: Scalar = 0.7) -> Denoiser:
+    """Give guided posterior means part of the standard deviation of the plain ones (Lin et al., 2024).
+
+    Args:
+        guided: after guidance. One from `classifier_free` knows what it guides and is not evaluated twice.
+        plain: before guidance.
+        share: 0 leaves the guided mean as it is, 1 gives it the plain deviation.
+    """
+    return Rescaled(as_pytree(guided), as_pytree(plain), share)
+
+
+@register("guidance", "rescale")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Rescale(Guidance):
+    """x_0 (1 + share (std(cond) / std(x_0) - 1)): the guided mean with the conditional one's deviation.
+
+    Lin et al., 2024, eq. 15, 16 (phi is `share`). It stands behind the guidance that it tames.
+    """
+
+    rung: ClassVar[type[Process]] = AffineProcess
+    neutral: ClassVar[Mapping[str, Any]] = {"share": 0.0}
+
+    share: Scalar = 0.7
+
+    def __post_init__(self) -> None:
+        require(
+            (self.share >= 0) & (self.share <= 1),
+            f"`share` must lie between 0 and 1; got {self.share}.",
+        )
+
+    def guide(self, model: Guidable) -> Denoiser:
+        return rescale(model.conditional, model.plain, self.share)

@@ -1,0 +1,216 @@
+"""Guidance in part: within an interval of noise, or on some channels. Both wrap another entry, `inner`."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from diffusion.guidance.base import Guidable, Guidance
+from diffusion.guidance.extrapolation import ClassifierFree
+from diffusion.guidance.scales import as_scale
+from diffusion.numerics import as_pytree, per_example, require
+from diffusion.processes import AffineProcess, Process
+from diffusion.processes.base import require_rung
+from diffusion.registry import nearest, register
+from diffusion.types import Denoiser, Scalar, Time
+
+NEUTRAL = ClassifierFree(scale=1.0)
+CLOCKS = ("log_snr", "t")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrapper(Guidance):
+    """An entry around another one, its field `inner`; what that one asks for, the wrapper asks for."""
+
+    neutral: ClassVar[Mapping[str, Any]] = {"inner": NEUTRAL}
+
+    inner: Any = dataclasses.field(default=ClassifierFree(), metadata={"kind": "guidance"})
+
+    @property
+    def needs_cond(self) -> bool:
+        """Whether the inner entry compares conditions."""
+        return getattr(self.inner, "needs_cond", False)
+
+    @property
+    def needs_null(self) -> bool:
+        """Whether the inner entry needs a network that was trained without conditions as well."""
+        return getattr(self.inner, "needs_null", False)
+
+    def check_process(self, process: Process) -> None:
+        super().check_process(process)
+        if isinstance(self.inner, Guidance):
+            self.inner.check_process(process)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        if isinstance(self.inner, Guidance):
+            self.inner.check_shape(shape)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.inner.output_shape(shape) if isinstance(self.inner, Guidance) else shape
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class OnInterval:
+    """The guided denoiser where low <= clock(t) <= high, the plain one elsewhere, only one evaluated."""
+
+    guided: Denoiser
+    plain: Denoiser
+    low: Scalar
+    high: Scalar
+    process: Process = dataclasses.field(metadata={"static": True})
+    by: str = dataclasses.field(default="log_snr", metadata={"static": True})
+
+    def __call__(self, x_t: Array, t: Time) -> Array:
+        """Return the posterior mean; with one t per example both are evaluated."""
+        guided = lambda x, t: self.guided(x, t).astype(x_t.dtype)
+        plain = lambda x, t: self.plain(x, t).astype(x_t.dtype)
+        level = jnp.asarray(t if self.by == "t" else self._log_snr(t))
+        inside = (level >= self.low) & (level <= self.high)
+        if jnp.ndim(t):
+            choose = per_example(inside, x_t) != 0
+            return jnp.where(choose, guided(x_t, t), plain(x_t, t))
+        return jax.lax.cond(inside, guided, plain, x_t, jnp.asarray(t))
+
+    def _log_snr(self, t: Time) -> Array:
+        return self.process.noise_level(t)
+
+
+def on_interval(
+    process: Process,
+    guided: Denoiser,
+    plain: Denoiser,
+    low: Scalar,
+    high: Scalar,
+    by: str = "log_snr",
+) -> Denoiser:
+    """Guide only where low <= log-SNR <= high, or t with by="t" (Kynkaanniemi et al., 2024).
+
+    Args:
+        process: it tells the log-SNR of t; for by="t" any process will do.
+        guided: used inside.
+        plain: used outside, where the guided one costs nothing.
+        low: the lower bound, the noisier one in log-SNR.
+        high: the upper bound.
+        by: "log_snr" or "t".
+    """
+    _check_clock(by, low, high)
+    if by == "log_snr":
+        require_rung(process, AffineProcess, "an interval of log-SNR")
+    low, high = as_scale(low), as_scale(high)
+    return OnInterval(as_pytree(guided), as_pytree(plain), low, high, process, by)
+
+
+def _check_clock(by: str, low: Scalar, high: Scalar) -> None:
+    require(by in CLOCKS, f"`by` must be log_snr or t; got {by!r}.{nearest(by, CLOCKS)}")
+    require(
+        low < high,
+        f"`low` must lie below `high`, both in {by}; got low={low}, high={high}. "
+        "Noise has the lower log-SNR, and the higher t.",
+    )
+
+
+@register("guidance", "interval")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Interval(Wrapper):
+    """`inner` where low <= log-SNR <= high (or t, with by="t"), no guidance and no cost elsewhere.
+
+    Kynkaanniemi et al., 2024. The default is their interval of sigma / alpha from 0.28 to 2.9.
+    """
+
+    low: Scalar = -2.13
+    high: Scalar = 2.55
+    by: str = "log_snr"
+
+    def __post_init__(self) -> None:
+        _check_clock(self.by, self.low, self.high)
+
+    @property
+    def rung(self) -> type[Process]:
+        """The rung that knows the clock."""
+        return AffineProcess if self.by == "log_snr" else Process
+
+    def guide(self, model: Guidable) -> Denoiser:
+        guided, plain = self.inner(model), model.conditional
+        if guided is plain:
+            return plain
+        return on_interval(model.process, guided, plain, self.low, self.high, self.by)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Masked:
+    """mask guided + (1 - mask) plain, with a mask of zeros and ones."""
+
+    guided: Denoiser
+    plain: Denoiser
+    mask: Any  # it broadcasts against x_t
+
+    def __call__(self, x_t: Array, t: Time) -> Array:
+        """Return the posterior mean."""
+        mask = jnp.asarray(self.mask, bool)
+        return jnp.where(mask, self.guided(x_t, t), self.plain(x_t, t))
+
+
+def masked(guided: Denoiser, plain: Denoiser, mask: Any) -> Denoiser:
+    """Take the guided posterior mean where the mask is true, the plain one elsewhere.
+
+    Args:
+        guided: used where the mask is true.
+        plain: used elsewhere.
+        mask: booleans that broadcast against x_t: (channels,), (height, width, 1), (batch, ...).
+    """
+    return Masked(as_pytree(guided), as_pytree(plain), mask)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class OnChannels:
+    """The guided denoiser on some channels, the last axis, the plain one on the others."""
+
+    guided: Denoiser
+    plain: Denoiser
+    channels: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, x_t: Array, t: Time) -> Array:
+        """Return the posterior mean."""
+        check_channels(self.channels, x_t.shape[-1])
+        mask = jnp.zeros(x_t.shape[-1], bool).at[jnp.array(self.channels, int)].set(True)
+        return Masked(self.guided, self.plain, mask)(x_t, t)
+
+
+def check_channels(channels: tuple[int, ...], count: int) -> None:
+    """Raise ValueError for a channel that does not exist."""
+    bad = [c for c in channels if not -count <= c < count]
+    require(
+        not bad,
+        f"`channels` must lie in 0 ... {count - 1} for data of {count} channels; got {bad[:1]}.",
+    )
+
+
+@register("guidance", "channels")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Channels(Wrapper):
+    """`inner` on some channels of the last axis, the posterior mean as it was on the others."""
+
+    channels: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        require(
+            all(isinstance(c, int) for c in self.channels),
+            f"`channels` must be whole numbers; got {self.channels}.",
+        )
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        super().check_shape(shape)
+        check_channels(self.channels, shape[-1])
+
+    def guide(self, model: Guidable) -> Denoiser:
+        guided, plain = as_pytree(self.inner(model)), as_pytree(model.conditional)
+        return OnChannels(guided, plain, self.channels)

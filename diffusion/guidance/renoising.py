@@ -1,0 +1,82 @@
+"""CFG++: the guided posterior mean with the unconditional noise (Chung et al., 2025).
+
+    x_s = alpha_s [uncond + scale (cond - uncond)] + sigma_s (x_t - alpha_t uncond) / sigma_t
+
+A denoiser knows t but not s, so this is no function of (x_t, t) alone. But it is the DDIM step of
+
+    x_0 = uncond + scale / (1 - rho) (cond - uncond),   rho = alpha_t sigma_s / (alpha_s sigma_t)
+
+which is classifier-free guidance at a scale that depends on the grid. So the entry asks for the sampling times,
+which an Experiment hands in; with `ddim` on these times it is CFG++ exactly, with other samplers it is the same
+scale of t. At the last time, where nothing is renoised, rho = 0.
+"""
+
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any, ClassVar, final
+
+import numpy as np
+from jaxtyping import Array
+
+from diffusion.guidance.base import Guidable, Guidance, given
+from diffusion.guidance.extrapolation import Extrapolated
+from diffusion.guidance.scales import Stepped, is_number
+from diffusion.numerics import on_host, require, value_and_ddt
+from diffusion.processes import AffineProcess, Process
+from diffusion.processes.base import require_rung
+from diffusion.registry import register
+from diffusion.types import Denoiser, Scalar, Time
+
+
+def _scales(process: AffineProcess, t: Time) -> tuple[Array, Array]:
+    """Return alpha and sigma, each shaped like t."""
+    return value_and_ddt(process.alpha, t)[0], value_and_ddt(process.sigma, t)[0]
+
+
+def cfg_pp_scale(process: AffineProcess, times: Any, scale: Scalar = 0.6) -> Stepped:
+    """Return t -> scale / (1 - rho), with which a DDIM step on these times is one of CFG++.
+
+    Args:
+        process: of the times.
+        times: decreasing, (num_steps + 1,).
+        scale: of the posterior mean: 0 unconditional, 1 conditional; above 1 is allowed, and rarely wanted.
+    """
+    require_rung(process, AffineProcess, "CFG++")
+    times = np.asarray(times, np.float64)
+    alpha, sigma = on_host(MethodType(_scales, process), times)
+    rho = np.append(alpha[:-1] * sigma[1:] / (alpha[1:] * sigma[:-1]), 0.0)
+    factors, up = (1 / (1 - rho))[::-1], times[::-1]
+    return Stepped((up[1:] + up[:-1]) / 2, scale * factors)
+
+
+@register("guidance", "cfg_pp")
+@final
+@dataclass(frozen=True, kw_only=True)
+class CFGPlusPlus(Guidance):
+    """x_0 = uncond + scale / (1 - rho) (cond - uncond), rho = alpha_t sigma_s / (alpha_s sigma_t).
+
+    With the sampler ddim: x_s = alpha_s [uncond + scale (cond - uncond)] + sigma_s z_uncond, CFG++ (Chung et al.,
+    2025). Here scale lies between 0, unconditional, and 1: it interpolates, and 1 is stronger than the
+    conditional model, since the noise stays unconditional.
+    """
+
+    rung: ClassVar[type[Process]] = AffineProcess
+    needs_cond: ClassVar[bool] = True
+    needs_null: ClassVar[bool] = True
+
+    scale: Scalar = 0.6
+
+    def __post_init__(self) -> None:
+        require(
+            (self.scale >= 0) & (self.scale <= 1),
+            f"`scale` of cfg_pp interpolates, between 0 and 1; got {self.scale}. For scales above 1 use "
+            "classifier_free.",
+        )
+
+    def guide(self, model: Guidable) -> Denoiser:
+        if is_number(self.scale) and self.scale == 0:
+            return model.unconditional
+        times = given(model, "times", self)
+        process: Any = model.process
+        times = times() if callable(times) else times
+        return Extrapolated(model.both(), cfg_pp_scale(process, times, self.scale))
