@@ -64,7 +64,7 @@ class Columns:
             columns.append(jnp.where(known, jax.nn.one_hot(label[:, i], size), -1.0))
         return jnp.concatenate(columns, axis=-1)
 
-    def split(self, scores: Scores) -> list[Scores]:
+    def split(self, scores: Scores) -> list[Float[Array, "batch _"]]:
         """Return the columns of each label; of a multi-label classifier all at once."""
         if self.multi_label:
             return [scores]
