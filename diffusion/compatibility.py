@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion.config import ConfigError
 from diffusion.guidance import check_entries
@@ -95,6 +96,9 @@ def check_training(experiment: Any) -> None:
         experiment.times()
     with _as_config_error("time"):
         experiment.time.quantile(experiment.process, jnp.linspace(0.1, 0.9, 3))
+    if experiment.train.sample_every and experiment.task == "generator":
+        with _as_config_error("data"):  # grids of samples take some conditions from held-out data
+            experiment.conditions_in_turn(np.arange(1))
     if experiment.train.sample_every and experiment.needs_table and experiment.variance is None:
         raise ConfigError(
             "config.sampler.variance: 'analytic' needs a table that is estimated from the trained model. "
