@@ -1,0 +1,145 @@
+"""Conditions in files, and conditions computed from the examples."""
+
+import numpy as np
+import pytest
+
+from diffusion.assembly import dataset_of
+from diffusion.config import ConfigError
+from diffusion.data import ArrayFile, Conditioned, conditioned
+from diffusion.registry import build, registered
+
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(0, 256, (12, 4, 6, 3), dtype=np.uint8)
+ARRAYS = dict(
+    label=np.arange(12) % 3,
+    multi_hot=RANDOM.integers(0, 2, (12, 5)),
+    vector=RANDOM.normal(size=(12, 2)),
+    image=RANDOM.integers(0, 256, (12, 4, 6, 1), dtype=np.uint8),
+)
+
+
+@pytest.fixture
+def file(tmp_path):
+    def save(**arrays):
+        np.savez(tmp_path / "x.npz", **{"data": IMAGES, **arrays})
+        return str(tmp_path / "x.npz")
+
+    return save
+
+
+def test_conditions_of_a_file_reach_the_batch(file):
+    dataset = ArrayFile(path=file(**ARRAYS), test_fraction=0.25)
+    spec = dataset.spec
+    assert (spec.num_classes, spec.multi_hot_dim, spec.vector_dim, spec.image_channels) == (
+        3,
+        5,
+        2,
+        1,
+    )
+    index = np.array([3, 0, 5])
+    whole = ArrayFile(path=file(**ARRAYS), split="all").batch(0, 3, index=index, train=False)[
+        "cond"
+    ]
+    assert {k: v.dtype.name for k, v in whole.items()} == {
+        "label": "int32", "multi_hot": "int32", "vector": "float32", "image": "float32"
+    }  # fmt: skip
+    kept = np.sort(np.concatenate([dataset.examples(0, 9)["index"], [9, 10, 11]]))
+    assert len(kept) == 12
+    for name in ("label", "multi_hot"):
+        seen = {tuple(np.atleast_1d(v)) for v in whole[name]}
+        assert seen <= {tuple(np.atleast_1d(v)) for v in ARRAYS[name]}
+    assert np.abs(whole["image"]).max() <= 1
+
+
+def test_pictures_are_mirrored_together(file):
+    """An image that says the example itself still does after random mirroring."""
+    dataset = ArrayFile(path=file(image=IMAGES), flip=True)
+    batch = dataset.batch(0, 12)
+    np.testing.assert_array_equal(batch["data"], batch["cond"]["image"])
+    plain = ArrayFile(path=file(image=IMAGES)).batch(0, 12)
+    assert (batch["data"] != plain["data"]).any()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (dict(labels=np.zeros(12, int)), r"'labels'.*Did you mean 'label'"),
+        (dict(label=np.zeros((12, 2))), "12 integers from 0, or"),
+        (dict(multi_hot=np.full((12, 2), 3)), "must be 0 and 1"),
+        (dict(multi_hot=np.zeros((11, 2), int)), "must have 12 rows"),
+        (dict(vector=np.full((12, 2), np.nan)), "finite real numbers"),
+        (dict(vector=np.zeros(12)), r"\(n, k\)"),
+        (dict(image=np.zeros((12, 4, 4, 1))), r"pictures of shape \(12, 4, 6, 'channels'\)"),
+    ],
+)
+def test_wrong_conditions_of_a_file_are_refused(file, arrays, message):
+    with pytest.raises(ValueError, match=message):
+        _ = ArrayFile(path=file(**arrays)).spec
+
+
+def test_several_labels_have_several_numbers_of_classes(file):
+    labels = np.stack([np.arange(12) % 2, np.arange(12) % 5], axis=-1)
+    path = file(label=labels)
+    assert ArrayFile(path=path).spec.num_classes == (2, 5)
+    assert build("dataset", dict(name="array", path=path, num_classes=[3, 9])).spec.num_classes == (
+        3,
+        9,
+    )
+    with pytest.raises(ValueError, match="2 labels per example"):
+        _ = ArrayFile(path=path, num_classes=5).spec
+    with pytest.raises(ValueError, match="past num_classes"):
+        _ = ArrayFile(path=path, num_classes=(2, 4)).spec
+
+
+# ---- computed -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", registered("condition"))
+def test_a_computed_picture_lies_on_the_grid_of_the_example(file, name):
+    fields = {"factor": 2} if name == "superres" else {}
+    dataset = conditioned(dict(name=name, **fields), ArrayFile(path=file(label=ARRAYS["label"])))
+    assert isinstance(dataset, Conditioned)
+    batch = dataset.batch(0, 4)
+    assert set(batch["cond"]) == {"label", "image"}
+    assert batch["cond"]["image"].shape == (4, 4, 6, dataset.spec.image_channels)
+    assert batch["cond"]["image"].dtype == np.float32
+    again = dataset.examples(0, 2)["cond"]["image"]
+    np.testing.assert_array_equal(again, dataset.condition(dataset.examples(0, 2)["data"]))
+
+
+def test_super_resolution_repeats_means_of_squares():
+    x = RANDOM.normal(size=(2, 4, 6, 3)).astype(np.float32)
+    low = build("condition", dict(name="superres", factor=2))(x)
+    np.testing.assert_allclose(
+        low[:, 2:4, 4:6].mean(axis=(1, 2)), x[:, 2:4, 4:6].mean(axis=(1, 2)), atol=1e-6
+    )
+    np.testing.assert_array_equal(low[:, 0::2, 0::2], low[:, 1::2, 1::2])
+
+
+def test_held_out_data_is_conditioned_too(file):
+    dataset = conditioned("grey", ArrayFile(path=file(), test_fraction=0.25))
+    held_out = dataset.held_out()
+    assert held_out.spec.size == 3
+    assert held_out.examples(0, 1)["cond"]["image"].shape == (1, 4, 6, 1)
+
+
+def test_a_condition_is_named_in_a_config(file):
+    data = dict(name="array", path=file(), batch_size=4)
+    of = lambda condition: dataset_of({"data": {**data, "condition": condition}})
+    assert of("superres:2").condition.factor == 2
+    assert of(dict(name="superres", factor=2)) == of("superres:2")
+    assert dataset_of({"data": data}).spec.image_channels == 0
+    for condition, message in [
+        ("super_res", "Did you mean 'superres'"),
+        (dict(name="superres", factor=1), "at least 2"),
+        (dict(name="superres", size=2), "no field 'size'"),
+        ("superres:4", r"must divide height and width, \(4, 6\)"),
+    ]:
+        with pytest.raises((ConfigError, ValueError), match=message):
+            _ = of(condition).spec
+
+
+def test_points_have_no_pictures():
+    points = build("dataset", "points2d")
+    with pytest.raises(ValueError, match="for images; this data is made of points"):
+        _ = conditioned("superres:2", points).spec
