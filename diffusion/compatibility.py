@@ -105,3 +105,35 @@ def check_training(experiment: Any) -> None:
             "Train with another sampler or with train.sample_every=0; then run "
             "scripts/estimate_variance.py --workdir, and sample with --config.sampler.variance=analytic."
         )
+
+
+def check_guide(experiment: Any, guide: Any, where: str) -> None:
+    """Raise ConfigError unless another run can guide this one as its weaker version.
+
+    Args:
+        experiment: the Experiment to be guided.
+        guide: the Experiment of the guide.
+        where: its work directory, for messages.
+    """
+    if guide.task != "generator":
+        raise ConfigError(
+            f"the guide in {where} is a {guide.task.replace('_', ' ')}; try --classifier."
+        )
+    mine, theirs = experiment.spec.shape, guide.spec.shape
+    if mine != theirs:
+        raise ConfigError(
+            f"the guide in {where} was trained on examples of shape {theirs}; the model makes {mine}. Train one on "
+            "the model's data."
+        )
+    if experiment.process != guide.process:
+        raise ConfigError(
+            f"the guide in {where} was trained for the process {guide.process}; the model's is "
+            f"{experiment.process}. Train one with the model's section `process`."
+        )
+    entries = [jax.tree.map(jnp.shape, e.example_cond(1)) for e in (experiment, guide)]
+    classes = experiment.spec.num_classes, guide.spec.num_classes
+    if guide.conditional and (entries[0] != entries[1] or classes[0] != classes[1]):
+        raise ConfigError(
+            f"the guide in {where} was trained under other conditions ({classes[1]} classes) than the model "
+            f"({classes[0]} classes). Train one on the model's data, or one without conditions."
+        )

@@ -6,20 +6,26 @@ Examples:
       --guidance 2.0 --labels 0,1,2 --seed 0 --out samples.png
   python scripts/sample.py --workdir runs/digits --num_samples 50000 --out samples.npz
   python scripts/sample.py --workdir runs/digits --sampler ancestral --config.sampler.eta=0.5
+  python scripts/sample.py --workdir runs/digits --guidance 3 --guidance_interval=-2,2.5
+  python scripts/sample.py --workdir runs/digits --guidance 0 --classifier runs/digits_classifier
+  python scripts/sample.py --workdir runs/digits --guidance 2 --guide runs/digits_small
 
 The sections sampler, grid and guidance of the run's config can be replaced by flags, and any of their
 fields by --config.section.field=value. Example i depends on the seed and on i alone, not on the batch size
-or the number of devices. Guidance scale 1 is the conditional model, 0 the unconditional one, above 1
-extrapolates. Without --labels a model of labelled data generates all classes in turn.
+or the number of devices. Guidance has one convention: scale 1 is the conditional model, 0 the unconditional
+one, above 1 extrapolates (omega = scale - 1). Without --labels a model of labelled data generates all classes in
+turn.
 
 --out names a .png (a grid), a .npz (arrays x and label), or a folder (one PNG each).
 """
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 
 import _command
+import _guidance
 from absl import flags
 
 FLAGS = flags.FLAGS
@@ -28,11 +34,12 @@ flags.DEFINE_integer("num_samples", 64, "How many examples.")
 flags.DEFINE_string("sampler", None, "A sampler by name, in place of the config's.")
 flags.DEFINE_integer("num_steps", None, "Sampling steps, in place of the config's.")
 flags.DEFINE_string("grid", None, "A time grid by name, in place of the config's.")
-flags.DEFINE_float(
-    "guidance", None, "Scale of classifier-free guidance, in place of the config's guidance."
-)
+flags.adopt_module_key_flags(_guidance)
 flags.DEFINE_string(
-    "labels", None, "Comma-separated labels to go through in turn; 'none' for unconditional."
+    "labels",
+    None,
+    "Comma-separated labels to go through in turn; colons join the attributes of one example, '+' those that hold of "
+    "a multi-hot condition; 'none' for unconditional.",
 )
 flags.DEFINE_integer("seed", 0, "Seed of the examples.")
 flags.DEFINE_string("out", "samples.png", "Where to write: .png, .npz or a folder.")
@@ -78,101 +85,116 @@ def check_flags() -> Path:
     return out
 
 
-def parse_labels(conditional: bool, classes: object) -> list[int] | None:
-    """Return the labels to go through in turn, or None for unconditional generation."""
-    if FLAGS.labels is None:
-        return list(range(classes)) if conditional and isinstance(classes, int) else None
-    if FLAGS.labels.strip().lower() == "none":
-        return None
-    try:
-        return [int(word) for word in FLAGS.labels.split(",")]
-    except ValueError:
-        _command.fail(
-            f"--labels must be whole numbers with commas between, or 'none'; got {FLAGS.labels!r}."
-        )
+def labels_of(speaker: object) -> object:
+    """Return the labels to go through in turn, an array, or None for unconditional generation."""
+    import numpy as np
+
+    from diffusion.conditions import parse_labels
+
+    spec = speaker.spec
+    if FLAGS.labels is not None:
+        return parse_labels(FLAGS.labels, spec)
+    one = isinstance(spec.num_classes, int) and spec.num_classes
+    return np.arange(spec.num_classes) if one else None
 
 
 def main(overrides: list[tuple[str, str]]) -> int:
     """Sample and write."""
     out = check_flags()
+    _guidance.check_flags()
     from diffusion.config import apply_overrides
     from diffusion.workdir import Workdir, open_run
 
     workdir = Workdir.of(FLAGS.workdir)
     config = apply_overrides(workdir.read_config(), sampling_overrides(overrides))
-    if FLAGS.guidance is not None:
-        others = [g for g in config.get("guidance", []) if g.get("name") != "classifier_free"]
-        config["guidance"] = [{"name": "classifier_free", "scale": FLAGS.guidance}, *others]
+    config["guidance"] = _guidance.section(config.get("guidance", []))
     _command.use_all_cores(min(FLAGS.batch_size, FLAGS.num_samples))
     _command.use_compilation_cache(str(workdir.path))
 
+    run = open_run(workdir, config, FLAGS.ema)
+    helpers = _guidance.open_helpers(run.experiment)
+    labels = labels_of(helpers.speaker)
+    _guidance.check_labels(run.experiment, labels)
+    plan = Plan(run, helpers, labels)
+    x = generated(plan)
+    picked = None if labels is None else labels[plan.indices % len(labels)]
+    write(out, x, picked, plan.spec, made_of(run, config) | helpers.card)
+    save_ways(plan)
+    written = ", ".join(filter(None, (FLAGS.out, FLAGS.trajectory, FLAGS.gif)))
+    _command.say(f"wrote {written}: {len(x)} examples of step {run.step}, weights {run.ema}")
+    return 0
+
+
+class Plan:
+    """What is generated, from what: the arguments that all calls of the sampler share."""
+
+    def __init__(self, run: object, helpers: object, labels: object):
+        import numpy as np
+
+        from diffusion.guidance import output_shape, without_condition
+
+        experiment = run.experiment.replaced(given=helpers.given)
+        if labels is None:
+            guidance = without_condition(experiment.guidance)
+            experiment = experiment.replaced(guidance=guidance)
+        self.experiment, self.labels, self.speaker = experiment, labels, helpers.speaker
+        self.indices = np.arange(FLAGS.start, FLAGS.start + FLAGS.num_samples)
+        shape = output_shape(experiment.guidance, experiment.spec.shape)
+        self.spec = dataclasses.replace(experiment.spec, shape=shape)
+        model_of = lambda cond: experiment.model(run.params, cond)
+        self.arguments = experiment.sampler, experiment.process, model_of, FLAGS.seed
+        model_of(
+            self.cond_of(self.indices[:1])
+        )  # what does not fit is said before anything is compiled
+
+    def cond_of(self, indices: object) -> object:
+        """Return the conditions of these examples."""
+        labels = None if self.labels is None else self.labels[indices % len(self.labels)]
+        return self.speaker.conditions(labels, len(indices))
+
+
+def generated(plan: Plan) -> object:
+    """Generate all examples, batch by batch, or leave if some are not finite."""
     import numpy as np
 
-    from diffusion.evaluation import generate, generate_batch, pictures
-    from diffusion.guidance import ClassifierFree
+    from diffusion.evaluation import generate
 
-    run = open_run(workdir, config, FLAGS.ema)
-    experiment = run.experiment
-    spec = experiment.spec
-    labels = parse_labels(experiment.conditional, spec.num_classes)
-    if FLAGS.guidance not in (None, 1.0) and (not experiment.conditional or labels is None):
-        _command.fail(
-            "--guidance extrapolates from the unconditional to the conditional model; this run has "
-            + (
-                "no labels to use: omit --labels none."
-                if experiment.conditional
-                else "no labels at all."
-            )
-        )
-    if labels is None:
-        experiment = experiment.replaced(
-            guidance=tuple(g for g in experiment.guidance if not isinstance(g, ClassifierFree))
-        )
-    else:
-        experiment.check_labels(np.array(labels))
-
-    def cond_of(indices: np.ndarray) -> object:
-        if labels is None:
-            return experiment.conditions(None, len(indices))
-        return experiment.conditions(np.array(labels)[indices % len(labels)], len(indices))
-
-    arguments = (
-        experiment.sampler,
-        experiment.process,
-        lambda cond: experiment.model(run.params, cond),
-    )
     progress = _command.Progress("sampling", FLAGS.num_samples)
     parts, done = [], 0
     for x in generate(
-        *arguments, FLAGS.seed, FLAGS.num_samples, spec.shape, experiment.times(), cond_of,
+        *plan.arguments, FLAGS.num_samples, plan.spec.shape, plan.experiment.times(), plan.cond_of,
         batch_size=FLAGS.batch_size, start=FLAGS.start,
     ):  # fmt: skip
         parts.append(x)
         done += len(x)
         progress(done)
-    x, indices = np.concatenate(parts), np.arange(FLAGS.start, FLAGS.start + FLAGS.num_samples)
+    x = np.concatenate(parts)
     if not np.isfinite(x).all():
-        bad = indices[~np.isfinite(x.reshape(len(x), -1)).all(axis=1)]
+        bad = plan.indices[~np.isfinite(x.reshape(len(x), -1)).all(axis=1)]
         _command.fail(
             f"{len(bad)} examples are not finite, the first is number {bad[0]}; try more steps.", 1
         )
-    picked = None if labels is None else np.array(labels)[indices % len(labels)]
-    write(out, x, picked, spec, made_of(run, config))
-    if FLAGS.trajectory or FLAGS.gif:
-        rows = 8 if labels is None else min(len(labels), 10)
-        few = indices[: rows if spec.kind == "image" else 1000]
-        states = generate_batch(
-            *arguments, FLAGS.seed, few, spec.shape, experiment.times(), cond_of(few), save=True
-        ).trajectory
-        if FLAGS.trajectory:
-            pictures.save_trajectory(FLAGS.trajectory, np.asarray(states, np.float32), spec)
-        if FLAGS.gif:
-            pictures.save_animation(
-                FLAGS.gif, np.asarray(states, np.float32), spec, columns=len(few)
-            )
-    written = ", ".join(filter(None, (FLAGS.out, FLAGS.trajectory, FLAGS.gif)))
-    _command.say(f"wrote {written}: {len(x)} examples of step {run.step}, weights {run.ema}")
-    return 0
+    return x
+
+
+def save_ways(plan: Plan) -> None:
+    """Write the way of a few examples from noise to data, if that was asked for."""
+    if not FLAGS.trajectory and not FLAGS.gif:
+        return
+    import numpy as np
+
+    from diffusion.evaluation import generate_batch, pictures
+
+    rows = 8 if plan.labels is None else min(len(plan.labels), 10)
+    few = plan.indices[: rows if plan.spec.kind == "image" else 1000]
+    states = generate_batch(
+        *plan.arguments, few, plan.spec.shape, plan.experiment.times(), plan.cond_of(few), save=True
+    ).trajectory
+    states = np.asarray(states, np.float32)
+    if FLAGS.trajectory:
+        pictures.save_trajectory(FLAGS.trajectory, states, plan.spec)
+    if FLAGS.gif:
+        pictures.save_animation(FLAGS.gif, states, plan.spec, columns=len(few))
 
 
 def made_of(run: object, config: dict) -> dict:
@@ -215,13 +237,18 @@ def arrange(labels: object, count: int, spec: object) -> tuple[object, int, list
 
     if labels is None:
         return np.arange(count), max(1, round(count**0.5)), []
+    if labels.ndim > 1:  # several attributes: told apart, and named, by all of them
+        words = np.array([":".join(map(str, row)) for row in labels])
+        names_of, labels = str, words
+    else:
+        names = spec.class_names
+        names_of = lambda k: names[k] if k >= 0 and names else str(k)
     kinds = list(dict.fromkeys(labels.tolist()))
     rows = [np.flatnonzero(labels == k) for k in kinds]
     columns = min(len(r) for r in rows) if count % len(kinds) == 0 else max(len(r) for r in rows)
     if len({len(r) for r in rows}) > 1:  # unequal rows: no names, in order
         return np.concatenate(rows), max(1, round(count**0.5)), []
-    names = [spec.class_names[k] if k >= 0 and spec.class_names else str(k) for k in kinds]
-    return np.concatenate(rows), columns, names
+    return np.concatenate(rows), columns, [names_of(k) for k in kinds]
 
 
 if __name__ == "__main__":

@@ -16,12 +16,11 @@ from diffusion.guidance.extrapolation import (
     classifier_free,
 )
 from diffusion.guidance.gradients import (
-    SIMILARITIES,
     Classifier,
+    JudgesConditions,
+    OfCondition,
     OfLabel,
-    Similarity,
     classifier,
-    similarity,
 )
 from diffusion.guidance.parts import Channels, Interval, Wrapper, masked, on_interval
 from diffusion.guidance.ranges import (
@@ -35,6 +34,7 @@ from diffusion.guidance.ranges import (
 )
 from diffusion.guidance.renoising import CFGPlusPlus, cfg_pp_scale
 from diffusion.guidance.scales import LinearLogSNR, Piecewise, Scale, Schedule
+from diffusion.guidance.similarities import SIMILARITIES, Similarity, similarity
 from diffusion.guidance.upsampling import Upsample, upsample
 
 __all__ = [
@@ -53,9 +53,11 @@ __all__ = [
     "Guidable",
     "Guidance",
     "Interval",
+    "JudgesConditions",
     "KnowsPlain",
     "LinearLogSNR",
     "Negative",
+    "OfCondition",
     "OfLabel",
     "Pair",
     "Piecewise",

@@ -11,7 +11,7 @@ noise (Su, kexue.fm 9257).
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, final
+from typing import Any, ClassVar, Protocol, TypeAlias, final, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from diffusion.guidance.scales import Scale, as_scale, check_scale, is_number, s
 from diffusion.numerics import as_pytree, require
 from diffusion.processes import GaussianProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import load, nearest, register
+from diffusion.registry import nearest, register
 from diffusion.types import Denoiser, Time
 
 LogProb: TypeAlias = Callable[
@@ -109,12 +109,38 @@ class OfLabel:
         """Return log p(label | x), (batch,); NaN for a label that the classifier does not know."""
         log_p = self.log_probs(x, t)
         label = jnp.broadcast_to(jnp.asarray(self.label), log_p.shape[:1])
-        picked = jnp.take_along_axis(log_p, jnp.maximum(label, 0)[:, None], axis=1)[:, 0]
-        return jnp.where(label >= 0, picked, 0)
+        classes = log_p.shape[1]
+        picked = jnp.take_along_axis(log_p, jnp.clip(label, 0, classes - 1)[:, None], axis=1)[:, 0]
+        # as a factor, so that the gradient is NaN too
+        weight = jnp.where(label < 0, 0.0, jnp.where(label < classes, 1.0, jnp.nan))
+        return weight.astype(log_p.dtype) * picked
+
+
+@runtime_checkable
+class JudgesConditions(Protocol):
+    """A classifier that reads a whole condition by itself: several labels, attributes."""
+
+    def log_prob(self, x_t: Array, t: Any, cond: Any) -> Array:
+        """Return log p(cond | x_t), (batch,)."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class OfCondition:
+    """log p(cond | x) from a classifier that reads conditions; one without a batch axis is for all."""
+
+    classify: JudgesConditions
+    cond: Any
+
+    def __call__(self, x: Array, t: Time) -> Array:
+        """Return log p(cond | x), (batch,)."""
+        fit = lambda c: jnp.broadcast_to(c, (len(x),)) if jnp.ndim(c) == 0 else c
+        return self.classify.log_prob(x, t, jax.tree.map(fit, self.cond))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Tilt(Guidance):
+class Tilt(Guidance):
     """Fields of entries with a gradient."""
 
     rung: ClassVar[type[Process]] = GaussianProcess
@@ -143,7 +169,7 @@ class _Tilt(Guidance):
 @register("guidance", "classifier")
 @final
 @dataclass(frozen=True, kw_only=True)
-class Classifier(_Tilt):
+class Classifier(Tilt):
     """x_0 + scale sigma^2 / alpha grad log p(label | x_t), with given["classifier"].
 
     Dhariwal and Nichol, 2021. The label is that of the condition, or `label` for all examples. It tilts what stands
@@ -154,149 +180,20 @@ class Classifier(_Tilt):
     label: int | None = None
 
     def log_prob(self, model: Guidable) -> LogProb:
-        classify = as_pytree(given(model, "classifier", self))
-        return OfLabel(classify, self._labels(model) if self.label is None else self.label)
+        classify = given(model, "classifier", self)
+        cond = model.cond if self.label is None else {"label": jnp.asarray(self.label)}
+        if isinstance(classify, JudgesConditions):
+            self._require(isinstance(cond, Mapping), "no condition")
+            return OfCondition(classify, cond)
+        known = isinstance(cond, Mapping) and "label" in cond
+        label = jnp.asarray(cond["label"]) if known else None
+        self._require(label is not None, "no label")
+        self._require(label is None or label.ndim < 2, "several labels")
+        return OfLabel(as_pytree(classify), label)
 
-    def _labels(self, model: Guidable) -> Array:
-        known = isinstance(model.cond, Mapping) and "label" in model.cond
-        label = jnp.asarray(model.cond["label"]) if known else None
-        if label is None or label.ndim != 1:
-            raise ValueError(
-                "guidance 'classifier' needs one label per example: the condition 'label' of shape (batch,), "
-                f"sample.py --labels, or its field `label`; got "
-                f"{'no label' if label is None else f'labels of shape {label.shape}'}."
-            )
-        return label
-
-
-# ---- similarities -------------------------------------------------------------------------------
-
-
-def cosine(x: Array, target: Array) -> Array:
-    """Return x . y / (|x| |y|), (batch,)."""
-    x, y = (a.reshape(a.shape[0], -1) for a in (x, target))
-    tiny = jnp.finfo(x.dtype).tiny
-    norm = jax.lax.rsqrt(jnp.maximum((x**2).sum(1) * (y**2).sum(1), tiny))
-    return (x * y).sum(1) * norm
-
-
-def negative_distance(x: Array, target: Array) -> Array:
-    """Return -|x - y|^2 / 2, (batch,): log N(y; x, I), so a scale is one over a variance."""
-    return -0.5 * ((x - target) ** 2).reshape(x.shape[0], -1).sum(1)
-
-
-def gram(x: Array, target: Array) -> Array:
-    """Return -|G(x) - G(y)|^2 / 2, (batch,), G the second moments of the channels over all places: style."""
-    moments = lambda a: jnp.einsum("bic,bid->bcd", a, a) / a.shape[1]
-    x, y = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, target))
-    return -0.5 * ((moments(x) - moments(y)) ** 2).sum((1, 2))
-
-
-SIMILARITIES: dict[str, Measure] = {
-    "cosine": cosine,
-    "negative_distance": negative_distance,
-    "gram": gram,
-}
-
-
-def similarity_named(name: str | Measure) -> Measure:
-    """Return a similarity by name or "module:attribute"; a callable is returned as it is.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
-    if callable(name):
-        return name
-    if ":" in name:
-        return load(name)
-    require(
-        name in SIMILARITIES,
-        f"`measure` must be one of {', '.join(SIMILARITIES)}, or 'module:attribute' for a function "
-        f"(x, target) -> (batch,); got {name!r}.{nearest(name, SIMILARITIES)}",
-    )
-    return SIMILARITIES[name]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Similar:
-    """(x, t) -> similarity of the features of x and of a target; of alpha(t) target for noisy x."""
-
-    measure: Measure
-    features: Callable[[Array], Array] | None
-    target: Any
-    process: GaussianProcess = dataclasses.field(metadata={"static": True})
-    noisy: bool = dataclasses.field(default=False, metadata={"static": True})
-
-    def __call__(self, x: Array, t: Time) -> Array:
-        """Return the similarity, (batch,)."""
-        target = jnp.asarray(self.target, x.dtype)
-        if target.shape not in (x.shape[1:], x.shape, (1, *x.shape[1:])):
-            raise ValueError(
-                f"`target` must be shaped like one example, {x.shape[1:]}, or like the batch, {x.shape}; got "
-                f"{target.shape}."
-            )
-        target = jnp.broadcast_to(target, x.shape)
-        if self.noisy:
-            target = self.process.coefficients(t, x).alpha * target
-        if self.features is not None:
-            x, target = self.features(x), self.features(target)
-        return self.measure(x, target)
-
-
-def similarity(
-    process: GaussianProcess,
-    denoise: Denoiser,
-    measure: str | Measure,
-    target: Any,
-    scale: Scale = 1.0,
-    through: str = "x_0",
-    features: Callable[[Array], Array] | None = None,
-) -> Denoiser:
-    """Tilt what a model generates towards a target, by exp(scale similarity) (Su, kexue.fm 9257).
-
-    Args:
-        process: a process with Gaussian noise.
-        denoise: E[x_0 | x_t].
-        measure: cosine, negative_distance, gram, or any differentiable (x, target) -> (batch,).
-        target: shaped like one example or like the batch.
-        scale: 0 changes nothing: a number, one per example, or t -> scale.
-        through: "x_0" compares the posterior mean with the target, at the cost of the denoiser's gradient;
-            "x_t" compares x_t with alpha(t) target.
-        features: an encoder applied to both first; for x_t one that was trained on noisy inputs.
-    """
-    measure, encode = as_pytree(similarity_named(measure)), None
-    if features is not None:
-        encode = as_pytree(features)
-    similar = Similar(measure, encode, target, process, noisy=through == "x_t")
-    return classifier(process, denoise, similar, scale, through)
-
-
-@register("guidance", "similarity")
-@final
-@dataclass(frozen=True, kw_only=True)
-class Similarity(_Tilt):
-    """x_0 + scale sigma^2 / alpha grad similarity(x_0(x_t), target), with given["target"].
-
-    p(x | target) proportional to p(x) exp(scale similarity), Su, kexue.fm 9257. `measure` is cosine,
-    negative_distance, gram, or "module:attribute"; `through` = x_t compares x_t with alpha(t) target instead of the
-    posterior mean with the target; given["features"], if it is there, encodes both first.
-    """
-
-    measure: str | Measure = "cosine"
-    through: str = "x_0"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        similarity_named(self.measure)
-
-    def log_prob(self, model: Guidable) -> LogProb:
-        target, features = given(model, "target", self), model.given.get("features")
-        process: Any = model.process
-        return Similar(
-            as_pytree(similarity_named(self.measure)),
-            None if features is None else as_pytree(features),
-            target,
-            process,
-            noisy=self.through == "x_t",
+    def _require(self, condition: bool, found: str) -> None:
+        require(
+            condition,
+            "guidance 'classifier' needs one label per example: the condition 'label' of shape (batch,), sample.py "
+            f"--labels, or its field `label`; got {found}.",
         )

@@ -137,7 +137,8 @@ def scale_at(scale: Any, t: Time, like: Array) -> Array:
 
 def is_number(scale: Any) -> bool:
     """Say whether a scale is one number that is known while programs are built."""
-    return not callable(scale) and not is_traced(scale) and jnp.ndim(scale) == 0
+    known = not isinstance(scale, Schedule) and not callable(scale) and not is_traced(scale)
+    return known and jnp.ndim(scale) == 0
 
 
 def check_scale(scale: Any, name: str = "scale") -> None:

@@ -1,0 +1,176 @@
+"""Flags that guide generation, what they mean for a config, and the other runs that they open."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import _command
+from absl import flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_float(
+    "guidance",
+    None,
+    "Scale of classifier-free guidance, or of autoguidance with --guide, in place of the config's: 1 is the "
+    "conditional model, 0 the unconditional one (or the guide), above 1 extrapolates; the omega, or w, of some papers "
+    "is scale - 1.",
+)
+flags.DEFINE_string(
+    "guidance_interval",
+    None,
+    "LOW,HIGH: guide only where the log-SNR, log(alpha^2 / sigma^2), lies between, noise being low; or t:LOW,HIGH "
+    "for an interval of the process's time. Elsewhere the model is not guided and costs no more.",
+)
+flags.DEFINE_string(
+    "classifier",
+    None,
+    "Work directory of a classifier: its gradient guides as well. One of clean data is asked about the predicted x_0.",
+)
+flags.DEFINE_float(
+    "classifier_scale",
+    1.0,
+    "Scale of --classifier: 0 is none of it, 1 Bayes' rule on an unconditional model (--guidance 0 makes one).",
+)
+flags.DEFINE_string(
+    "guide",
+    None,
+    "Work directory of a weaker version of the model, smaller or less trained, to extrapolate away from "
+    "(autoguidance), at the scale --guidance (2 if not given).",
+)
+
+STEERING = ("classifier_free", "autoguidance", "negative", "cfg_pp", "classifier", "similarity")
+
+
+def check_flags() -> None:
+    """Check what can be checked before anything is loaded."""
+    interval()
+    for name in ("guidance", "classifier_scale"):
+        value = getattr(FLAGS, name)
+        if value is not None and not 0 <= value < float("inf"):
+            _command.fail(f"--{name} must not be negative; got {value}.")
+    if FLAGS["classifier_scale"].present and FLAGS.classifier is None:
+        _command.fail("--classifier_scale is the scale of --classifier, which was not given.")
+
+
+def interval() -> tuple[str, float, float] | None:
+    """Return the clock and the bounds of --guidance_interval."""
+    if FLAGS.guidance_interval is None:
+        return None
+    by, _, bounds = FLAGS.guidance_interval.rpartition(":")
+    try:
+        low, high = (float(word) for word in bounds.split(","))
+    except ValueError:
+        low = high = float("nan")
+    if by not in ("", "t", "log_snr") or low != low or high != high:
+        _command.fail(
+            "--guidance_interval must be LOW,HIGH in log-SNR, or t:LOW,HIGH in time, such as -2,2.5; got "
+            f"{FLAGS.guidance_interval!r}."
+        )
+    if low >= high:
+        _command.fail(
+            f"--guidance_interval must have LOW below HIGH; got {low:g},{high:g}. Noise has the lower log-SNR, "
+            "and the higher t."
+        )
+    return by or "log_snr", low, high
+
+
+def _named(spec: Any) -> dict[str, Any]:
+    return {"name": spec} if isinstance(spec, str) else dict(spec)
+
+
+def _innermost(spec: Mapping[str, Any]) -> str:
+    """Return the name of an entry, or of the one that it wraps."""
+    while "inner" in spec:
+        spec = _named(spec["inner"])
+    return spec["name"]
+
+
+def section(given: Any) -> list[dict[str, Any]]:
+    """Return the section `guidance` of a config with the flags in place of what they replace."""
+    entries = [_named(g) for g in given]
+    front: list[dict[str, Any]] = []
+    if FLAGS.guide is not None:
+        scale = 2.0 if FLAGS.guidance is None else FLAGS.guidance
+        front.append({"name": "autoguidance", "scale": scale})
+    elif FLAGS.guidance is not None:
+        front.append({"name": "classifier_free", "scale": FLAGS.guidance})
+    if front:
+        replaced = ("classifier_free", "autoguidance")
+        entries = [e for e in entries if _innermost(e) not in replaced]
+    if FLAGS.classifier is not None:
+        from diffusion.workdir import Workdir
+
+        entries = [e for e in entries if _innermost(e) != "classifier"]
+        task = Workdir.of(FLAGS.classifier).read_config().get("task")
+        through = "x_0" if task == "clean_classifier" else "x_t"
+        front.append({"name": "classifier", "scale": FLAGS.classifier_scale, "through": through})
+    return within([*front, *entries])
+
+
+def within(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Wrap what steers the model into --guidance_interval."""
+    bounds = interval()
+    if bounds is None:
+        return entries
+    if not any(_innermost(e) in STEERING for e in entries):
+        _command.fail(
+            "--guidance_interval says where to guide, and nothing guides: give --guidance, --guide or --classifier."
+        )
+    by, low, high = bounds
+    around = {"name": "interval", "low": low, "high": high, "by": by}
+    wrapped = []
+    for entry in entries:
+        inner = _named(entry["inner"]) if entry["name"] == "interval" else entry
+        wrapped.append({**around, "inner": inner} if _innermost(entry) in STEERING else entry)
+    return wrapped
+
+
+@dataclasses.dataclass(frozen=True)
+class Helpers:
+    """The runs that the flags name, opened and checked; `speaker` knows the labels."""
+
+    given: Mapping[str, Any]
+    speaker: Any
+    card: Mapping[str, Any]
+
+
+def open_helpers(experiment: Any) -> Helpers:
+    """Open the classifier and the guide; leave if they do not fit the model."""
+    from diffusion.compatibility import check_guide
+    from diffusion.workdir import Workdir, open_classifier, open_run
+
+    given, card, speaker = {}, {}, experiment
+    if FLAGS.classifier is not None:
+        found = open_classifier(FLAGS.classifier)
+        spec, own = experiment.spec, found.experiment.spec
+        if not experiment.conditional:  # the classifier alone knows classes
+            known = ("num_classes", "multi_hot_dim")
+            spec = dataclasses.replace(spec, **{k: getattr(own, k) for k in known})
+            speaker = found.experiment
+        given["classifier"] = found.log_probs(experiment.process, spec)
+        card["classifier"] = {"workdir": found.where, "step": found.step, "ema": found.ema}
+    if FLAGS.guide is not None:
+        workdir = Workdir.of(FLAGS.guide)
+        run = open_run(workdir, workdir.read_config())
+        check_guide(experiment, run.experiment, str(workdir.path))
+        told = run.experiment.conditional
+        given["guide"] = lambda cond: run.experiment.base_model(run.params, cond if told else None)
+        card["guide"] = {"workdir": str(workdir.path), "step": run.step, "ema": run.ema}
+    return Helpers(given, speaker, card)
+
+
+def check_labels(experiment: Any, labels: Any) -> None:
+    """Leave if what guides needs labels and there are none."""
+    if labels is not None:
+        return
+    if FLAGS.classifier is not None:
+        _command.fail("--classifier guides to labels, and there are none: omit --labels none.")
+    if FLAGS.guide is None and FLAGS.guidance not in (None, 1.0):
+        _command.fail(
+            "--guidance extrapolates from the unconditional to the conditional model; this run has "
+            + (
+                "no labels to use: omit --labels none."
+                if experiment.conditional
+                else "no labels at all. Without labels there is --guide."
+            )
+        )
