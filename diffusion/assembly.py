@@ -8,14 +8,13 @@ from diffusion.classifier_losses import ClassifierLoss
 from diffusion.compatibility import loss_target
 from diffusion.conditions import network_fields
 from diffusion.config import (
-    DEFAULTS,
     ConfigError,
     build_section,
     check_sections,
     options,
-    plain,
     positive,
     section_of,
+    with_defaults,
 )
 from diffusion.data import Dataset, DataSpec, conditioned
 from diffusion.options import EvaluateOptions, TrainOptions
@@ -54,7 +53,7 @@ def dataset_of(config: Mapping) -> Dataset:
 
 def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
     """Build every section, or say which one cannot be built and why; see `Experiment.from_config`."""
-    config = DEFAULTS | plain(config)
+    config = with_defaults(config)
     check_sections(config)
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         raise ConfigError(f"config.seed must be an integer from 0 up; got {config['seed']!r}.")

@@ -60,6 +60,16 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+def with_defaults(config: Any) -> dict[str, Any]:
+    """Return a plain config in which every section stands; one that gives fields without a name keeps the default's."""
+    new = DEFAULTS | plain(config)
+    for section, default in DEFAULTS.items():
+        given = new[section]
+        if isinstance(default, dict) and isinstance(given, dict) and "name" not in given:
+            new[section] = {**default, **given}
+    return new
+
+
 def section_of(config: Mapping, section: str) -> dict[str, Any]:
     """Return a section as a mapping with a name; a string is short for that."""
     given = config[section]
@@ -238,7 +248,7 @@ def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> l
             k: v for key, inner in value.items() for k, v in flat(inner, f"{path}.{key}").items()
         }
 
-    lines, old, new = [], DEFAULTS | plain(old), DEFAULTS | plain(new)
+    lines, old, new = [], with_defaults(old), with_defaults(new)
     for key in keys:
         a, b = flat(plain(_at(old, key)), key), flat(plain(_at(new, key)), key)
         changed = sorted(k for k in a | b if a.get(k) != b.get(k) and k != "data.data_dir")

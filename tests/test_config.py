@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffusion.config import ConfigError, apply_overrides, differences
+from diffusion.config import ConfigError, apply_overrides, differences, with_defaults
 
 BASE = {
     "process": {"name": "vp", "beta_max": 15.0},
@@ -69,6 +69,21 @@ def test_values_are_literals_or_text(text, value):
 def test_wrong_overrides_name_the_key(path, text, word):
     with pytest.raises(ConfigError, match=word):
         apply_overrides(BASE, [(path, text)])
+
+
+def test_fields_of_a_section_that_the_file_does_not_have_go_to_the_default():
+    given = {"process": "vp", "grid": {"num_steps": 7}, "train": {"keep": 2}}
+    config = with_defaults(given)
+    assert config["grid"] == {"name": "uniform_log_snr", "num_steps": 7}
+    assert config["train"] == {"keep": 2}
+    assert config["sampler"] == {"name": "ddim"}
+    assert with_defaults({"grid": {"name": "karras"}})["grid"] == {"name": "karras"}
+
+
+def test_a_run_from_before_a_section_existed_does_not_differ_from_its_default():
+    old = {k: v for k, v in with_defaults(BASE).items() if k not in ("task", "classifier_loss")}
+    assert differences(old, with_defaults(BASE)) == []
+    assert differences(old, {**BASE, "task": "classifier"}) == ["task: generator -> classifier"]
 
 
 def test_nothing_in_an_override_is_executed():
