@@ -25,6 +25,7 @@ from diffusion.types import Key
 __all__ = ["decode", "encode", "interpolate", "slerp", "time_of_level", "times_below", "vary"]
 
 Data = Float[Array, "batch *data"] | Float[np.ndarray, "batch *data"]
+Other = Float[Array, "..."] | Float[np.ndarray, "..."]  # held against the first by `require`
 
 
 def encode(process: Process, model: Any, x: Data, num_steps: int = 100) -> Array:
@@ -44,7 +45,7 @@ def decode(process: Process, model: Any, x: Data, num_steps: int = 100) -> Array
     return carry(process, model, x, process.natural_times(num_steps))
 
 
-def slerp(a: Data, b: Data, share: Any) -> Array:
+def slerp(a: Data, b: Other, share: Any) -> Array:
     """Go the share of the way from a to b on the great circle between them, example by example.
 
         (sin((1 - u) angle) a/|a| + sin(u angle) b/|b|) / sin(angle),   with length (1 - u) |a| + u |b|
@@ -131,7 +132,7 @@ def interpolate(
     model: Any,
     key: Key,
     a: Data,
-    b: Data,
+    b: Other,
     share: Any,
     times: Any,
 ) -> Array:

@@ -4,7 +4,6 @@ E[x_0 | x_t, y] = D + sigma^2 / alpha grad_x_t log p(y | x_t)
 """
 
 import abc
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -12,13 +11,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.guidance.base import Guidable
-from diffusion.numerics import require, sum_features
+from diffusion.guidance.base import Guidable, given
+from diffusion.guidance.scales import Stepped
+from diffusion.numerics import per_example, require, sum_features
 from diffusion.operators import Operator
 from diffusion.posterior.base import LinearInverse, Measured, bound, conjugate_gradients, pullback
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register
+from diffusion.samplers.levels import levels, namespace
 from diffusion.types import Denoiser, Scalar, Time
 
 Data = Float[Array, "batch *data"]
@@ -45,18 +46,46 @@ class _Tilted(Measured):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class DiffusionPosterior(_Tilted):
-    """D - scale sigma^2 / alpha rho grad_x_t |r|^2."""
-
-    normalised: bool = dataclasses.field(default=True, metadata={"static": True})
+class Likelihood(_Tilted):
+    """D - scale sigma^2 / alpha grad_x_t |r|^2 / (2 std^2)."""
 
     def weighted(self, r: Array, x_t: Data, t: Time) -> Array:
         del x_t, t
-        if not self.normalised:
-            return r / self.variance(r)
+        return r / self.variance(r)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class DiffusionPosterior(Measured):
+    """D - scale w(t) grad_x_t |r|^2 / |r|."""
+
+    weight: Any = None
+
+    def __call__(self, x_t: Data, t: Time) -> Data:
+        x_0, transposed = pullback(self.denoise, x_t, t)
+        r = self.residual(x_0)
         square = sum_features(r**2).reshape(-1, *(1,) * (r.ndim - 1))
         explained = square == 0
-        return jnp.where(explained, 0, 2 * r / jnp.sqrt(jnp.where(explained, 1, square)))
+        direction = jnp.where(explained, 0, r / jnp.sqrt(jnp.where(explained, 1, square)))
+        gradient = -2 * transposed(self.operator.adjoint(direction, x_0.shape[1:]))
+        return self.blend(x_0, -per_example(self.weight(t), x_0) * gradient)
+
+
+def step_weight(process: AffineProcess, times: Any) -> Stepped:
+    """Return t -> 1 / (alpha_s - alpha_t sigma_s / sigma_t), s the time after t on this grid.
+
+    A DDIM step gives x_0 the inverse of this weight, so what is added to x_0 with it moves the state by itself. At
+    the last time, where x_0 is the result, it is 1.
+
+    Args:
+        process: of the times.
+        times: decreasing, (num_steps + 1,).
+    """
+    t, alpha, sigma = levels(process, times, "dps")
+    xp = namespace(t)
+    pull = alpha[1:] - alpha[:-1] * sigma[1:] / sigma[:-1]
+    up = t[::-1]
+    return Stepped((up[1:] + up[:-1]) / 2, xp.append(1 / pull, 1.0)[::-1])
 
 
 def dps(
@@ -65,43 +94,51 @@ def dps(
     operator: Operator,
     measurement: Any,
     *,
+    times: Any = None,
     std: Scalar = 0.0,
-    scale: Scalar = 1.0,
-    normalised: bool = True,
+    scale: Scalar = 0.3,
 ) -> Denoiser:
     """Return the mean of diffusion posterior sampling (Chung et al., 2023).
 
-        D - scale sigma^2 / alpha rho grad_x_t |y - A D|^2,   rho = 1 / |y - A D|
+        D - scale w(t) grad_x_t |y - A D|^2 / |y - A D|
 
-    p(y | x_t) is approximated by p(y | x_0 = D), as if x_t decided x_0; `normalised=False` is that
-    approximation itself, rho = 1 / (2 std^2), stiff where std is small. The paper adds its step, with the rho of
-    above, once per step of a chain of a thousand; here it belongs to the score, so that it means the same on
-    every grid. Its size must be tuned.
+    p(y | x_t) is approximated by p(y | x_0 = D), as if x_t decided x_0. The paper moves the state by the gradient
+    over |y - A D| in each step, whatever its length; so w(t) is one over the weight of x_0 in a DDIM step of the
+    grid, and with ddim on these times this is the paper's algorithm 1. Without times it is the likelihood itself,
+
+        D - scale sigma^2 / alpha grad_x_t |y - A D|^2 / (2 std^2),
+
+    which is stiff where std is small. Neither is exact for any data, and the scale must be tuned: the paper uses
+    0.3 to 1 with 1,000 steps.
 
     Args:
         process: with normal noise.
         denoise: E[x_0 | x_t].
         operator: A.
         measurement: y, with a batch axis.
-        std: of the noise of y; used by `normalised=False` alone.
+        times: the sampling times, decreasing.
+        std: of the noise of y; used without times.
         scale: of the correction.
-        normalised: which rho.
 
     Raises:
         TypeError: the process has no normal noise.
+        ValueError: there are no times, and std is 0.
     """
     require_rung(process, GaussianProcess, "dps")
-    _require_noise(std, normalised)
-    return bound(
-        DiffusionPosterior, process, denoise, operator, measurement, std=std, scale=scale,
-        normalised=normalised,
-    )  # fmt: skip
+    if times is not None:
+        weight = step_weight(process, times)
+        return bound(
+            DiffusionPosterior, process, denoise, operator, measurement, std=std, scale=scale, weight=weight
+        )  # fmt: skip
+    _require_noise(std)
+    return bound(Likelihood, process, denoise, operator, measurement, std=std, scale=scale)
 
 
-def _require_noise(std: Scalar, normalised: bool) -> None:
+def _require_noise(std: Scalar) -> None:
     require(
-        normalised | (std > 0),
-        "dps with normalised=False divides by std^2: give a `std` above 0, or normalised=True.",
+        std > 0,
+        "the likelihood of dps divides by std^2: give a `std` above 0, or the sampling times (in a config, "
+        "normalised=True).",
     )
 
 
@@ -109,23 +146,26 @@ def _require_noise(std: Scalar, normalised: bool) -> None:
 @final
 @dataclass(frozen=True, kw_only=True)
 class DPS(LinearInverse):
-    """D - scale sigma^2 / alpha rho grad |y - A D|^2, with rho = 1 / |y - A D| (Chung et al., 2023).
+    """D - scale w(t) grad |y - A D|^2 / |y - A D|: each DDIM step moves the state by scale (Chung et al., 2023).
 
-    With `normalised=False`, rho = 1 / (2 std^2).
+    With `normalised=False`, D - scale sigma^2 / alpha grad |y - A D|^2 / (2 std^2).
     """
 
     rung: ClassVar[type[Process]] = GaussianProcess
 
+    scale: Scalar = 0.3
     normalised: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_noise(self.std, self.normalised)
+        if not self.normalised:
+            _require_noise(self.std)
 
     def guide(self, model: Guidable) -> Denoiser:
-        return dps(
-            *self.arguments(model), std=self.std, scale=self.scale, normalised=self.normalised
-        )
+        arguments = self.arguments(model)
+        times = given(model, "times", self) if self.normalised else None
+        times = times() if callable(times) else times
+        return dps(*arguments, times=times, std=self.std, scale=self.scale)
 
 
 @jax.tree_util.register_dataclass

@@ -1,0 +1,263 @@
+"""What scripts/edit.py does once its flags are read: images, masks, operators, results, the grid."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import _command
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import build, editing, registered
+from diffusion.data.pixels import decode, to_float
+from diffusion.evaluation import example_keys, generate_batch, pictures
+from diffusion.operators import Blur, BoxMask, Colorize, Mask, Operator, RandomMask, Superres
+from diffusion.posterior import Replacement
+from diffusion.registry import lookup, nearest
+
+SAMPLER_METHODS = ("repaint",)  # methods that are a sampler around the guidance `replacement`
+
+
+# ---- what is given --------------------------------------------------------------------------------
+
+
+def load_images(text: str, spec: Any, config: dict) -> tuple[np.ndarray, list[str]]:
+    """Return the images of --image, (count, height, width, channels) in [-1, 1], and their names."""
+    if spec is None:
+        _command.fail(
+            "the run does not say what its data is: data.json is missing in --workdir. Train it again."
+        )
+    if spec.kind != "image":
+        _command.fail(f"editing is for images; this run was trained on {spec.kind}.")
+    if text.startswith("data:"):
+        return held_out(text.removeprefix("data:"), config)
+    names = [name for name in text.split(",") if name]
+    return np.stack([load_image(name, spec.shape) for name in names]), [Path(n).stem for n in names]
+
+
+def held_out(text: str, config: dict) -> tuple[np.ndarray, list[str]]:
+    """Return examples of the held-out split by their indices."""
+    from diffusion.config import section_of
+
+    try:
+        indices = [int(word) for word in text.split(",")]
+    except ValueError:
+        _command.fail(f"--image data: needs whole numbers with commas between; got {text!r}.")
+    fields = {k: v for k, v in section_of(config, "data").items() if k != "batch_size"}
+    names = lookup("dataset", fields["name"]).__dataclass_fields__
+    dataset = build("dataset", fields | ({"split": "test"} if "split" in names else {}))
+    size = dataset.spec.size
+    if min(indices) < 0 or (size is not None and max(indices) >= size):
+        last = "" if size is None else f" {size - 1}"
+        _command.fail(
+            f"--image data: indices of the held-out split run from 0 to{last}; got {text}."
+        )
+    batch = dataset.batch(0, len(indices), index=indices, train=False)
+    return np.asarray(batch["data"], np.float32), [str(i) for i in indices]
+
+
+def load_image(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return one picture in [-1, 1]."""
+    if not Path(name).is_file():
+        _command.fail(f"--image {name}: there is no such file.")
+    if shape[-1] not in (1, 3):
+        _command.fail(
+            f"pictures have 1 or 3 channels, this run's data {shape[-1]}: use data:INDICES."
+        )
+    image = to_float(decode(name, shape[-1]))
+    if image.shape != tuple(shape):
+        _command.fail(
+            f"--image {name} has {image.shape[0]} x {image.shape[1]} pixels (height x width); this model takes "
+            f"{shape[0]} x {shape[1]}."
+        )
+    return image
+
+
+def mask_of(text: str, shape: tuple[int, ...], seed: int) -> Operator:
+    """Return the mask of --mask."""
+    kind, _, numbers = text.partition(":")
+    try:
+        if kind == "box":
+            return BoxMask(box=tuple(int(word) for word in numbers.split(",")))
+        if kind == "random":
+            return RandomMask(share=float(numbers), seed=seed)
+    except ValueError as error:
+        _command.fail(f"--mask {text}: {error}")
+    if not Path(text).is_file():
+        _command.fail(
+            f"--mask {text}: there is no such file, and it is neither box:TOP,LEFT,BOTTOM,RIGHT nor random:SHARE."
+        )
+    if Path(text).suffix == ".npy":
+        try:
+            values = np.load(text)
+        except (ValueError, OSError, EOFError) as error:
+            _command.fail(f"--mask {text} cannot be read: {error}")
+    else:
+        values = decode(text, 1) > 127
+    if values.shape == tuple(shape[:2]):
+        values = values[..., None]
+    if values.shape not in (tuple(shape), (*shape[:2], 1)):
+        _command.fail(
+            f"--mask {text} has shape {' x '.join(map(str, values.shape))}; this model takes {shape[0]} x {shape[1]}."
+        )
+    return Mask(values=values)
+
+
+def operator_of(command: str, flags: Any, shape: tuple[int, ...]) -> Operator:
+    """Return the operator that a command measures with, checked against the images."""
+    makers: dict[str, Callable[[], Operator]] = {
+        "inpaint": lambda: mask_of(flags.mask, shape, flags.seed),
+        "superres": lambda: Superres(factor=flags.factor),
+        "deblur": lambda: Blur(width=flags.width, border=flags.border),
+        "colorize": Colorize,
+    }
+    operator = makers[command]()
+    operator.check(shape)
+    if command == "colorize" and shape[-1] == 1:
+        _command.fail("colorize needs a model of images with colours; this run's have one channel.")
+    return operator
+
+
+def check_method(name: str) -> None:
+    """Leave with a message unless there is such a method."""
+    methods = sorted((*_guidance_methods(), *SAMPLER_METHODS))
+    if name not in methods:
+        _command.fail(
+            f"unknown --method {name!r}.{nearest(name, methods)} Methods: {', '.join(methods)}."
+        )
+
+
+def _guidance_methods() -> list[str]:
+    """Return the entries of guidance that have an operator."""
+    fields = lambda name: getattr(lookup("guidance", name), "__dataclass_fields__", {})
+    return [name for name in registered("guidance") if "operator" in fields(name)]
+
+
+def repaint(config: dict, inner: str | None, repeats: int) -> dict:
+    """Return the sampler section of RePaint; it steps with `inner`, or with ancestral."""
+    from diffusion.config import section_of
+
+    given = section_of(config, "sampler") if inner else {"name": "ancestral"}
+    return given if inner == "repaint" else {"name": "repaint", "inner": given, "repeats": repeats}
+
+
+def guidance(method: str, operator: Operator, std: float, scale: float | None) -> list[Any]:
+    """Return the entries of guidance for a method: the measurement, then the range of pixels."""
+    fields = {"operator": operator, "std": std} | ({} if scale is None else {"scale": scale})
+    name = "replacement" if method in SAMPLER_METHODS else method
+    entry = build("guidance", {"name": name, **fields})
+    if isinstance(entry, Replacement) and not operator.has_pinv:
+        _command.fail(
+            f"--method {method} needs a pseudo-inverse, which a blur with --border zero has not: take "
+            "--border circular, or dps, pigdm or moment_matching."
+        )
+    return [entry, build("guidance", "clip")]
+
+
+# ---- what is made of it ---------------------------------------------------------------------------
+
+
+def batches(total: int, size: int) -> Iterator[np.ndarray]:
+    """Yield global indices in batches of one size, the last one padded."""
+    size = min(size, total)
+    for first in range(0, total, size):
+        yield np.arange(first, first + size)
+
+
+def invert(run: Any, operator: Operator, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], str]:
+    """Sample x given y for every image: return rows of pictures, and what to say of them."""
+    experiment, count = run.experiment, flags.num_samples
+    key = jax.random.key(flags.seed)
+    y = np.asarray(operator.measure(jax.random.fold_in(key, 1), jnp.asarray(x), flags.std))
+    parts = []
+    progress = _command.Progress("sampling", count * len(x))
+    for indices in batches(count * len(x), flags.batch_size):
+        given = experiment.replaced(
+            given={**experiment.given, "measurement": y[indices // count % len(x)]}
+        )
+        found = generate_batch(
+            experiment.sampler, experiment.process, lambda cond, g=given: g.model(run.params, cond),
+            flags.seed, indices, x.shape[1:], experiment.times(),
+            experiment.conditions(None, len(indices)),
+        ).x  # fmt: skip
+        parts.append(np.asarray(found, np.float32))
+        progress(min(int(indices[-1]) + 1, count * len(x)))
+    results = finite(np.concatenate(parts)[: count * len(x)]).reshape(len(x), count, *x.shape[1:])
+    seen = operator.forward(jnp.asarray(results.reshape(-1, *x.shape[1:])))
+    off = operator.restrict(jnp.repeat(jnp.asarray(y), count, axis=0) - seen)
+    said = (
+        f"input, measurement and {count} results by {flags.method} for {len(x)} images; root mean square of y - A x "
+        f"{float(jnp.sqrt((off**2).mean())):.3f} (noise {flags.std:g}), of results less input "
+        f"{np.sqrt(((results - x[:, None]) ** 2).mean()):.3f}"
+    )
+    shown = visible(operator, y, x.shape[1:])
+    return [
+        np.concatenate([a[None], b[None], c]) for a, b, c in zip(x, shown, results, strict=True)
+    ], said
+
+
+def visible(operator: Operator, y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return measurements as pictures of the size of the images."""
+    return y if y.shape[1:] == shape else np.asarray(operator.pinv(jnp.asarray(y), shape))
+
+
+def finite(x: np.ndarray) -> np.ndarray:
+    """Return results if they are finite."""
+    if not np.isfinite(x).all():
+        _command.fail(
+            "some results are not finite; try more steps, another --method or --std above 0.", 1
+        )
+    return x
+
+
+def _times(experiment: Any, level: float) -> np.ndarray:
+    """Return the run's grid from a noise level down."""
+    t = editing.time_of_level(experiment.process, level)
+    return editing.times_below(experiment.times(), t)
+
+
+def vary(run: Any, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], str]:
+    """Make variations of every image: return rows of pictures, and what to say of them."""
+    experiment, count = run.experiment, flags.num_samples
+    times = _times(experiment, flags.level)
+    total = count * len(x)
+    parts = []
+    for indices in batches(total, flags.batch_size):
+        model = experiment.model(run.params, experiment.conditions(None, len(indices)))
+        parts.append(editing.vary(
+            experiment.sampler, experiment.process, model, example_keys(flags.seed, indices),
+            jnp.asarray(x[indices // count % len(x)]), times,
+        ))  # fmt: skip
+    results = finite(np.concatenate(parts)[:total]).reshape(len(x), count, *x.shape[1:])
+    rows = [np.concatenate([a[None], b]) for a, b in zip(x, results, strict=True)]
+    return rows, f"input and {count} variations at noise level {flags.level:g} for {len(x)} images"
+
+
+def interpolate(run: Any, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], str]:
+    """Go from the first image to the second: return one row of pictures, and what to say of it."""
+    experiment, process, count = run.experiment, run.experiment.process, flags.num_samples
+    share = np.linspace(0, 1, count + 2)[1:-1] if count < 2 else np.linspace(0, 1, count)
+    model = experiment.model(run.params, experiment.conditions(None, count))
+    a, b = (jnp.asarray(np.repeat(image[None], count, axis=0)) for image in x)
+    if flags.through == "latent":
+        latents = (editing.encode(process, model, image) for image in (a, b))
+        found = editing.decode(process, model, editing.slerp(*latents, share))
+        how = "through latents"
+    else:
+        key = jax.random.key(flags.seed)
+        keys = jnp.broadcast_to(key, (count,))  # one noise for the whole row
+        times = _times(experiment, flags.level)
+        found = editing.interpolate(experiment.sampler, process, model, keys, a, b, share, times)
+        how = f"through noise of level {flags.level:g}"
+    row = np.concatenate([x[:1], finite(np.asarray(found, np.float32)), x[1:]])
+    return [row], f"{count} steps from one image to the other, {how}"
+
+
+# ---- the picture ----------------------------------------------------------------------------------
+
+
+def write(path: str, rows: list[np.ndarray], spec: Any, names: list[str]) -> None:
+    """Write the rows as one PNG; an image is named where it has a row of its own."""
+    labels = names if len(rows) == len(names) else []
+    pictures.save_examples(path, np.concatenate(rows), spec, columns=len(rows[0]), names=labels)
