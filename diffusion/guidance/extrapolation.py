@@ -87,7 +87,10 @@ def classifier_free(
 
 def above_one(omega: Any) -> Any:
     """Return the scale 1 + omega; of a callable of t a callable."""
-    return (lambda t: 1 + omega(t)) if callable(omega) else 1 + omega
+    if not callable(omega):
+        return 1 + omega
+    of_time: Any = omega
+    return lambda t: 1 + of_time(t)
 
 
 @dataclass(frozen=True, kw_only=True)

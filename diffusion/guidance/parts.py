@@ -60,8 +60,8 @@ class OnInterval:
 
     guided: Denoiser
     plain: Denoiser
-    low: Scalar
-    high: Scalar
+    low: Any
+    high: Any
     process: Process = dataclasses.field(metadata={"static": True})
     by: str = dataclasses.field(default="log_snr", metadata={"static": True})
 

@@ -25,8 +25,8 @@ class Clipped:
     """A denoiser whose posterior mean is clipped to the range of the data."""
 
     denoise: Denoiser
-    low: Scalar = -1.0
-    high: Scalar = 1.0
+    low: Any = -1.0
+    high: Any = 1.0
 
     def __call__(self, x_t: Array, t: Time) -> Array:
         """Return the clipped posterior mean."""
@@ -66,8 +66,8 @@ class Thresholded:
     """x_0 clipped to [-s, s] and scaled by limit / s, with s a quantile of |x_0|, at least the limit."""
 
     denoise: Denoiser
-    percentile: Scalar = 0.995
-    limit: Scalar = 1.0
+    percentile: Any = 0.995
+    limit: Any = 1.0
 
     def __call__(self, x_t: Array, t: Time) -> Array:
         """Return the thresholded posterior mean."""
@@ -124,7 +124,7 @@ class Rescaled:
 
     guided: Denoiser
     plain: Denoiser
-    share: Scalar = 0.7
+    share: Any = 0.7
 
     def __call__(self, x_t: Array, t: Time) -> Array:
         """Return the rescaled posterior mean."""

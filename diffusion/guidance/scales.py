@@ -132,17 +132,22 @@ def as_scale(scale: Any) -> Any:
 
 def scale_at(scale: Any, t: Time, like: Array) -> Array:
     """Return the scale at t, shaped to multiply x_t."""
-    return per_example(scale(t) if callable(scale) else scale, like)
+    value: Any = scale(t) if callable(scale) else scale
+    return per_example(value, like)
+
+
+def depends_on_time(scale: Any) -> bool:
+    """Say whether a scale is a schedule or a callable of t."""
+    return isinstance(scale, Schedule) or callable(scale)
 
 
 def is_number(scale: Any) -> bool:
     """Say whether a scale is one number that is known while programs are built."""
-    known = not isinstance(scale, Schedule) and not callable(scale) and not is_traced(scale)
-    return known and jnp.ndim(scale) == 0
+    return not depends_on_time(scale) and not is_traced(scale) and np.ndim(scale) == 0
 
 
 def check_scale(scale: Any, name: str = "scale") -> None:
     """Raise ValueError for a negative number; schedules and callables are let through."""
-    if not isinstance(scale, Schedule) and not callable(scale):
-        low = jnp.min(jnp.asarray(scale)) if jnp.ndim(scale) else scale
+    if not depends_on_time(scale):
+        low = jnp.min(scale) if np.ndim(scale) else scale
         require(low >= 0, f"`{name}` must not be negative; got {scale}.")

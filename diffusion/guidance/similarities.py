@@ -116,11 +116,21 @@ def similarity(
             "x_t" compares x_t with alpha(t) target.
         features: an encoder applied to both first; for x_t one that was trained on noisy inputs.
     """
-    measure, encode = as_pytree(similarity_named(measure)), None
-    if features is not None:
-        encode = as_pytree(features)
-    similar = Similar(measure, encode, target, process, noisy=through == "x_t")
+    similar = similar_to(process, measure, target, through, features)
     return classifier(process, denoise, similar, scale, through)
+
+
+def similar_to(
+    process: GaussianProcess,
+    measure: str | Measure,
+    target: Any,
+    through: str = "x_0",
+    features: Callable[[Array], Array] | None = None,
+) -> Similar:
+    """Return (x, t) -> similarity as a callable pytree; arguments as of `similarity`."""
+    fn: Any = as_pytree(similarity_named(measure))
+    encode: Any = None if features is None else as_pytree(features)
+    return Similar(fn, encode, target, process, noisy=through == "x_t")
 
 
 @register("guidance", "similarity")
@@ -144,10 +154,4 @@ class Similarity(Tilt):
     def log_prob(self, model: Guidable) -> LogProb:
         target, features = given(model, "target", self), model.given.get("features")
         process: Any = model.process
-        return Similar(
-            as_pytree(similarity_named(self.measure)),
-            None if features is None else as_pytree(features),
-            target,
-            process,
-            noisy=self.through == "x_t",
-        )
+        return similar_to(process, self.measure, target, self.through, features)
