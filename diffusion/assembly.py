@@ -51,6 +51,14 @@ def dataset_of(config: Mapping) -> Dataset:
         raise ConfigError(f"config.data.condition: {error.args[0]}") from None
 
 
+def _spec_of(dataset: Dataset) -> DataSpec:
+    """Describe the data; what a computed condition cannot be computed from is an error of the config."""
+    try:
+        return dataset.spec
+    except ValueError as error:
+        raise ConfigError(f"config.data: {error}") from None
+
+
 def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
     """Build every section, or say which one cannot be built and why; see `Experiment.from_config`."""
     config = with_defaults(config)
@@ -66,7 +74,7 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
     batch_size = positive(config, "data", "batch_size", 64)
     positive(config, "grid", "num_steps", 50)
     dataset: Dataset = dataset_of(config)
-    found = dataset.spec if spec is None else spec
+    found = _spec_of(dataset) if spec is None else spec
     built = {name: build_section(config, name) for name in PARTS}
     built["optimizer"] = build_section(config, "optimizer", total_steps=train.steps(batch_size))
     built["loss_target"] = loss_target(train.loss_target)

@@ -10,7 +10,7 @@ Importing this package is cheap: what reads and writes files is imported when it
 
 from diffusion.data.arrays import ArrayFile
 from diffusion.data.base import Batch, Dataset, DataSpec, FiniteDataset, Source, Table
-from diffusion.data.conditioned import Condition, Conditioned, conditioned
+from diffusion.data.conditioned import Condition, Conditioned, ImageCondition, conditioned
 from diffusion.data.digits import Digits
 from diffusion.data.fashion_mnist import FashionMNIST
 from diffusion.data.folder import Folder
@@ -37,6 +37,7 @@ __all__ = [
     "FashionMNIST",
     "FiniteDataset",
     "Folder",
+    "ImageCondition",
     "ImageNetResized",
     "MissingDataError",
     "Points1D",

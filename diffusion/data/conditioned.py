@@ -1,4 +1,4 @@
-"""Conditions computed from the examples themselves: super-resolution and image-to-image.
+"""Conditions computed from what a data set says: super-resolution, image-to-image, attributes.
 
 `data = dict(name="fashion_mnist", condition=dict(name="superres", factor=4))` makes any set of images one whose
 examples come with cond["image"]; what else the set says of an example stays.
@@ -6,7 +6,7 @@ examples come with cond["image"]; what else the set says of an example stays.
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -19,6 +19,23 @@ from diffusion.registry import build, register
 
 @dataclass(frozen=True, kw_only=True)
 class Condition(abc.ABC):
+    """From the batches of a data set to their conditions."""
+
+    @abc.abstractmethod
+    def respec(self, spec: DataSpec) -> DataSpec:
+        """Describe the data with this condition.
+
+        Raises:
+            ValueError: it cannot be computed from such data.
+        """
+
+    @abc.abstractmethod
+    def cond(self, batch: Batch) -> dict[str, Any]:
+        """Return the conditions of a batch, those that it has already included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCondition(Condition):
     """A picture computed from a picture, of the same height and width."""
 
     @abc.abstractmethod
@@ -27,16 +44,28 @@ class Condition(abc.ABC):
 
     def check(self, spec: DataSpec) -> None:
         """Raise ValueError for data that this cannot be computed from."""
-        if spec.kind != "image":
-            raise ValueError(
-                f"{type(self).__name__} is for images; this data is made of {spec.kind}."
-            )
+        require(
+            spec.kind == "image",
+            f"{type(self).__name__} is for images; this data is made of {spec.kind}.",
+        )
+        require(
+            not spec.image_channels,
+            f"{type(self).__name__} makes cond['image'], which this data set has already.",
+        )
+
+    def respec(self, spec: DataSpec) -> DataSpec:
+        self.check(spec)
+        channels = self(np.zeros((1, *spec.shape), np.float32)).shape[-1]
+        return dataclasses.replace(spec, image_channels=channels)
+
+    def cond(self, batch: Batch) -> dict[str, Any]:
+        return {**batch.get("cond", {}), "image": self(batch["data"]).astype(np.float32)}
 
 
 @register("condition", "superres")
 @final
 @dataclass(frozen=True, kw_only=True)
-class SuperResolution(Condition):
+class SuperResolution(ImageCondition):
     """The mean over squares of `factor` pixels, repeated to the full size (Saharia et al., 2021)."""
 
     factor: int = 4
@@ -61,7 +90,7 @@ class SuperResolution(Condition):
 @register("condition", "grey")
 @final
 @dataclass(frozen=True, kw_only=True)
-class Grey(Condition):
+class Grey(ImageCondition):
     """The mean over channels: what colourisation starts from."""
 
     def check(self, spec: DataSpec) -> None:
@@ -72,9 +101,30 @@ class Grey(Condition):
         return x.mean(axis=-1, keepdims=True)
 
 
+@register("condition", "multi_hot")
+@final
+@dataclass(frozen=True, kw_only=True)
+class LabelsAsMultiHot(Condition):
+    """Several labels of two classes each, such as attributes of faces, as one multi-hot condition."""
+
+    def respec(self, spec: DataSpec) -> DataSpec:
+        sizes = spec.num_classes
+        require(
+            isinstance(sizes, tuple) and set(sizes) == {2} and not spec.multi_hot_dim,
+            "the condition multi_hot is made of several labels of two classes each; this data has "
+            f"num_classes = {sizes}.",
+        )
+        assert isinstance(sizes, tuple)
+        return dataclasses.replace(spec, num_classes=0, multi_hot_dim=len(sizes), class_names=())
+
+    def cond(self, batch: Batch) -> dict[str, Any]:
+        given = dict(batch["cond"])
+        return {"multi_hot": given.pop("label"), **given}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Conditioned(Dataset):
-    """A data set whose examples also say a picture computed from them.
+    """A data set with a condition computed from what it says.
 
     Args:
         base: the data set.
@@ -86,13 +136,8 @@ class Conditioned(Dataset):
 
     @property
     def spec(self) -> DataSpec:
-        """Describe the contents: those of the base, and one image more."""
-        spec = self.base.spec
-        self.condition.check(spec)
-        if spec.image_channels:
-            raise ValueError("`condition` makes cond['image'], which this data set has already.")
-        channels = self.condition(np.zeros((1, *spec.shape), np.float32)).shape[-1]
-        return dataclasses.replace(spec, image_channels=channels)
+        """Describe the contents."""
+        return self.condition.respec(self.base.spec)
 
     def batch(
         self,
@@ -104,22 +149,20 @@ class Conditioned(Dataset):
         rows: slice | None = None,
     ) -> Batch:
         """Return batch number `step`; see `Dataset.batch`."""
-        return self._extended(self.base.batch(step, batch_size, seed, index, train, rows))
+        batch = self.base.batch(step, batch_size, seed, index, train, rows)
+        return {**batch, "cond": self.condition.cond(batch)}
 
     def examples(self, start: int, count: int) -> Batch:
         """Return examples in natural order; see `Dataset.examples`."""
-        return self._extended(self.base.examples(start, count))
+        batch = self.base.examples(start, count)
+        return {**batch, "cond": self.condition.cond(batch)}
 
     def held_out(self) -> "Conditioned":
         """Return the same of the held-out data."""
         return dataclasses.replace(self, base=self.base.held_out())
 
-    def _extended(self, batch: Batch) -> Batch:
-        image = self.condition(batch["data"]).astype(np.float32)
-        return {**batch, "cond": {**batch.get("cond", {}), "image": image}}
 
-
-def conditioned(spec: Any, dataset: Dataset) -> Dataset:
+def conditioned(spec: str | Mapping[str, Any] | None, dataset: Dataset) -> Dataset:
     """Return the data set with the condition that this names, "superres:4" or a mapping; None is none.
 
     Raises:
@@ -130,6 +173,6 @@ def conditioned(spec: Any, dataset: Dataset) -> Dataset:
     if spec is None:
         return dataset
     if isinstance(spec, str):
-        name, colon, argument = spec.partition(":")
-        spec = {"name": name} | ({"factor": int(argument)} if colon and argument.isdigit() else {})
+        name, _, number = spec.partition(":")
+        spec = {"name": name, "factor": int(number)} if number.isdigit() else {"name": spec}
     return Conditioned(base=dataset, condition=build("condition", spec))

@@ -1,7 +1,7 @@
 """Do generated examples show what was asked for? A classifier of real data is the judge."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -20,6 +20,13 @@ def _gather(dataset: Dataset, limit: int) -> tuple[np.ndarray, np.ndarray]:
     return batch["data"].reshape(len(chosen), -1), batch["cond"]["label"]
 
 
+def fitted_judge(dataset: Dataset, num_training: int = 10_000) -> Any:
+    """Fit a support vector machine with a Gaussian kernel on the pixels of real data: rows in, labels out."""
+    from sklearn.svm import SVC
+
+    return SVC(C=10.0, gamma="scale").fit(*_gather(dataset, num_training))
+
+
 @register("metric", "label_agreement")
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +40,6 @@ class LabelAgreement(Metric):
     num_training: int = 10_000
 
     def __call__(self, subject: Subject) -> Results:
-        from sklearn.svm import SVC
-
         classes = subject.train.spec.num_classes
         require(
             isinstance(classes, int) and classes > 1 and subject.train.spec.size is not None,
@@ -42,7 +47,7 @@ class LabelAgreement(Metric):
             f"num_classes={classes}, size={subject.train.spec.size}.",
         )
         assert isinstance(classes, int)
-        judge = SVC(C=10.0, gamma="scale").fit(*_gather(subject.train, self.num_training))
+        judge = fitted_judge(subject.train, self.num_training)
         accuracy = float(judge.score(*_gather(subject.held_out, self.num_training)))
         x = np.concatenate(list(subject.generate(subject.num_samples)))
         asked = np.arange(len(x)) % classes  # the classes in turn
