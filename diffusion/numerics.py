@@ -196,3 +196,25 @@ def as_pytree(fn: Any) -> Any:
 def sum_features(x: Float[Array, "batch *data"]) -> Float[Array, " batch"]:
     """Sum over all axes but the first."""
     return x.reshape(x.shape[0], -1).sum(axis=-1)
+
+
+_STAGES = ((0.0, 1 / 6), (0.5, 1 / 3), (0.5, 1 / 3), (1.0, 1 / 6))  # (place, weight) of each rate
+
+
+def runge_kutta(rate: Callable[[Any, Any], Any], state: Any, t: Time, s: Time) -> Any:
+    """Advance a pytree from time t to time s by one classical Runge-Kutta step of order 4.
+
+    The four stages are a loop, so that what `rate` does, a network say, is compiled once and not four times.
+    """
+    stages = jnp.asarray(_STAGES, jax.tree.leaves(state)[0].dtype)
+
+    def stage(carry: tuple[Any, Any], row: Array) -> tuple[Any, None]:
+        k, total = carry
+        place, weight = row
+        move = lambda y, d: y + (place * (s - t) * d).astype(y.dtype)
+        k = rate(jax.tree.map(move, state, k), (1 - place) * t + place * s)
+        return (k, jax.tree.map(lambda a, d: a + (weight * d).astype(a.dtype), total, k)), None
+
+    zero = jax.tree.map(jnp.zeros_like, state)
+    total = jax.lax.scan(stage, (zero, zero), stages)[0][1]
+    return jax.tree.map(lambda y, d: y + ((s - t) * d).astype(y.dtype), state, total)

@@ -1,10 +1,16 @@
 """What all tests share."""
 
 import os
+from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile thousands of small programs and run each once: compile them quickly, not well.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Tests compile thousands of small programs and run each once: compile them quickly, not well. The old
+# emitters halve that time; later versions have lost them, and refuse to start with a flag that is gone.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
+)
 
 import jax
 import pytest

@@ -29,7 +29,7 @@ from diffusion.likelihood.checks import (
     rising_times,
 )
 from diffusion.likelihood.divergence import PROBES, exact_divergence, probe_divergences
-from diffusion.numerics import as_pytree, fold_in, is_static, is_traced
+from diffusion.numerics import as_pytree, fold_in, is_static, is_traced, runge_kutta
 from diffusion.processes import Process
 from diffusion.types import Key, Time, Velocity
 
@@ -51,24 +51,11 @@ class LogProb(NamedTuple):
     )  # velocities per example; each comes with d or `num_probes` directional derivatives
 
 
-def _rk4(field: Any, state: Any, t: Time, s: Time) -> Any:
-    """Advance a pytree by one classical Runge-Kutta step."""
-    h = s - t
-    move = lambda k, c: jax.tree.map(lambda a, b: a + c * h * b, state, k)
-    k_1 = field(state, t)
-    k_2 = field(move(k_1, 0.5), t + h / 2)
-    k_3 = field(move(k_2, 0.5), t + h / 2)
-    k_4 = field(move(k_3, 1.0), s)
-    return jax.tree.map(
-        lambda y, a, b, c, d: y + h / 6 * (a + 2 * b + 2 * c + d), state, k_1, k_2, k_3, k_4
-    )
-
-
 def _flow(process: Process, model: Any, x: Data, times: Array) -> Data:
     velocity = process.flow(checked(model)).velocity
 
     def body(x: Data, ends: tuple[Array, Array]) -> tuple[Data, None]:
-        return _rk4(velocity, x, *ends), None
+        return runge_kutta(velocity, x, *ends), None
 
     return jax.lax.scan(body, x, (times[:-1], times[1:]))[0]
 
@@ -101,7 +88,7 @@ def _changes(
     else:
 
         def body(state: Any, ends: tuple[Array, Array]) -> tuple[Any, None]:
-            return _rk4(field, state, *ends), None
+            return runge_kutta(field, state, *ends), None
 
         (x_T, change), _ = jax.lax.scan(body, state, (times[:-1], times[1:]))
         nfe, good = 0, True  # known without running

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.exact_field import ExactField, exact_field
-from diffusion.numerics import is_static, per_example
+from diffusion.numerics import is_static, per_example, runge_kutta
 from diffusion.processes import Process
 from diffusion.processes.inversion import along_time, jacobian, solve_linear
 from diffusion.testing.report import Finding, findings_of, largest
@@ -263,14 +263,7 @@ def _transport(process: Process, x: Any, ends: Any) -> tuple[Any, Any]:
 
     times = jnp.geomspace(ends[0], ends[1], 33)
 
-    def step(x: Any, pair: Any) -> tuple[Any, None]:
-        t, s = pair
-        v, h = field.velocity, s - t
-        k_1 = v(x, t)
-        k_2 = v(x + h / 2 * k_1, t + h / 2)
-        k_3 = v(x + h / 2 * k_2, t + h / 2)
-        return x + h / 6 * (k_1 + 2 * k_2 + 2 * k_3 + v(x + h * k_3, s)), None
-
+    step = lambda x, pair: (runge_kutta(field.velocity, x, *pair), None)
     y = jax.lax.scan(step, x, (times[:-1], times[1:]))[0]
     cumulative = lambda x, t: jax.lax.map(lambda x: below(x, t), x[:, 0])
     return cumulative(x, ends[0]), cumulative(y, ends[1])

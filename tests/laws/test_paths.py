@@ -14,8 +14,9 @@ from diffusion import build, registered
 from diffusion.processes import AffineProcess, Characteristics, Interpolant, LinearPath, Radial
 from diffusion.processes.cosine_basis import dct_matrix, from_frequencies, to_frequencies
 from diffusion.processes.radial_law import LAWS as RADIAL_LAWS
-from diffusion.testing import laws
-from diffusion.testing.path_laws import check_paths
+from diffusion.testing import affine_laws, gaussian_laws, laws
+from diffusion.testing.path_laws import check_paths, densities, paths
+from diffusion.testing.report import findings_of
 
 KEY = jax.random.key(0)
 COVERED = "path_laws" in laws.MODULES  # then test_processes holds every process to them already
@@ -29,10 +30,14 @@ PRIORS = {
 }
 
 
-def assert_laws_hold(process):
-    findings = check_paths(process)
+def assert_laws_hold(process, laws=None):
+    findings = findings_by(process, laws) if laws else check_paths(process)
     assert all(f.holds for f in findings), "\n".join(map(str, findings))
     return {f.law for f in findings}
+
+
+def findings_by(process, laws):
+    return [finding for law in laws for finding in findings_of(law, process)]
 
 
 @pytest.mark.skipif(COVERED, reason="check_process includes these laws")
@@ -168,8 +173,7 @@ def test_crossing_paths_are_refused():
 
     with pytest.raises(ValueError, match=r"Crossing breaks the law .* invertible"):
         Crossing().label(jnp.full((1, 1), -3.0), jnp.zeros((1, 1)), 0.5)
-    broken = {f.law for f in check_paths(Crossing()) if not f.holds}
-    assert "D1" in broken
+    assert "D1" in {f.law for f in findings_by(Crossing(), [paths]) if not f.holds}
 
 
 @pytest.mark.slow
@@ -179,7 +183,8 @@ def test_a_wrong_velocity_is_found():
         def conditional_velocity(self, x_t, x_0, t):
             return 1.1 * super().conditional_velocity(x_t, x_0, t)
 
-    assert {"D2", "D3", "D4"} <= {f.law for f in check_paths(Wrong()) if not f.holds}
+    found = findings_by(Wrong(), [paths, densities])
+    assert {"D2", "D3", "D4"} <= {f.law for f in found if not f.holds}
 
 
 def test_nothing_written_is_an_error():
@@ -193,7 +198,7 @@ def test_nothing_written_is_an_error():
 @pytest.mark.slow
 def test_by_function_in_a_config():
     spec = dict(name="characteristics", path_fn="tests.laws.test_paths:asinh", elementwise=True)
-    assert_laws_hold(build("process", spec))
+    assert_laws_hold(build("process", spec), [paths, densities])
 
 
 def asinh(x_0, x_T, t):
@@ -254,10 +259,20 @@ def test_cosine_basis_is_orthonormal_and_flat_images_do_not_blur():
 
 @pytest.mark.slow
 def test_bridges():
-    """The slowest path, the other two being affine; its density comes from Newton steps."""
-    prior = dict(name="data", points=[-1.0, 2.0], bandwidth=0.5)
-    process = build("process", dict(name="bridge", path_fn="eased", prior=prior))
-    assert "D3" in assert_laws_hold(process)
+    """A path by name knows its inverse; the same by function finds it by Newton steps."""
+    spec = dict(name="bridge", prior=dict(name="data", points=[-1.0, 2.0], bandwidth=0.5))
+    known = build("process", spec | dict(path_fn="eased"))
+    assert "D3" in assert_laws_hold(known)
+    found = build("process", spec | dict(path_fn="tests.laws.test_paths:eased"))
+    x, x_0, t = jnp.array([[0.3, 1.2]]), jnp.array([[1.0, 0.0]]), 0.4
+    for name in ("label", "log_density", "conditional_velocity"):
+        values = (getattr(process, name)(x, x_0, t) for process in (known, found))
+        np.testing.assert_allclose(*values, rtol=1e-9)
+
+
+def eased(x_0, x_T, t):
+    u = t * t * (3 - 2 * t)
+    return (1 - u) * x_0 + u * x_T
 
 
 def test_a_bridge_names_its_paths():
@@ -293,7 +308,8 @@ def test_heat_schedules_start_at_zero_and_carry_gaussians_by_their_width(schedul
     ratio = np.sqrt((0.25 + process.sigma(1.0) ** 2) / (0.25 + process.sigma(1e-3) ** 2))
     end = diffusion.carry(process, model, x, times)
     np.testing.assert_allclose(end, x * ratio, rtol=1e-6)  # 400 steps of order 4
-    assert diffusion.check_process(process).holds
+    of_sigma = (affine_laws.decreases, affine_laws.positive, affine_laws.accurate_in_float32)
+    assert_laws_hold(process, [*of_sigma, gaussian_laws.consistent_sde, gaussian_laws.prior_std])
 
 
 def test_heat_equation():

@@ -116,8 +116,8 @@ def test_point_mass_is_recovered_in_any_number_of_steps(name, process):
             jnp.abs(end.mean(0) - centre) < 5 * spread / np.sqrt(n)
         )  # five standard errors
         assert jnp.all(jnp.abs(end.std(0) / spread - 1) < 5 / np.sqrt(2 * n))
-        last = diffusion.sample(build("sampler", name), process, knows, KEY, x, times)
-        np.testing.assert_allclose(last, jnp.broadcast_to(point, x.shape), rtol=1e-12)
+    last = diffusion.sample(build("sampler", name), process, knows, KEY, x, times)
+    np.testing.assert_allclose(last, jnp.broadcast_to(point, x.shape), rtol=1e-12)
 
 
 @pytest.mark.parametrize("process", ["sub_vp", "edm"])
@@ -128,11 +128,11 @@ def test_stochastic_samplers_have_the_right_moments(name, process):
     The weak error of first-order methods at 500 steps uniform in log-SNR is below 4 percent: measured
     by the variance recursion of the linear problem.
     """
-    process, n = build("process", process), 10_000
+    process, n = build("process", process), 4000
     key_start, key = jax.random.split(KEY)
     x = start(process, (n, 1), key_start)
     end = diffusion.sample(
-        build("sampler", name), process, gaussian().denoiser(process), key, x, natural(process, 1000),
+        build("sampler", name), process, gaussian().denoiser(process), key, x, natural(process, 500),
         denoise_last=False,
     )  # fmt: skip
     alpha, sigma = float(process.alpha(process.t_min)), float(process.sigma(process.t_min))
@@ -270,7 +270,7 @@ def test_same_key_same_sample_and_jit_changes_nothing(name):
     np.testing.assert_array_equal(first, again)
     np.testing.assert_allclose(first, jitted, rtol=1e-9, atol=1e-12)
     assert first.dtype == x.dtype
-    assert run(KEY, x.astype(jnp.float32)).dtype == jnp.float32
+    assert jax.eval_shape(run, KEY, x.astype(jnp.float32)).dtype == jnp.float32
 
 
 @pytest.mark.parametrize("name", FIXED)
@@ -389,14 +389,15 @@ def test_what_is_missing_is_said():
 
 @pytest.mark.parametrize("process_name", registered("process"))
 def test_a_sampler_runs_on_a_process_or_says_what_it_needs(process_name):
-    """One sampler per rung on every process, in two steps."""
+    """One sampler per rung on every process: that of its own rung in two steps, those above say no."""
     process = build("process", process_name)
     x, times = process.sample_prior(KEY, (2, 2)), natural(process, 2)
     for name in ("heun", "unipc", "ancestral"):
         sampler = build("sampler", name)
         run = lambda s=sampler: diffusion.sample(s, process, lambda x, t: 0.5 * x, KEY, x, times)
-        if isinstance(process, sampler.rung):
-            assert jnp.all(jnp.isfinite(run()))
-        else:
+        if not isinstance(process, sampler.rung):
             with pytest.raises(TypeError, match="needs"):
                 run()
+        else:
+            highest = run
+    assert jnp.all(jnp.isfinite(highest()))
