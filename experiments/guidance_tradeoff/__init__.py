@@ -1,0 +1,1 @@
+"""Study: what guidance buys and costs."""
