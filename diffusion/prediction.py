@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import per_example, require, sum_features
+from diffusion.numerics import per_example, require
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import register
 from diffusion.types import Coefficients, Scalar, Time
@@ -178,25 +178,14 @@ class PreviousMean(Prediction):
         return -keep / pull, 1 / pull
 
 
-def drawn_in(x: Array) -> Array:
-    """Return sqrt(2) x / sqrt(1 + mean of x^2) per example: directions kept, no length above sqrt(2 d).
-
-    Where the noise has heavy tails no factor of t alone brings x_t to order 1: a few examples would be so
-    long that a network learns nothing else. Far away the length says little about the data.
-    """
-    mean = sum_features(x * x) / x[0].size
-    return per_example(jnp.sqrt(2 / (1 + mean)), x) * x
-
-
 def network_inputs(
     process: AffineProcess, prediction: Prediction, c: Coefficients, x_t: Array, t: Time
 ) -> tuple[Array, Array]:
-    """Return x_t at unit variance, heavy tails drawn in, and the log-SNR."""
-    x = prediction.input_scale(c) * x_t
-    return drawn_in(x) if process.heavy_tailed else x, process.noise_level(t)
+    """Return x_t at unit variance and the log-SNR."""
+    return prediction.input_scale(c) * x_t, process.noise_level(t)
 
 
 def velocity_inputs(process: Process, x_t: Array, t: Time) -> tuple[Array, Array]:
-    """Return input_scale(t) x_t, heavy tails drawn in, and the noise level, for a network of velocities."""
-    x = per_example(process.input_scale(jnp.asarray(t, x_t.dtype)), x_t) * x_t
-    return drawn_in(x) if process.heavy_tailed else x, process.noise_level(t)
+    """Return input_scale(t) x_t and the noise level, for a network that predicts the velocity."""
+    scale = process.input_scale(jnp.asarray(t, x_t.dtype))
+    return per_example(scale, x_t) * x_t, process.noise_level(t)

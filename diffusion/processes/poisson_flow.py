@@ -29,7 +29,6 @@ class PoissonFlow(AffineProcess):
     """
 
     isotropic: ClassVar[bool] = True
-    heavy_tailed: ClassVar[bool] = True
 
     t_min: Scalar = 0.002
     t_max: Scalar = 200.0

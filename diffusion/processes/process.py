@@ -32,7 +32,6 @@ class Process(abc.ABC):
     finish_evaluations: ClassVar[int] = 0  # of the model, by `finish`
     exact_prior: ClassVar[bool] = False  # nothing of x_0 is left at t_max
     coordinatewise: ClassVar[bool] = False  # x_t[i] depends on x_0[i] and z[i] alone
-    heavy_tailed: ClassVar[bool] = False  # x_t has no scale that fits nearly all examples
     smooth_paths: ClassVar[bool] = True  # `velocity` is the time derivative of `interpolate`
 
     def __post_init__(self) -> None:
