@@ -28,6 +28,7 @@ from diffusion.conditions import (
     check_labels,
     make_conditions,
     null_conditions,
+    shapes,
     survey_conditions,
 )
 from diffusion.config import ConfigError, plain, positive, resolved
@@ -118,7 +119,7 @@ class Experiment:
     @property
     def conditional(self) -> bool:
         """Whether the data has labels or other conditions."""
-        return null_conditions(self.spec, 1) is not None
+        return bool(shapes(self.spec, 1))  # no array is made: nothing is computed for a check
 
     @property
     def task(self) -> str:
