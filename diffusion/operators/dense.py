@@ -24,6 +24,13 @@ def _apply(matrix: Array, x: Data) -> Array:
     return jnp.matmul(flat, matrix.T, precision=jax.lax.Precision.HIGHEST)
 
 
+def _row_length(matrix: np.ndarray) -> float | None:
+    """Return c where A A^T = c I, or None."""
+    gram = matrix @ matrix.T
+    c = float(gram.trace() / len(gram))
+    return c if c > 0 and np.allclose(gram, c * np.eye(len(gram)), atol=1e-12 * c) else None
+
+
 @register("operator", "matrix")
 @jax.tree_util.register_dataclass
 @final
@@ -33,11 +40,13 @@ class Matrix(Operator):
 
     Args:
         values: (rows, numbers of an example), an array, or nested tuples from a config.
+        length: squared length of the rows, where they are orthogonal and equally long; filled in.
     """
 
     has_pinv: ClassVar[bool] = True
 
     values: Any
+    length: float | None = dataclasses.field(default=None, metadata={"static": True})
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", as_array(self.values))
@@ -46,10 +55,16 @@ class Matrix(Operator):
                 self.values.ndim == 2,
                 f"`values` of matrix must be (rows, columns); got shape {self.values.shape}.",
             )
+            # here, on the host: inside a compiled function the numbers cannot be looked at
+            object.__setattr__(self, "length", _row_length(self.values))
 
     def forward(self, x: Data) -> Array:
         self.check(x.shape[1:])
         return _apply(jnp.asarray(self.values, x.dtype), x)
+
+    def gram(self, shape: Shape) -> float | None:
+        del shape
+        return self.length
 
     def pinv(self, y: Data, shape: Shape) -> Array:
         inverse = jnp.linalg.pinv(jnp.asarray(self.values, y.dtype))

@@ -33,6 +33,7 @@ VARIANTS = [
     (Superres(factor=4), (8, 12, 3)),
     (CompressedSensing(share=0.1, seed=2), (4, 5)),
     (Mask(values=np.array([1, 0, 1])), (3,)),
+    (Matrix(values=np.kron(np.eye(2), np.full((1, 3), 0.5))), (6,)),
 ]
 
 
@@ -198,6 +199,14 @@ def test_bad_operators_are_refused(make, said):
 def test_no_pseudo_inverse_says_what_to_take_instead():
     with pytest.raises(TypeError, match="moment_matching"):
         Blur(border="zero").pinv(jnp.ones((1, 8, 8, 1)), (8, 8, 1))
+
+
+def test_a_matrix_knows_whether_its_rows_are_orthogonal():
+    assert Matrix(values=np.array([[1.0, -0.5]])).gram((2,)) == pytest.approx(1.25)
+    assert Matrix(values=np.kron(np.eye(2), np.full((1, 3), 0.5))).gram((6,)) == pytest.approx(0.75)
+    assert Matrix(values=np.array([[1.0, 0.0], [0.0, 2.0]])).gram((2,)) is None
+    inside = jax.jit(lambda operator: jnp.asarray(operator.gram((2,))))
+    assert inside(Matrix(values=np.array([[1.0, -0.5]]))) == 1.25
 
 
 def test_matrix_of_is_the_operator():
