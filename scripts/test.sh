@@ -5,6 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh train,eval,dev
 bin=.venv/bin
-echo "== format and lint"; $bin/ruff format --check . && $bin/ruff check .
+echo "== format and lint"; $bin/ruff format --check .; $bin/ruff check .
 echo "== types"; $bin/basedpyright --pythonpath $bin/python
 echo "== tests"; exec $bin/python -m pytest -n 2 --dist worksteal "$@"

@@ -1,0 +1,1 @@
+"""How far methods for linear inverse problems are from the posterior."""
