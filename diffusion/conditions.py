@@ -49,6 +49,11 @@ def null_conditions(spec: DataSpec, count: int) -> Cond:
     return null or None
 
 
+def array_entry(spec: DataSpec) -> str:
+    """Return the entry that an array without a name means."""
+    return "multi_hot" if spec.multi_hot_dim and not spec.num_classes else "label"
+
+
 def make_conditions(spec: DataSpec, given: Any, count: int) -> Cond:
     """Return the conditions of `count` examples, checked; what is not given is null.
 
@@ -65,8 +70,7 @@ def make_conditions(spec: DataSpec, given: Any, count: int) -> Cond:
     if given is None:
         return null
     if not isinstance(given, Mapping):
-        name = "multi_hot" if spec.multi_hot_dim and not spec.num_classes else "label"
-        given = {name: given}
+        given = {array_entry(spec): given}
     check_conditions(spec, given)
     wanted = shapes(spec, count)
     filled = dict(null or {})
@@ -84,18 +88,25 @@ def make_conditions(spec: DataSpec, given: Any, count: int) -> Cond:
 
 
 def survey_conditions(
-    spec: DataSpec, held_out: Callable[[], Dataset], indices: np.ndarray, classes: int = 0
+    spec: DataSpec,
+    held_out: Callable[[], Dataset],
+    indices: np.ndarray,
+    classes: int = 0,
+    asked: Any = None,
 ) -> Cond:
     """Return conditions for a survey of a model: the classes in turn, all else from held-out examples.
 
     Args:
         spec: of the data that the model was trained on.
-        held_out: gives the held-out data; called when there is more than one label per example.
+        held_out: gives the held-out data; called where there is more to say than was asked for.
         indices: the numbers of the examples.
         classes: how many classes to go through; 0 is all.
+        asked: what stands in place of the classes: an array or a dictionary, as in `make_conditions`.
     """
     count, one = len(indices), isinstance(spec.num_classes, int) and spec.num_classes
     turn = {"label": indices % (classes or spec.num_classes)} if one else {}
+    if asked is not None:
+        turn |= asked if isinstance(asked, Mapping) else {array_entry(spec): asked}
     if set(shapes(spec, 1)) <= set(turn):
         return make_conditions(spec, turn or None, count)
     data = held_out()

@@ -229,9 +229,7 @@ class Experiment:
 
         Guidance changes the mean alone: a variance that was learned or estimated stays.
         """
-        told = (
-            cond if self.example_cond(1) is not None else None
-        )  # labels may be for a classifier alone
+        told = cond if self.conditional else None  # it may be for a classifier alone
         base = model = self.base_model(params, told)
         given = {"times": self.times, **self.given}
         for guide in self.guidance:
@@ -253,14 +251,12 @@ class Experiment:
         """
         return make_conditions(self.spec, given, count)
 
-    def conditions_in_turn(self, indices: np.ndarray, classes: int = 0) -> Cond:
-        """Return conditions for a survey: the classes in turn, all else from the held-out examples.
+    def conditions_in_turn(self, indices: np.ndarray, classes: int = 0, asked: Any = None) -> Cond:
+        """Return conditions for a survey: the classes in turn, all else from held-out examples.
 
-        Args:
-            indices: the numbers of the examples.
-            classes: how many classes to go through; 0 is all.
+        See `diffusion.conditions.survey_conditions`.
         """
-        return survey_conditions(self.spec, self.held_out, indices, classes)
+        return survey_conditions(self.spec, self.held_out, indices, classes, asked)
 
     # ---- evaluation -----------------------------------------------------------------------------
 

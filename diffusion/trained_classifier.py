@@ -63,6 +63,8 @@ class TrainedClassifier:
         if own == process:
             return
         lines = differences(*({"process": described(p)} for p in (own, process)), keys=("process",))
+        names = [line for line in lines if line.startswith("process.name:")]
+        lines = names or lines  # fields of different classes do not compare
         raise ConfigError(
             f"the classifier in {self.where} was trained for another process ({'; '.join(lines)}, its own -> "
             "the model's): it has never seen such x_t. Train one with the model's sections `process` and `time`."

@@ -159,9 +159,9 @@ def open_helpers(experiment: Any) -> Helpers:
     return Helpers(given, speaker, card)
 
 
-def check_labels(experiment: Any, labels: Any) -> None:
-    """Leave if what guides needs labels and there are none."""
-    if labels is not None:
+def check_labels(experiment: Any, told: bool) -> None:
+    """Leave if what guides needs labels and none are told."""
+    if told:
         return
     if FLAGS.classifier is not None:
         _command.fail("--classifier guides to labels, and there are none: omit --labels none.")

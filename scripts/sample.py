@@ -98,6 +98,11 @@ def labels_of(speaker: object) -> object:
     return np.arange(spec.num_classes) if one else None
 
 
+def told(labels: object, speaker: object) -> bool:
+    """Say whether examples get conditions: labels, or others that the held-out data has."""
+    return labels is not None or (FLAGS.labels is None and speaker.conditional)
+
+
 def main(overrides: list[tuple[str, str]]) -> int:
     """Sample and write."""
     out = check_flags()
@@ -114,7 +119,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     run = open_run(workdir, config, FLAGS.ema)
     helpers = _guidance.open_helpers(run.experiment)
     labels = labels_of(helpers.speaker)
-    _guidance.check_labels(run.experiment, labels)
+    _guidance.check_labels(run.experiment, told(labels, helpers.speaker))
     plan = Plan(run, helpers, labels)
     x = generated(plan)
     picked = None if labels is None else labels[plan.indices % len(labels)]
@@ -134,7 +139,7 @@ class Plan:
         from diffusion.guidance import output_shape, without_condition
 
         experiment = run.experiment.replaced(given=helpers.given)
-        if labels is None:
+        if not told(labels, helpers.speaker):
             guidance = without_condition(experiment.guidance)
             experiment = experiment.replaced(guidance=guidance)
         self.experiment, self.labels, self.speaker = experiment, labels, helpers.speaker
@@ -149,8 +154,10 @@ class Plan:
 
     def cond_of(self, indices: object) -> object:
         """Return the conditions of these examples."""
+        if not told(self.labels, self.speaker):
+            return self.speaker.conditions(None, len(indices))
         labels = None if self.labels is None else self.labels[indices % len(self.labels)]
-        return self.speaker.conditions(labels, len(indices))
+        return self.speaker.conditions_in_turn(indices, asked=labels)
 
 
 def generated(plan: Plan) -> object:
