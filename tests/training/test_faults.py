@@ -41,4 +41,5 @@ def test_the_process_dies_at_the_named_place(value, lines):
 @pytest.mark.parametrize("value", [None, "", "elsewhere", "here:5"])
 def test_nothing_happens_otherwise(value):
     done = _run(value)
-    assert done.returncode == 0 and len(done.stdout.split()) == 4
+    assert done.returncode == 0
+    assert len(done.stdout.split()) == 4
