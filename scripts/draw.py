@@ -137,7 +137,7 @@ def defined(overrides: list[tuple[str, str]]) -> dict:
 def trained(overrides: list[tuple[str, str]]) -> dict:
     """Return the same of --workdir, with its model."""
     from diffusion.config import apply_overrides
-    from diffusion.guidance import ClassifierFree
+    from diffusion.guidance import without_condition
     from diffusion.registry import resolve
     from diffusion.workdir import Workdir, open_run
 
@@ -146,9 +146,8 @@ def trained(overrides: list[tuple[str, str]]) -> dict:
     config = apply_overrides(workdir.read_config(), changes)
     _command.use_compilation_cache(str(workdir.path))
     run = open_run(workdir, config, FLAGS.ema)
-    experiment = run.experiment.replaced(  # drawn without labels, so nothing to extrapolate from
-        guidance=tuple(g for g in run.experiment.guidance if not isinstance(g, ClassifierFree))
-    )
+    guidance = without_condition(run.experiment.guidance)  # drawn without labels
+    experiment = run.experiment.replaced(guidance=guidance)
     return {
         "process": experiment.process,
         "sampler": experiment.sampler,
