@@ -4,7 +4,10 @@
     1    ERROR         an error that nobody foresaw; a traceback says where
     2    USAGE         a wrong command line or config; the message names the field
     3    DIVERGED      too many non-finite steps in a row; the state is the last good one
-    4    CHECKPOINT    a checkpoint is missing, or does not fit the config
+    4    CHECKPOINT    a checkpoint is missing or damaged, or does not fit the config
+    5    DATA          a data set is missing
+    6    FILES         a file cannot be read or written; a checkpoint could not be saved
+    7    LOCKED        another process owns the work directory
     130  INTERRUPTED   SIGINT (Ctrl-C): the state was saved, the same command resumes
     131  ABANDONED     a second signal: left at once, work since the last checkpoint is lost
     143  TERMINATED    SIGTERM: the state was saved, the same command resumes
@@ -19,6 +22,9 @@ ERROR = 1
 USAGE = 2
 DIVERGED = 3
 CHECKPOINT = 4
+DATA = 5
+FILES = 6
+LOCKED = 7
 INTERRUPTED = 130
 ABANDONED = 131
 TERMINATED = 143
@@ -57,3 +63,27 @@ class CheckpointError(ValueError):
     """A checkpoint is missing, or does not fit what is asked of it."""
 
     exit_code = CHECKPOINT
+
+
+class DamageError(CheckpointError):
+    """A checkpoint is not what was written.
+
+    Attributes:
+        reason: a word or two, joined by hyphens, that may be part of a file name.
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written."""
+
+    exit_code = FILES
+
+
+class LockedError(RuntimeError):
+    """Another process owns the work directory."""
+
+    exit_code = LOCKED
