@@ -11,7 +11,7 @@ from absl import flags
 EXIT_CODES = """Exit codes: 0 done; 1 unforeseen error; 2 wrong command line, config or input; 3 training diverged;
 4 checkpoint missing, damaged or not fitting; 5 data set missing; 6 a file cannot be read or written;
 7 the work directory is in use by another process;
-130, 143 stopped by SIGINT, SIGTERM with the state saved; 131 stopped by a second signal."""
+130, 138, 143 stopped by SIGINT, SIGUSR1, SIGTERM with the state saved; 131 stopped by a second signal."""
 
 USAGE, DATA, FILES = 2, 5, 6
 

@@ -10,9 +10,10 @@
     7    LOCKED        another process owns the work directory
     130  INTERRUPTED   SIGINT (Ctrl-C): the state was saved, the same command resumes
     131  ABANDONED     a second signal: left at once, work since the last checkpoint is lost
-    143  TERMINATED    SIGTERM: the state was saved, the same command resumes
+    138  ASKED         SIGUSR1: the same
+    143  TERMINATED    SIGTERM: the same
 
-130 and 143 are what shells and schedulers expect after these signals (128 + number).
+130, 138 and 143 are what shells and schedulers expect after these signals (128 + number).
 """
 
 import signal
@@ -27,9 +28,14 @@ FILES = 6
 LOCKED = 7
 INTERRUPTED = 130
 ABANDONED = 131
+ASKED = 138
 TERMINATED = 143
 
-_BY_SIGNAL = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+_BY_SIGNAL = {
+    signal.SIGINT: INTERRUPTED,
+    signal.SIGUSR1: ASKED,
+    signal.SIGTERM: TERMINATED,
+}
 
 
 class Stopped(SystemExit):
@@ -49,14 +55,24 @@ class Stopped(SystemExit):
 
     def __str__(self) -> str:
         """Say what happened, in one line."""
+        if self.step == 0:
+            return f"Stopped by {self.signal.name} before the first step."
         state = "the state is saved" if self.saved else "nothing was saved: no `save` was given"
         return f"Stopped by {self.signal.name} after step {self.step}; {state}."
 
 
 class DivergedError(RuntimeError):
-    """Too many steps in a row had a non-finite loss or gradient."""
+    """Too many steps in a row had a non-finite loss or gradient.
+
+    Attributes:
+        step: the last of them.
+    """
 
     exit_code = DIVERGED
+
+    def __init__(self, step: int, message: str):
+        super().__init__(message)
+        self.step = step
 
 
 class CheckpointError(ValueError):

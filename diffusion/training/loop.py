@@ -21,9 +21,10 @@ from diffusion.training.exits import DivergedError, Stopped
 from diffusion.training.metrics import Writer
 from diffusion.training.progress import Progress, Say, duration, heartbeat, nobody
 from diffusion.training.step import LEVEL_EDGES, Metrics
-from diffusion.training.stop import StopFlag
+from diffusion.training.stop import StopFlag, StopRequestedError
 
 HookCall = Callable[[int, Any, Metrics], None]
+Report = Callable[[int, Mapping[str, Any]], None]  # report(step, metrics on the host)
 Save = Callable[..., Any]  # save(step, state, block=False)
 CompiledStep = Callable[[Any, Any], tuple[Any, Metrics]]
 
@@ -60,7 +61,7 @@ class LoopOptions:
         checkpoint_every: steps between checkpoints; None: only at the end. The end is always saved.
         max_bad_run: stop after this many non-finite steps in a row.
         ahead: steps that may be under way on the device; more only costs memory for their batches.
-        handle_signals: save and leave on SIGTERM and SIGINT.
+        handle_signals: save and leave on SIGTERM, SIGINT and SIGUSR1.
     """
 
     log_every: int = 50
@@ -110,6 +111,7 @@ class _Ledger:
     options: LoopOptions
     writers: Sequence[Writer]
     save: Save | None
+    report: Report | None = None
     progress: Progress | None = None
     saved: int | None = None  # step of the newest checkpoint
     pending: deque = field(default_factory=deque)
@@ -125,16 +127,19 @@ class _Ledger:
 
     def _arrived(self, step: int, metrics: Metrics) -> None:
         bad_run = int(metrics["bad_run"])  # waits if the loop is too far ahead
-        self.window.append(metrics)
+        self.window.append({k: v for k, v in metrics.items() if k not in ("rows", "counted")})
+        if self.report and not metrics.get("counted", True):
+            self.report(step, jax.device_get(dict(metrics)))
         if step % self.options.log_every == 0:
             self.log(step)
         if bad_run >= self.options.max_bad_run:
             self.log(step)
             kept = "none was saved" if self.saved is None else f"step {self.saved}"
             raise DivergedError(
+                step,
                 f"Loss or gradient was not finite in {bad_run} steps in a row, up to step {step}. "
                 f"The parameters are those of step {step - bad_run}; newest checkpoint: {kept}. "
-                "Lower optimizer.learning_rate, set optimizer.clip = 1.0, or look for bad data."
+                "Lower optimizer.learning_rate, set optimizer.clip = 1.0, or look for bad data.",
             )
         if self.progress and self.progress.due():
             self.progress.show(step, f"loss {float(metrics['loss']):.4g}")
@@ -167,12 +172,18 @@ class _Ledger:
             self.saved = step
 
 
-def _following(batches: Iterator, place: Callable, step: int, num_steps: int) -> Any:
-    """Place the next batch, while the device still works on the last one."""
+def _following(
+    batches: Iterator, place: Callable, step: int, num_steps: int, stop: StopFlag
+) -> Any:
+    """Place the next batch, while the device still works on the last one; None after a signal."""
     if step >= num_steps:
         return None
     try:
-        return place(next(batches))
+        with stop.waiting():
+            batch = next(batches)
+        return place(batch)
+    except StopRequestedError:
+        return None
     except StopIteration:
         raise ValueError(
             f"`batches` ended after step {step} of {num_steps}; it must go on, epoch after epoch."
@@ -189,8 +200,10 @@ def train(
     place: Callable[[Any], Any] = lambda batch: batch,
     hooks: Sequence[Hook] = (),
     save: Save | None = None,
+    report: Report | None = None,
     writers: Sequence[Writer] = (),
     options: LoopOptions | None = None,
+    stop: StopFlag | None = None,
     say: Say = nobody,
     rewrite: Say | None = None,
 ) -> Any:
@@ -206,8 +219,10 @@ def train(
         hooks: things to do every so many steps.
         save: save(step, state, block=False), around `Checkpoints.save`; with block it returns when
             the checkpoint is on disk.
+        report: report(step, metrics) is told of each step that did not count, with host arrays.
         writers: where the log goes.
         options: how the loop behaves.
+        stop: the flag that signals raise, for those whose hooks look at it too.
         say: shows a line to people.
         rewrite: shows a line that the next one replaces, on a terminal.
 
@@ -215,36 +230,38 @@ def train(
         The state after the last step.
 
     Raises:
-        Stopped: SIGTERM or SIGINT came; the state is saved. It is a SystemExit with a documented code.
+        Stopped: a signal came; the state is saved. It is a SystemExit with a documented code.
         DivergedError: too many non-finite steps in a row.
         ValueError: `batches` ended too early.
     """
     options = options or LoopOptions()
     start = int(np.asarray(jax.device_get(state.step)).flat[0])
-    ledger = _Ledger(options, writers, save)
+    ledger = _Ledger(options, writers, save, report)
     iterator = iter(batches)
-    batch = _following(iterator, place, start, num_steps)
-    with StopFlag(options.handle_signals) as stop:
+    with stop or StopFlag(options.handle_signals) as stop:
+        batch = _following(iterator, place, start, num_steps, stop)
+        if batch is None and stop.received:
+            raise Stopped(start, stop.received, saved=start > 0)
         for turn, done in enumerate(range(start + 1, num_steps + 1)):
             if turn == 0:
                 state, metrics = _first(step, state, batch, say, rewrite)
                 ledger.progress = Progress(done, num_steps, batch_size, say, rewrite)
             else:
                 state, metrics = step(state, batch)
-            batch = _following(iterator, place, done, num_steps)
+            batch = _following(iterator, place, done, num_steps, stop)
             ledger.add(done, metrics)
             for hook in hooks:
-                if hook.due(done, done == num_steps):
+                if hook.due(done, done == num_steps) and not (stop.hurried and done < num_steps):
                     hook.call(done, state, metrics)
             if stop.requested(turn) and done < num_steps:
                 ledger.finish(done, state)
                 raise Stopped(done, stop.received or signal.SIGTERM, saved=save is not None)
             ledger.save_if_due(done, state, num_steps)
-    if ledger.progress:
-        ledger.finish(num_steps, state)
-        ledger.progress.show(num_steps)
-    else:
-        say(f"Nothing to do: {start} of {num_steps} steps are done.")
+        if ledger.progress:
+            ledger.finish(num_steps, state)
+            ledger.progress.show(num_steps)
+        else:
+            say(f"Nothing to do: {start} of {num_steps} steps are done.")
     return state
 
 

@@ -25,9 +25,10 @@ class TrainState(NamedTuple):
         opt_state: the optimizer's state.
         ema: averaged parameters, one copy per name.
         key: root of all randomness; step k uses fold_in(key, k).
-        bad_steps: steps that were skipped because loss or gradient was not finite.
-        bad_run: how many of them ended the run so far, without a good one in between.
+        bad_steps: steps that were skipped: loss or gradient was not finite, or a spike.
+        bad_run: how many that were not finite ended the run so far, without a finite one in between.
         statistics: what the distribution of times knows of the losses; () if it tracks none.
+        guard: what the rule of spikes knows of the gradients; () if there is none.
     """
 
     step: Int[Array, "..."]
@@ -38,6 +39,7 @@ class TrainState(NamedTuple):
     bad_steps: Int[Array, "..."]
     bad_run: Int[Array, "..."]
     statistics: Any = ()
+    guard: Any = ()
 
 
 def init_state(
@@ -46,6 +48,7 @@ def init_state(
     ema: Mapping[str, Average],
     key: Key,
     statistics: Any = (),
+    guard: Any = (),
 ) -> TrainState:
     """Start training from these parameters.
 
@@ -55,6 +58,7 @@ def init_state(
         ema: the averages to keep, from `make_ema`.
         key: root of all randomness of the run.
         statistics: `statistics()` of the distribution of times.
+        guard: `init()` of the rule of spikes.
 
     Returns:
         A state that shares no buffer with `params`, so that it may be donated. Averages are held in
@@ -71,6 +75,7 @@ def init_state(
         bad_steps=zero(),
         bad_run=zero(),
         statistics=jax.tree.map(lambda x: jnp.array(x, copy=True), statistics),
+        guard=jax.tree.map(lambda x: jnp.array(x, copy=True), guard),
     )
 
 

@@ -2,7 +2,7 @@
 
     key    = fold_in(state.key, state.step)
     loss   = mean over the global batch of loss(params, key, batch)
-    params, optimizer state, averages and statistics move if loss and gradient are finite, and stay otherwise
+    params, optimizer state, averages and statistics move if the step counts (see `guards`), and stay otherwise
 
 The same body serves `jax.jit` over a mesh, where the batch is global and nothing is reduced, and
 `jax.pmap`, where each device sees a slice and `Reduce` carries the collectives.
@@ -21,6 +21,7 @@ from diffusion.denoiser import null_cond
 from diffusion.numerics import require, row_keys
 from diffusion.time_sampling import TimeDistribution
 from diffusion.training.ema import Average, update_ema
+from diffusion.training.guards import SpikeRule
 from diffusion.training.optimizers import Optimizer
 from diffusion.training.state import TrainState
 from diffusion.types import Cond, Key, Params, Scalar
@@ -40,12 +41,15 @@ class Reduce(NamedTuple):
 
     mean: Callable[[Any], Any] = lambda tree: tree
     sum: Callable[[Any], Any] = lambda tree: tree
+    gather: Callable[[Any], Any] = lambda tree: tree
 
 
 def over_axis(name: str) -> Reduce:
     """Return the collectives over a mapped axis of this name."""
     return Reduce(
-        mean=lambda tree: jax.lax.pmean(tree, name), sum=lambda tree: jax.lax.psum(tree, name)
+        mean=lambda tree: jax.lax.pmean(tree, name),
+        sum=lambda tree: jax.lax.psum(tree, name),
+        gather=lambda tree: jax.lax.all_gather(tree, name, tiled=True),
     )
 
 
@@ -96,6 +100,14 @@ class _Sums(NamedTuple):
     tracked: tuple[Array, ...] = ()  # per bin of the times: sum of squared losses, and their number
 
 
+class Rows(NamedTuple):
+    """What is known of each example of a batch, for the report of a step that went wrong."""
+
+    row: Array
+    log_snr: Array
+    loss: Array
+
+
 def _tracked(
     aux: Mapping[str, Array], plain: Array, statistics: Mapping[str, Array]
 ) -> tuple[Array, Array]:
@@ -107,29 +119,34 @@ def _tracked(
 
 def _gradient(
     loss: Loss, state: TrainState, key: Key, batch: Batch, parts: int
-) -> tuple[Params, _Sums]:
+) -> tuple[Params, _Sums, Rows]:
     """Return the gradient of the mean loss, and what is logged, in `parts` equal micro-batches."""
     params, statistics = state.params, state.statistics
     known = {"statistics": statistics} if statistics else {}
 
-    def mean_loss(params: Params, batch: Batch) -> tuple[Array, _Sums]:
+    def mean_loss(params: Params, batch: Batch) -> tuple[Array, tuple[_Sums, Rows]]:
         each, aux = loss(params, key, {**batch, **known})
         each = each.astype(jnp.promote_types(each.dtype, jnp.float32))
         plain = aux.get("plain", each).astype(each.dtype)  # before a correction for the drawn times
         tracked = _tracked(aux, plain, statistics) if known and "bin" in aux else ()
-        by_level = levels(aux["log_snr"].astype(each.dtype), plain)
-        return each.mean(), _Sums(each.mean(), *by_level, tracked)
+        log_snr = aux["log_snr"].astype(each.dtype)
+        sums = _Sums(each.mean(), *levels(log_snr, plain), tracked)
+        return each.mean(), (sums, Rows(jnp.asarray(batch["row"]), log_snr, plain))
 
     gradient = jax.grad(mean_loss, has_aux=True)
     total: Any = None
+    seen = []
     for micro in _split(batch, parts):  # unrolled: conv gradients in a scan are very slow on CPUs
         if total is not None:  # one after the other, or the memory of all would be held at once
             micro, total = jax.lax.optimization_barrier((micro, total))
-        part = gradient(params, micro)
+        gradients, (sums, rows) = gradient(params, micro)
+        part = gradients, sums
         total = part if total is None else jax.tree.map(jnp.add, total, part)
+        seen.append(rows)
     gradients, sums = total
     gradients = jax.tree.map(lambda g: g / parts, gradients)
-    return gradients, sums._replace(loss=sums.loss / parts)
+    rows = jax.tree.map(lambda *dealt: jnp.stack(dealt, axis=1).reshape(-1), *seen)
+    return gradients, sums._replace(loss=sums.loss / parts), rows
 
 
 def _select(ok: Bool[Array, ""], new: Any, old: Any) -> Any:
@@ -146,6 +163,7 @@ def make_train_step(
     reduce: Reduce | None = None,
     learning_rate: Callable[[Any], Any] | None = None,
     time: TimeDistribution | None = None,
+    spikes: SpikeRule | None = None,
 ) -> Step:
     """Make step(state, batch) -> (state, metrics), to be compiled by a `parallel` layout.
 
@@ -159,15 +177,17 @@ def make_train_step(
         learning_rate: number of updates -> rate, for logging; an `Optimizer` knows its own.
         time: the distribution that the loss draws its times from, if it learns from the losses; the state
             carries its statistics, and the loss finds them in its batch.
+        spikes: which finite steps are skipped; None: none.
 
     Returns:
         A pure function. Its metrics are device arrays: loss, grad_norm (before clipping), bad_steps,
-        bad_run, learning_rate if known, and per bin of log_snr level_sum and level_count. `step`
-        always advances by one; a step that is not finite changes nothing else but the counters.
+        bad_run, counted (whether this step changed anything), learning_rate and spikes if known, per bin of
+        log_snr level_sum and level_count, and `rows`, what is known of each example. `step` always
+        advances by one; a step that is not finite, or a spike, changes nothing else but the counters.
     """
     require(accumulate >= 1, f"`accumulate` must be at least 1; got {accumulate}.")
     require(0 <= label_dropout <= 1, f"`label_dropout` must be in [0, 1]; got {label_dropout}.")
-    reduce = reduce or Reduce()
+    reduce, spikes = reduce or Reduce(), spikes or SpikeRule()
     if learning_rate is None and isinstance(optimizer, Optimizer):
         learning_rate = optimizer.rate
 
@@ -176,12 +196,13 @@ def make_train_step(
         if "cond" in batch:
             cond = drop_cond(key_drop, batch["row"], batch["cond"], label_dropout)
             batch = {**batch, "cond": cond}
-        gradients, sums = _gradient(loss, state, key_loss, batch, accumulate)
+        gradients, sums, rows = _gradient(loss, state, key_loss, batch, accumulate)
         gradients, value = reduce.mean((gradients, sums.loss))
         level_sum, level_count = reduce.sum((sums.level_sum, sums.level_count))
         tracked = reduce.sum(sums.tracked)
         grad_norm = optax.tree.norm(gradients)
-        ok = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+        finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+        ok = finite & ~spikes.is_spike(state.guard, grad_norm)
 
         count = state.step - state.bad_steps
         batch_size = reduce.sum(batch["row"].shape[0])
@@ -198,8 +219,9 @@ def make_train_step(
             ema=new[2],
             key=state.key,
             bad_steps=state.bad_steps + ~ok,
-            bad_run=jnp.where(ok, 0, state.bad_run + 1),
+            bad_run=jnp.where(finite, 0, state.bad_run + 1),
             statistics=new[3],
+            guard=spikes.update(state.guard, grad_norm, finite),
         )
         metrics = {
             "loss": value,
@@ -208,7 +230,11 @@ def make_train_step(
             "bad_run": state.bad_run,
             "level_sum": jnp.where(ok, level_sum, 0),
             "level_count": jnp.where(ok, level_count, 0),
+            "counted": ok,
+            "rows": reduce.gather(rows)._asdict(),
         }
+        if state.guard:
+            metrics["spikes"] = state.guard["spikes"]
         if learning_rate is not None:
             metrics["learning_rate"] = jnp.asarray(learning_rate(count))
         return state, metrics

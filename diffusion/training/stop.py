@@ -1,8 +1,10 @@
 """Leaving in good order when asked to by a signal."""
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -10,23 +12,29 @@ import jax
 
 from diffusion.training import exits
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StopRequestedError(Exception):
+    """A signal came while there was nothing to do but wait."""
+
 
 class StopFlag:
-    """While active, the first SIGTERM or SIGINT raises a flag and the second leaves at once.
+    """While active, the first SIGTERM, SIGINT or SIGUSR1 raises a flag and the second leaves at once.
 
     The flag is polled between steps. Handlers are installed only in the main thread. With several
-    processes the cluster's notice goes through JAX, so that all of them stop after the same step.
+    processes the notice goes through JAX, so that all of them stop after the same step.
     """
 
     def __init__(self, enabled: bool = True):
         """Do nothing unless enabled."""
         main = threading.current_thread() is threading.main_thread()
-        self._enabled = enabled
         self._shared = enabled and jax.process_count() > 1
-        # JAX listens for SIGTERM itself where there are several processes
-        numbers = (signal.SIGTERM, signal.SIGINT) if not self._shared else ()
+        # where there are several processes JAX listens for SIGTERM, and the others are passed on as one
+        numbers = tuple(n for n in SIGNALS if not self._shared or n != signal.SIGTERM)
         self._numbers = numbers if enabled and main else ()
         self._before: dict[signal.Signals, Any] = {}
+        self._waiting = False
         self.received: signal.Signals | None = None
 
     def __enter__(self) -> "StopFlag":
@@ -41,6 +49,29 @@ class StopFlag:
         if self.received is not None:
             os._exit(exits.ABANDONED)
         self.received = signal.Signals(number)
+        if self._shared:
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif self._waiting:
+            raise StopRequestedError
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around a wait that may be long: a signal ends it by `StopRequestedError`.
+
+        With several processes it does not: all of them have to stop after the same step.
+        """
+        self._waiting = True
+        try:
+            if self.hurried:
+                raise StopRequestedError
+            yield
+        finally:
+            self._waiting = False
+
+    @property
+    def hurried(self) -> bool:
+        """Whether this process alone may leave out what can wait."""
+        return self.received is not None and not self._shared
 
     def requested(self, turn: int) -> bool:
         """Say whether to stop after this turn.
@@ -52,6 +83,8 @@ class StopFlag:
         if self._shared:
             from jax.experimental import multihost_utils
 
-            if multihost_utils.reached_preemption_sync_point(turn):
-                self.received = signal.SIGTERM
+            agreed = multihost_utils.reached_preemption_sync_point(turn)
+            if agreed:
+                self.received = self.received or signal.SIGTERM
+            return agreed
         return self.received is not None

@@ -1,0 +1,68 @@
+"""Which steps count: those that are finite and, if asked for, no spike.
+
+    finite = loss and gradient norm are finite
+    spike  = gradient norm > factor * median of the last finite gradient norms
+
+A step that does not count changes nothing but counters. What the rule of spikes has seen lies in the
+state, so that a resumed run decides alike. Only finite norms enter its window, those of spikes too:
+a single spike is skipped, and a lasting rise is accepted once it fills half of the window.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from diffusion.numerics import require
+
+WARM_UP = 4  # the rule begins when one part in so many of its window is filled
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikeRule:
+    """Skip steps whose gradient norm is far above the recent ones.
+
+    Attributes:
+        factor: how many times the median; 0 skips none, and keeps nothing.
+        window: how many norms are looked at.
+    """
+
+    factor: float = 0.0
+    window: int = 128
+
+    def __post_init__(self):
+        require(
+            self.factor == 0 or self.factor > 1,
+            f"`train.spike_factor` is 0 for no rule, or above 1; got {self.factor}.",
+        )
+        require(self.window >= WARM_UP, f"`window` must be at least {WARM_UP}; got {self.window}.")
+
+    def init(self) -> Any:
+        """Return what the rule knows before the first step; () if it skips none."""
+        if not self.factor:
+            return ()
+        zero = jnp.zeros((), jnp.int32)
+        return {"norms": jnp.zeros(self.window, jnp.float32), "seen": zero, "spikes": zero.copy()}
+
+    def is_spike(self, known: Any, norm: Float[Array, ""]) -> Bool[Array, ""]:
+        """Say whether a step with this gradient norm is to be skipped; never true of what is not finite."""
+        if not known:
+            return jnp.zeros((), bool)
+        filled = jnp.arange(self.window) < known["seen"]
+        median = jnp.nanmedian(jnp.where(filled, known["norms"], jnp.nan))
+        begun = known["seen"] >= self.window // WARM_UP
+        return begun & jnp.isfinite(norm) & (norm > self.factor * median)
+
+    def update(self, known: Any, norm: Float[Array, ""], finite: Bool[Array, ""]) -> Any:
+        """Return what the rule knows after this step."""
+        if not known:
+            return known
+        place = known["seen"] % self.window
+        spike = self.is_spike(known, norm)
+        norms = known["norms"].at[place].set(norm.astype(jnp.float32))
+        return {
+            "norms": jnp.where(finite, norms, known["norms"]),
+            "seen": known["seen"] + finite,
+            "spikes": known["spikes"] + spike,
+        }
