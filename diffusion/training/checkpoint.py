@@ -1,30 +1,37 @@
-"""Checkpoints on disk: one folder per step, written by Orbax.
+"""Checkpoints on disk: one folder per step, written by Orbax, with a manifest above it.
 
-    <directory>/<step>/state    the train state as plain global arrays, whatever layout wrote it
-    <directory>/<step>/meta     JSON: format, step, config, versions, devices
+    <directory>/<step>/state            the train state as plain global arrays, whatever layout wrote it
+    <directory>/<step>/meta.json        format, step, config, versions, devices
+    <directory>/<step>/manifest.json    size and SHA-256 of every file
 
-A folder under its final name is complete: Orbax writes under a temporary one and renames it. What
-is restored is compared with what was asked for, leaf by leaf, before anything is read, since Orbax
-would cast a float32 to a bfloat16 without a word. Nothing here can run code from a file.
+A folder under its number is complete: all is written, hashed and brought to the disk under a hidden
+name, which is then changed. Older ones are deleted after that, by number.
 """
 
 import importlib.metadata
+import json
 import os
 import platform
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from diffusion.numerics import require
-from diffusion.registry import nearest
-from diffusion.training.exits import CheckpointError
-from diffusion.training.state import TrainState, data_to_keys, is_key, keys_to_data
-from diffusion.types import Params
+from diffusion.training.background import Background
+from diffusion.training.exits import DamageError, DivergedError, SaveError
+from diffusion.training.faults import reach
+from diffusion.training.finite import not_finite
+from diffusion.training.folders import Say
+from diffusion.training.manifest import FORMAT
+from diffusion.training.processes import any_process, first_process
+from diffusion.training.progress import nobody
+from diffusion.training.reader import CheckpointReader
+from diffusion.training.state import TrainState
+from diffusion.training.stored import entries, storable
 
-FORMAT = 1  # raised when the meaning of a stored leaf changes
 _PACKAGES = ("demolish", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -47,95 +54,51 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _path(keys: tuple) -> tuple[str, ...]:
-    """Name a leaf: a field of a named tuple and a key of the dictionary it is stored as agree."""
-    return tuple(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in keys)
+class Checkpoints(CheckpointReader):
+    """The checkpoints of a run, for its one owner. Also a context manager, which waits and closes."""
 
+    _moves = True
 
-def _leaves(tree: Any) -> dict[tuple[str, ...], tuple[tuple[int, ...], np.dtype]]:
-    found = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
-    return {_path(keys): (tuple(x.shape), np.dtype(x.dtype)) for keys, x in found}
-
-
-def _differences(stored: Any, wanted: Any) -> list[str]:
-    """List every leaf that is missing, left over, or of another shape or type."""
-    have, want = _leaves(stored), _leaves(wanted)
-    name = lambda path: "/".join(path)
-    show = lambda leaf: f"{leaf[1].name}{list(leaf[0])}"
-    lines = [f"missing: {name(p)} {show(want[p])}" for p in want if p not in have]
-    lines += [f"left over: {name(p)} {show(have[p])}" for p in have if p not in want]
-    return lines + [
-        f"differs: {name(p)} is {show(have[p])}, wanted {show(want[p])}"
-        for p in want
-        if p in have and have[p] != want[p]
-    ]
-
-
-def _entries(state: TrainState) -> dict[str, Any]:
-    """Return the state by name, without statistics where none are kept: files do not know of them then."""
-    kept = bool(jax.tree.leaves(state.statistics))
-    return {k: v for k, v in state._asdict().items() if kept or k != "statistics"}
-
-
-def _storable(state: Any) -> Any:
-    """Return keys as integers and, with several processes, what each of them holds as host arrays."""
-    plain = keys_to_data(state)
-    if jax.process_count() == 1:
-        return plain
-    local = lambda x: isinstance(x, jax.Array) and x.is_fully_addressable
-    return jax.tree.map(lambda x: np.asarray(x) if local(x) else x, plain)
-
-
-def _storable_template(like: Any) -> Any:
-    """Return shapes, types and placement of a state as it is stored: keys as integers."""
-
-    def shape(x: Any) -> jax.ShapeDtypeStruct:
-        sharding = getattr(x, "sharding", None)
-        if is_key(x):  # eval_shape shows which integers hold the key; they are never divided
-            data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(x.shape, x.dtype))
-            return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=sharding)
-        return jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding)
-
-    return jax.tree.map(shape, like)
-
-
-class Checkpoints:
-    """The checkpoints of one run. Also a context manager, which waits and closes.
-
-    Attributes:
-        directory: where they are; one run, one folder.
-    """
-
-    def __init__(self, directory: str | Path, *, keep: int = 3, asynchronous: bool = True):
-        """Open a folder, making it if need be.
+    def __init__(
+        self, directory: str | Path, *, keep: int = 3, asynchronous: bool = True, say: Say = nobody
+    ):
+        """Open a folder; make it if need be, and delete what processes that died have left in it.
 
         Args:
             directory: the folder.
             keep: how many to keep; the newest are kept.
             asynchronous: `save` returns as soon as the state is copied, and writes on.
+            say: gets a line about what is damaged, and what is done about it.
         """
         import orbax.checkpoint as ocp
 
         require(keep >= 1, f"`keep` must be at least 1; got {keep}.")
-        self.directory = Path(directory).absolute()
-        self._args = ocp.args
-        self._construct = ocp.checkpoint_utils.construct_restore_args
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            item_handlers={
-                "state": ocp.PyTreeCheckpointHandler(),
-                "meta": ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, enable_async_checkpointing=asynchronous
-            ),
-        )
+        super().__init__(directory, say=say)
+        self._keep, self._asynchronous = keep, asynchronous
+        self._writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+        self._saving: tuple[int, int, Background] | None = None  # step, bytes, what writes it
+        first_process(self._prepare)
+
+    def _prepare(self) -> int:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._folders.sweep()
+        return 0
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        if kind is None:
+            self.close()
+            return
+        failed = self._joined()  # an error is on its way: this one must not hide it
+        if failed:
+            self._say(str(failed))
+        self._writer.close()
+
+    def path(self, step: int) -> Path:
+        self.wait()
+        return super().path(step)
 
     def save(
         self, step: int, state: TrainState, config: Mapping[str, Any], *, block: bool = False
@@ -150,124 +113,102 @@ class Checkpoints:
 
         Returns:
             Whether a checkpoint was written.
+
+        Raises:
+            SaveError: it could not be written, or the one before could not.
+            DivergedError: the parameters, the optimizer's state or an average is not finite.
         """
-        written = False
-        if step not in self._manager.all_steps():
-            meta = {"format": FORMAT, "step": step, "config": dict(config), **environment()}
-            items = self._args.Composite(
-                state=self._args.PyTreeSave(_storable(_entries(state))),
-                meta=self._args.JsonSave(meta),
-            )
-            written = self._manager.save(step, args=items, force=True)
-        if block:
+        self.wait()
+        if step in self._folders.steps() and self._is_whole(step):
+            return False
+        content = entries(state)
+        self._refuse_not_finite(step, content)
+        size = sum(x.nbytes for x in jax.tree.leaves(content) if hasattr(x, "nbytes"))
+        meta = {"format": FORMAT, "step": step, "config": dict(config), **environment()}
+        try:
+            first_process(lambda: self._begin(step, meta))
+            arguments = self._args.PyTreeSave(storable(content))
+            self._writer.save(self._folders.temporary(step) / "state", args=arguments)
+        except Exception as error:  # Orbax raises many kinds
+            raise self._failed(step, size, error) from error
+        reach("mid_write")
+        self._saving = (step, size, Background(lambda: self._finish(step), f"save {step}"))
+        if block or not self._asynchronous:
             self.wait()
-        return written
+        return True
 
-    def steps(self) -> tuple[int, ...]:
-        """Return the steps that have a complete checkpoint, oldest first."""
-        return tuple(sorted(self._manager.all_steps()))
+    def _is_whole(self, step: int) -> bool:
+        """Say whether a step needs no saving; a damaged folder under its number makes room."""
 
-    def latest_step(self) -> int | None:
-        """Return the newest of them, or None."""
-        return max(self.steps(), default=None)
+        def check() -> int:
+            try:
+                self._folders.verify(step)
+            except DamageError as error:
+                aside = self._folders.set_aside(step, error.reason)
+                self._say(f"checkpoint of step {step} is damaged: {error}; moved to {aside.name}")
+                return 0
+            return 1
 
-    def path(self, step: int) -> Path:
-        """Return the folder of a complete checkpoint: the place for anything that belongs to it.
+        return bool(first_process(check))
 
-        Raises:
-            CheckpointError: there is none for this step.
-        """
-        if step not in self.steps():
-            raise CheckpointError(
-                f"No checkpoint of step {step} in {self.directory}; there are: {self.steps()}."
+    def _refuse_not_finite(self, step: int, content: Mapping[str, Any]) -> None:
+        if wrong := not_finite(content):
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise DivergedError(
+                f"The state of step {step} is not saved: {', '.join(wrong[:3])}{more} "
+                f"{'are' if len(wrong) > 1 else 'is'} not finite. Newest checkpoint: "
+                f"{'none' if self.latest_step() is None else f'step {self.latest_step()}'}."
             )
-        return self.directory / str(step)
 
-    def meta(self, step: int) -> dict[str, Any]:
-        """Return what is stored beside the state: format, step, config, versions, devices."""
-        self.path(step)
-        items = self._manager.restore(
-            step, args=self._args.Composite(meta=self._args.JsonRestore())
+    def _begin(self, step: int, meta: Mapping[str, Any]) -> int:
+        folder = self._folders.begin(step)
+        (folder / "meta.json").write_text(json.dumps(meta, default=str))
+        return 0
+
+    def _finish(self, step: int) -> None:
+        """Wait for Orbax, then hash and commit; runs in a thread."""
+        self._writer.wait_until_finished()
+        if jax.process_index() == 0:
+            self._folders.commit(step)
+            self._folders.prune(self._keep, step)
+
+    def _joined(self) -> SaveError | None:
+        """Wait for the thread; return what it died of."""
+        if self._saving is None:
+            return None
+        step, size, background = self._saving
+        self._saving = None
+        error = background.finish()
+        return None if error is None else self._failed(step, size, error)
+
+    def _failed(self, step: int, size: int, error: BaseException) -> SaveError:
+        """Return an error that says what could not be saved, where, and how much room there is."""
+        if jax.process_index() == 0:
+            self._folders.discard(step)
+        try:
+            free = f"{shutil.disk_usage(self.directory).free / 2**20:.0f} MiB are free there"
+        except OSError:
+            free = "the folder cannot be reached"
+        reason = str(error).strip() or type(error).__name__
+        return SaveError(
+            f"The checkpoint of step {step} could not be saved in {self.directory}: "
+            f"{reason.splitlines()[0][:300]}. It needs up to {size / 2**20:.1f} MiB; {free}. Whole: "
+            f"{', '.join(map(str, self.steps())) or 'none'}. The same command resumes from the newest."
         )
-        meta = dict(items["meta"])
-        if meta.get("format") != FORMAT:
-            raise CheckpointError(
-                f"Checkpoint {self.path(step)} has format {meta.get('format')}; this version reads "
-                f"format {FORMAT}. It was written by {meta.get('versions')}."
-            )
-        return meta
-
-    def _stored(self, step: int) -> Any:
-        """Return shapes and types of the stored state, as nested dictionaries and lists."""
-        self.meta(step)  # the format is known before anything is interpreted
-        return self._manager.item_metadata(step)["state"].tree
-
-    def _read(self, step: int, target: Any, *, partial: bool) -> Any:
-        restore = self._args.PyTreeRestore(
-            item=target, restore_args=self._construct(target), partial_restore=partial
-        )
-        return self._manager.restore(step, args=self._args.Composite(state=restore))["state"]
-
-    def restore(self, step: int, like: TrainState) -> TrainState:
-        """Read a state into the shapes, types and placement of another.
-
-        Args:
-            step: which checkpoint.
-            like: arrays, or shapes with shardings as `layout.template` makes them. The device layout
-                need not be the one that wrote the checkpoint.
-
-        Returns:
-            The state, on the devices of `like`, still to be handed to `layout.place_state`.
-
-        Raises:
-            CheckpointError: there is no such checkpoint, or any leaf differs in name, shape or type.
-        """
-        target = _storable_template(_entries(like))
-        if wrong := _differences(self._stored(step), target):
-            more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
-            raise CheckpointError(
-                f"Checkpoint {self.path(step)} does not fit this config:\n  "
-                + "\n  ".join(wrong[:10])
-                + more
-                + "\nRestore it with the network, optimizer and ema it was written with: its config "
-                "is stored beside it."
-            )
-        return data_to_keys(TrainState(**self._read(step, target, partial=False)), like)
-
-    def restore_params(self, step: int, ema: str | None = None) -> Params:
-        """Read parameters alone onto one device, whatever layout wrote them.
-
-        Args:
-            step: which checkpoint.
-            ema: the name of an average; None: the parameters of the last step.
-
-        Returns:
-            Nested dictionaries of arrays on the first local device.
-
-        Raises:
-            CheckpointError: there is no such checkpoint or no such average.
-        """
-        stored = self._stored(step)
-        if ema is not None and ema not in stored["ema"]:
-            raise CheckpointError(
-                f"Checkpoint {self.path(step)} has no average {ema!r}."
-                f"{nearest(ema, stored['ema'])} It has: {', '.join(stored['ema']) or 'none'}."
-            )
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        chosen = stored["params"] if ema is None else stored["ema"][ema]
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            chosen,
-            is_leaf=lambda x: hasattr(x, "shape"),
-        )
-        target = {"params": shapes} if ema is None else {"ema": {ema: shapes}}
-        read = self._read(step, target, partial=True)
-        return read["params"] if ema is None else read["ema"][ema]
 
     def wait(self) -> None:
-        """Return when everything that was saved is on disk."""
-        self._manager.wait_until_finished()
+        """Return when everything that was saved is on disk.
+
+        Raises:
+            SaveError: it could not be written.
+        """
+        pending = self._saving is not None
+        error = self._joined()
+        if pending and any_process(error is not None):
+            raise error or SaveError("Another process of this job could not write its part.")
 
     def close(self) -> None:
         """Wait and let go of the folder."""
-        self._manager.close()
+        self.wait()
+        self._writer.close()
+        super().close()

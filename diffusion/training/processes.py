@@ -1,12 +1,25 @@
 """Several processes working on one job: joining them, dividing rows, spreading arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
+
+
+class FirstProcessError(RuntimeError):
+    """Process 0 could not do its part; its own message says why.
+
+    Attributes:
+        exit_code: the one that process 0 leaves with.
+    """
+
+    def __init__(self, exit_code: int):
+        super().__init__("process 0 of this job failed; its message says why")
+        self.exit_code = exit_code
 
 
 def initialize_distributed(
@@ -34,3 +47,36 @@ def spread(x: Any, sharding: NamedSharding) -> jax.Array:
         return jax.jit(jnp.copy, out_shardings=sharding)(x)
     host = np.asarray(x)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def first_process(work: Callable[[], int]) -> int:
+    """Let process 0 do something for all, and return its number everywhere; all must call this.
+
+    Args:
+        work: returns a number from 0 to 2^31 - 1.
+
+    Raises:
+        Exception: on process 0 what `work` raised; on the others an error with the same exit code.
+    """
+    if jax.process_count() == 1:
+        return work()
+    failure: Exception | None = None
+    found = 0
+    if jax.process_index() == 0:
+        try:
+            found = work()
+        except Exception as error:  # the others wait: they must hear of it, whatever it is
+            failure, found = error, -1 - int(getattr(error, "exit_code", 1))
+    found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+    if failure is not None:
+        raise failure
+    if found < 0:
+        raise FirstProcessError(-1 - found)
+    return found
+
+
+def any_process(failed: bool) -> bool:
+    """Say whether this holds on any process; all must call this."""
+    if jax.process_count() == 1:
+        return failed
+    return bool(multihost_utils.process_allgather(np.int32(failed)).any())

@@ -55,7 +55,7 @@ def test_what_is_stored_beside_it(checkpoints, trained):
     checkpoints.save(7, trained, CONFIG, block=True)
     meta = checkpoints.meta(7)
     assert meta["config"] == CONFIG
-    assert meta["format"] == 1
+    assert meta["format"] == 2
     assert meta["step"] == 7
     assert meta["versions"]["jax"] == jax.__version__
     assert meta["devices"] == jax.device_count()
@@ -105,10 +105,10 @@ def test_what_does_not_fit_is_refused(checkpoints, trained, change, message):
 
 
 def test_another_format_is_refused(checkpoints, trained, monkeypatch):
-    monkeypatch.setattr("diffusion.training.checkpoint.FORMAT", 2)
+    monkeypatch.setattr("diffusion.training.checkpoint.FORMAT", 3)
     checkpoints.save(1, trained, CONFIG, block=True)
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="format 2"):
+    with pytest.raises(CheckpointError, match="format 3"):
         checkpoints.restore(1, trained)
 
 

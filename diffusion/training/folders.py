@@ -1,0 +1,188 @@
+"""Folders by step number: begun under a hidden name, committed by a rename, deleted by number.
+
+    120                       complete: what stands under a number was committed whole
+    .saving-120               being written, or left by a process that died
+    .removing-120             being deleted, likewise
+    120.damaged-checksum-1    set aside, and why
+
+Nothing here knows what the folders hold, and nothing asks a clock.
+"""
+
+import contextlib
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from diffusion.training.exits import CheckpointError, DamageError
+from diffusion.training.faults import reach
+from diffusion.training.manifest import read_json, sync, verify, write_manifest
+
+Say = Callable[[str], None]
+
+_NUMBER = re.compile(r"0|[1-9]\d{0,17}")
+_LEFT_OVER = re.compile(
+    r"\.(saving|removing)-\d+|\d+\.orbax-checkpoint-tmp.*"
+)  # the last: format 1
+
+
+class StepFolders:
+    """The folders of one directory, which need not exist until the first is begun."""
+
+    def __init__(self, directory: Path):
+        """Look at a directory; nothing is made or changed."""
+        self.directory = directory
+
+    def _names(self) -> list[str]:
+        return [p.name for p in self.directory.iterdir()] if self.directory.is_dir() else []
+
+    def steps(self) -> tuple[int, ...]:
+        """Return the steps that have a complete folder, oldest first."""
+        real = lambda p: p.is_dir() and not p.is_symlink()
+        numbers = [n for n in self._names() if _NUMBER.fullmatch(n) and real(self.directory / n)]
+        return tuple(sorted(map(int, numbers)))
+
+    def path(self, step: int) -> Path:
+        """Return where the folder of a step is, or would be."""
+        return self.directory / str(step)
+
+    def set_aside_before(self) -> list[str]:
+        """Return the names of damaged folders that were set aside."""
+        return sorted(n for n in self._names() if re.fullmatch(r"\d+\.damaged-.*", n))
+
+    # ---- writing --------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Delete what processes that died have left; only the owner of the directory may."""
+        for name in filter(_LEFT_OVER.fullmatch, self._names()):
+            shutil.rmtree(self.directory / name)
+
+    def temporary(self, step: int) -> Path:
+        """Return where the folder of a step is written."""
+        return self.directory / f".saving-{step}"
+
+    def begin(self, step: int) -> Path:
+        """Make the folder that a step is written to."""
+        self.discard(step)
+        self.temporary(step).mkdir()
+        reach("after_tmp_open")
+        return self.temporary(step)
+
+    def discard(self, step: int) -> None:
+        """Delete what was begun."""
+        shutil.rmtree(self.temporary(step), ignore_errors=True)
+
+    def commit(self, step: int) -> None:
+        """Give a folder that is written its manifest, bring it to the disk, then give it its name."""
+        reach("before_manifest")
+        write_manifest(self.temporary(step), step=step)
+        reach("before_rename")
+        self.temporary(step).rename(self.path(step))
+        sync(self.directory)
+        reach("after_rename")
+
+    def prune(self, keep: int, new: int) -> None:
+        """Delete all but the highest numbers, and never the one that was just committed.
+
+        Args:
+            keep: how many stay.
+            new: the step that was just committed.
+        """
+        for step in self.steps()[:-keep]:
+            if step == new:
+                continue
+            reach("before_prune")
+            doomed = self.directory / f".removing-{step}"
+            self.path(step).rename(doomed)  # a folder under a number is whole, also in between
+            reach("mid_prune")
+            shutil.rmtree(doomed)
+
+    def set_aside(self, step: int, reason: str) -> Path:
+        """Give a damaged folder a name that says why, and make its number free."""
+        number = 1
+        while (path := self.directory / f"{step}.damaged-{reason}-{number}").exists():
+            number += 1
+        self.path(step).rename(path)
+        with contextlib.suppress(OSError):  # lost by a crash, it is done again
+            sync(self.directory)
+        return path
+
+    # ---- reading --------------------------------------------------------------------------------
+
+    def verify(self, step: int) -> bool:
+        """Check a folder before anything in it is interpreted.
+
+        Returns:
+            Whether it has checksums; those of format 1 have none.
+
+        Raises:
+            DamageError: it is not what was written.
+        """
+        folder = self.path(step)
+        if _is_format_1(folder, step):
+            return False
+        manifest = verify(folder)
+        if manifest.get("step") != step:
+            raise DamageError("renamed", f"{folder} was written as step {manifest.get('step')}")
+        return True
+
+    def newest(self, say: Say, *, move: bool) -> int | None:
+        """Return the newest step whose folder is whole, and say what is wrong with newer ones.
+
+        Args:
+            say: gets one line about each damaged folder.
+            move: set these aside, so that their numbers are free.
+
+        Returns:
+            The step, or None if nothing was ever saved here.
+
+        Raises:
+            CheckpointError: there are folders, but none is whole; they stay as they are.
+        """
+        wrong: dict[int, DamageError] = {}
+        for step in reversed(self.steps()):
+            try:
+                hashed = self.verify(step)
+            except DamageError as error:
+                if not self.path(step).exists():  # its owner deleted it just now
+                    return self.newest(say, move=move)
+                wrong[step] = error
+                continue
+            break
+        else:
+            return self._none(wrong)
+        for bad, error in wrong.items():
+            said = f"checkpoint of step {bad} is damaged: {error}"
+            if move:
+                said += f"; it is now {self.set_aside(bad, error.reason).name}"
+            say(f"{said}; step {step} is used, {bad - step} before it")
+        if not hashed:
+            say(f"checkpoint of step {step} has no checksums: it was written in format 1")
+        return step
+
+    def _none(self, wrong: dict[int, DamageError]) -> None:
+        """Refuse to take a directory for an empty one if something is left of its checkpoints."""
+        before = self.set_aside_before()
+        if not wrong and not before:
+            return
+        lines = [f"step {step}: {error}" for step, error in wrong.items()]
+        lines += [f"set aside before: {', '.join(before)}"] if before else []
+        raise CheckpointError(
+            f"No checkpoint in {self.directory} is whole ({'; '.join(lines)}). Nothing was changed. "
+            "To begin anew, give scripts/train.py --restart, which moves the old run aside."
+        )
+
+
+def _is_format_1(folder: Path, step: int) -> bool:
+    """Say whether a folder is of the format without a manifest, as far as can be told."""
+    meta = folder / "meta" / "metadata"
+    if (folder / "meta.json").exists() or not meta.is_file() or meta.is_symlink():
+        return False
+    try:
+        content = read_json(meta)
+    except (OSError, ValueError) as error:
+        raise DamageError("metadata", str(error)) from None
+    given = (content.get("format"), content.get("step")) if isinstance(content, dict) else ()
+    if given != (1, step):
+        raise DamageError("metadata", f"{meta} is not that of step {step} in format 1")
+    return True
