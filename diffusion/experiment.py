@@ -44,7 +44,7 @@ from diffusion.processes import AffineProcess, Process
 from diffusion.samplers import Sampler
 from diffusion.time_grids import Grid
 from diffusion.time_sampling import TimeDistribution
-from diffusion.training import TrainState, init_state
+from diffusion.training import SpikeRule, TrainState, init_state
 from diffusion.types import Cond, Network, Params
 from diffusion.variance import LearnedVariance, MeanWithShare, WithVariance
 from diffusion.weighting import Weight
@@ -191,7 +191,8 @@ class Experiment:
     def init_state(self) -> TrainState:
         """Return the state before the first step."""
         key = jax.random.fold_in(jax.random.key(self.seed), 1)
-        return init_state(self.init_params(), self.optimizer, self.ema, key, self.time.statistics())
+        known = self.time.statistics(), SpikeRule(factor=self.train.spike_factor).init()
+        return init_state(self.init_params(), self.optimizer, self.ema, key, *known)
 
     def abstract_state(self) -> TrainState:
         """Return shapes and dtypes of the state, at no cost."""

@@ -24,7 +24,9 @@ class TrainOptions:
         learn_variance: learn the variance of reverse steps as well; the network gets twice the outputs.
         variance_weight: of the chain's bound, which trains that variance, in the loss.
         variance_step: of that chain, in units of t.
-        max_bad_steps: non-finite steps in a row before the run stops.
+        max_bad_steps: non-finite steps in a row before the run goes back to its newest checkpoint.
+        max_rollbacks: how often it goes back, with another order of the data, before it stops.
+        spike_factor: a step whose gradient norm is so many times the median of the last 128 is skipped; 0 for none.
         samples_per_class: columns of the sample grids.
     """
 
@@ -43,6 +45,8 @@ class TrainOptions:
     variance_weight: float = 1e-3
     variance_step: float = 1e-3
     max_bad_steps: int = 20
+    max_rollbacks: int = 2
+    spike_factor: float = 0.0
     samples_per_class: int = 8
 
     def __post_init__(self) -> None:
@@ -53,9 +57,14 @@ class TrainOptions:
                 getattr(self, name) >= 1,
                 f"`train.{name}` must be at least 1; got {getattr(self, name)}.",
             )
+        for name in ("sample_every", "max_rollbacks"):
+            require(
+                getattr(self, name) >= 0,
+                f"`train.{name}` must not be negative; got {getattr(self, name)}.",
+            )
         require(
-            self.sample_every >= 0,
-            f"`train.sample_every` must not be negative; got {self.sample_every}.",
+            self.spike_factor == 0 or self.spike_factor > 1,
+            f"`train.spike_factor` is 0 for no rule, or above 1; got {self.spike_factor}.",
         )
         require(
             (self.num_steps > 0) != (self.num_images > 0),

@@ -5,6 +5,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,35 +13,50 @@ import numpy as np
 
 from diffusion.compatibility import check_training
 from diffusion.data import prefetch
-from diffusion.evaluation import generate
 from diffusion.experiment import Experiment
+from diffusion.grids import sample_grids
+from diffusion.incidents import Rollbacks, reason, report_bad_step
 from diffusion.networks import count_parameters
-from diffusion.training import TrainState, make_train_step
+from diffusion.training import (
+    DivergedError,
+    SpikeRule,
+    StopFlag,
+    TrainState,
+    make_train_step,
+)
 from diffusion.training.checkpoint import Checkpoints
 from diffusion.training.loop import Hook, LoopOptions, train
 from diffusion.training.metrics import Console, JsonLines, TensorBoard
 from diffusion.training.progress import Terminal, duration
-from diffusion.types import Params
 from diffusion.workdir import Workdir, provenance
 
 Say = Callable[[str], None]
+NO_ROLLBACKS = Rollbacks()
 
 
-def batches_of(experiment: Experiment, start: int, stop: int) -> Any:
+def batches_of(
+    experiment: Experiment, start: int, stop: int, rollbacks: Rollbacks = NO_ROLLBACKS
+) -> Any:
     """Return this process's rows of the batches, made ahead of time in one thread."""
     rows = experiment.parallel.local_rows(experiment.batch_size)
     numbers = np.arange(experiment.batch_size, dtype=np.int32)[rows]
     pairing = jax.random.fold_in(jax.random.key(experiment.seed), 2)
 
     def make(step: int) -> dict[str, Any]:
-        batch = experiment.dataset.batch(
-            step, experiment.batch_size, seed=experiment.seed, rows=rows, train=True
-        )
+        batch = examples_of(experiment, step, rollbacks, rows)
         key = jax.random.fold_in(pairing, step)
         batch = experiment.coupling(experiment.process, key, batch | {"row": numbers})
         return {k: v for k, v in batch.items() if k in ("data", "cond", "noise", "row")}
 
     return prefetch(make, start_step=start, stop_step=stop)
+
+
+def examples_of(
+    experiment: Experiment, step: int, rollbacks: Rollbacks, rows: slice | None = None
+) -> dict[str, Any]:
+    """Return the examples of the batch that follows `step` steps, or these rows of it."""
+    seed = rollbacks.seed(experiment.seed, step)
+    return experiment.dataset.batch(step, experiment.batch_size, seed=seed, rows=rows, train=True)
 
 
 def label_dropout(experiment: Experiment) -> float:
@@ -59,47 +75,9 @@ def compiled_step(experiment: Experiment) -> Any:
         label_dropout=label_dropout(experiment),
         reduce=experiment.parallel.reduce,
         time=experiment.time,
+        spikes=SpikeRule(factor=experiment.train.spike_factor),
     )
     return experiment.parallel.compile(step)
-
-
-def _grid_of(experiment: Experiment, params: Params) -> np.ndarray:
-    """Generate the examples of a sample grid: fixed seed and keys, classes in turn."""
-    classes = experiment.spec.num_classes
-    rows = min(classes, 10) if isinstance(classes, int) and classes else 8
-    count = rows * experiment.train.samples_per_class
-    if experiment.spec.kind != "image":
-        count = 1000
-
-    parts = generate(
-        experiment.sampler, experiment.process, lambda cond: experiment.model(params, cond),
-        experiment.seed, count, experiment.spec.shape, experiment.times(),
-        lambda i: experiment.conditions_in_turn(i, rows), batch_size=count,
-    )  # fmt: skip
-    x = np.concatenate(list(parts))
-    if experiment.spec.kind == "image":  # one row per class
-        x = x.reshape(experiment.train.samples_per_class, rows, *x.shape[1:]).swapaxes(0, 1)
-        x = x.reshape(-1, *x.shape[2:])
-    return x
-
-
-def sample_grids(experiment: Experiment, workdir: Workdir, say: Say) -> Callable[..., None]:
-    """Return a hook that draws grids from the raw and the averaged weights, with fixed keys."""
-    from diffusion.evaluation import pictures
-
-    def draw(step: int, state: TrainState, metrics: Any) -> None:
-        del metrics
-        host = experiment.parallel.fetch({"raw": state.params, **state.ema})
-        if jax.process_index() != 0:
-            return
-        for name, params in host.items():
-            x = _grid_of(experiment, params)
-            path = workdir.samples / f"{step:08d}_{name.replace('/', '_')}.png"
-            columns = experiment.train.samples_per_class
-            pictures.save_examples(path, x, experiment.spec, columns, title=f"step {step}, {name}")
-        say(f"samples of step {step}: {workdir.samples}")
-
-    return draw
 
 
 def describe(experiment: Experiment) -> list[str]:
@@ -169,6 +147,11 @@ def run(experiment: Experiment, workdir: Workdir, *, tensorboard: bool = False) 
 
     Returns:
         The state after the last step.
+
+    Raises:
+        Stopped: a signal came; the state is saved.
+        DivergedError: steps were not finite, again after the last rollback.
+        CheckpointError: there are checkpoints, and none can be used.
     """
     terminal = Terminal(sys.stderr)
     say = terminal.say if jax.process_index() == 0 else lambda text: None
@@ -176,46 +159,110 @@ def run(experiment: Experiment, workdir: Workdir, *, tensorboard: bool = False) 
     layout.check_batch(experiment.batch_size, options.accumulate)
     check_training(experiment)
     resumed = workdir.claim(experiment.config)
+    rollbacks = Rollbacks.read(workdir)
     for line in describe(experiment):
         say(line)
-    num_steps = options.steps(experiment.batch_size)
     if jax.process_index() == 0:
         workdir.write("config.json", experiment.config)
         workdir.write("resolved.json", experiment.resolved())
         workdir.write("data.json", dataclasses.asdict(experiment.spec))
         workdir.write("run.json", provenance())
-    with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(workdir.checkpoints, keep=options.keep))
-        newest = checkpoints.latest_step()
-        start = 0
-        if newest is None:
-            state = experiment.init_state()
-        else:
-            state = checkpoints.restore(newest, layout.template(experiment.abstract_state()))
-            start = newest
-            say(f"resumed from step {start}" + ("" if resumed else " of an earlier run"))
-        writers = stack.enter_context(_writers(workdir, start, say, tensorboard))
-        batches = stack.enter_context(batches_of(experiment, start, max(num_steps, start + 1)))
-        hooks = []
-        if options.sample_every and experiment.task == "generator":
-            hooks.append(
-                Hook(call=sample_grids(experiment, workdir, say), every=options.sample_every)
-            )
-        began = time.monotonic()
-        state = train(
-            compiled_step(experiment), layout.place_state(state), batches,
-            num_steps=num_steps, batch_size=experiment.batch_size, place=layout.place_batch,
-            hooks=hooks, writers=writers, say=say, rewrite=terminal.rewrite,
-            save=lambda step, state, block=False: checkpoints.save(
-                step, layout.saveable(state), experiment.config, block=block
-            ),
-            options=LoopOptions(
-                log_every=options.log_every, checkpoint_every=options.checkpoint_every,
-                max_bad_run=options.max_bad_steps,
-            ),
-        )  # fmt: skip
-    if jax.process_index() == 0 and num_steps > start:
+    began = time.monotonic()
+    with Checkpoints(workdir.checkpoints, keep=options.keep) as checkpoints:
+        lap = Lap(experiment, workdir, checkpoints, terminal, say, compiled_step(experiment))
+        first = checkpoints.latest_step() or 0
+        while True:
+            try:
+                state = lap.run(rollbacks, resumed, tensorboard)
+                break
+            except DivergedError as error:
+                rollbacks = lap.roll_back(rollbacks, error)
+    num_steps = options.steps(experiment.batch_size)
+    if jax.process_index() == 0 and num_steps > first:
         seconds = time.monotonic() - began
-        say(f"trained {num_steps - start} steps in {duration(seconds)}")
+        say(f"trained {num_steps - first} steps in {duration(seconds)}")
         workdir.write("run.json", provenance() | {"steps": num_steps, "seconds": round(seconds, 1)})
     return state
+
+
+@dataclass(frozen=True)
+class Lap:
+    """Training from the newest checkpoint to the end, or until something happens."""
+
+    experiment: Experiment
+    workdir: Workdir
+    checkpoints: Checkpoints
+    terminal: Terminal
+    say: Say
+    step: Any
+
+    def run(self, rollbacks: Rollbacks, resumed: bool, tensorboard: bool) -> TrainState:
+        """Train; see `run`."""
+        experiment, say, stop = self.experiment, self.say, StopFlag()
+        layout, options = experiment.parallel, experiment.train
+        num_steps = options.steps(experiment.batch_size)
+        with contextlib.ExitStack() as stack:
+            start, state = self._begin(resumed)
+            writers = stack.enter_context(_writers(self.workdir, start, say, tensorboard))
+            upto = max(num_steps, start + 1)
+            batches = stack.enter_context(batches_of(experiment, start, upto, rollbacks))
+            hooks = []
+            if options.sample_every and experiment.task == "generator":
+                draw = sample_grids(experiment, self.workdir, say, stop)
+                hooks.append(Hook(call=draw, every=options.sample_every))
+            return train(
+                self.step, layout.place_state(state), batches,
+                num_steps=num_steps, batch_size=experiment.batch_size, place=layout.place_batch,
+                hooks=hooks, writers=writers, say=say, rewrite=self.terminal.rewrite,
+                save=self._save, report=self._reporter(rollbacks), stop=stop,
+                options=LoopOptions(
+                    log_every=options.log_every, checkpoint_every=options.checkpoint_every,
+                    max_bad_run=options.max_bad_steps,
+                ),
+            )  # fmt: skip
+
+    def _begin(self, resumed: bool) -> tuple[int, TrainState]:
+        """Return the newest state, and how many steps it has done."""
+        newest = self.checkpoints.latest_step()
+        if newest is None:
+            return 0, self.experiment.init_state()
+        template = self.experiment.parallel.template(self.experiment.abstract_state())
+        state = self.checkpoints.restore(newest, template)
+        self.say(f"resumed from step {newest}" + ("" if resumed else " of an earlier run"))
+        return newest, state
+
+    def _save(self, step: int, state: TrainState, block: bool = False) -> None:
+        saveable = self.experiment.parallel.saveable(state)
+        self.checkpoints.save(step, saveable, self.experiment.config, block=block)
+
+    def _reporter(self, rollbacks: Rollbacks) -> Callable[[int, Any], None]:
+        """Return what writes reports of bad steps, in one process."""
+
+        def report(step: int, metrics: Any) -> None:
+            if jax.process_index() != 0:
+                return
+            index = examples_of(self.experiment, step - 1, rollbacks)["index"]
+            why, folder = reason(metrics), self.workdir.path / "bad_steps"
+            if report_bad_step(self.workdir, step, metrics, np.asarray(index)):
+                self.say(f"step {step} changed nothing: {why}; its examples are in {folder}")
+
+        return report
+
+    def roll_back(self, rollbacks: Rollbacks, error: DivergedError) -> Rollbacks:
+        """Note that training goes back to the newest checkpoint, or raise the error again.
+
+        Without a checkpoint it goes back to the beginning.
+        """
+        self.checkpoints.wait()
+        target, done = self.checkpoints.latest_step() or 0, len(rollbacks.entries)
+        if done >= self.experiment.train.max_rollbacks:
+            if not done:
+                raise error
+            raise DivergedError(
+                error.step, f"{error} It had gone back {done} times already."
+            ) from None
+        rollbacks = rollbacks.and_back(error.step, target)
+        if jax.process_index() == 0:
+            rollbacks.write(self.workdir)
+        self.say(f"{error} Going back to step {target}, with another order of the data.")
+        return rollbacks

@@ -5,6 +5,8 @@ resolved.json   the same with every default written out
 data.json       what the data is: shape, classes, range; sampling needs no more of it
 run.json        command, versions, device, and how the run went
 metrics.jsonl   one line of metrics per logging period
+bad_steps/      reports of steps that did not count
+rollbacks.json  where the run went back to after many of them
 checkpoints/    states
 samples/        grids of generated examples
 variance.npz    posterior variances of a checkpoint, from scripts/estimate_variance.py
@@ -16,7 +18,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -93,12 +95,13 @@ class Workdir:
             fields[key] = tuple(fields[key]) if isinstance(fields[key], list) else fields[key]
         return DataSpec(**fields)
 
-    def write(self, name: str, content: Mapping) -> None:
+    def write(self, name: str, content: Mapping | Sequence) -> None:
         """Write a JSON file, whole or not at all."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        temporary = self.path / f".{name}.{os.getpid()}"
+        file = self.path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
         temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
-        temporary.replace(self.path / name)
+        temporary.replace(file)
 
     def claim(self, config: Mapping) -> bool:
         """Say whether a run of this config is being resumed; refuse a folder of another config.

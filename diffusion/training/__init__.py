@@ -42,6 +42,8 @@ __all__ = [
     "Progress",
     "Reduce",
     "SaveError",
+    "SpikeRule",
+    "StopFlag",
     "Stopped",
     "TensorBoard",
     "Terminal",

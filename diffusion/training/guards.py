@@ -34,7 +34,7 @@ class SpikeRule:
     def __post_init__(self):
         require(
             self.factor == 0 or self.factor > 1,
-            f"`train.spike_factor` is 0 for no rule, or above 1; got {self.factor}.",
+            f"`factor` is 0 for no rule, or above 1; got {self.factor}.",
         )
         require(self.window >= WARM_UP, f"`window` must be at least {WARM_UP}; got {self.window}.")
 
