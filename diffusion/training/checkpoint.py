@@ -155,9 +155,10 @@ class Checkpoints(CheckpointReader):
         if wrong := not_finite(content):
             more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise DivergedError(
+                step,
                 f"The state of step {step} is not saved: {', '.join(wrong[:3])}{more} "
                 f"{'are' if len(wrong) > 1 else 'is'} not finite. Newest checkpoint: "
-                f"{'none' if self.latest_step() is None else f'step {self.latest_step()}'}."
+                f"{'none' if self.latest_step() is None else f'step {self.latest_step()}'}.",
             )
 
     def _begin(self, step: int, meta: Mapping[str, Any]) -> int:

@@ -1,0 +1,135 @@
+"""One owner of a work directory: the living are respected, the dead are not, strangers are asked about."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from diffusion.training import exits
+from diffusion.training.exits import LockedError, SaveError
+from diffusion.training.lock import Lock, identity, started
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from diffusion.training.lock import Lock
+with Lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def holder(tmp_path_factory):
+    """Another process that holds a lock, and its directory."""
+    directory = tmp_path_factory.mktemp("held") / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(directory)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process, directory
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def write(directory, **changes):
+    (directory / "lock.json").write_text(json.dumps(identity() | changes))
+
+
+def test_it_is_taken_and_given_back(tmp_path):
+    directory = tmp_path / "new" / "run"
+    with Lock(directory) as lock:
+        assert lock.owner() == identity()
+        assert [p.name for p in directory.iterdir()] == ["lock.json"]
+        lock.check()
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [SystemExit(143), KeyboardInterrupt(), ValueError()])
+def test_it_is_given_back_whatever_ends_the_run(tmp_path, error):
+    with pytest.raises(type(error)), Lock(tmp_path):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_living_owner_is_respected_and_a_killed_one_is_not(holder):
+    process, directory = holder
+    with pytest.raises(LockedError, match=f"process {process.pid} on .*another --workdir"):
+        Lock(directory).take()
+    assert LockedError.exit_code == exits.LOCKED
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    lines = []
+    with Lock(directory, lines.append):
+        pass
+    assert lines == [f"process {process.pid} left a lock without giving it back; it is taken over"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"started": "1"}, {"boot": "another"}, {"pid": 2**22 + 1}, {"pid": "x"}, {"pid": -1}],
+)
+def test_a_number_that_is_used_again_is_not_the_owner(tmp_path, changes):
+    write(tmp_path, **changes)
+    with Lock(tmp_path) as lock:
+        assert lock.owner() == identity()
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 50, b"[1]", b"[" * 10**4, b"\x80\x04\x95"])
+def test_what_a_crash_of_the_machine_leaves_is_not_the_owner(tmp_path, content):
+    (tmp_path / "lock.json").write_bytes(content)
+    with Lock(tmp_path) as lock:
+        assert lock.owner() == identity()
+
+
+def test_a_person_decides_about_another_host(tmp_path):
+    write(tmp_path, host="elsewhere", pid=12, command="train.py")
+    before = (tmp_path / "lock.json").read_bytes()
+    with pytest.raises(LockedError, match=r"process 12 on elsewhere \(train.py\).*delete .*lock"):
+        Lock(tmp_path).take()
+    assert (tmp_path / "lock.json").read_bytes() == before
+
+
+def test_of_many_that_take_over_one_succeeds(tmp_path):
+    write(tmp_path, started="1")
+    locks, refused, ready = [Lock(tmp_path) for _ in range(8)], [], threading.Barrier(8)
+
+    def take(lock):
+        ready.wait()
+        try:
+            lock.take()
+        except LockedError:
+            refused.append(lock)
+
+    threads = [threading.Thread(target=take, args=(lock,)) for lock in locks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 7
+    assert [p.name for p in tmp_path.iterdir()] == ["lock.json"]
+
+
+def test_losing_it_is_noticed_and_another_s_is_left_alone(tmp_path):
+    lock = Lock(tmp_path)
+    lock.take()
+    write(tmp_path, host="elsewhere")
+    with pytest.raises(SaveError, match="no longer names this process"):
+        lock.check()
+    lock.release()
+    assert json.loads((tmp_path / "lock.json").read_text())["host"] == "elsewhere"
+
+
+def test_start_times():
+    assert started(os.getpid()) == started(os.getpid()) != ""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    while started(process.pid):  # it ends, and stays a zombie until it is waited for
+        time.sleep(0.01)
+    process.wait()
+    assert started(process.pid) == ""
