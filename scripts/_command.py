@@ -120,11 +120,15 @@ def load_config(overrides: list[tuple[str, str]]) -> dict[str, Any]:
     return apply_overrides(given, overrides)
 
 
-def use_all_cores(batch_size: int) -> None:
+def use_all_cores(batch_size: int = 0, blocks: int = 0) -> None:
     """Make one CPU device per core, up to eight, before JAX starts; other platforms do not notice.
 
     XLA runs many small operations of one CPU device on one core; dividing the batch uses the others too.
     A number that is already in XLA_FLAGS stands.
+
+    Args:
+        batch_size: of training, which the number of devices has to divide; or
+        blocks: of sampling; there are no more devices than these.
     """
     given, flag = os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count"
     if flag in given:
@@ -132,7 +136,8 @@ def use_all_cores(batch_size: int) -> None:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    count = max(n for n in (1, 2, 4, 8) if n <= cores and batch_size % n == 0)
+    fits = lambda n: batch_size % n == 0 if batch_size else n <= max(blocks, 1)
+    count = max(n for n in (1, 2, 4, 8) if n <= cores and fits(n))
     os.environ["XLA_FLAGS"] = f"{given} {flag}={count}".strip()
 
 
@@ -144,6 +149,17 @@ def use_compilation_cache(workdir: str) -> None:
         jax.config.update("jax_compilation_cache_dir", os.path.join(workdir, "cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def versions() -> dict[str, str]:
+    """Return what computes: on other versions, or another kind of device, other bits may come out."""
+    from importlib import metadata
+
+    import jax
+
+    packages = ("demolish", "jax", "jaxlib", "flax")
+    found = {name: metadata.version(name) for name in packages}
+    return found | {"device": jax.devices()[0].device_kind, "x64": str(jax.config.jax_enable_x64)}
 
 
 def check_writable(path: "os.PathLike[str] | str") -> None:
@@ -162,25 +178,9 @@ def check_writable(path: "os.PathLike[str] | str") -> None:
         fail(f"{path} cannot be written: {nearest}: {error.strerror}.", FILES)
 
 
-class Progress:
-    """Lines of progress: rewritten on a terminal, one every ten seconds elsewhere."""
+def progress(label: str, total: int, done: int = 0) -> Callable[[int], None]:
+    """Return what takes the number of examples done and shows a line on standard error now and then."""
+    from diffusion.training.progress import Progress, Terminal
 
-    def __init__(self, label: str, total: int, unit: str = "examples"):
-        import time
-
-        self.clock, self.label, self.total, self.unit = time.monotonic, label, total, unit
-        self.started = self.said = self.clock()
-        self.live = sys.stderr.isatty()
-
-    def __call__(self, done: int) -> None:
-        """Report that `done` of the total are done."""
-        now = self.clock()
-        if done < self.total and now - self.said < (0.2 if self.live else 10):
-            return
-        self.said = now
-        rate = done / max(now - self.started, 1e-9)
-        left = (self.total - done) / max(rate, 1e-9)
-        text = f"{self.label}: {done} of {self.total} {self.unit}, {rate:.1f} {self.unit}/s, {left:.0f} s left"
-        end = "\r" if self.live and done < self.total else "\n"
-        if self.live or done < self.total or now - self.started > 10:
-            print(f"\x1b[2K{text}" if self.live else text, end=end, file=sys.stderr, flush=True)
+    shown = Terminal(sys.stderr)
+    return Progress(done, total, 1, shown.say, shown.rewrite, what=label, unit="examples").report

@@ -171,7 +171,7 @@ def invert(run: Any, operator: Operator, x: np.ndarray, flags: Any) -> tuple[lis
     key = jax.random.key(flags.seed)
     y = np.asarray(operator.measure(jax.random.fold_in(key, 1), jnp.asarray(x), flags.std))
     parts = []
-    progress = _command.Progress("sampling", count * len(x))
+    progress = _command.progress("sampling", count * len(x))
     for indices in batches(count * len(x), flags.batch_size):
         given = experiment.replaced(
             given={**experiment.given, "measurement": y[indices // count % len(x)]}

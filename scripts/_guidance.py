@@ -132,6 +132,7 @@ class Helpers:
     given: Mapping[str, Any]
     speaker: Any
     card: Mapping[str, Any]
+    params: Mapping[str, Any]
 
 
 def open_helpers(experiment: Any) -> Helpers:
@@ -139,7 +140,7 @@ def open_helpers(experiment: Any) -> Helpers:
     from diffusion.compatibility import check_guide
     from diffusion.workdir import Workdir, open_classifier, open_run
 
-    given, card, speaker = {}, {}, experiment
+    given, card, params, speaker = {}, {}, {}, experiment
     if FLAGS.classifier is not None:
         found = open_classifier(FLAGS.classifier)
         spec, own = experiment.spec, found.experiment.spec
@@ -148,6 +149,7 @@ def open_helpers(experiment: Any) -> Helpers:
             spec = dataclasses.replace(spec, **{k: getattr(own, k) for k in known})
             speaker = found.experiment
         given["classifier"] = found.log_probs(experiment.process, spec)
+        params["classifier"] = found.params
         card["classifier"] = {"workdir": found.where, "step": found.step, "ema": found.ema}
     if FLAGS.guide is not None:
         workdir = Workdir.of(FLAGS.guide)
@@ -155,8 +157,9 @@ def open_helpers(experiment: Any) -> Helpers:
         check_guide(experiment, run.experiment, str(workdir.path))
         told = run.experiment.conditional
         given["guide"] = lambda cond: run.experiment.base_model(run.params, cond if told else None)
+        params["guide"] = run.params
         card["guide"] = {"workdir": str(workdir.path), "step": run.step, "ema": run.ema}
-    return Helpers(given, speaker, card)
+    return Helpers(given, speaker, card, params)
 
 
 def check_labels(experiment: Any, told: bool) -> None:

@@ -74,7 +74,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     times = times[np.isfinite(on_host(experiment.process.log_snr, times))]
 
     def batches() -> object:
-        progress = _command.Progress("estimating", count)
+        progress = _command.progress("estimating", count)
         for start in range(0, count, FLAGS.batch_size):
             yield experiment.dataset.examples(start, min(FLAGS.batch_size, count - start))
             progress(min(start + FLAGS.batch_size, count))

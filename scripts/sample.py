@@ -12,20 +12,25 @@ Examples:
 
 The sections sampler, grid and guidance of the run's config can be replaced by flags, and any of their
 fields by --config.section.field=value. Example i depends on the seed and on i alone, not on the batch size
-or the number of devices. Guidance has one convention: scale 1 is the conditional model, 0 the unconditional
-one, above 1 extrapolates (omega = scale - 1). Without --labels a model of labelled data generates all classes in
-turn.
+or the number of devices (--block is what a device computes at once). Guidance has one convention: scale 1
+is the conditional model, 0 the unconditional one, above 1 extrapolates (omega = scale - 1). Without --labels
+a model of labelled data generates all classes in turn.
 
 --out names a .png (a grid), a .npz (arrays x and label), or a folder (one PNG each).
+
+More than --shard_size examples, and folders, are made in shards of that size, in OUT.parts or FOLDER/.shards:
+after a kill, or a signal, the same command goes on where it was. Damaged shards are made anew; a folder of
+another command is refused.
 """
 
 import dataclasses
-import json
-import os
+import signal
+import sys
 from pathlib import Path
 
 import _command
 import _guidance
+import _output
 from absl import flags
 
 FLAGS = flags.FLAGS
@@ -46,7 +51,15 @@ flags.DEFINE_string("out", "samples.png", "Where to write: .png, .npz or a folde
 flags.DEFINE_string(
     "ema", "", "Which average of the weights, or 'raw'; by default the config's first."
 )
-flags.DEFINE_integer("batch_size", 100, "Examples per compiled call.")
+flags.DEFINE_integer(
+    "batch_size", 100, "Examples between looks at signals and the clock; changes no bit of any."
+)
+flags.DEFINE_integer(
+    "block",
+    None,
+    "Examples that a device computes at once; by default 32, or 256 of few values each.",
+)
+flags.DEFINE_integer("shard_size", 1000, "Examples that are kept at once while many are made.")
 flags.DEFINE_integer("start", 0, "Global index of the first example.")
 flags.DEFINE_string("trajectory", None, "Also write a strip from noise to data to this PNG.")
 flags.DEFINE_string("gif", None, "Also write an animation to this GIF.")
@@ -68,8 +81,8 @@ def check_flags() -> Path:
     """Check what can be checked before anything is loaded; return the output path."""
     if FLAGS.workdir is None:
         _command.fail("--workdir is required: the run to sample from. See --help.")
-    for name in ("num_samples", "batch_size"):
-        if getattr(FLAGS, name) < 1:
+    for name in ("num_samples", "batch_size", "block", "shard_size"):
+        if getattr(FLAGS, name) is not None and getattr(FLAGS, name) < 1:
             _command.fail(f"--{name} must be at least 1; got {getattr(FLAGS, name)}.")
     if FLAGS.num_steps is not None and FLAGS.num_steps < 1:
         _command.fail(f"--num_steps must be at least 1; got {FLAGS.num_steps}.")
@@ -78,9 +91,8 @@ def check_flags() -> Path:
             f"--start and --seed must not be negative; got {FLAGS.start} and {FLAGS.seed}."
         )
     out = Path(FLAGS.out)
-    if out.suffix not in (".png", ".npz", ""):
-        _command.fail(f"--out must end in .png or .npz, or name a folder; got {FLAGS.out!r}.")
-    for path in filter(None, (FLAGS.out, FLAGS.trajectory, FLAGS.gif)):
+    _output.check(out)
+    for path in filter(None, (FLAGS.trajectory, FLAGS.gif)):
         _command.check_writable(path)
     return out
 
@@ -113,21 +125,35 @@ def main(overrides: list[tuple[str, str]]) -> int:
     workdir = Workdir.of(FLAGS.workdir)
     config = apply_overrides(workdir.read_config(), sampling_overrides(overrides))
     config["guidance"] = _guidance.section(config.get("guidance", []))
-    _command.use_all_cores(min(FLAGS.batch_size, FLAGS.num_samples))
+    _command.use_all_cores(blocks=-(-FLAGS.num_samples // (FLAGS.block or 32)))
     _command.use_compilation_cache(str(workdir.path))
+    from diffusion.training.stop import StopFlag
 
-    run = open_run(workdir, config, FLAGS.ema)
-    helpers = _guidance.open_helpers(run.experiment)
-    labels = labels_of(helpers.speaker)
-    _guidance.check_labels(run.experiment, told(labels, helpers.speaker))
-    plan = Plan(run, helpers, labels)
-    x = generated(plan)
-    picked = None if labels is None else labels[plan.indices % len(labels)]
-    write(out, x, picked, plan.spec, made_of(run, config) | helpers.card)
-    save_ways(plan)
+    with StopFlag() as stop:
+        run = open_run(workdir, config, FLAGS.ema)
+        helpers = _guidance.open_helpers(run.experiment)
+        labels = labels_of(helpers.speaker)
+        _guidance.check_labels(run.experiment, told(labels, helpers.speaker))
+        plan = Plan(run, helpers, labels)
+        done = made(out, plan, made_of(run, config) | helpers.card, stop)
+        if stop.received is not None and done < FLAGS.num_samples:
+            return stopped(out, done, stop.received)
+        save_ways(plan)
     written = ", ".join(filter(None, (FLAGS.out, FLAGS.trajectory, FLAGS.gif)))
-    _command.say(f"wrote {written}: {len(x)} examples of step {run.step}, weights {run.ema}")
+    _command.say(f"wrote {written}: {done} examples of step {run.step}, weights {run.ema}")
     return 0
+
+
+def stopped(out: Path, done: int, number: signal.Signals) -> int:
+    """Say how to go on; return the exit code of the signal."""
+    folder = _output.kept_in(out)
+    kept = (
+        f"{done} of {FLAGS.num_samples} examples are kept in {folder}; the same command goes on from there"
+        if folder.is_dir()
+        else "so few examples are not kept; the same command begins again"
+    )
+    print(f"stopped by {number.name}: {kept}.", file=sys.stderr, flush=True)
+    return 128 + number
 
 
 class Plan:
@@ -143,6 +169,7 @@ class Plan:
             guidance = without_condition(experiment.guidance)
             experiment = experiment.replaced(guidance=guidance)
         self.experiment, self.labels, self.speaker = experiment, labels, helpers.speaker
+        self.run, self.helpers = run, helpers
         self.indices = np.arange(FLAGS.start, FLAGS.start + FLAGS.num_samples)
         shape = output_shape(experiment.guidance, experiment.spec.shape)
         self.spec = dataclasses.replace(experiment.spec, shape=shape)
@@ -159,29 +186,82 @@ class Plan:
         labels = None if self.labels is None else self.labels[indices % len(self.labels)]
         return self.speaker.conditions_in_turn(indices, asked=labels)
 
+    def manifest(self) -> dict:
+        """Return all that determines the examples; not the batch size or the devices."""
+        from diffusion.evaluation.records import digest_of
 
-def generated(plan: Plan) -> object:
-    """Generate all examples, batch by batch, or leave if some are not finite."""
+        sections = ("process", "prediction", "network", "data", "sampler", "grid", "guidance")
+        config = {k: v for k, v in self.experiment.resolved().items() if k in sections}
+        config["data"] = {k: v for k, v in config["data"].items() if k in ("name", "kind", "split")}
+        return {
+            "format": 1, "step": self.run.step, "weights": self.run.ema,
+            "weights_sha256": digest_of(self.run.params),
+            "helpers_sha256": {k: digest_of(v) for k, v in self.helpers.params.items()},
+            "variance_sha256": digest_of(self.experiment.variance), "config": config,
+            "labels": None if self.labels is None else self.labels.tolist(),
+            "conditions": told(self.labels, self.speaker), "shape": list(self.spec.shape),
+            "seed": FLAGS.seed, "start": FLAGS.start, "block": self.block, "made_by": _command.versions(),
+        }  # fmt: skip
+
+    @property
+    def block(self) -> int:
+        """How many examples a device computes at once."""
+        from diffusion.evaluation.generate import block_size
+
+        return FLAGS.block or block_size(self.spec.shape)
+
+    def batches(self, first: int, count: int) -> object:
+        """Generate a range of examples, batch by batch, or leave if some are not finite."""
+        import numpy as np
+
+        from diffusion.evaluation import generate
+
+        for x in generate(
+            *self.arguments, count, self.spec.shape, self.experiment.times(), self.cond_of,
+            batch_size=FLAGS.batch_size, start=first, block=self.block,
+        ):  # fmt: skip
+            bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
+            if len(bad):
+                _command.fail(
+                    f"{len(bad)} of {len(x)} examples are not finite, the first is number {first + bad[0]}; "
+                    "try more steps.",
+                    1,
+                )
+            yield x
+            first += len(x)
+
+
+def made(out: Path, plan: Plan, card: dict, stop: object) -> int:
+    """Make all examples and write them, unless a signal comes; return how many there are."""
     import numpy as np
 
-    from diffusion.evaluation import generate
-
-    progress = _command.Progress("sampling", FLAGS.num_samples)
-    parts, done = [], 0
-    for x in generate(
-        *plan.arguments, FLAGS.num_samples, plan.spec.shape, plan.experiment.times(), plan.cond_of,
-        batch_size=FLAGS.batch_size, start=FLAGS.start,
-    ):  # fmt: skip
-        parts.append(x)
-        done += len(x)
-        progress(done)
-    x = np.concatenate(parts)
-    if not np.isfinite(x).all():
-        bad = plan.indices[~np.isfinite(x.reshape(len(x), -1)).all(axis=1)]
+    labels = None if plan.labels is None else plan.labels[plan.indices % len(plan.labels)]
+    first, end = FLAGS.start, FLAGS.start + FLAGS.num_samples
+    stopping = lambda: stop.received is not None
+    if out.suffix and FLAGS.num_samples <= FLAGS.shard_size:
+        progress, parts = _command.progress("sampling", FLAGS.num_samples), []
+        batches = plan.batches(first, FLAGS.num_samples)
+        while not stopping() and (x := next(batches, None)) is not None:
+            parts.append(x)
+            progress(sum(map(len, parts)))
+        done = sum(map(len, parts))
+        if done == FLAGS.num_samples:
+            _output.write(out, np.concatenate(parts), labels, plan.spec, card)
+        return done
+    if not out.suffix and plan.spec.kind != "image":
         _command.fail(
-            f"{len(bad)} examples are not finite, the first is number {bad[0]}; try more steps.", 1
+            f"--out names a folder of images, but this data is made of {plan.spec.kind}: use .npz."
         )
-    return x
+    size = -(-FLAGS.shard_size // plan.block) * plan.block  # no block is made twice
+    with _output.shards_of(out, plan.manifest(), size).opened() as shards:
+        there = FLAGS.num_samples - sum(b - a for a, b in shards.missing(first, end))
+        if there:
+            _command.say(f"{there} of {FLAGS.num_samples} examples are there already")
+        progress = _command.progress("sampling", FLAGS.num_samples, there)
+        done = shards.fill(first, end, plan.batches, stopping, progress)
+        if done == FLAGS.num_samples:
+            _output.finish(out, shards, first, end, plan.spec, labels, card)
+    return done
 
 
 def save_ways(plan: Plan) -> None:
@@ -210,52 +290,6 @@ def made_of(run: object, config: dict) -> dict:
 
     sections = {k: config.get(k) for k in ("process", "sampler", "grid", "guidance")}
     return {"step": run.step, "ema": run.ema, "seed": FLAGS.seed, **sections, **provenance()}
-
-
-def write(out: Path, x: object, labels: object, spec: object, card: dict) -> None:
-    """Write a grid, arrays or single files, whole or not at all."""
-    import numpy as np
-
-    from diffusion.evaluation import images, pictures
-
-    if out.suffix == ".npz":
-        out.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {"x": x} if labels is None else {"x": x, "label": labels}
-        temporary = out.with_name(f".{out.name}.{os.getpid()}.npz")
-        np.savez(temporary, card=np.array(json.dumps(card, default=str)), **arrays)
-        temporary.replace(out)
-    elif out.suffix == ".png":
-        order, columns, names = arrange(labels, len(x), spec)
-        pictures.save_examples(out, x[order], spec, columns, names)
-    else:
-        if spec.kind != "image":
-            _command.fail(
-                f"--out names a folder of images, but this data is made of {spec.kind}: use .npz."
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(images.to_uint8(x), FLAGS.start):
-            images.save_png(out / f"{i:06d}.png", image)
-        (out / "card.json").write_text(json.dumps(card, indent=2, default=str) + "\n")
-
-
-def arrange(labels: object, count: int, spec: object) -> tuple[object, int, list[str]]:
-    """Put the examples of one label into one row: return their order, the columns and the rows' names."""
-    import numpy as np
-
-    if labels is None:
-        return np.arange(count), max(1, round(count**0.5)), []
-    if labels.ndim > 1:  # several attributes: told apart, and named, by all of them
-        words = np.array([":".join(map(str, row)) for row in labels])
-        names_of, labels = str, words
-    else:
-        names = spec.class_names
-        names_of = lambda k: names[k] if k >= 0 and names else str(k)
-    kinds = list(dict.fromkeys(labels.tolist()))
-    rows = [np.flatnonzero(labels == k) for k in kinds]
-    columns = min(len(r) for r in rows) if count % len(kinds) == 0 else max(len(r) for r in rows)
-    if len({len(r) for r in rows}) > 1:  # unequal rows: no names, in order
-        return np.concatenate(rows), max(1, round(count**0.5)), []
-    return np.concatenate(rows), columns, [names_of(k) for k in kinds]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """Generating many examples: example i is a function of (model, sampler, seed, i) alone.
 
 Each example has its own key, folded from the seed and its index, which draws its prior and all noise on
-its way. Batches have one fixed size, the last one padded, so everything is compiled once; neither the
-batch size nor the number of devices changes what is drawn.
+its way. Compilers choose algorithms, and with them the order of summation, by the shapes that they see; so
+equal keys alone give equal examples up to round-off. What is computed at once on a device is therefore a
+block of fixed size: block j holds the examples j m ... j m + m - 1, whatever was asked for, and example i is
+row i mod m of block i // m. The batch size and the number of devices say how many blocks are under way, and
+change no bit.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,10 +18,15 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from diffusion.numerics import fold_in, row_keys
+from diffusion.numerics import fold_in, require, row_keys
 from diffusion.processes import Process
 from diffusion.samplers import Sampler, Solution, solve
 from diffusion.types import Cond, Key
+
+
+def block_size(shape: Sequence[int]) -> int:
+    """Return the examples that a device computes at once unless told: 256 points, or 32 images."""
+    return 256 if math.prod(shape) < 64 else 32
 
 
 def example_keys(seed: int, indices: np.ndarray) -> Key:
@@ -89,20 +98,40 @@ def generate(
     *,
     batch_size: int = 100,
     start: int = 0,
+    block: int | None = None,
 ) -> Iterator[np.ndarray]:
     """Generate examples start ... start + num_samples - 1, a batch at a time, as float32 arrays.
 
-    Arguments beyond those of `generate_batch`: `num_samples` and `start` say which examples, `cond_of` gives
-    the conditions of global indices, and `batch_size` is the number of examples per compiled call; the
-    last batch is padded to it and cut.
+    Arguments beyond those of `generate_batch`: `num_samples` and `start` say which examples, and `cond_of`
+    gives the conditions of global indices. `batch_size` examples are handed out at once, and at least as many
+    are under way; no bit depends on it. `block` is what a device computes at once, `block_size(shape)` unless
+    told; it belongs to what determines the bits.
     """
-    batch_size = min(batch_size, num_samples)
-    for first in range(start, start + num_samples, batch_size):
-        indices = np.arange(first, first + batch_size)
-        x = generate_batch(
-            sampler, process, model_of, seed, indices, shape, times, cond_of(indices)
-        ).x
-        yield np.asarray(x, np.float32)[: start + num_samples - first]
+    size = block or block_size(shape)
+    require(
+        min(size, batch_size) >= 1 and num_samples >= 0 and start >= 0,
+        f"`block` and `batch_size` must be at least 1, `num_samples` and `start` not negative; got {size}, "
+        f"{batch_size}, {num_samples} and {start}.",
+    )
+    stop, call = start + num_samples, size * len(jax.local_devices())
+    firsts = range(start - start % size, stop, call)
+    for calls in batched(firsts, -(-batch_size // call)):
+        under_way = []
+        for first in calls:  # dispatched one after the other, and only then waited for
+            indices = np.arange(first, first + call)
+            under_way.append(
+                generate_batch(
+                    sampler, process, model_of, seed, indices, shape, times, cond_of(indices)
+                ).x
+            )
+        x = np.concatenate([np.asarray(part, np.float32) for part in under_way])
+        yield x[max(start - calls[0], 0) : stop - calls[0]]
+
+
+def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Cut a sequence into pieces of one size, the last one perhaps shorter."""
+    for k in range(0, len(items), size):
+        yield items[k : k + size]
 
 
 def slerp(a: Array, b: Array, share: float | Array) -> Array:

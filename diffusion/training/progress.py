@@ -80,7 +80,7 @@ def heartbeat(
 
 
 class Progress:
-    """One line about a loop of known length: how far, how fast, how long still.
+    """One line about work of known length: how far, how fast, how long still.
 
     It starts counting when it is made, so make it after the first step: compiling then spoils
     neither the rate nor the estimate.
@@ -94,12 +94,14 @@ class Progress:
         say: Say = nobody,
         rewrite: Say | None = None,
         clock: Clock = time.monotonic,
+        what: str = "step",
+        unit: str = "images",
     ):
-        """Begin at step `start`, with `batch_size` images per step."""
+        """Begin at step `start`, with `batch_size` images per step; `what` and `unit` are said."""
         self._start, self._end, self._batch_size = start, end, batch_size
-        self._show = rewrite or say
+        self._say, self._rewrite = say, rewrite
         self._every = REWRITE_EVERY if rewrite else PLAIN_EVERY
-        self._clock = clock
+        self._clock, self._what, self._unit = clock, what, unit
         self._began = self._shown = clock()
 
     def due(self) -> bool:
@@ -112,12 +114,23 @@ class Progress:
         done = (step - self._start) * self._batch_size
         return done / seconds if done > 0 and seconds > 0 else float("nan")
 
+    def line(self, step: int, note: str = "") -> str:
+        """Return the line."""
+        rate, speed = self.rate(step), ""
+        if rate == rate:  # not NaN
+            left = (self._end - step) * self._batch_size / rate
+            speed = f"  {rate:.4g} {self._unit}/s  {duration(left)} left"
+        return f"{self._what} {step}/{self._end}{'  ' + note if note else ''}{speed}"
+
     def show(self, step: int, note: str = "") -> None:
         """Show the line now."""
         self._shown = self._clock()
-        rate = self.rate(step)
-        speed = ""
-        if rate == rate:  # not NaN
-            left = (self._end - step) * self._batch_size / rate
-            speed = f"  {rate:.4g} images/s  {duration(left)} left"
-        self._show(f"step {step}/{self._end}{'  ' + note if note else ''}{speed}")
+        (self._rewrite or self._say)(self.line(step, note))
+
+    def report(self, step: int) -> None:
+        """Show the line if it is time; at the end for good, unless all went by in one."""
+        if step < self._end:
+            if self.due():
+                self.show(step)
+        elif self._rewrite or self._clock() - self._began > self._every:
+            self._say(self.line(step))

@@ -1,0 +1,279 @@
+"""Examples on disk while they are being made, so that a killed program goes on where it was.
+
+A folder of shards holds `manifest.json`, which says all that determines the examples, and shards: each a
+contiguous range of global indices, in a file FIRST-COUNT.SHA256.npy whose name holds the digest of the
+range and its content. A shard appears whole or not at all (temporary file, fsync, rename), and one that was damaged does
+not match its name and is made anew. `ImageShards` keeps the same books about PNG files that lie beside it.
+"""
+
+import abc
+import contextlib
+import hashlib
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from diffusion.evaluation import images
+from diffusion.evaluation.records import difference, write_atomically
+from diffusion.numerics import require
+from diffusion.training import exits
+from diffusion.training.faults import reach
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"(\d+)-(\d+)\.([0-9a-f]{64})\.(npy|json)")
+
+Say = Callable[[str], None]
+
+
+class ShardsError(ValueError):
+    """A folder of shards belongs to something else; the message says what differs."""
+
+    exit_code = exits.USAGE
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A committed range of examples."""
+
+    first: int
+    count: int
+    path: Path
+
+    @property
+    def stop(self) -> int:
+        """The index after the last."""
+        return self.first + self.count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shards(abc.ABC):
+    """A folder of shards.
+
+    Attributes:
+        folder: where they lie; made when it is opened.
+        manifest: all that determines the examples, made of what JSON knows.
+        size: examples per shard; a shard ends at multiples of it. It may change between starts.
+        say: shows a line to people.
+    """
+
+    suffix: ClassVar[str]
+    folder: Path
+    manifest: Mapping[str, Any]
+    size: int = 1000
+    say: Say = lambda text: None
+
+    def __post_init__(self):
+        require(self.size >= 1, f"`size` of shards must be at least 1; got {self.size}.")
+
+    @abc.abstractmethod
+    def pack(self, first: int, x: np.ndarray) -> bytes:
+        """Return the content of a shard."""
+
+    @abc.abstractmethod
+    def is_whole(self, content: bytes) -> bool:
+        """Say whether what the content speaks of is there."""
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator["Shards"]:
+        """Own the folder while the block runs.
+
+        Raises:
+            ShardsError: it belongs to other examples.
+            LockedError: another process works in it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / ".lock", "a") as file:
+            _lock(file, self.folder)
+            for rest in self.folder.glob(".*.tmp"):
+                rest.unlink(missing_ok=True)
+            self._claim()
+            yield self
+
+    def _claim(self) -> None:
+        file, wanted = self.folder / MANIFEST, json.loads(json.dumps(self.manifest, default=str))
+        try:
+            there = json.loads(file.read_bytes())
+            if not isinstance(there, dict):
+                raise ValueError
+        except FileNotFoundError:
+            there = None
+        except ValueError:  # also UnicodeDecodeError; it is replaced only if nothing depends on it
+            if any(_NAME.fullmatch(p.name) for p in self.folder.iterdir()):
+                raise ShardsError(
+                    f"{file} is damaged, so nobody knows what the examples in {self.folder} are. Remove the "
+                    "folder or give another --out."
+                ) from None
+            there = None
+        if there is None:
+            write_atomically(file, json.dumps(wanted, indent=1).encode())
+            return
+        differs = difference(there, wanted)
+        if differs:
+            shown = "; ".join(line[:120] for line in differs[:6])
+            more = f"; and {len(differs) - 6} more" if len(differs) > 6 else ""
+            raise ShardsError(
+                f"{self.folder} holds examples of another command ({shown}{more}). Give the command that began "
+                "it, another --out, or remove the folder."
+            )
+
+    def committed(self) -> list[Shard]:
+        """Return the shards that are whole, in order; damaged ones are removed, and it is said."""
+        found = []
+        for path in sorted(self.folder.iterdir()):
+            name = _NAME.fullmatch(path.name)
+            if not name:
+                continue
+            first, count = int(name[1]), int(name[2])
+            content = path.read_bytes()
+            if _digest(first, count, content) == name[3] and self.is_whole(content):
+                found.append(Shard(first, count, path))
+                continue
+            self.say(f"examples {first} to {first + count - 1} in {path} are damaged: made anew")
+            path.unlink()
+        return sorted(found, key=lambda shard: shard.first)
+
+    def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Return the ranges (first, stop) that no shard holds, none longer than a shard."""
+        holes, at = [], start
+        for shard in [*self.committed(), Shard(stop, 0, self.folder)]:
+            end = min(shard.first, stop)
+            while at < end:
+                cut = min(end, (at // self.size + 1) * self.size)
+                holes.append((at, cut))
+                at = cut
+            at = max(at, shard.stop)
+        return holes
+
+    def commit(self, first: int, x: np.ndarray) -> None:
+        """Write the examples from this index on as one shard."""
+        content = self.pack(first, x)
+        name = f"{first:09d}-{len(x)}.{_digest(first, len(x), content)}.{self.suffix}"
+        write_atomically(self.folder / name, content, at=lambda: reach("in_sample_shard"))
+
+    def fill(
+        self,
+        start: int,
+        stop: int,
+        make: Callable[[int, int], Iterable[np.ndarray]],
+        stopping: Callable[[], bool] = lambda: False,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> int:
+        """Make what is missing, shard by shard.
+
+        Args:
+            start: index of the first example.
+            stop: the index after the last.
+            make: make(first, count) yields the examples of a range, batch by batch.
+            stopping: asked after every batch; what there is of the shard is then committed, and no more made.
+            progress: told how many examples there are.
+
+        Returns:
+            How many examples there are; all if it is stop - start.
+        """
+        holes = self.missing(start, stop)
+        done = stop - start - sum(b - a for a, b in holes)
+        for first, end in holes:
+            if stopping():
+                break
+            parts = []
+            for x in make(first, end - first):
+                parts.append(x)
+                done += len(x)
+                progress(done)
+                if stopping():
+                    break
+            self.commit(first, np.concatenate(parts))
+        return done
+
+    def remove(self) -> None:
+        """Remove the folder, when its examples are elsewhere."""
+        shutil.rmtree(self.folder)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ArrayShards(Shards):
+    """Shards that hold the examples themselves."""
+
+    suffix: ClassVar[str] = "npy"
+
+    def pack(self, first: int, x: np.ndarray) -> bytes:
+        """Return an .npy file."""
+        del first
+        file = io.BytesIO()
+        np.lib.format.write_array(file, np.ascontiguousarray(x), allow_pickle=False)
+        return file.getvalue()
+
+    def is_whole(self, content: bytes) -> bool:
+        """The digest has said it."""
+        return True
+
+    def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Yield the examples start ... stop - 1 in order, a shard at a time.
+
+        Raises:
+            ShardsError: some are missing or damaged.
+        """
+        at = start
+        for shard in self.committed():
+            if shard.stop <= at or shard.first >= stop:
+                continue
+            if shard.first > at:
+                break
+            x = np.load(shard.path, allow_pickle=False)
+            yield x[at - shard.first : stop - shard.first]
+            at = min(shard.stop, stop)
+        if at < stop:
+            raise ShardsError(f"{self.folder} lacks example {at}; the same command makes it.")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ImageShards(Shards):
+    """Books about PNG files in the folder above, each written whole or not at all: names and digests."""
+
+    suffix: ClassVar[str] = "json"
+
+    def pack(self, first: int, x: np.ndarray) -> bytes:
+        """Write the images of floats in [-1, 1], and return their names and digests."""
+        names = {}
+        for i, image in enumerate(images.to_uint8(x), first):
+            file = self.folder.parent / f"{i:06d}.png"
+            images.save_png(file, image)
+            names[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        return json.dumps(names).encode()
+
+    def is_whole(self, content: bytes) -> bool:
+        """Say whether all images are there, byte for byte."""
+        for name, digest in json.loads(content).items():
+            file = self.folder.parent / name
+            if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+                return False
+        return True
+
+
+def _digest(first: int, count: int, content: bytes) -> str:
+    """Return the digest of a range and its content: a file of another range does not pass for it."""
+    return hashlib.sha256(f"{first}-{count}:".encode() + content).hexdigest()
+
+
+def _lock(file: Any, folder: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise exits.LockedError(
+            f"another process is at work in {folder}; wait, or stop it."
+        ) from None
+    except OSError:  # some network file systems refuse
+        return

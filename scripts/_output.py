@@ -1,0 +1,100 @@
+"""Where sample.py puts examples: a grid, arrays, or a folder of images; and what is kept meanwhile."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import _command
+
+
+def check(out: Path) -> None:
+    """Leave unless the path can be written to and its kind is known."""
+    if out.suffix not in (".png", ".npz", ""):
+        _command.fail(f"--out must end in .png or .npz, or name a folder; got {str(out)!r}.")
+    _command.check_writable(out)
+
+
+def kept_in(out: Path) -> Path:
+    """Return the folder that remembers what is done."""
+    return out.with_name(f"{out.name}.parts") if out.suffix else out / ".shards"
+
+
+def shards_of(out: Path, manifest: dict[str, Any], size: int) -> Any:
+    """Return the shards that lead to this output."""
+    import sys
+
+    from diffusion.evaluation.shards import MANIFEST, ArrayShards, ImageShards
+    from diffusion.training.progress import Terminal
+
+    folder, say = kept_in(out), Terminal(sys.stderr).say
+    if out.suffix:
+        return ArrayShards(folder=folder, manifest=manifest, size=size, say=say)
+    numbered = re.compile(r"\d{6,}\.png")
+    if not (folder / MANIFEST).is_file() and out.is_dir():
+        found = sorted(p.name for p in out.iterdir() if numbered.fullmatch(p.name))
+        if found:
+            _command.fail(
+                f"{out} holds {found[0]} already, and nothing says what it was made of: give --out an empty folder."
+            )
+    return ImageShards(folder=folder, manifest=manifest, size=size, say=say)
+
+
+def finish(
+    out: Path, shards: Any, start: int, stop: int, spec: Any, labels: Any, card: Any
+) -> None:
+    """Put the shards together, in memory that does not grow with their number."""
+    import numpy as np
+
+    from diffusion.evaluation.archives import Stream, save_arrays
+
+    if not out.suffix:
+        write_card(out, card)
+        return
+    if out.suffix == ".npz":
+        shape = (stop - start, *spec.shape)
+        x = Stream(shape=shape, dtype=np.float32, pieces=shards.read(start, stop))
+        save_arrays(out, {"x": x} | ({} if labels is None else {"label": labels}), card)
+    else:
+        write(out, np.concatenate(list(shards.read(start, stop))), labels, spec, card)
+    shards.remove()
+
+
+def write(out: Path, x: Any, labels: Any, spec: Any, card: dict) -> None:
+    """Write a grid or arrays, whole or not at all."""
+    from diffusion.evaluation import pictures
+    from diffusion.evaluation.archives import save_arrays
+
+    if out.suffix == ".npz":
+        save_arrays(out, {"x": x} | ({} if labels is None else {"label": labels}), card)
+    else:
+        order, columns, names = arrange(labels, len(x), spec)
+        pictures.save_examples(out, x[order], spec, columns, names)
+
+
+def write_card(folder: Path, card: dict) -> None:
+    """Write beside images what they were made of."""
+    from diffusion.evaluation.records import write_atomically
+
+    text = json.dumps(card, indent=2, default=str) + "\n"
+    write_atomically(folder / "card.json", text.encode())
+
+
+def arrange(labels: Any, count: int, spec: Any) -> tuple[Any, int, list[str]]:
+    """Put the examples of one label into one row: return their order, the columns and the rows' names."""
+    import numpy as np
+
+    if labels is None:
+        return np.arange(count), max(1, round(count**0.5)), []
+    if labels.ndim > 1:  # several attributes: told apart, and named, by all of them
+        words = np.array([":".join(map(str, row)) for row in labels])
+        names_of, labels = str, words
+    else:
+        names = spec.class_names
+        names_of = lambda k: names[k] if k >= 0 and names else str(k)
+    kinds = list(dict.fromkeys(labels.tolist()))
+    rows = [np.flatnonzero(labels == k) for k in kinds]
+    columns = min(len(r) for r in rows) if count % len(kinds) == 0 else max(len(r) for r in rows)
+    if len({len(r) for r in rows}) > 1:  # unequal rows: no names, in order
+        return np.concatenate(rows), max(1, round(count**0.5)), []
+    return np.concatenate(rows), columns, [names_of(k) for k in kinds]

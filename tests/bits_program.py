@@ -1,0 +1,76 @@
+"""Run by test_shards on 1, 2 and 4 virtual devices: digests of what is generated at several batch sizes.
+
+`python -m bits_program DEVICES` prints JSON: network -> case -> [digest of floats, digest of 8-bit levels].
+"""
+
+import os
+import sys
+
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={sys.argv[1]}"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import hashlib
+import json
+
+import jax
+import numpy as np
+
+from diffusion.data import DataSpec
+from diffusion.evaluation import generate, replicated
+from diffusion.evaluation.images import to_uint8
+from diffusion.experiment import Experiment
+
+COUNT = 70
+NETWORKS = {
+    "unet": dict(name="unet", channels=8, multipliers=(1, 2), blocks=1, attention=(4,)),
+    "mlp": dict(name="mlp", width=64, depth=2),
+}
+
+
+def experiment_of(network):
+    return Experiment.from_config(
+        dict(
+            seed=0,
+            process=dict(name="vp"),
+            prediction=dict(name="v"),
+            network=network,
+            data=dict(name="digits"),
+            sampler=dict(name="ancestral"),
+            grid=dict(name="uniform_log_snr", num_steps=5),
+        ),
+        DataSpec(shape=(8, 8, 1), num_classes=10, size=1438, kind="image", bits=8),
+    )
+
+
+def noisy(params):
+    """Parameters without zeros, so that every layer counts."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(3), len(leaves))
+    moved = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return replicated(jax.tree.unflatten(tree, moved))
+
+
+def digests(network):
+    experiment = experiment_of(network)
+    params = noisy(experiment.init_params())
+
+    def run(batch_size, start=0, block=None):
+        parts = generate(
+            experiment.sampler, experiment.process, lambda cond: experiment.model(params, cond), 0,
+            COUNT - start, experiment.spec.shape, experiment.times(),
+            lambda i: experiment.conditions(i % 10, len(i)),
+            batch_size=batch_size, start=start, block=block,
+        )  # fmt: skip
+        return np.concatenate(list(parts))[-20:]
+
+    cases = {f"batch {b}": run(b) for b in (1, 7, 32)}
+    cases |= {"start 45": run(32, start=45), "block 16": run(32, block=16)}
+    sha = lambda x: hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()
+    assert all(len(x) == 20 and np.isfinite(x).all() for x in cases.values())
+    found = {name: [sha(x), sha(to_uint8(x))] for name, x in cases.items()}
+    apart = np.abs(cases["block 16"] - cases["batch 1"]).max()
+    return found | {"apart": float(apart), "inside": float((np.abs(cases["batch 1"]) < 1).mean())}
+
+
+if __name__ == "__main__":
+    json.dump({name: digests(network) for name, network in NETWORKS.items()}, sys.stdout)
