@@ -25,8 +25,10 @@ from diffusion.training import (
     make_train_step,
 )
 from diffusion.training.checkpoint import Checkpoints
+from diffusion.training.lock import Lock, owned
 from diffusion.training.loop import Hook, LoopOptions, train
 from diffusion.training.metrics import Console, JsonLines, TensorBoard
+from diffusion.training.processes import first_process
 from diffusion.training.progress import Terminal, duration
 from diffusion.workdir import Workdir, provenance
 
@@ -137,13 +139,16 @@ def _writers(workdir: Workdir, start: int, say: Say, tensorboard: bool) -> Itera
             writer.close()
 
 
-def run(experiment: Experiment, workdir: Workdir, *, tensorboard: bool = False) -> TrainState:
+def run(
+    experiment: Experiment, workdir: Workdir, *, tensorboard: bool = False, restart: bool = False
+) -> TrainState:
     """Train in a work directory, from its newest checkpoint if there is one.
 
     Args:
         experiment: what to train.
         workdir: where to; a run of another config in it is refused.
         tensorboard: write event files as well.
+        restart: move an earlier run in this folder aside, and begin anew.
 
     Returns:
         The state after the last step.
@@ -152,28 +157,25 @@ def run(experiment: Experiment, workdir: Workdir, *, tensorboard: bool = False) 
         Stopped: a signal came; the state is saved.
         DivergedError: steps were not finite, again after the last rollback.
         CheckpointError: there are checkpoints, and none can be used.
+        SaveError: a checkpoint could not be written.
+        LockedError: another process is training there.
     """
     terminal = Terminal(sys.stderr)
     say = terminal.say if jax.process_index() == 0 else lambda text: None
     layout, options = experiment.parallel, experiment.train
     layout.check_batch(experiment.batch_size, options.accumulate)
     check_training(experiment)
-    resumed = workdir.claim(experiment.config)
-    rollbacks = Rollbacks.read(workdir)
-    for line in describe(experiment):
-        say(line)
-    if jax.process_index() == 0:
-        workdir.write("config.json", experiment.config)
-        workdir.write("resolved.json", experiment.resolved())
-        workdir.write("data.json", dataclasses.asdict(experiment.spec))
-        workdir.write("run.json", provenance())
     began = time.monotonic()
-    with Checkpoints(workdir.checkpoints, keep=options.keep) as checkpoints:
-        lap = Lap(experiment, workdir, checkpoints, terminal, say, compiled_step(experiment))
-        first = checkpoints.latest_step() or 0
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(owned(workdir.path, say))
+        rollbacks = _prepare(experiment, workdir, say, restart)
+        checkpoints = Checkpoints(workdir.checkpoints, keep=options.keep, say=say)
+        stack.enter_context(checkpoints)
+        first = checkpoints.recover() or 0
+        lap = Lap(experiment, workdir, checkpoints, lock, terminal, say, compiled_step(experiment))
         while True:
             try:
-                state = lap.run(rollbacks, resumed, tensorboard)
+                state = lap.run(rollbacks, tensorboard)
                 break
             except DivergedError as error:
                 rollbacks = lap.roll_back(rollbacks, error)
@@ -185,6 +187,28 @@ def run(experiment: Experiment, workdir: Workdir, *, tensorboard: bool = False) 
     return state
 
 
+def _prepare(experiment: Experiment, workdir: Workdir, say: Say, restart: bool) -> Rollbacks:
+    """Make a work directory ready for a run, or refuse it; return what rollbacks the run had."""
+
+    def clear() -> int:
+        workdir.sweep()
+        if restart and (moved := workdir.set_aside()):
+            say(f"the earlier run is now in {moved}")
+        return 0
+
+    first_process(clear)
+    workdir.claim(experiment.config)
+    rollbacks = Rollbacks.read(workdir)
+    for line in describe(experiment):
+        say(line)
+    if jax.process_index() == 0:
+        workdir.write("config.json", experiment.config)
+        workdir.write("resolved.json", experiment.resolved())
+        workdir.write("data.json", dataclasses.asdict(experiment.spec))
+        workdir.write("run.json", provenance())
+    return rollbacks
+
+
 @dataclass(frozen=True)
 class Lap:
     """Training from the newest checkpoint to the end, or until something happens."""
@@ -192,17 +216,18 @@ class Lap:
     experiment: Experiment
     workdir: Workdir
     checkpoints: Checkpoints
+    lock: Lock
     terminal: Terminal
     say: Say
     step: Any
 
-    def run(self, rollbacks: Rollbacks, resumed: bool, tensorboard: bool) -> TrainState:
+    def run(self, rollbacks: Rollbacks, tensorboard: bool) -> TrainState:
         """Train; see `run`."""
         experiment, say, stop = self.experiment, self.say, StopFlag()
         layout, options = experiment.parallel, experiment.train
         num_steps = options.steps(experiment.batch_size)
         with contextlib.ExitStack() as stack:
-            start, state = self._begin(resumed)
+            start, state = self._begin()
             writers = stack.enter_context(_writers(self.workdir, start, say, tensorboard))
             upto = max(num_steps, start + 1)
             batches = stack.enter_context(batches_of(experiment, start, upto, rollbacks))
@@ -221,17 +246,20 @@ class Lap:
                 ),
             )  # fmt: skip
 
-    def _begin(self, resumed: bool) -> tuple[int, TrainState]:
+    def _begin(self) -> tuple[int, TrainState]:
         """Return the newest state, and how many steps it has done."""
-        newest = self.checkpoints.latest_step()
+        newest = self.checkpoints.recover()
         if newest is None:
             return 0, self.experiment.init_state()
+        stored = self.checkpoints.meta(newest)["config"]
+        self.workdir.refuse_another(stored, self.experiment.config)  # config.json may be another's
         template = self.experiment.parallel.template(self.experiment.abstract_state())
         state = self.checkpoints.restore(newest, template)
-        self.say(f"resumed from step {newest}" + ("" if resumed else " of an earlier run"))
+        self.say(f"resumed from step {newest}")
         return newest, state
 
     def _save(self, step: int, state: TrainState, block: bool = False) -> None:
+        self.lock.check()
         saveable = self.experiment.parallel.saveable(state)
         self.checkpoints.save(step, saveable, self.experiment.config, block=block)
 
@@ -254,7 +282,7 @@ class Lap:
         Without a checkpoint it goes back to the beginning.
         """
         self.checkpoints.wait()
-        target, done = self.checkpoints.latest_step() or 0, len(rollbacks.entries)
+        target, done = self.checkpoints.recover() or 0, len(rollbacks.entries)
         if done >= self.experiment.train.max_rollbacks:
             if not done:
                 raise error

@@ -11,11 +11,14 @@ checkpoints/    states
 samples/        grids of generated examples
 variance.npz    posterior variances of a checkpoint, from scripts/estimate_variance.py
 cache/          compiled programs
+lock.json       the process that trains here, while it does
+earlier-1/      an earlier run, moved aside by --restart
 """
 
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,6 +38,11 @@ from diffusion.trained_classifier import TrainedClassifier
 from diffusion.types import Params
 from diffusion.variance import WithVariance, with_variance
 
+# What a run leaves, in the order in which it is set aside: a folder without checkpoints is that of a new run.
+LEFT = (
+    "checkpoints", "rollbacks.json", "metrics.jsonl", "bad_steps", "samples", "tensorboard", "variance.npz",
+    "evaluation.json", "run.json", "resolved.json", "data.json", "config.json",
+)  # fmt: skip
 PACKAGES = ("demolish", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "numpy")
 
 
@@ -111,13 +119,39 @@ class Workdir:
         """
         if not (self.path / "config.json").is_file():
             return False
-        changed = differences(self.read_config(), config)
-        if changed:
+        self.refuse_another(self.read_config(), config)
+        return True
+
+    def refuse_another(self, old: Mapping, new: Mapping) -> None:
+        """Refuse to go on with a config that differs in what must not change.
+
+        Raises:
+            ConfigError: the message says in what.
+        """
+        if changed := differences(old, new):
             raise ConfigError(
                 f"{self.path} holds a run of another config ({'; '.join(changed)}). Give another "
-                "--workdir, or the config it was started with."
+                "--workdir, the config it was started with, or --restart to move the old run aside."
             )
-        return True
+
+    def set_aside(self) -> Path | None:
+        """Move what a run has left into a folder of its own; return it, or None if there was nothing."""
+        found = [name for name in LEFT if (self.path / name).exists()]
+        if not found:
+            return None
+        number = 1
+        while (folder := self.path / f"earlier-{number}").exists():
+            number += 1
+        folder.mkdir()
+        for name in found:
+            (self.path / name).rename(folder / name)
+        return folder
+
+    def sweep(self) -> None:
+        """Delete temporary files of processes that died; only the owner may."""
+        for file in self.path.glob(".*.json.*"):
+            if re.search(r"\.\d+$", file.name):
+                file.unlink(missing_ok=True)
 
 
 def provenance(command: list[str] | None = None) -> dict[str, Any]:
@@ -165,7 +199,9 @@ class Trained:
 
 
 def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
-    """Open the newest checkpoint of a run, on whatever devices there are.
+    """Open the newest checkpoint of a run that is whole, on whatever devices there are.
+
+    Nothing is written; a line on standard error says if a newer one is damaged.
 
     Args:
         workdir: where the run was trained.
@@ -174,10 +210,11 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
 
     Raises:
         ConfigError: the config differs in what the checkpoint depends on, or the average is unknown.
-        CheckpointError: there is no checkpoint.
+        CheckpointError: there is no checkpoint, none is whole, or the newest does not fit the config.
     """
-    from diffusion.training.checkpoint import Checkpoints
     from diffusion.training.exits import CheckpointError
+    from diffusion.training.progress import Terminal
+    from diffusion.training.reader import CheckpointReader
 
     kept = [line for line in differences(workdir.read_config(), config, PARAMETERS)
             if not line.startswith("data.batch_size")]  # fmt: skip
@@ -190,13 +227,15 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
         raise ConfigError(
             f"`ema` must be one of {', '.join(names)}; got {ema!r}.{nearest(ema, names)}"
         )
-    with Checkpoints(workdir.checkpoints) as checkpoints:
-        step = checkpoints.latest_step()
+    abstract = experiment.abstract_state()
+    like = abstract.params if ema == "raw" else abstract.ema[ema]
+    with CheckpointReader(workdir.checkpoints, say=Terminal(sys.stderr).say) as checkpoints:
+        step = checkpoints.recover()
         if step is None:
             raise CheckpointError(
                 f"{workdir.checkpoints} holds no complete checkpoint; train further."
             )
-        params = replicated(checkpoints.restore_params(step, None if ema == "raw" else ema))
+        params = replicated(checkpoints.restore_params(step, None if ema == "raw" else ema, like))
     if experiment.needs_table:
         experiment = experiment.replaced(variance=read_variance(workdir, experiment, step, ema))
     return Trained(experiment=experiment, params=params, step=step, ema=ema)

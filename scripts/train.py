@@ -33,6 +33,9 @@ flags.DEFINE_bool(
     False,
     "Compile one step, print parameters, memory, FLOPs and the config; train nothing.",
 )
+flags.DEFINE_bool(
+    "restart", False, "Move an earlier run in the work directory aside and begin anew."
+)
 flags.DEFINE_bool("tensorboard", False, "Write TensorBoard event files to WORKDIR/tensorboard.")
 flags.DEFINE_bool("distributed", False, "Join the other processes of this job (jax.distributed).")
 
@@ -68,7 +71,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
             _command.say(line)
         _command.say(json.dumps(runner.dry_run(experiment), indent=2))
         return 0
-    runner.run(experiment, workdir, tensorboard=FLAGS.tensorboard)
+    runner.run(experiment, workdir, tensorboard=FLAGS.tensorboard, restart=FLAGS.restart)
     return 0
 
 

@@ -11,7 +11,7 @@ Nothing here knows what the folders hold, and nothing asks a clock.
 import contextlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from diffusion.training.exits import CheckpointError, DamageError
@@ -126,12 +126,13 @@ class StepFolders:
             raise DamageError("renamed", f"{folder} was written as step {manifest.get('step')}")
         return True
 
-    def newest(self, say: Say, *, move: bool) -> int | None:
+    def newest(self, say: Say, *, move: bool, known: Collection[int] = ()) -> int | None:
         """Return the newest step whose folder is whole, and say what is wrong with newer ones.
 
         Args:
             say: gets one line about each damaged folder.
             move: set these aside, so that their numbers are free.
+            known: steps that were verified before, and need not be again.
 
         Returns:
             The step, or None if nothing was ever saved here.
@@ -142,10 +143,10 @@ class StepFolders:
         wrong: dict[int, DamageError] = {}
         for step in reversed(self.steps()):
             try:
-                hashed = self.verify(step)
+                hashed = step in known or self.verify(step)
             except DamageError as error:
                 if not self.path(step).exists():  # its owner deleted it just now
-                    return self.newest(say, move=move)
+                    return self.newest(say, move=move, known=known)
                 wrong[step] = error
                 continue
             break

@@ -21,6 +21,7 @@ from typing import Any
 from diffusion.training.exits import LockedError, SaveError
 from diffusion.training.folders import Say
 from diffusion.training.manifest import read_json, sync
+from diffusion.training.processes import first_process
 from diffusion.training.progress import nobody
 
 NAME = "lock.json"
@@ -190,3 +191,24 @@ class Lock:
         if self._mine is not None and self.owner() == self._mine:
             self.path.unlink(missing_ok=True)
         self._mine = None
+
+
+@contextlib.contextmanager
+def owned(directory: Path, say: Say = nobody) -> Iterator[Lock]:
+    """Be the owner of a directory; of several processes of a job, process 0 is. All must call this.
+
+    Raises:
+        LockedError: another process is, or may be.
+        FirstProcessError: the same, on the other processes of a job.
+    """
+    lock = Lock(directory, say)
+
+    def take() -> int:
+        lock.take()
+        return 0
+
+    first_process(take)
+    try:
+        yield lock
+    finally:
+        lock.release()

@@ -75,7 +75,7 @@ class CheckpointReader:
         """
 
         def find() -> int:
-            found = self._folders.newest(self._say, move=self._moves)
+            found = self._folders.newest(self._say, move=self._moves, known=self._verified)
             return 0 if found is None else found + 1
 
         step = first_process(find) - 1
