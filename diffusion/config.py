@@ -23,11 +23,18 @@ KEPT = {
     "grid": ("num_steps",),
 }  # not the named class's own
 
-# A resumed run must agree on these; the others (budgets, logging, sampling) may change.
+# A resumed run must agree on these ...
 IDENTITY = (
     "seed", "task", "classifier_loss", "process", "prediction", "time", "weight", "network", "data", "coupling",
-    "optimizer", "ema", "train.loss_target", "train.batch_target", "train.learn_variance",
-    "train.variance_weight", "train.variance_step",
+    "optimizer", "ema", "train.label_dropout", "train.reduction", "train.loss_target", "train.batch_target",
+    "train.learn_variance", "train.variance_weight", "train.variance_step", "train.spike_factor",
+)  # fmt: skip
+
+# ... and not on these: budgets, periods, devices, and what is done with a trained model.
+FREE = (
+    "sampler", "grid", "guidance", "parallel", "evaluate", "train.num_steps", "train.num_images", "train.log_every",
+    "train.sample_every", "train.checkpoint_every", "train.keep", "train.accumulate", "train.max_bad_steps",
+    "train.max_rollbacks", "train.samples_per_class",
 )  # fmt: skip
 
 # What the parameters of a checkpoint depend on.

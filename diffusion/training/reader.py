@@ -40,10 +40,12 @@ class CheckpointReader:
             say: gets a line about what is damaged, and what is done about it.
         """
         import orbax.checkpoint as ocp
+        from etils import epath  # Orbax's own kind of path
 
         self.directory = Path(directory).absolute()
         self._folders, self._say = StepFolders(self.directory), say
         self._args, self._construct = ocp.args, ocp.checkpoint_utils.construct_restore_args
+        self._as_path = epath.Path
         self._handler = ocp.PyTreeCheckpointHandler()
         self._verified: set[int] = set()  # by this object, since the last read
 
@@ -129,7 +131,7 @@ class CheckpointReader:
         """Return shapes and types of the stored state, as nested dictionaries and lists."""
         self.meta(step)  # the format is known before anything is interpreted
         try:
-            return self._handler.metadata(self.path(step) / "state").tree
+            return self._handler.metadata(self._as_path(self.path(step) / "state")).tree
         except Exception as error:  # Orbax raises many kinds
             raise self._unreadable(step, error) from error
 
@@ -138,7 +140,7 @@ class CheckpointReader:
             item=target, restore_args=self._construct(target), partial_restore=partial
         )
         try:
-            return self._handler.restore(self.path(step) / "state", args=arguments)
+            return self._handler.restore(self._as_path(self.path(step) / "state"), args=arguments)
         except Exception as error:  # Orbax raises many kinds
             raise self._unreadable(step, error) from error
         finally:
