@@ -277,18 +277,18 @@ class Lap:
         return report
 
     def roll_back(self, rollbacks: Rollbacks, error: DivergedError) -> Rollbacks:
-        """Note that training goes back to the newest checkpoint, or raise the error again.
+        """Go back to the newest checkpoint before things went wrong, or raise the error again.
 
-        Without a checkpoint it goes back to the beginning.
+        Without such a checkpoint the run goes back to its beginning.
         """
-        self.checkpoints.wait()
-        target, done = self.checkpoints.recover() or 0, len(rollbacks.entries)
+        done = len(rollbacks.entries)
         if done >= self.experiment.train.max_rollbacks:
             if not done:
                 raise error
             raise DivergedError(
                 error.step, f"{error} It had gone back {done} times already."
             ) from None
+        target = self.checkpoints.go_back_to(error.good)
         rollbacks = rollbacks.and_back(error.step, target)
         if jax.process_index() == 0:
             rollbacks.write(self.workdir)

@@ -137,6 +137,22 @@ class Checkpoints(CheckpointReader):
             self.wait()
         return True
 
+    def go_back_to(self, step: int) -> int:
+        """Delete the checkpoints of later steps, newest first; the run will write them again.
+
+        Returns:
+            The newest step that is left; 0 if there is none.
+        """
+        self.wait()
+
+        def delete() -> int:
+            for later in reversed([s for s in self._folders.steps() if s > step]):
+                self._folders.remove(later)
+            return 0
+
+        first_process(delete)
+        return self.latest_step() or 0
+
     def _is_whole(self, step: int) -> bool:
         """Say whether a step needs no saving; a damaged folder under its number makes room."""
 

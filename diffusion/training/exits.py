@@ -66,13 +66,15 @@ class DivergedError(RuntimeError):
 
     Attributes:
         step: the last of them.
+        good: the last step that was finite, if it is known to be an earlier one.
     """
 
     exit_code = DIVERGED
 
-    def __init__(self, step: int, message: str):
+    def __init__(self, step: int, message: str, good: int | None = None):
         super().__init__(message)
         self.step = step
+        self.good = step if good is None else good
 
 
 class CheckpointError(ValueError):

@@ -82,20 +82,25 @@ class StepFolders:
         reach("after_rename")
 
     def prune(self, keep: int, new: int) -> None:
-        """Delete all but the highest numbers, and never the one that was just committed.
+        """Delete the lowest numbers below the step that was just committed.
+
+        Numbers above it are left alone: they are not of this run's making, and none is kept less for them.
 
         Args:
-            keep: how many stay.
+            keep: how many stay, the new one included.
             new: the step that was just committed.
         """
-        for step in self.steps()[:-keep]:
-            if step == new:
-                continue
+        older = [step for step in self.steps() if step < new]
+        for step in older[: max(0, len(older) - (keep - 1))]:
             reach("before_prune")
-            doomed = self.directory / f".removing-{step}"
-            self.path(step).rename(doomed)  # a folder under a number is whole, also in between
-            reach("mid_prune")
-            shutil.rmtree(doomed)
+            self.remove(step)
+
+    def remove(self, step: int) -> None:
+        """Delete a complete folder."""
+        doomed = self.directory / f".removing-{step}"
+        self.path(step).rename(doomed)  # a folder under a number is whole, also in between
+        reach("mid_prune")
+        shutil.rmtree(doomed)
 
     def set_aside(self, step: int, reason: str) -> Path:
         """Give a damaged folder a name that says why, and make its number free."""

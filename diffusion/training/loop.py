@@ -140,6 +140,7 @@ class _Ledger:
                 f"Loss or gradient was not finite in {bad_run} steps in a row, up to step {step}. "
                 f"The parameters are those of step {step - bad_run}; newest checkpoint: {kept}. "
                 "Lower optimizer.learning_rate, set optimizer.clip = 1.0, or look for bad data.",
+                good=step - bad_run,
             )
         if self.progress and self.progress.due():
             self.progress.show(step, f"loss {float(metrics['loss']):.4g}")
@@ -151,7 +152,8 @@ class _Ledger:
         record = summarize(self.window)
         self.window.clear()
         if self.progress:
-            record["images_per_second"] = self.progress.rate(step)
+            rate = self.progress.rate(step)
+            record |= {"images_per_second": rate} if math.isfinite(rate) else {}
         for writer in self.writers:
             writer.scalars(step, record)
 
@@ -236,7 +238,7 @@ def train(
     """
     options = options or LoopOptions()
     start = int(np.asarray(jax.device_get(state.step)).flat[0])
-    ledger = _Ledger(options, writers, save, report)
+    ledger = _Ledger(options, writers, save, report, saved=start or None)
     iterator = iter(batches)
     with stop or StopFlag(options.handle_signals) as stop:
         batch = _following(iterator, place, start, num_steps, stop)
