@@ -128,7 +128,8 @@ class StepFolders:
             return False
         manifest = verify(folder)
         if manifest.get("step") != step:
-            raise DamageError("renamed", f"{folder} was written as step {manifest.get('step')}")
+            other = str(manifest.get("step"))[:20]
+            raise DamageError("renamed", f"{folder} was written as step {other}")
         return True
 
     def newest(self, say: Say, *, move: bool, known: Collection[int] = ()) -> int | None:

@@ -160,7 +160,12 @@ def _check_entries(content: Mapping[str, Any], path: Path) -> None:
         if not isinstance(entry, dict) or {k: type(v) for k, v in entry.items()} != _ENTRY:
             raise DamageError("manifest", f"{path} has an entry that is none: {str(entry)[:100]}")
         parts = entry["path"].split("/")
-        if {"", ".", ".."} & set(parts) or "\\" in entry["path"] or "\0" in entry["path"]:
+        if (
+            max(map(len, parts)) > 255
+            or {"", ".", ".."} & set(parts)
+            or "\\" in entry["path"]
+            or "\0" in entry["path"]
+        ):
             raise DamageError("unsafe-path", f"{path} names {entry['path'][:100]!r}")
     if len({entry["path"] for entry in files}) < len(files):
         raise DamageError("manifest", f"{path} names a file twice")

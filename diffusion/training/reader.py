@@ -118,10 +118,12 @@ class CheckpointReader:
             meta = read_json(file if file.exists() else folder / "meta" / "metadata")
         except (OSError, ValueError) as error:
             raise CheckpointError(f"Checkpoint {folder} cannot be read: {error}") from None
+        if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
+            raise CheckpointError(f"Checkpoint {folder} cannot be read: it names no config")
         if meta.get("format") not in (1, FORMAT):
             raise CheckpointError(
-                f"Checkpoint {folder} has format {meta.get('format')}; this version reads formats 1 "
-                f"and {FORMAT}. It was written by {meta.get('versions')}."
+                f"Checkpoint {folder} has format {str(meta.get('format'))[:20]}; this version reads "
+                f"formats 1 and {FORMAT}. It was written by {str(meta.get('versions'))[:300]}."
             )
         return meta
 
