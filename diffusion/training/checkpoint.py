@@ -10,6 +10,7 @@ name, which is then changed. Older ones are deleted after that, by number.
 
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import shutil
@@ -33,6 +34,11 @@ from diffusion.training.state import TrainState
 from diffusion.training.stored import entries, storable
 
 _PACKAGES = ("demolish", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def _not_said_twice(record: logging.LogRecord) -> bool:
+    """Leave out tracebacks that Orbax logs of errors which it also raises."""
+    return not (record.levelno >= logging.ERROR and "orbax" in record.pathname)
 
 
 def environment() -> dict[str, Any]:
@@ -77,6 +83,7 @@ class Checkpoints(CheckpointReader):
         self._keep, self._asynchronous = keep, asynchronous
         self._writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
         self._saving: tuple[int, int, Background] | None = None  # step, bytes, what writes it
+        logging.getLogger("absl").addFilter(_not_said_twice)  # once: it is the same each time
         first_process(self._prepare)
 
     def _prepare(self) -> int:
