@@ -17,13 +17,10 @@ earlier-1/      an earlier run, moved aside by --restart
 
 import json
 import os
-import platform
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +30,7 @@ from diffusion.config import PARAMETERS, ConfigError, differences
 from diffusion.data import DataSpec
 from diffusion.evaluation import replicated
 from diffusion.experiment import Experiment
+from diffusion.provenance import provenance as provenance
 from diffusion.registry import nearest
 from diffusion.trained_classifier import TrainedClassifier
 from diffusion.types import Params
@@ -43,7 +41,16 @@ LEFT = (
     "checkpoints", "rollbacks.json", "metrics.jsonl", "bad_steps", "samples", "tensorboard", "variance.npz",
     "evaluation.json", "run.json", "resolved.json", "data.json", "config.json",
 )  # fmt: skip
-PACKAGES = ("demolish", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "numpy")
+
+
+def _json(file: Path) -> Any:
+    """Read a JSON file that may come from anywhere."""
+    from diffusion.training.manifest import read_json
+
+    try:
+        return read_json(file)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -88,20 +95,27 @@ class Workdir:
             raise ConfigError(
                 f"no run in {self.path}: config.json is missing. Train one with scripts/train.py --workdir."
             )
-        try:
-            return json.loads(file.read_text())
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{file} is not valid JSON: {error}") from None
+        config = _json(file)
+        if not isinstance(config, dict):
+            raise ConfigError(f"{file} holds no sections.")
+        return config
 
     def read_spec(self) -> DataSpec | None:
-        """Return what the data of the run is, if that was written down."""
+        """Return what the data of the run is, if that was written down.
+
+        Raises:
+            ConfigError: the file cannot be understood.
+        """
         file = self.path / "data.json"
         if not file.is_file():
             return None
-        fields: dict[str, Any] = json.loads(file.read_text())
-        for key in ("shape", "num_classes", "class_names"):  # JSON has lists for tuples
-            fields[key] = tuple(fields[key]) if isinstance(fields[key], list) else fields[key]
-        return DataSpec(**fields)
+        fields = _json(file)
+        try:
+            for key in ("shape", "num_classes", "class_names"):  # JSON has lists for tuples
+                fields[key] = tuple(fields[key]) if isinstance(fields[key], list) else fields[key]
+            return DataSpec(**fields)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(f"{file} does not describe data: {error}") from None
 
     def write(self, name: str, content: Mapping | Sequence) -> None:
         """Write a JSON file, whole or not at all."""
@@ -152,40 +166,6 @@ class Workdir:
         for file in self.path.glob(".*.json.*"):
             if re.search(r"\.\d+$", file.name):
                 file.unlink(missing_ok=True)
-
-
-def provenance(command: list[str] | None = None) -> dict[str, Any]:
-    """Return what a number was made of: command, versions, device, commit."""
-    import jax
-
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "command": command if command is not None else sys.argv,
-        "python": platform.python_version(),
-        "versions": versions,
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "commit": _commit(),
-    }
-
-
-def _commit() -> str:
-    """Return the commit of the checkout that this package lies in, with "+" if files were changed."""
-    folder = Path(__file__).parent
-    git = lambda *words: subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=False
-    ).stdout.strip()
-    try:
-        if Path(git("rev-parse", "--show-toplevel") or "/") != folder.parent:
-            return "unknown"  # installed somewhere inside another repository
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)

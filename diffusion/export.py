@@ -1,0 +1,192 @@
+"""A trained model as two files that other programs can read, and a work directory made from them.
+
+    model.safetensors    the weights, named by their place in the tree: "Dense_0/kernel"
+    model.json           config, data, step, average, versions; size and SHA-256 of the weights
+
+No code runs when they are read. A config, though, may name code: "mymodule:MyProcess". One from
+elsewhere that does is refused unless the caller allows it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion.config import ConfigError
+from diffusion.experiment import Experiment
+from diffusion.provenance import provenance
+from diffusion.training import Checkpoints, TrainState
+from diffusion.training.exits import CheckpointError
+from diffusion.training.manifest import read_json
+from diffusion.training.tensors import read_tensors, write_tensors
+from diffusion.workdir import Workdir, open_run
+
+FORMAT = 1
+KEYS = ("format", "weights", "config", "data", "step", "ema", "made_by")
+
+
+def _named(params: Any) -> dict[str, Any]:
+    """Return the leaves of a tree by their place in it."""
+    found = jax.tree_util.tree_leaves_with_path(params)
+    named = {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in found}
+    if len(named) < len(found):
+        raise ConfigError(
+            "two weights of this network have the same name; rename one of its layers."
+        )
+    return named
+
+
+def _digest(card: Mapping[str, Any]) -> str:
+    body = {k: v for k, v in card.items() if k != "self"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def export_run(workdir: Workdir, out: Path, ema: str = "") -> dict[str, Any]:
+    """Write the weights of the newest checkpoint of a run, and what they are, to two files.
+
+    Args:
+        workdir: of the run.
+        out: a file that ends in .safetensors; the other stands beside it and ends in .json.
+        ema: the name of an average, "raw" for the weights themselves, "" for the first average.
+
+    Returns:
+        What stands in the JSON file.
+    """
+    config = workdir.read_config()
+    run = open_run(workdir, config | {"sampler": {"name": "ddim"}}, ema)  # none that needs a table
+    tensors = {name: np.asarray(x) for name, x in _named(run.params).items()}
+    digest = write_tensors(out, tensors, {"step": str(run.step), "ema": run.ema})
+    card = {
+        "format": FORMAT,
+        "weights": {"file": out.name, "size": out.stat().st_size, "sha256": digest},
+        "step": run.step,
+        "ema": run.ema,
+        "config": config,
+        "data": dataclasses.asdict(run.experiment.spec),
+        "made_by": provenance(),
+    }
+    card = json.loads(json.dumps(card, default=str))
+    card["self"] = _digest(card)
+    temporary = out.with_name(f".{out.stem}.json.{os.getpid()}")
+    temporary.write_text(json.dumps(card, indent=2) + "\n")
+    temporary.replace(out.with_suffix(".json"))
+    return card
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Read what a file of weights is, from the JSON file beside it, and compare the two.
+
+    Raises:
+        CheckpointError: it cannot be read, or the weights are not those that it was written for.
+    """
+    file = path.with_suffix(".json")
+    try:
+        card = read_json(file)
+    except ValueError as error:
+        raise CheckpointError(f"{error}.") from None
+    if not isinstance(card, dict) or set(card) - {"self"} != set(KEYS):
+        raise CheckpointError(f"{file} must have the entries {', '.join(KEYS)}.")
+    if card["format"] != FORMAT:
+        raise CheckpointError(f"{file} has format {str(card['format'])[:20]}, not {FORMAT}.")
+    if "self" in card and card["self"] != _digest(card):
+        raise CheckpointError(
+            f"{file} is not what was written. If it was changed on purpose, delete its entry 'self'."
+        )
+    kinds = {
+        "weights": dict,
+        "config": dict,
+        "data": dict,
+        "step": int,
+        "ema": str,
+        "made_by": dict,
+    }
+    for key, kind in kinds.items():
+        if type(card[key]) is not kind:
+            raise CheckpointError(f"{file}: {key!r} has a value that it cannot have.")
+    size, digest = path.stat().st_size, card["weights"].get("sha256")
+    if size != card["weights"].get("size"):
+        raise CheckpointError(f"{path} has {size} bytes, not as many as {file} says.")
+    with path.open("rb") as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() != digest:
+            raise CheckpointError(f"{path} is not what was written: its SHA-256 differs.")
+    return card
+
+
+def _code(value: Any) -> Iterator[str]:
+    """Find the names in a config that make code be imported: "module:attribute"."""
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for inner in value:
+            yield from _code(inner)
+    elif isinstance(value, str) and ":" in value:
+        yield value
+
+
+def import_run(path: Path, workdir: Workdir, *, allow_code: bool = False) -> int:
+    """Make a work directory from an exported model: step 0 of a new run, with these weights.
+
+    The optimizer begins anew, and every average is these weights; so the run can be sampled, measured, and
+    trained further with its config.
+
+    Args:
+        path: a file that ends in .safetensors, with its JSON file beside it.
+        workdir: must not exist, or be empty.
+        allow_code: let the config import modules by name, which runs their code.
+
+    Returns:
+        The step that the weights had when they were exported.
+
+    Raises:
+        ConfigError: the work directory is not empty, or the config cannot be built or names code.
+        CheckpointError: the files are damaged, or do not fit each other.
+    """
+    if workdir.path.exists() and any(workdir.path.iterdir()):
+        raise ConfigError(f"{workdir.path} is not empty; give another --workdir.")
+    card = read_card(path)
+    if not allow_code and (names := list(_code(card["config"]))):
+        raise ConfigError(
+            f"the config of {path} names code: {', '.join(names)[:200]}. It would be imported and run. If you "
+            "trust it, give --allow_code."
+        )
+    workdir.path.parent.mkdir(parents=True, exist_ok=True)
+    made = Workdir(workdir.path.with_name(f".{workdir.path.name}.{os.getpid()}"))
+    made.write("data.json", card["data"])
+    try:
+        experiment = Experiment.from_config(card["config"], made.read_spec())
+        made.write("config.json", experiment.config)
+        made.write("resolved.json", experiment.resolved())
+        made.write(
+            "run.json",
+            provenance() | {"imported": {k: card[k] for k in ("step", "ema", "weights")}},
+        )
+        with Checkpoints(made.checkpoints, asynchronous=False) as checkpoints:
+            checkpoints.save(0, _state_of(experiment, path), experiment.config, block=True)
+        made.path.replace(workdir.path)
+    finally:
+        shutil.rmtree(made.path, ignore_errors=True)
+    return card["step"]
+
+
+def _state_of(experiment: Experiment, path: Path) -> TrainState:
+    """Return the state before the first step, with the weights of a file."""
+    abstract = experiment.abstract_state().params
+    named = read_tensors(path, {name: tuple(x.shape) for name, x in _named(abstract).items()})
+    state = experiment.init_state()
+    order = [named[name] for name in _named(abstract)]
+
+    def fill(tree: Any) -> Any:
+        leaves, structure = jax.tree.flatten(tree)
+        return structure.unflatten(
+            [jax.numpy.asarray(x, old.dtype) for x, old in zip(order, leaves, strict=True)]
+        )
+
+    averages = {name: fill(tree) for name, tree in state.ema.items()}
+    return state._replace(params=fill(state.params), ema=averages)
