@@ -167,12 +167,14 @@ def run(
     check_training(experiment)
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopFlag())
         lock = stack.enter_context(owned(workdir.path, say))
         rollbacks = _prepare(experiment, workdir, say, restart)
         checkpoints = Checkpoints(workdir.checkpoints, keep=options.keep, say=say)
         stack.enter_context(checkpoints)
         first = checkpoints.recover() or 0
-        lap = Lap(experiment, workdir, checkpoints, lock, terminal, say, compiled_step(experiment))
+        step = compiled_step(experiment)
+        lap = Lap(experiment, workdir, checkpoints, lock, stop, terminal, say, step)
         while True:
             try:
                 state = lap.run(rollbacks, tensorboard)
@@ -217,13 +219,14 @@ class Lap:
     workdir: Workdir
     checkpoints: Checkpoints
     lock: Lock
+    stop: StopFlag
     terminal: Terminal
     say: Say
     step: Any
 
     def run(self, rollbacks: Rollbacks, tensorboard: bool) -> TrainState:
         """Train; see `run`."""
-        experiment, say, stop = self.experiment, self.say, StopFlag()
+        experiment, say, stop = self.experiment, self.say, self.stop
         layout, options = experiment.parallel, experiment.train
         num_steps = options.steps(experiment.batch_size)
         with contextlib.ExitStack() as stack:

@@ -1,6 +1,7 @@
 """What all programs share: flags, configs with overrides, errors of one line, exit codes."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -80,14 +81,32 @@ def run(main: Callable[[list[tuple[str, str]]], Any], doc: str, positional: bool
         fail(f"--config cannot be loaded: {error}")  # raised by the config file itself
     if len(rest) > 1 and not positional:
         fail(f"unexpected argument {rest[1]!r}: flags are written --name=value. See --help.")
+    leave_on_signals()
     sys.path.insert(0, os.getcwd())  # so that "mymodule:MyProcess" is found beside the user
     try:
         code = main(overrides)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except SystemExit as error:
+        if hasattr(error, "signal"):  # a training run that was stopped says what it saved
+            print(f"{error} The same command goes on.", file=sys.stderr, flush=True)
+        raise
     except Exception as error:  # the boundary of the program: every error becomes one line
         _report(error)
     sys.exit(code or 0)
+
+
+def leave_on_signals() -> None:
+    """Until a program takes over, the first signal leaves at once: there is nothing to save yet.
+
+    Without an exception, which some library that is being imported might catch.
+    """
+
+    def leave(number: int, frame: object) -> None:
+        name = signal.Signals(number).name
+        os.write(2, f"Stopped by {name} before there was anything to save.\n".encode())
+        os._exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, leave)
 
 
 def _report(error: Exception) -> None:
@@ -102,7 +121,8 @@ def _report(error: Exception) -> None:
             code = FILES
         else:
             code = USAGE if isinstance(error, ValueError | KeyError | TypeError | IndexError) else 1
-    hint = "" if flags.FLAGS.debug or code == USAGE else " (--debug shows where)"
+    foreseen = code == USAGE or hasattr(error, "exit_code")
+    hint = "" if flags.FLAGS.debug or foreseen else " (--debug shows where)"
     fail(f"{message}{hint}", code)
 
 

@@ -35,13 +35,20 @@ class StopFlag:
         self._numbers = numbers if enabled and main else ()
         self._before: dict[signal.Signals, Any] = {}
         self._waiting = False
+        self._depth = 0  # it may be entered again while active
         self.received: signal.Signals | None = None
 
     def __enter__(self) -> "StopFlag":
+        self._depth += 1
+        if self._depth > 1:
+            return self
         self._before = {n: signal.signal(n, self._receive) for n in self._numbers}
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
