@@ -1,0 +1,187 @@
+"""Checkpoints through the programs: killed, damaged, locked, restarted and exported runs."""
+
+import json
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+from test_programs import error_of, program
+
+from diffusion.training import CheckpointReader
+from diffusion.training.lock import Lock
+
+WORDS = [
+    "train.py", "--config", "configs/toy2d.py", "--config.network.width=16", "--config.data.batch_size=16",
+    "--config.train.checkpoint_every=2", "--config.train.log_every=1", "--config.train.sample_every=0",
+    "--config.train.keep=2",
+]  # fmt: skip
+BUDGET = "--config.train.num_steps=8"
+
+
+def train(path, *words, **environment):
+    return program(*WORDS, "--workdir", path, *words, **environment)
+
+
+def whole(path):
+    """What must be equal: the final weights, and the log but for its clock."""
+    with CheckpointReader(path / "checkpoints") as checkpoints:
+        params = checkpoints.restore_params(checkpoints.recover())
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    log = [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+    return [np.asarray(x) for x in jax.tree.leaves(params)], log
+
+
+def assert_whole(path, other):
+    for a, b in zip(whole(path)[0], whole(other)[0], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert whole(path)[1] == whole(other)[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "finished"
+    code, _, err = train(path, BUDGET)
+    assert code == 0, err
+    return path
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_clean_exit_leaves_no_lock_and_nothing_hidden(finished):
+    names = {p.name for p in finished.iterdir()}
+    assert "lock.json" not in names
+    assert not [n for n in names if n.startswith(".")]
+    assert {p.name for p in (finished / "checkpoints").iterdir()} == {"6", "8"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["mid_write", "before_rename:3", "mid_prune"])
+def test_a_killed_run_becomes_the_uninterrupted_one(finished, tmp_path, place):
+    path = tmp_path / "run"
+    code, _, err = train(path, BUDGET, DEMOLISH_KILL_AT=place)
+    assert code == -signal.SIGKILL, err
+    with CheckpointReader(path / "checkpoints") as checkpoints:
+        before = checkpoints.recover() or 0
+    code, _, err = train(path, BUDGET)
+    assert code == 0, err
+    assert "it is taken over" in err
+    assert (f"resumed from step {before}" in err) == (before > 0)
+    assert_whole(path, finished)
+    assert not [p for p in (path / "checkpoints").iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_the_one_before_a_damaged_one_is_used(copy, finished):
+    file = next(p for p in (copy / "checkpoints" / "8" / "state").rglob("*") if p.is_file())
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    code, out, err = program(
+        "sample.py",
+        "--workdir",
+        copy,
+        "--num_samples",
+        4,
+        "--num_steps",
+        2,
+        "--out",
+        copy / "x.npz",
+    )
+    assert code == 0, err
+    assert "step 8 is damaged" in err
+    assert "of step 6" in out
+    assert (copy / "checkpoints" / "8").is_dir()  # it only looked
+    code, _, err = train(copy, BUDGET)
+    assert code == 0, err
+    assert "it is now 8.damaged-checksum-1; step 6 is used, 2 before it" in err
+    assert_whole(copy, finished)
+
+
+@pytest.mark.slow
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew_unasked(copy, finished):
+    for step in "68":
+        (copy / "checkpoints" / step / "manifest.json").unlink()
+    before = sorted((copy / "checkpoints").rglob("*"))
+    for name in ([*WORDS, BUDGET], ["sample.py", "--num_samples", 2]):
+        code, message = error_of(*name, "--workdir", copy)
+        assert code == 4
+        assert "--restart" in message
+        assert sorted((copy / "checkpoints").rglob("*")) == before
+    code, _, err = train(copy, BUDGET, "--restart")
+    assert code == 0, err
+    assert sorted((copy / "earlier-1" / "checkpoints").iterdir())
+    assert_whole(copy, finished)
+
+
+@pytest.mark.slow
+def test_a_work_directory_has_one_owner(copy):
+    with Lock(copy):
+        code, message = error_of(*WORDS, "--workdir", copy, BUDGET, "--restart")
+        assert code == 7
+        assert f"process {Lock(copy).owner()['pid']} on " in message
+        code, _, err = program(
+            "sample.py",
+            "--workdir",
+            copy,
+            "--num_samples",
+            2,
+            "--num_steps",
+            2,
+            "--out",
+            copy / "x.npz",
+        )  # whoever only looks needs no lock
+        assert code == 0, err
+    assert not (copy / "earlier-1").exists()
+
+
+@pytest.mark.slow
+def test_a_model_goes_out_and_comes_back(finished, tmp_path):
+    path, made = tmp_path / "model.safetensors", tmp_path / "made"
+    code, out, err = program("export.py", "--workdir", finished, "--out", path)
+    assert code == 0, err
+    assert "step 8" in out
+    code, _, err = program("export.py", "--from", path, "--workdir", made)
+    assert code == 0, err
+    drawn = []
+    for workdir in (finished, made):
+        file = tmp_path / f"{workdir.name}.npz"
+        code, _, err = program(
+            "sample.py", "--workdir", workdir, "--num_samples", 4, "--num_steps", 2, "--out", file
+        )
+        assert code == 0, err
+        drawn.append(np.load(file)["x"])
+    np.testing.assert_array_equal(*drawn)
+    code, _, err = train(made, "--config.train.num_steps=3")
+    assert code == 0, err
+    assert "step 3/3" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--workdir is required"),
+        (["--workdir", "x"], "give one of --out"),
+        (["--workdir", "x", "--out", "a.safetensors", "--from", "b.safetensors"], "give one of"),
+        (["--workdir", "x", "--out", "model.bin"], ".safetensors"),
+        (["--workdir", "x", "--out", "a.safetensors", "--config.seed=1"], "no place"),
+        (["--workdir", "x", "--out", "a.safetensors"], "config.json is missing"),
+    ],
+)
+def test_wrong_words_to_export_are_explained(words, said, tmp_path):
+    code, message = error_of("export.py", *words, cwd=tmp_path)
+    assert code == 2
+    assert said in message
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    code, message = error_of(
+        "export.py", "--from", "none.safetensors", "--workdir", "x", cwd=tmp_path
+    )
+    assert code == 6
+    assert "none.json" in message
