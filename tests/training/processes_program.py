@@ -14,6 +14,8 @@ import json
 import signal
 import sys
 import time
+from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -22,12 +24,16 @@ from diffusion import build
 from diffusion.training import (
     Checkpoints,
     Hook,
+    LockedError,
     LoopOptions,
+    SaveError,
     Stopped,
     initialize_distributed,
     select_rows,
     train,
 )
+from diffusion.training.lock import owned
+from diffusion.training.processes import FirstProcessError
 from diffusion.training.state import keys_to_data
 
 from .problem import make, make_batch
@@ -79,6 +85,34 @@ def train_and_restore(spec, folder):
         }
 
 
+def agree(rank, folder):
+    """Only process 0 looks, writes and moves; the others hear what it found, errors included."""
+    layout, template, state, _ = prepare(LAYOUTS["fsdp_4"])
+    saveable = layout.saveable(state)
+    with Checkpoints(folder) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, saveable, {}, block=True)
+        if rank == 0:
+            (checkpoints.path(2) / "meta.json").write_text("{}")
+        found = {"recovered": checkpoints.recover(), "left": checkpoints.steps()}
+        checkpoints.restore(1, template)
+        with mock.patch("diffusion.training.folders.write_manifest", side_effect=OSError("full")):
+            checkpoints.save(3, saveable, {})
+            try:
+                checkpoints.wait()
+            except SaveError as error:
+                found["save"] = str(error)
+    if rank == 0:
+        other = {"host": "elsewhere", "pid": 1}
+        (Path(folder) / "lock.json").write_text(json.dumps(other))
+    try:
+        with owned(Path(folder)):
+            pass
+    except (LockedError, FirstProcessError) as error:
+        found["locked"] = error.exit_code
+    return found
+
+
 def stop_together(rank):
     layout, _, state, step = prepare(LAYOUTS["fsdp_4"])
 
@@ -98,6 +132,7 @@ def stop_together(rank):
 def main(rank, port, folder):
     initialize_distributed(f"localhost:{port}", 2, rank)
     report = {n: train_and_restore(s, os.path.join(folder, n)) for n, s in LAYOUTS.items()}
+    report["agreed"] = agree(rank, os.path.join(folder, "agreed"))
     json.dump(report | {"stopped": stop_together(rank)}, sys.stdout)
 
 

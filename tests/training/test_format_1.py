@@ -15,7 +15,8 @@ from diffusion.training import CheckpointError, CheckpointReader, Checkpoints
 from .problem import make
 
 STORED = Path(__file__).parent / "fixtures" / "format_1"
-BYTES = "05d2afd6388b4153c584678317174d1efeb1d48f129fcb61bab03ffcf694ca14"  # SHA-256 of all leaves in order, as they were written
+# SHA-256 of all leaves in order, as they were when the checkpoint was written
+BYTES = "05d2afd6388b4153c584678317174d1efeb1d48f129fcb61bab03ffcf694ca14"
 
 
 def digest(tree):
@@ -63,7 +64,7 @@ def test_metadata_that_is_not_its_own_is_damage(folder, change):
     }[change])  # fmt: skip
     with (
         Checkpoints(folder) as checkpoints,
-        pytest.raises(CheckpointError, match="No checkpoint .* is whole"),
+        pytest.raises(CheckpointError, match=r"No checkpoint .* is whole"),
     ):
         checkpoints.recover()
     assert (folder / "1").is_dir()

@@ -71,3 +71,14 @@ def test_two_processes_stop_after_the_same_step(reports):
     assert first == second
     assert first["code"] == exits.TERMINATED
     assert 10 <= first["step"] < 1000
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_same_checkpoint_and_the_same_errors(reports):
+    first, second = (report["agreed"] for report in reports)
+    for found in (first, second):
+        assert found["recovered"] == 1
+        assert found["left"] == [1]
+        assert found["locked"] == exits.LOCKED
+    assert "step 3 could not be saved" in first["save"]
+    assert "Another process" in second["save"]
