@@ -269,11 +269,11 @@ class Experiment:
         """Return the trained model with its data, ready to be measured."""
         shape, generates = self.spec.shape, self.task == "generator"
 
-        def generated(count: int) -> Iterator[np.ndarray]:
+        def generated(count: int, start: int = 0) -> Iterator[np.ndarray]:
             self.base_model(params)  # a classifier says here that it generates nothing
             return generate(
                 self.sampler, self.process, lambda cond: self.model(params, cond), seed, count, shape,
-                self.times(), self.conditions_in_turn, batch_size=self.evaluate.batch_size,
+                self.times(), self.conditions_in_turn, batch_size=self.evaluate.batch_size, start=start,
             )  # fmt: skip
 
         return Subject(

@@ -33,7 +33,8 @@ class Subject:
         process: the process of the model.
         model_of: from a condition to the model without guidance.
         classifier: (x_t, t) -> log-probabilities, if that is what was trained; nothing is generated then.
-        generate: from a count to batches of generated examples, guided as the config says.
+        generate: from a count, and perhaps the index of the first, to batches of generated examples, guided as
+            the config says.
         train: the data that it was trained on.
         held_out: data of the same kind that it was not trained on.
         num_samples: generated examples for metrics of samples.
@@ -43,7 +44,7 @@ class Subject:
 
     process: Process
     model_of: Callable[[Cond], Any]
-    generate: Callable[[int], Iterator[np.ndarray]]
+    generate: Callable[..., Iterator[np.ndarray]]
     train: Dataset
     held_out: Dataset
     num_samples: int = 1000

@@ -1,9 +1,9 @@
 """Examples on disk while they are being made, so that a killed program goes on where it was.
 
 A folder of shards holds `manifest.json`, which says all that determines the examples, and shards: each a
-contiguous range of global indices, in a file FIRST-COUNT.SHA256.npy whose name holds the digest of the
-range and its content. A shard appears whole or not at all (temporary file, fsync, rename), and one that was damaged does
-not match its name and is made anew. `ImageShards` keeps the same books about PNG files that lie beside it.
+contiguous range of global indices, in a file FIRST-COUNT.SHA256.npy whose name holds the digest of the range
+and its content. A shard appears whole or not at all (temporary file, fsync, rename), and one that was damaged
+does not match its name and is made anew. `ImageShards` keeps the same books about PNG files beside it.
 """
 
 import abc

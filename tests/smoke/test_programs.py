@@ -148,6 +148,7 @@ def test_sampling_writes_grids_folders_strips_and_animations(workdir, tmp_path):
     )  # fmt: skip
     assert code == 0, err
     assert sorted(p.name for p in (tmp_path / "folder").iterdir()) == [
+        ".shards",
         "000000.png",
         "000001.png",
         "card.json",
