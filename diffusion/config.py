@@ -34,7 +34,7 @@ IDENTITY = (
 FREE = (
     "sampler", "grid", "guidance", "parallel", "evaluate", "train.num_steps", "train.num_images", "train.log_every",
     "train.sample_every", "train.checkpoint_every", "train.keep", "train.accumulate", "train.max_bad_steps",
-    "train.max_rollbacks", "train.samples_per_class",
+    "train.max_rollbacks", "train.watchdog_seconds", "train.samples_per_class",
 )  # fmt: skip
 
 # What the parameters of a checkpoint depend on.

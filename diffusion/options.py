@@ -28,6 +28,8 @@ class TrainOptions:
         max_rollbacks: how often it goes back, with another order of the data, before it stops.
         spike_factor: a step whose gradient norm is so many times the median of the last 128 is skipped; 0 for none.
         samples_per_class: columns of the sample grids.
+        watchdog_seconds: without a step, after which a run that hangs is ended; 0 for never. Start-up and compiling
+            may take four times as long.
     """
 
     num_steps: int = 10_000
@@ -48,6 +50,7 @@ class TrainOptions:
     max_rollbacks: int = 2
     spike_factor: float = 0.0
     samples_per_class: int = 8
+    watchdog_seconds: int = 1800
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -57,7 +60,7 @@ class TrainOptions:
                 getattr(self, name) >= 1,
                 f"`train.{name}` must be at least 1; got {getattr(self, name)}.",
             )
-        for name in ("sample_every", "max_rollbacks"):
+        for name in ("sample_every", "max_rollbacks", "watchdog_seconds"):
             require(
                 getattr(self, name) >= 0,
                 f"`train.{name}` must not be negative; got {getattr(self, name)}.",

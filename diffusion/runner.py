@@ -30,6 +30,7 @@ from diffusion.training.loop import Hook, LoopOptions, train
 from diffusion.training.metrics import Console, JsonLines, TensorBoard
 from diffusion.training.processes import first_process
 from diffusion.training.progress import Terminal, duration
+from diffusion.training.watchdog import Watchdog
 from diffusion.workdir import Workdir, provenance
 
 Say = Callable[[str], None]
@@ -168,13 +169,14 @@ def run(
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopFlag())
+        watchdog = stack.enter_context(Watchdog(options.watchdog_seconds))
         lock = stack.enter_context(owned(workdir.path, say))
         rollbacks = _prepare(experiment, workdir, say, restart)
         checkpoints = Checkpoints(workdir.checkpoints, keep=options.keep, say=say)
         stack.enter_context(checkpoints)
         first = checkpoints.recover() or 0
         step = compiled_step(experiment)
-        lap = Lap(experiment, workdir, checkpoints, lock, stop, terminal, say, step)
+        lap = Lap(experiment, workdir, checkpoints, lock, stop, terminal, say, step, watchdog)
         while True:
             try:
                 state = lap.run(rollbacks, tensorboard)
@@ -223,6 +225,7 @@ class Lap:
     terminal: Terminal
     say: Say
     step: Any
+    watchdog: Watchdog
 
     def run(self, rollbacks: Rollbacks, tensorboard: bool) -> TrainState:
         """Train; see `run`."""
@@ -234,7 +237,7 @@ class Lap:
             writers = stack.enter_context(_writers(self.workdir, start, say, tensorboard))
             upto = max(num_steps, start + 1)
             batches = stack.enter_context(batches_of(experiment, start, upto, rollbacks))
-            hooks = []
+            hooks = [Hook(call=self.watchdog.after_step, every=1)]
             if options.sample_every and experiment.task == "generator":
                 draw = sample_grids(experiment, self.workdir, say, stop)
                 hooks.append(Hook(call=draw, every=options.sample_every))

@@ -11,7 +11,7 @@ from absl import flags
 
 EXIT_CODES = """Exit codes: 0 done; 1 unforeseen error; 2 wrong command line, config or input; 3 training diverged;
 4 checkpoint missing, damaged or not fitting; 5 data set missing; 6 a file cannot be read or written;
-7 the work directory is in use by another process;
+7 the work directory is in use by another process; 8 it hung: no sign of life for train.watchdog_seconds;
 130, 138, 143 stopped by SIGINT, SIGUSR1, SIGTERM with the state saved; 131 stopped by a second signal."""
 
 USAGE, DATA, FILES = 2, 5, 6
@@ -172,14 +172,17 @@ def use_compilation_cache(workdir: str) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return what computes: on other versions, or another kind of device, other bits may come out."""
+    """Return what computes: other versions, flags of the compiler or kinds of device may give other bits."""
     from importlib import metadata
 
     import jax
 
     packages = ("demolish", "jax", "jaxlib", "flax")
     found = {name: metadata.version(name) for name in packages}
-    return found | {"device": jax.devices()[0].device_kind, "x64": str(jax.config.jax_enable_x64)}
+    words = os.environ.get("XLA_FLAGS", "").split()
+    told = " ".join(w for w in words if "host_platform_device_count" not in w)
+    x64 = str(jax.config.jax_enable_x64)
+    return found | {"device": jax.devices()[0].device_kind, "x64": x64, "xla_flags": told}
 
 
 def check_writable(path: "os.PathLike[str] | str") -> None:

@@ -8,6 +8,7 @@
     5    DATA          a data set is missing
     6    FILES         a file cannot be read or written; a checkpoint could not be saved
     7    LOCKED        another process owns the work directory
+    8    HUNG          no sign of life for train.watchdog_seconds; the stacks say where
     130  INTERRUPTED   SIGINT (Ctrl-C): the state was saved, the same command resumes
     131  ABANDONED     a second signal: left at once, work since the last checkpoint is lost
     138  ASKED         SIGUSR1: the same
@@ -26,6 +27,7 @@ CHECKPOINT = 4
 DATA = 5
 FILES = 6
 LOCKED = 7
+HUNG = 8
 INTERRUPTED = 130
 ABANDONED = 131
 ASKED = 138

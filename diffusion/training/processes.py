@@ -1,5 +1,6 @@
 """Several processes working on one job: joining them, dividing rows, spreading arrays."""
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
+
+VARIABLES = ("DEMOLISH_COORDINATOR", "DEMOLISH_NUM_PROCESSES", "DEMOLISH_PROCESS")
 
 
 class FirstProcessError(RuntimeError):
@@ -27,13 +30,34 @@ def initialize_distributed(
 ) -> None:
     """Join the processes of one job; call it before anything touches a device.
 
+    What is not given comes from the environment variables DEMOLISH_COORDINATOR, DEMOLISH_NUM_PROCESSES and
+    DEMOLISH_PROCESS, which scripts/launch_local.sh sets; and where these are not set, from JAX, which finds all
+    three on Slurm, Open MPI, Kubernetes and Cloud TPU.
+
     Args:
-        coordinator: "address:port" of process 0. On Slurm, Open MPI and Cloud TPU all three arguments
-            are found by JAX and may be left out.
+        coordinator: "address:port" of process 0.
         num_processes: how many there are.
         process: which one this is.
+
+    Raises:
+        ValueError: a variable is no number, or they contradict each other.
     """
-    jax.distributed.initialize(coordinator, num_processes, process)
+    coordinator = coordinator or os.environ.get(VARIABLES[0]) or None
+    count = _number(VARIABLES[1]) if num_processes is None else num_processes
+    rank = _number(VARIABLES[2]) if process is None else process
+    if count is not None and rank is not None and not 0 <= rank < count:
+        raise ValueError(
+            f"{VARIABLES[2]} must be from 0 to {VARIABLES[1]} - 1; got {rank} of {count}."
+        )
+    jax.distributed.initialize(coordinator, count, rank)
+
+
+def _number(name: str) -> int | None:
+    """Return a whole number from the environment, or None if there is none."""
+    word = os.environ.get(name, "")
+    if word and not word.isdecimal():
+        raise ValueError(f"{name} must be a whole number; got {word!r}.")
+    return int(word) if word else None
 
 
 def select_rows(batch: Mapping[str, Any], rows: slice) -> dict[str, Any]:

@@ -1,0 +1,175 @@
+"""Real processes: train.py through launch_local.sh trains what one process trains, and nobody waits for ever."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from diffusion.training import Checkpoints, exits
+from diffusion.training.processes import initialize_distributed
+
+ROOT = Path(__file__).parent.parent.parent
+LAUNCH = ["bash", str(ROOT / "scripts" / "launch_local.sh")]
+TRAIN = [
+    sys.executable,
+    str(ROOT / "scripts" / "train.py"),
+    "--config=configs/toy2d.py",
+    "--config.network.width=16",
+    "--config.network.depth=1",
+    "--config.data.batch_size=32",
+    "--config.train.checkpoint_every=3",
+    "--config.train.sample_every=0",
+    "--config.train.log_every=3",
+]
+
+
+def environment(devices=1, **given):
+    """Each process with so many virtual devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    return dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=flags, **given)
+
+
+def run(words, devices=1, **given):
+    return subprocess.run(
+        list(map(str, words)), cwd=ROOT, env=environment(devices, **given), capture_output=True,
+        text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def params(workdir, step):
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return jax.device_get(checkpoints.restore_params(step))
+
+
+def farthest(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(float(np.abs(x - y).max()) for x, y in pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_train_what_one_process_with_as_many_devices_trains(tmp_path, count):
+    many, one = tmp_path / "many", tmp_path / "one"
+    words = ["--config.train.num_steps=6"]
+    done = run([*LAUNCH, count, *TRAIN, *words, f"--workdir={many}"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    done = run([*TRAIN, *words, f"--workdir={one}"], devices=count)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # the same sums over the same devices: gradients may be added in another order by another transport,
+    # six steps of rate 2e-3 with some 1e1 roundings of 1e-7 each in gradients of order one
+    assert farthest(params(many, 6), params(one, 6)) < 1e-6
+    done = run([*TRAIN, "--config.train.num_steps=8", f"--workdir={many}"])  # by one process
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "resumed from step 6" in done.stderr
+    done = run([*TRAIN, "--config.train.num_steps=8", f"--workdir={one}"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert farthest(params(many, 8), params(one, 8)) < 1e-6
+
+
+def started(words, **given):
+    return subprocess.Popen(
+        list(map(str, words)), cwd=ROOT, env=environment(**given), text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def children(pid):
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(word) for word in found]
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert condition()
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """A job of two processes that trains for ever, with a watchdog of five seconds, past its first checkpoint."""
+    words = ["--config.train.num_steps=1000000", "--config.train.watchdog_seconds=5"]
+    job = started([*LAUNCH, 2, *TRAIN, *words, f"--workdir={tmp_path / 'run'}"])
+    try:
+        log = tmp_path / "run" / "metrics.jsonl"
+        wait_for(lambda: (log.is_file() and log.stat().st_size > 0) or job.poll() is not None)
+        yield job, tmp_path / "run"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+        job.stderr.close()
+
+
+@pytest.mark.slow
+def test_a_process_that_stops_does_not_hang_the_other(endless):
+    job, _ = endless
+    frozen = children(job.pid)[1]
+    os.kill(frozen, signal.SIGSTOP)
+    began = time.monotonic()
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == exits.HUNG, err[-3000:]
+    # five seconds, half of one between looks, ten of grace for the frozen one, and the rest for a slow machine
+    assert time.monotonic() - began < 40
+    assert "no sign of life" in err
+    assert "loop.py" in err  # the stacks say where it waited
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_takes_the_job_with_it(endless):
+    job, _ = endless
+    os.kill(children(job.pid)[1], signal.SIGKILL)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode not in (0, None)
+    assert "ended with code 137" in err
+
+
+@pytest.mark.slow
+def test_a_signal_reaches_all_and_the_state_is_saved(endless):
+    job, workdir = endless
+    os.kill(job.pid, signal.SIGTERM)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == exits.TERMINATED, err[-3000:]
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        assert checkpoints.latest_step() > 0
+
+
+@pytest.mark.parametrize("words", [[], ["0", "true"], ["two", "true"], ["2"], ["-1", "true"]])
+def test_a_wrong_command_line_of_the_launcher(words):
+    done = run([*LAUNCH, *words])
+    assert done.returncode == exits.USAGE
+    assert done.stderr.startswith("error: ")
+
+
+def test_the_launcher_ends_with_the_code_of_the_first_failure():
+    script = 'if [ "$DEMOLISH_PROCESS" = 1 ]; then exit 9; fi; exec sleep 60'
+    began = time.monotonic()
+    done = run([*LAUNCH, 3, "bash", "-c", script, "x"], LAUNCH_GRACE="0")
+    assert done.returncode == 9
+    assert time.monotonic() - began < 50
+    tell = 'echo "$DEMOLISH_PROCESS of $DEMOLISH_NUM_PROCESSES at $DEMOLISH_COORDINATOR $*"'
+    done = run([*LAUNCH, 2, "bash", "-c", tell, "x", "a b"], LAUNCH_PORT="4711")
+    assert sorted(done.stdout.splitlines()) == [
+        f"{i} of 2 at localhost:4711 a b --distributed" for i in range(2)
+    ]
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "1.5"])
+def test_a_variable_that_is_no_number(monkeypatch, value):
+    monkeypatch.setenv("DEMOLISH_NUM_PROCESSES", value)
+    with pytest.raises(ValueError, match="DEMOLISH_NUM_PROCESSES"):
+        initialize_distributed("localhost:1")
+
+
+def test_a_rank_outside_the_job(monkeypatch):
+    monkeypatch.setenv("DEMOLISH_NUM_PROCESSES", "2")
+    monkeypatch.setenv("DEMOLISH_PROCESS", "2")
+    with pytest.raises(ValueError, match="from 0 to"):
+        initialize_distributed("localhost:1")
