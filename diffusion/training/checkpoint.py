@@ -194,7 +194,12 @@ class Checkpoints(CheckpointReader):
         self._writer.wait_until_finished()
         if jax.process_index() == 0:
             self._folders.commit(step)
-            self._folders.prune(self._keep, step)
+            try:
+                self._folders.prune(self._keep, step)
+            except OSError as error:
+                raise OSError(
+                    f"it is saved, but an older one cannot be deleted: {error}"
+                ) from error
 
     def _joined(self) -> SaveError | None:
         """Wait for the thread; return what it died of."""

@@ -149,8 +149,14 @@ class CheckpointReader:
             self._verified.discard(step)
 
     def _unreadable(self, step: int, error: Exception) -> CheckpointError:
+        folder = self._folders.path(step)
+        if not folder.exists():
+            return CheckpointError(
+                f"Checkpoint {folder} was deleted while it was read, by the run that trains there. Try again: "
+                "there is a newer one."
+            )
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        return CheckpointError(f"Checkpoint {self.path(step)} cannot be read: {first}")
+        return CheckpointError(f"Checkpoint {folder} cannot be read: {first}")
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """Read a state into the shapes, types and placement of another.

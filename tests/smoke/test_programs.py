@@ -281,6 +281,7 @@ def test_bad_input_to_a_trained_run(workdir, data_dir, tmp_path):
         "check.py",
         "draw.py",
         "estimate_variance.py",
+        "export.py",
         "demo_picture.py",
         "data.py",
     ],
