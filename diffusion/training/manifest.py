@@ -9,6 +9,7 @@ it was compared with what is there: paths are only looked up among the files tha
 """
 
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -22,6 +23,7 @@ from diffusion.training.exits import DamageError
 NAME = "manifest.json"
 FORMAT = 2
 MAX_BYTES = 2**24  # of a manifest: some 100,000 files
+MAX_DEPTH = 64
 _ENTRY = {"path": str, "sha256": str, "size": int}
 
 
@@ -44,11 +46,20 @@ def _parsed(content: bytes, path: Path) -> Any:
         raise ValueError(f"{name} is not JSON")
 
     try:
-        return json.loads(content.decode(), parse_constant=refuse)
+        found = json.loads(content.decode(), parse_constant=refuse)
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply") from None
     except ValueError as error:  # what UnicodeDecodeError and JSONDecodeError are
         raise ValueError(f"{path} is not JSON: {str(error)[:200]}") from None
+    level = [found]
+    for _ in range(MAX_DEPTH):  # so that whatever walks through it needs no care
+        inner = [
+            v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)
+        ]
+        if not inner:
+            return found
+        level = list(itertools.chain.from_iterable(inner))
+    raise ValueError(f"{path} is nested too deeply")
 
 
 def sync(path: Path) -> None:

@@ -9,6 +9,7 @@ against the arrays that are wanted, before any array is made: no claim in it res
 """
 
 import hashlib
+import importlib
 import json
 import math
 import os
@@ -29,6 +30,16 @@ _TYPES = {  # names in the file -> names in NumPy and JAX
 _SIZES = {"BOOL": 1, "BF16": 2} | {k: int(k[1:]) // 8 for k in _TYPES if k not in ("BOOL", "BF16")}
 
 
+def _library(part: str = "") -> Any:
+    """Import safetensors, or a part of it."""
+    try:
+        return importlib.import_module(f"safetensors.{part}".rstrip("."))
+    except ImportError:
+        raise ImportError(
+            "Models are exported and imported by the package safetensors: pip install safetensors."
+        ) from None
+
+
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], note: Mapping[str, str]) -> str:
     """Write arrays, whole or not at all.
 
@@ -40,13 +51,11 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], note: Mapping[s
     Returns:
         The SHA-256 of the file.
     """
-    from safetensors.numpy import save_file
-
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         dense = {name: np.array(x, order="C") for name, x in tensors.items()}
-        save_file(dense, temporary, metadata=dict(note))
+        _library("numpy").save_file(dense, temporary, metadata=dict(note))
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -125,8 +134,6 @@ def read_tensors(path: Path, like: Mapping[str, tuple[int, ...]]) -> dict[str, n
     Raises:
         CheckpointError: the header is not sound, or does not agree; no array was read.
     """
-    from safetensors import safe_open
-
     have = {name: shape for name, (shape, _) in read_header(path).items()}
     wrong = [f"missing: {n}" for n in like if n not in have]
     wrong += [f"left over: {n[:100]}" for n in have if n not in like]
@@ -138,5 +145,5 @@ def read_tensors(path: Path, like: Mapping[str, tuple[int, ...]]) -> dict[str, n
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise CheckpointError(f"{path} does not fit its config: {'; '.join(wrong[:5])}{more}.")
-    with safe_open(path, framework="numpy") as file:
+    with _library().safe_open(path, framework="numpy") as file:
         return {name: file.get_tensor(name) for name in like}

@@ -191,11 +191,20 @@ def test_a_hostile_manifest_is_refused(folder, change, reason):
     assert len(str(error.value)) < 1000
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"[" * 10**6, b'{"a":' * 10**5, b"1" * 10**5, b"\xff\xfe", b"NaN", b"[]", b" " * (MAX_BYTES + 1)],
-    ids=["empty", "deep", "deep objects", "huge number", "no text", "NaN", "list", "long"],
-)  # fmt: skip
+HOSTILE_JSON = {
+    "empty": b"",
+    "deep": b"[" * 10**6,
+    "deep and whole": b'{"config":' * 200 + b"1" + b"}" * 200,
+    "deep objects": b'{"a":' * 10**5,
+    "huge number": b"1" * 10**5,
+    "no text": b"\xff\xfe",
+    "NaN": b"NaN",
+    "list": b"[]",
+    "long": b" " * (MAX_BYTES + 1),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE_JSON.values(), ids=HOSTILE_JSON)
 @pytest.mark.parametrize("name", ["manifest.json", "meta.json"])
 def test_hostile_json_is_refused(folder, name, content):
     (folder / "2" / name).write_bytes(content)

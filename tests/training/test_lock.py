@@ -116,6 +116,18 @@ def test_of_many_that_take_over_one_succeeds(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["lock.json"]
 
 
+def test_a_file_system_without_hard_links_will_do(tmp_path, monkeypatch):
+    def refuse(*names):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with Lock(tmp_path) as lock:
+        assert lock.owner() == identity()
+        with pytest.raises(LockedError):
+            Lock(tmp_path).take()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_losing_it_is_noticed_and_another_s_is_left_alone(tmp_path):
     lock = Lock(tmp_path)
     lock.take()
