@@ -130,6 +130,14 @@ def _code(value: Any) -> Iterator[str]:
         yield value
 
 
+def _refuse_code(config: Mapping[str, Any], path: Path) -> None:
+    if names := list(_code(config)):
+        raise ConfigError(
+            f"the config of {path} names code: {', '.join(names)[:200]}. It would be imported and run. If you "
+            "trust it, give --allow_code."
+        )
+
+
 def import_run(path: Path, workdir: Workdir, *, allow_code: bool = False) -> int:
     """Make a work directory from an exported model: step 0 of a new run, with these weights.
 
@@ -151,11 +159,8 @@ def import_run(path: Path, workdir: Workdir, *, allow_code: bool = False) -> int
     if workdir.path.exists() and any(workdir.path.iterdir()):
         raise ConfigError(f"{workdir.path} is not empty; give another --workdir.")
     card = read_card(path)
-    if not allow_code and (names := list(_code(card["config"]))):
-        raise ConfigError(
-            f"the config of {path} names code: {', '.join(names)[:200]}. It would be imported and run. If you "
-            "trust it, give --allow_code."
-        )
+    if not allow_code:
+        _refuse_code(card["config"], path)
     workdir.path.parent.mkdir(parents=True, exist_ok=True)
     made = Workdir(workdir.path.with_name(f".{workdir.path.name}.{os.getpid()}"))
     made.write("data.json", card["data"])

@@ -204,9 +204,8 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
     names = [*experiment.ema, "raw"]
     ema = ema or names[0]
     if ema not in names:
-        raise ConfigError(
-            f"`ema` must be one of {', '.join(names)}; got {ema!r}.{nearest(ema, names)}"
-        )
+        known = ", ".join(names)
+        raise ConfigError(f"`ema` must be one of {known}; got {ema!r}.{nearest(ema, names)}")
     abstract = experiment.abstract_state()
     like = abstract.params if ema == "raw" else abstract.ema[ema]
     with CheckpointReader(workdir.checkpoints, say=Terminal(sys.stderr).say) as checkpoints:
