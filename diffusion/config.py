@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from diffusion.registry import build, check_type, nearest, resolve
+from diffusion.registry import FieldError, build, check_type, nearest, resolve
 
 SECTIONS = (
     "seed", "task", "process", "prediction", "time", "weight", "network", "data", "coupling", "optimizer", "ema",
@@ -106,7 +106,7 @@ def options(cls: type, section: str, given: Mapping) -> Any:
                 f"config.{section} has no field {key!r}.{nearest(key, fields)} "
                 f"It accepts: {', '.join(fields)}."
             )
-        check_type(f"config.{section}", key, value, fields[key].default)
+        check_type(f"config.{section}", key, value, fields[key].default, fields[key].type)
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
@@ -129,11 +129,34 @@ def check_sections(config: Mapping) -> None:
             raise ConfigError(
                 f"config needs a section {key!r}; see the files in configs/ for examples."
             )
+    for key, default in {
+        **DEFAULTS,
+        "process": {"name": ""},
+        "network": {"name": ""},
+        "data": {"name": ""},
+    }.items():
+        check_shape(key, config[key], default)
     if config["task"] not in TASKS:
         raise ConfigError(
             f"config.task must be one of {', '.join(TASKS)}; got {config['task']!r}."
             f"{nearest(config['task'], TASKS)}"
         )
+
+
+def check_shape(section: str, value: Any, default: Any) -> None:
+    """Raise ConfigError for a section that is no section, such as a number."""
+    if isinstance(default, dict):
+        named = "name" in default
+        fits = isinstance(value, Mapping) or (named and isinstance(value, str))
+        fits = fits and not (
+            named and isinstance(value, Mapping) and not isinstance(value.get("name"), str)
+        )
+        wanted = "a section with a `name`, or a name" if named else "a section"
+    else:
+        fits = isinstance(value, list | tuple) or not isinstance(default, list) or section == "ema"
+        wanted = "a list"
+    if not fits:
+        raise ConfigError(f"config.{section} must be {wanted}; got {value!r}.")
 
 
 def kind_of(config: Mapping, section: str) -> str:
@@ -151,6 +174,12 @@ def build_section(config: Mapping, section: str, **extra: Any) -> Any:
         spec.pop("data_dir", None)
     try:
         return build(kind, spec, **extra)
+    except (
+        FieldError
+    ) as error:  # the section has fields of the experiment's own besides those of the class
+        accepted = (*error.accepted, *KEPT.get(section, ()))
+        message = str(FieldError(error.owner, error.field, accepted))
+        raise ConfigError(f"config.{section}: {message}") from None
     except (KeyError, TypeError, ValueError) as error:
         message = error.args[0] if error.args else str(error)
         raise ConfigError(f"config.{section}: {message}") from None
@@ -176,6 +205,8 @@ def resolved(config: Mapping, extras: Mapping[str, Mapping[str, Any]]) -> dict[s
 def _parse(text: str) -> Any:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
+    if text.lower().removeprefix("-") in ("nan", "inf"):
+        return float(text)
     try:
         return ast.literal_eval(text)  # numbers, tuples, dictionaries; never code
     except (ValueError, SyntaxError):
@@ -258,6 +289,10 @@ def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> l
     lines, old, new = [], with_defaults(old), with_defaults(new)
     for key in keys:
         a, b = flat(plain(_at(old, key)), key), flat(plain(_at(new, key)), key)
-        changed = sorted(k for k in a | b if a.get(k) != b.get(k) and k != "data.data_dir")
+        both_nan = lambda x, y: x != x and y != y
+        changed = sorted(
+            k for k in a | b
+            if a.get(k) != b.get(k) and not both_nan(a.get(k), b.get(k)) and k != "data.data_dir"
+        )  # fmt: skip
         lines += [f"{k}: {a.get(k, 'default')} -> {b.get(k, 'default')}" for k in changed]
     return lines

@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 KINDS = (
@@ -118,9 +118,30 @@ def _hashable(value: Any) -> Any:
     return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
 
 
-def check_type(owner: str, field: str, value: Any, default: Any) -> None:
-    """Raise TypeError if a plain value is not of its default's type: number, text or truth value."""
-    plain = isinstance(value, bool | int | float | str)
+class FieldError(TypeError):
+    """A field that nothing accepts.
+
+    Attributes:
+        owner: what was to be built, kind and name.
+        field: the field.
+        accepted: the fields that there are.
+    """
+
+    def __init__(self, owner: str, field: str, accepted: Iterable[str]):
+        self.owner, self.field, self.accepted = owner, field, tuple(accepted)
+        super().__init__(
+            f"{owner} has no field {field!r}.{nearest(field, (*self.accepted, 'name'))} "
+            f"It accepts: {', '.join(self.accepted) or 'nothing'}."
+        )
+
+
+def check_type(owner: str, field: str, value: Any, default: Any, annotation: Any = "None") -> None:
+    """Raise TypeError if a value is not of its default's type, where that is a number, text or truth value.
+
+    None is accepted where the annotation names it.
+    """
+    plain = isinstance(value, bool | int | float | str | Mapping | list | tuple)
+    plain = plain or (value is None and "None" not in str(annotation))
     expected = {
         bool: (bool,), int: (int,), float: (int, float), str: (str,),
     }.get(type(default))  # fmt: skip
@@ -201,13 +222,11 @@ def build(kind: str, spec: Any, **extra: Any) -> Any:
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [] if open_ended else [k for k in fields if k not in parameters]
     if unknown:
-        raise TypeError(
-            f"{kind} {name!r} has no field {unknown[0]!r}.{nearest(unknown[0], parameters)} "
-            f"It accepts: {', '.join(parameters) or 'nothing'}."
-        )
+        raise FieldError(f"{kind} {name!r}", unknown[0], parameters)
     for field, value in fields.items():
-        default = parameters[field].default if field in parameters else None
-        check_type(f"{kind} {name!r}", field, value, default)
+        if field in parameters:
+            known = parameters[field]
+            check_type(f"{kind} {name!r}", field, value, known.default, known.annotation)
     try:
         inspect.signature(target).bind(**fields)
     except TypeError as error:

@@ -77,6 +77,8 @@ def run(main: Callable[[list[tuple[str, str]]], Any], doc: str, positional: bool
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         fail(f"{error} See --help.")
+    except SystemExit:
+        fail("--config cannot be loaded: the file leaves by itself (sys.exit).")
     except (OSError, AttributeError, TypeError, ValueError, SyntaxError, ImportError) as error:
         fail(f"--config cannot be loaded: {error}")  # raised by the config file itself
     if len(rest) > 1 and not positional:
@@ -132,6 +134,8 @@ def load_config(overrides: list[tuple[str, str]]) -> dict[str, Any]:
 
     try:
         given = flags.FLAGS.config
+        if given is not None and not hasattr(given, "to_dict"):
+            fail(f"--config: get_config() must return a ConfigDict; got {type(given).__name__}.")
         given = given if given is None else given.to_dict()
     except OSError as error:  # a file that could not be loaded complains on its first use
         fail(f"--config cannot be loaded: {str(error).splitlines()[-1].strip()}")

@@ -16,6 +16,11 @@ VARIABLE = "DEMOLISH_KILL_AT"
 _times: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1))
 
 
+def armed(name: str) -> bool:
+    """Say whether the process may die at this place, where it takes something to make that worth while."""
+    return name in os.environ.get(VARIABLE, "")
+
+
 def reach(name: str) -> None:
     """Die here if the environment says so.
 

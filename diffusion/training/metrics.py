@@ -13,6 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from diffusion.training import faults
+
 Scalars = Mapping[str, Any]  # numbers of any type
 Images = Mapping[str, np.ndarray]  # (height, width, 1 or 3), uint8
 
@@ -89,7 +91,13 @@ class JsonLines:
         """Append a line."""
         numbers = {k: float(v) for k, v in values.items()}
         finite = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
-        self._file.write(_line({"step": step, **finite}))
+        line = _line({"step": step, **finite})
+        if faults.armed("mid_log_line"):
+            self._file.write(line[: len(line) // 2])
+            self._file.flush()
+            faults.reach("mid_log_line")
+            line = line[len(line) // 2 :]
+        self._file.write(line)
         self._file.flush()  # a crash loses at most the line that is being written
 
     def images(self, step: int, values: Images) -> None:
