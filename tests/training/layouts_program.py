@@ -32,7 +32,12 @@ LAYOUTS = {
     "fsdp_8": {"name": "mesh", "fsdp": 8, "min_shard_size": 1},
     "data_2_fsdp_4": {"name": "mesh", "fsdp": 4, "min_shard_size": 1},
     "pmap": {"name": "pmap"},
-    "pmap_4": {"name": "pmap", "num_devices": 4},
+    **{f"data_{n}": {"name": "mesh", "num_devices": n} for n in (2, 4)},
+    **{
+        f"fsdp_{n}": {"name": "mesh", "num_devices": n, "fsdp": n, "min_shard_size": 1}
+        for n in (2, 4)
+    },
+    **{f"pmap_{n}": {"name": "pmap", "num_devices": n} for n in (1, 2, 4)},
 }
 RUNS = {name: (name, 1) for name in LAYOUTS} | {
     "jit_accumulate_4": ("jit", 4),
