@@ -1,8 +1,17 @@
 """Configs and overrides."""
 
+import math
+
 import pytest
 
-from diffusion.config import ConfigError, apply_overrides, differences, with_defaults
+from diffusion.config import (
+    ConfigError,
+    apply_overrides,
+    build_section,
+    check_sections,
+    differences,
+    with_defaults,
+)
 
 BASE = {
     "process": {"name": "vp", "beta_max": 15.0},
@@ -97,3 +106,30 @@ def test_differences_name_the_path_and_ignore_where_the_data_lies():
         [("process.beta_max", "20.0"), ("data.data_dir", "/elsewhere"), ("train.num_steps", "99")],
     )
     assert differences(BASE, other) == ["process.beta_max: 15.0 -> 20.0"]
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [("process", 3), ("train", "abc"), ("evaluate", [1]), ("guidance", "x"), ("sampler", None), ("data", {"name": 1})],
+)  # fmt: skip
+def test_a_section_that_is_none_is_named(section, value):
+    config = {"process": "vp", "network": {"name": "mlp"}, "data": {"name": "points2d"}}
+    with pytest.raises(ConfigError, match=f"config.{section} must be"):
+        check_sections(with_defaults(config | {section: value}))
+
+
+def test_a_slip_of_the_keyboard_in_a_field_of_the_experiment_is_named():
+    config = {
+        "data": {"name": "points2d", "batch_sise": 3},
+        "grid": {"name": "karras", "num_step": 3},
+    }
+    for section, word in (("data", "batch_size"), ("grid", "num_steps")):
+        with pytest.raises(ConfigError, match=f"Did you mean '{word}'"):
+            build_section(with_defaults(config), section)
+
+
+def test_not_a_number_is_a_number_and_equals_itself():
+    config = apply_overrides({"data": {"name": "x"}}, [("data.value", "nan"), ("data.low", "-inf")])
+    assert math.isnan(config["data"]["value"])
+    assert config["data"]["low"] == -math.inf
+    assert differences(config, {"data": {"name": "x", "value": math.nan, "low": -math.inf}}) == []

@@ -80,7 +80,7 @@ def main() -> int:
     )
     parser.add_argument("--tier", choices=TIERS, default="commit")
     parser.add_argument("--seed", type=int, default=0, help="of moments, bits and mutations")
-    parser.add_argument("--out", type=Path, help="a JSON file for everything that was found")
+    parser.add_argument("--out", type=Path, help="a JSON file for everything; table.md beside it")
     given = parser.parse_args()
     os.environ |= {"XLA_FLAGS": processes.FLAGS, "JAX_PLATFORMS": "cpu"}
     processes.warm_up()
@@ -97,6 +97,8 @@ def main() -> int:
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(report, indent=1) + "\n")
+        made_of = f"{report['seconds']} s, seed {given.seed}, {report['versions']}, {facts}"
+        given.out.with_name("table.md").write_text(f"{table(tallies)}\n\n{made_of}\n")
     return int(any(t.wrong for t in tallies))
 
 
