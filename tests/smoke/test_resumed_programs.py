@@ -121,6 +121,39 @@ def test_a_signal_keeps_the_shard(workdir, tmp_path, number):
     assert not list(parts.glob("*.tmp"))
 
 
+def test_a_second_signal_leaves_at_once(workdir, tmp_path):
+    """Both are delivered while the process is stopped, so that no batch ends between them."""
+    out = tmp_path / "x.npz"
+    words = ["--workdir", workdir, "--num_samples", 10**6, "--num_steps", 3, "--out", out]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "sample.py"), *map(str, words)],
+        cwd=ROOT, env=dict(os.environ, JAX_PLATFORMS="cpu"), stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not any((tmp_path / "x.npz.parts").glob("*.npy")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+            process.send_signal(number)
+        assert process.wait(timeout=60) == 131
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_an_evaluation_that_is_stopped_keeps_its_examples(workdir, data_dir, tmp_path):
+    out = tmp_path / "e.json"
+    parts = tmp_path / "e.json.parts"
+    words = ["--workdir", workdir, "--metrics", "loss_by_level,frechet", "--out", out]
+    words += ["--num_samples", 10**6]
+    ready = lambda: any(parts.glob("*.npy"))
+    code, err, _ = signalled("evaluate.py", words, ready, signal.SIGTERM, data_dir)
+    assert code == 143
+    assert err.count("stopped by SIGTERM: frechet not measured yet; the same command goes on.") == 1
+    assert list(json.loads(out.read_text())["metrics"]) == ["loss_by_level"]
+    assert ready()
+
+
 def test_a_folder_of_images_is_completed_not_mixed(workdir, tmp_path):
     out = tmp_path / "images"
     command = ["--workdir", workdir, "--num_samples", 70, "--shard_size", 32, "--num_steps", 2]
