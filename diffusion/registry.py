@@ -135,13 +135,13 @@ class FieldError(TypeError):
         )
 
 
-def check_type(owner: str, field: str, value: Any, default: Any, annotation: Any = "None") -> None:
-    """Raise TypeError if a value is not of its default's type, where that is a number, text or truth value.
+def check_type(owner: str, field: str, value: Any, default: Any, annotation: Any = None) -> None:
+    """Raise TypeError if a plain value is not of its default's type: number, text or truth value.
 
-    None is accepted where the annotation names it.
+    Other values, such as None and lists, are refused where the annotation is exactly one of these types.
     """
-    plain = isinstance(value, bool | int | float | str | Mapping | list | tuple)
-    plain = plain or (value is None and "None" not in str(annotation))
+    exactly = annotation in (bool, int, float, str, "bool", "int", "float", "str")
+    plain = exactly or isinstance(value, bool | int | float | str)
     expected = {
         bool: (bool,), int: (int,), float: (int, float), str: (str,),
     }.get(type(default))  # fmt: skip

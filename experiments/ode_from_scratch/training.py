@@ -10,7 +10,7 @@ import numpy as np
 from diffusion.config import plain
 from diffusion.evaluation import generate
 from diffusion.experiment import Experiment
-from diffusion.runner import batches_of, compiled_step
+from diffusion.lap import batches_of, compiled_step
 from diffusion.samplers import Sampler
 from experiments.ode_from_scratch.recipes import Recipe
 

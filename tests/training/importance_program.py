@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from diffusion.experiment import Experiment
-from diffusion.runner import compiled_step
+from diffusion.lap import compiled_step
 from diffusion.training.state import keys_to_data
 
 CONFIG = dict(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import runner
+from diffusion import lap
 from diffusion.classification import (
     AtData,
     Columns,
@@ -202,11 +202,11 @@ def trained(e, steps=2):
     """Train without a work directory; return the state before and after."""
     step = jax.jit(
         make_train_step(
-            e.loss(), e.optimizer, e.ema, label_dropout=runner.label_dropout(e), time=e.time
+            e.loss(), e.optimizer, e.ema, label_dropout=lap.label_dropout(e), time=e.time
         )
     )
     before = state = e.init_state()
-    with runner.batches_of(e, 0, steps) as batches:
+    with lap.batches_of(e, 0, steps) as batches:
         for _ in range(steps):
             state, metrics = step(state, next(batches))
             assert jnp.isfinite(metrics["loss"])
@@ -245,7 +245,7 @@ def test_a_classifier_learns_labels_or_attributes(path, loss):
     e = experiment(
         path, task="classifier", classifier_loss=dict(name=loss, consistency=0.1), network=network
     )
-    assert runner.label_dropout(e) == 0
+    assert lap.label_dropout(e) == 0
     before, state = trained(e)
     classifier = e.classifier(before.params)
     cond = e.held_out().batch(0, 4, index=[0, 1, 2, 3], train=False)["cond"]

@@ -14,7 +14,8 @@ import diffusion
 from diffusion import build, registered
 from diffusion.config import ConfigError, apply_overrides
 from diffusion.experiment import Experiment
-from diffusion.runner import compiled_step, run
+from diffusion.lap import compiled_step
+from diffusion.runner import run
 from diffusion.training import CheckpointError, Checkpoints, make_train_step
 from diffusion.training.state import keys_to_data
 from diffusion.workdir import Workdir, open_run
