@@ -1,6 +1,6 @@
 """Run by test_shards on 1, 2 and 4 virtual devices: digests of what is generated at several batch sizes.
 
-`python -m bits_program DEVICES` prints JSON: network -> case -> [digest of floats, digest of 8-bit levels].
+`python -m bits_program DEVICES` prints JSON: name -> case -> [digest of floats, digest of 8-bit levels].
 """
 
 import os
@@ -27,7 +27,14 @@ NETWORKS = {
 }
 
 
-def experiment_of(network):
+CASES = {
+    "unet": (NETWORKS["unet"], dict(name="ancestral")),
+    "mlp": (NETWORKS["mlp"], dict(name="ancestral")),
+    "steps of a whole batch": (NETWORKS["mlp"], dict(name="dpm_solver_12")),
+}
+
+
+def experiment_of(network, sampler):
     return Experiment.from_config(
         dict(
             seed=0,
@@ -35,7 +42,7 @@ def experiment_of(network):
             prediction=dict(name="v"),
             network=network,
             data=dict(name="digits"),
-            sampler=dict(name="ancestral"),
+            sampler=sampler,
             grid=dict(name="uniform_log_snr", num_steps=5),
         ),
         DataSpec(shape=(8, 8, 1), num_classes=10, size=1438, kind="image", bits=8),
@@ -50,8 +57,8 @@ def noisy(params):
     return replicated(jax.tree.unflatten(tree, moved))
 
 
-def digests(network):
-    experiment = experiment_of(network)
+def digests(network, sampler):
+    experiment = experiment_of(network, sampler)
     params = noisy(experiment.init_params())
 
     def run(batch_size, start=0, block=None):
@@ -73,4 +80,4 @@ def digests(network):
 
 
 if __name__ == "__main__":
-    json.dump({name: digests(network) for name, network in NETWORKS.items()}, sys.stdout)
+    json.dump({name: digests(*case) for name, case in CASES.items()}, sys.stdout)

@@ -208,7 +208,7 @@ def bits():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["unet", "mlp"])
+@pytest.mark.parametrize("network", ["unet", "mlp", "steps of a whole batch"])
 def test_an_example_has_the_same_bits_at_every_batch_size_and_device_count(bits, network):
     """Not only its 8-bit levels: the floats. Every example goes through one program, at one place in it."""
     cases = ("batch 1", "batch 7", "batch 32", "start 45")
@@ -216,6 +216,8 @@ def test_an_example_has_the_same_bits_at_every_batch_size_and_device_count(bits,
     assert len({tuple(bits[n][network]["block 16"]) for n in bits}) == 1
     for n in bits:
         assert bits[n][network]["inside"] > 0.2  # the levels are not all black or white
+        if network == "steps of a whole batch":
+            continue  # other neighbours, other steps
         # another block is another program: five steps of a network of some ten layers, some 1e2 roundings
         # of 1e-7 each, on values of order one
         assert bits[n][network]["apart"] < 1e-4

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from diffusion.numerics import fold_in, require, row_keys
+from diffusion.numerics import as_pytree, fold_in, require, row_keys
 from diffusion.processes import Process
 from diffusion.samplers import Sampler, Solution, solve
 from diffusion.types import Cond, Key
@@ -62,6 +62,7 @@ def generate_batch(
     *,
     save: bool = False,
     denoise_last: bool = True,
+    spread: bool = True,
 ) -> Solution:
     """Generate the examples of these global indices.
 
@@ -76,12 +77,18 @@ def generate_batch(
         cond: the condition of each example, leading axis batch, or None.
         save: keep the states at all times.
         denoise_last: end with the posterior mean.
+        spread: divide the batch over all local devices, where their number divides it; otherwise it is computed
+            on the first of them alone.
     """
-    keys = _spread(example_keys(seed, indices), len(indices))
-    cond = _spread(cond, len(indices))
+    keys = example_keys(seed, indices)
+    model = model_of(_spread(cond, len(indices)) if spread else cond)
+    if spread:
+        keys = _spread(keys, len(indices))
+    elif len(jax.local_devices()) > 1:  # a program of several devices is another program
+        model = jax.device_put(as_pytree(model), jax.local_devices()[0])
     x = process.sample_prior(fold_in(keys, 0), (len(indices), *shape))
     return solve(
-        sampler, process, model_of(cond), fold_in(keys, 1), x, times,
+        sampler, process, model, fold_in(keys, 1), x, times,
         denoise_last=denoise_last, save=save,
     )  # fmt: skip
 
@@ -113,7 +120,9 @@ def generate(
         f"`block` and `batch_size` must be at least 1, `num_samples` and `start` not negative; got {size}, "
         f"{batch_size}, {num_samples} and {start}.",
     )
-    stop, call = start + num_samples, size * len(jax.local_devices())
+    # where the steps of an example depend on its neighbours, these are those of its block
+    spread = not sampler.coupled
+    stop, call = start + num_samples, size * (len(jax.local_devices()) if spread else 1)
     firsts = range(start - start % size, stop, call)
     for calls in batched(firsts, -(-batch_size // call)):
         under_way = []
@@ -121,7 +130,15 @@ def generate(
             indices = np.arange(first, first + call)
             under_way.append(
                 generate_batch(
-                    sampler, process, model_of, seed, indices, shape, times, cond_of(indices)
+                    sampler,
+                    process,
+                    model_of,
+                    seed,
+                    indices,
+                    shape,
+                    times,
+                    cond_of(indices),
+                    spread=spread,
                 ).x
             )
         x = np.concatenate([np.asarray(part, np.float32) for part in under_way])

@@ -157,6 +157,11 @@ class Diffrax(DiffraxBase):
         super().__post_init__()
         _one_of("norm", self.norm, _NORMS)
 
+    @property
+    def coupled(self) -> bool:
+        """Whether the error is that of the whole batch."""
+        return self.norm == "batch"
+
     def make_solver(self) -> Any:
         """Return the diffrax solver.
 

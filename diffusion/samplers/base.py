@@ -60,6 +60,11 @@ class Sampler(abc.ABC):
     stochastic: ClassVar[bool] = False
     rung: ClassVar[type[Process]] = Process  # the lowest rung that it needs
 
+    @property
+    def coupled(self) -> bool:
+        """Whether the examples of a batch share step sizes, so that each depends on its neighbours."""
+        return False
+
     @abc.abstractmethod
     def solve(
         self, process: Process, model: Any, key: Key | None, x: Data, times: Any, save: bool

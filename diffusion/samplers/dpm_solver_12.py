@@ -66,6 +66,11 @@ class DPMSolver12(Sampler):
             f"`norm` must be one of {', '.join(_NORMS)}; got {self.norm!r}.{nearest(self.norm, _NORMS)}",
         )
 
+    @property
+    def coupled(self) -> bool:
+        """Whether the error is that of the whole batch."""
+        return self.norm == "batch"
+
     def solve(
         self, process: Any, model: Any, key: Key | None, x: Data, times: Any, save: bool
     ) -> Solution:
