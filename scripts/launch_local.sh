@@ -36,7 +36,7 @@ for ((rank = 0; rank < count; rank++)); do
   children+=("$!")
 done
 
-code=0 deadline=0
+code=0 deadline=never
 declare -A ended=()
 while [ "${#ended[@]}" -lt "$count" ]; do
   for ((rank = 0; rank < count; rank++)); do
@@ -51,7 +51,7 @@ while [ "${#ended[@]}" -lt "$count" ]; do
       if [ "$signalled" -eq 0 ]; then deadline=$((SECONDS + ${LAUNCH_GRACE:-10})); fi
     fi
   done
-  if [ "$deadline" -gt 0 ] && [ "$SECONDS" -ge "$deadline" ]; then
+  if [ "$deadline" != never ] && [ "$SECONDS" -ge "$deadline" ]; then
     kill -s KILL "${children[@]}" 2>/dev/null
   fi
   sleep 0.1

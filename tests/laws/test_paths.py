@@ -197,7 +197,7 @@ def test_nothing_written_is_an_error():
 
 @pytest.mark.slow
 def test_by_function_in_a_config():
-    spec = dict(name="characteristics", path_fn="tests.laws.test_paths:asinh", elementwise=True)
+    spec = dict(name="characteristics", path_fn=f"{__name__}:asinh", elementwise=True)
     assert_laws_hold(build("process", spec), [paths, densities])
 
 
@@ -263,7 +263,7 @@ def test_bridges():
     spec = dict(name="bridge", prior=dict(name="data", points=[-1.0, 2.0], bandwidth=0.5))
     known = build("process", spec | dict(path_fn="eased"))
     assert "D3" in assert_laws_hold(known)
-    found = build("process", spec | dict(path_fn="tests.laws.test_paths:eased"))
+    found = build("process", spec | dict(path_fn=f"{__name__}:eased"))
     x, x_0, t = jnp.array([[0.3, 1.2]]), jnp.array([[1.0, 0.0]]), 0.4
     for name in ("label", "log_density", "conditional_velocity"):
         values = (getattr(process, name)(x, x_0, t) for process in (known, found))

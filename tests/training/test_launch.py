@@ -149,11 +149,11 @@ def test_a_wrong_command_line_of_the_launcher(words):
 
 
 def test_the_launcher_ends_with_the_code_of_the_first_failure():
-    script = 'if [ "$DEMOLISH_PROCESS" = 1 ]; then exit 9; fi; exec sleep 60'
+    script = 'if [ "$DEMOLISH_PROCESS" = 1 ]; then exit 9; fi; exec sleep 600'
     began = time.monotonic()
     done = run([*LAUNCH, 3, "bash", "-c", script, "x"], LAUNCH_GRACE="0")
     assert done.returncode == 9
-    assert time.monotonic() - began < 50
+    assert time.monotonic() - began < 300  # it did not wait for the others to end by themselves
     tell = 'echo "$DEMOLISH_PROCESS of $DEMOLISH_NUM_PROCESSES at $DEMOLISH_COORDINATOR $*"'
     done = run([*LAUNCH, 2, "bash", "-c", tell, "x", "a b"], LAUNCH_PORT="4711")
     assert sorted(done.stdout.splitlines()) == [
