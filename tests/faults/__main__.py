@@ -13,7 +13,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,10 @@ TIERS = {
 }  # fmt: skip
 
 
-def campaign(folder: Path, tier: dict[str, int], seed: int, facts: dict) -> Iterator[Tally]:
-    """Yield the tally of one case after another."""
+def campaign(
+    folder: Path, tier: dict[str, int], seed: int, facts: dict
+) -> Iterator[tuple[str, Callable[[], Tally]]]:
+    """Yield one case after another: its short name, and what tries it."""
     whole, log = folder / "whole", folder / "log"
     first = processes.run(train(whole), log)  # compiles, into the cache that all others share
     if first.code:
@@ -40,27 +42,36 @@ def campaign(folder: Path, tier: dict[str, int], seed: int, facts: dict) -> Iter
     expected = processes.call(lambda: outcome(whole))
     again = processes.run(train(folder / "again"), log)
     span = again.seconds
-    tally = Tally("the undisturbed run, once more")
-    tally.note(whole=processes.call(lambda: outcome(folder / "again")) == expected)
-    yield tally
-    yield kills.at_points(folder, expected, tier["rounds"])
-    yield kills.at_random(folder, expected, tier["kills"], seed, span)
-    yield kills.by_signals(folder, expected, tier["signals"], seed + 1, span)
-    yield damage.seen("every file cut or missing", whole, damage.truncations, 0, seed)
-    yield damage.seen("one flipped bit", whole, damage.flips, tier["flips"], seed)
-    yield damage.continued(whole, folder, expected, tier["resumed"], seed)
-    yield damage.nothing_left(whole, folder)
-    yield surroundings.two_owners(folder)
-    yield surroundings.full_disk(whole, folder, expected)
-    yield surroundings.no_place(folder)
-    yield surroundings.strange_places(folder, expected, tier["places"])
-    yield surroundings.poison(folder, POISONS[: tier["poisons"]])
-    fuzzed, facts["configs"] = inputs.configs(tier["configs"], seed)
-    yield fuzzed
-    yield inputs.command_lines(folder, tier["lines"], seed)
-    yield inputs.unreadable(folder)
-    yield outputs.sampling(whole, folder, tier["shards"], seed, _sampling_seconds(whole, folder))
-    yield outputs.measuring(whole, folder)
+    again_is_same = lambda: processes.call(lambda: outcome(folder / "again")) == expected
+    undisturbed = Tally("the undisturbed run, once more")
+    undisturbed.note(whole=again_is_same())
+    yield "undisturbed", lambda: undisturbed
+    yield "points", lambda: kills.at_points(folder, expected, tier["rounds"])
+    yield "kills", lambda: kills.at_random(folder, expected, tier["kills"], seed, span)
+    yield "signals", lambda: kills.by_signals(folder, expected, tier["signals"], seed + 1, span)
+    yield (
+        "cuts",
+        lambda: damage.seen("every file cut or missing", whole, damage.truncations, 0, seed),
+    )
+    yield "flips", lambda: damage.seen("one flipped bit", whole, damage.flips, tier["flips"], seed)
+    yield "damaged", lambda: damage.continued(whole, folder, expected, tier["resumed"], seed)
+    yield "ruined", lambda: damage.nothing_left(whole, folder)
+    yield "owners", lambda: surroundings.two_owners(folder)
+    yield "disk", lambda: surroundings.full_disk(whole, folder, expected)
+    yield "places", lambda: surroundings.no_place(folder)
+    yield "strange", lambda: surroundings.strange_places(folder, expected, tier["places"])
+    yield "poison", lambda: surroundings.poison(folder, POISONS[: tier["poisons"]])
+    yield "configs", lambda: _configs(tier["configs"], seed, facts)
+    yield "lines", lambda: inputs.command_lines(folder, tier["lines"], seed)
+    yield "files", lambda: inputs.unreadable(folder)
+    seconds = lambda: _sampling_seconds(whole, folder)
+    yield "sampling", lambda: outputs.sampling(whole, folder, tier["shards"], seed, seconds())
+    yield "measuring", lambda: outputs.measuring(whole, folder)
+
+
+def _configs(count: int, seed: int, facts: dict) -> Tally:
+    tally, facts["configs"] = inputs.configs(count, seed)
+    return tally
 
 
 def _sampling_seconds(workdir: Path, folder: Path) -> float:
@@ -80,6 +91,7 @@ def main() -> int:
     )
     parser.add_argument("--tier", choices=TIERS, default="commit")
     parser.add_argument("--seed", type=int, default=0, help="of moments, bits and mutations")
+    parser.add_argument("--only", default="", help="cases by their short names, with commas")
     parser.add_argument("--out", type=Path, help="a JSON file for everything; table.md beside it")
     given = parser.parse_args()
     os.environ |= {"XLA_FLAGS": processes.FLAGS, "JAX_PLATFORMS": "cpu"}
@@ -87,7 +99,10 @@ def main() -> int:
     began, tallies, facts = time.monotonic(), [], {}
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder) / "cache")
-        for tally in campaign(Path(folder), TIERS[given.tier], given.seed, facts):
+        for name, attempt in campaign(Path(folder), TIERS[given.tier], given.seed, facts):
+            if given.only and name not in given.only.split(","):
+                continue
+            tally = attempt()
             tallies.append(tally)
             say(f"{time.monotonic() - began:6.0f} s  {tally.row()}")
             for problem in tally.wrong[:3]:
