@@ -101,7 +101,7 @@ def poison(folder: Path, values: tuple[str, ...]) -> Tally:
         tally.note(whole=fine, wrong=f"{value}: code {ended.code}: {ended.text}")
         shutil.rmtree(workdir, ignore_errors=True)
         ended = run(train(workdir, *flags, "--config.train.max_bad_steps=6"), folder / "log")
-        bounded = ended.code == (3 if value != "1e30" else 0)
+        bounded = ended.code in ((0, 3) if value == "1e30" else (3,))  # its square may be too large
         bounded = bounded and call(lambda: all_finite(workdir))
         tally.note(
             refused=bounded and ended.code == 3,
