@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from diffusion.config import ConfigError
+from diffusion.evaluation.records import digest_of_json, write_atomically
 from diffusion.experiment import Experiment
 from diffusion.provenance import provenance
 from diffusion.training import Checkpoints, TrainState
@@ -45,7 +46,7 @@ def _named(params: Any) -> dict[str, Any]:
 
 def _digest(card: Mapping[str, Any]) -> str:
     body = {k: v for k, v in card.items() if k != "self"}
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return digest_of_json(body)
 
 
 def export_run(workdir: Workdir, out: Path, ema: str = "") -> dict[str, Any]:
@@ -74,9 +75,7 @@ def export_run(workdir: Workdir, out: Path, ema: str = "") -> dict[str, Any]:
     }
     card = json.loads(json.dumps(card, default=str))
     card["self"] = _digest(card)
-    temporary = out.with_name(f".{out.stem}.json.{os.getpid()}")
-    temporary.write_text(json.dumps(card, indent=2) + "\n")
-    temporary.replace(out.with_suffix(".json"))
+    write_atomically(out.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
     return card
 
 

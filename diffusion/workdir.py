@@ -29,6 +29,8 @@ import numpy as np
 from diffusion.config import PARAMETERS, ConfigError, differences
 from diffusion.data import DataSpec
 from diffusion.evaluation import replicated
+from diffusion.evaluation.archives import save_arrays
+from diffusion.evaluation.records import write_atomically
 from diffusion.experiment import Experiment
 from diffusion.provenance import provenance as provenance
 from diffusion.registry import nearest
@@ -121,9 +123,7 @@ class Workdir:
         """Write a JSON file, whole or not at all."""
         file = self.path / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
-        temporary.replace(file)
+        write_atomically(file, (json.dumps(content, indent=2, default=str) + "\n").encode())
 
     def claim(self, config: Mapping) -> bool:
         """Say whether a run of this config is being resumed; refuse a folder of another config.
@@ -164,7 +164,7 @@ class Workdir:
     def sweep(self) -> None:
         """Delete temporary files of processes that died; only the owner may."""
         for file in self.path.glob(".*.json.*"):
-            if re.search(r"\.\d+$", file.name):
+            if re.search(r"\.\d+(\.tmp)?$", file.name):  # the first: of earlier versions
                 file.unlink(missing_ok=True)
 
 
@@ -258,10 +258,7 @@ def write_variance(path: Path, times: np.ndarray, values: np.ndarray, card: Mapp
         values: from `diffusion.variance.estimate_variance` at these times.
         card: step, ema and process of the model, and where the numbers come from.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez(temporary, times=times, values=values, card=np.array(json.dumps(card, default=str)))
-    temporary.replace(path)
+    save_arrays(path, {"times": times, "values": values}, card)
 
 
 def read_variance(workdir: Workdir, experiment: Experiment, step: int, ema: str) -> WithVariance:

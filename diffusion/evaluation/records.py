@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from diffusion.training.manifest import sync
 
 
 def digest_of(tree: Any) -> str:
@@ -19,6 +22,11 @@ def digest_of(tree: Any) -> str:
         found.update(f"{jax.tree_util.keystr(path)} {x.dtype} {x.shape};".encode())
         found.update(np.ascontiguousarray(x).tobytes())
     return found.hexdigest()
+
+
+def digest_of_json(content: Any) -> str:
+    """Return the SHA-256 of JSON data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes, at: Callable[[], None] = lambda: None) -> None:
@@ -42,11 +50,7 @@ def write_atomically(path: Path, content: bytes, at: Callable[[], None] = lambda
             temporary.unlink(missing_ok=True)
         raise
     with contextlib.suppress(OSError):  # some systems cannot open folders
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
 
 
 def difference(old: Mapping, new: Mapping) -> list[str]:

@@ -4,24 +4,19 @@ Every metric stands there with a digest of its numbers and of everything they de
 not match is measured anew: another model, another setting, a damaged file.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion.evaluation.records import write_atomically
+from diffusion.evaluation.records import digest_of_json, write_atomically
 
 Results = dict[str, Any]
 
 
 def _plain(content: Any) -> Any:
     return json.loads(json.dumps(content, default=str))
-
-
-def _digest(*content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +52,7 @@ class ResultsFile:
             return {}
         whole = {}
         for name, (results, digest) in found.items():
-            if _digest(name, results, made_of) == digest:
+            if digest_of_json([name, results, made_of]) == digest:
                 whole[name] = results
             else:
                 self.say(f"{name} in {self.path} is damaged: measured anew")
@@ -69,7 +64,7 @@ class ResultsFile:
         content = {
             "results": {k: v for results in metrics.values() for k, v in results.items()},
             "metrics": {
-                name: {"results": results, "sha256": _digest(name, results, made_of)}
+                name: {"results": results, "sha256": digest_of_json([name, results, made_of])}
                 for name, results in metrics.items()
             },
             "made_of": made_of,

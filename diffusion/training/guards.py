@@ -54,12 +54,13 @@ class SpikeRule:
         begun = known["seen"] >= self.window // WARM_UP
         return begun & jnp.isfinite(norm) & (norm > self.factor * median)
 
-    def update(self, known: Any, norm: Float[Array, ""], finite: Bool[Array, ""]) -> Any:
-        """Return what the rule knows after this step."""
+    def update(
+        self, known: Any, norm: Float[Array, ""], finite: Bool[Array, ""], spike: Bool[Array, ""]
+    ) -> Any:
+        """Return what the rule knows after this step; `spike` is what `is_spike` said of it."""
         if not known:
             return known
         place = known["seen"] % self.window
-        spike = self.is_spike(known, norm)
         norms = known["norms"].at[place].set(norm.astype(jnp.float32))
         return {
             "norms": jnp.where(finite, norms, known["norms"]),

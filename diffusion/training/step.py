@@ -202,7 +202,8 @@ def make_train_step(
         tracked = reduce.sum(sums.tracked)
         grad_norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-        ok = finite & ~spikes.is_spike(state.guard, grad_norm)
+        spike = spikes.is_spike(state.guard, grad_norm)
+        ok = finite & ~spike
 
         count = state.step - state.bad_steps
         batch_size = reduce.sum(batch["row"].shape[0])
@@ -221,7 +222,7 @@ def make_train_step(
             bad_steps=state.bad_steps + ~ok,
             bad_run=jnp.where(finite, 0, state.bad_run + 1),
             statistics=new[3],
-            guard=spikes.update(state.guard, grad_norm, finite),
+            guard=spikes.update(state.guard, grad_norm, finite, spike),
         )
         metrics = {
             "loss": value,

@@ -24,6 +24,11 @@ def train(path, *words, **environment):
     return program(*WORDS, "--workdir", path, *words, **environment)
 
 
+def sample(path, count):
+    words = ["--num_samples", count, "--num_steps", 2, "--out", path / "x.npz"]
+    return program("sample.py", "--workdir", path, *words)
+
+
 def whole(path):
     """What must be equal: the final weights, and the log but for its clock."""
     with CheckpointReader(path / "checkpoints") as checkpoints:
@@ -82,17 +87,7 @@ def test_the_one_before_a_damaged_one_is_used(copy, finished):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    code, out, err = program(
-        "sample.py",
-        "--workdir",
-        copy,
-        "--num_samples",
-        4,
-        "--num_steps",
-        2,
-        "--out",
-        copy / "x.npz",
-    )
+    code, out, err = sample(copy, 4)
     assert code == 0, err
     assert "step 8 is damaged" in err
     assert "of step 6" in out
@@ -125,17 +120,7 @@ def test_a_work_directory_has_one_owner(copy):
         code, message = error_of(*WORDS, "--workdir", copy, BUDGET, "--restart")
         assert code == 7
         assert f"process {Lock(copy).owner()['pid']} on " in message
-        code, _, err = program(
-            "sample.py",
-            "--workdir",
-            copy,
-            "--num_samples",
-            2,
-            "--num_steps",
-            2,
-            "--out",
-            copy / "x.npz",
-        )  # whoever only looks needs no lock
+        code, _, err = sample(copy, 2)  # whoever only looks needs no lock
         assert code == 0, err
     assert not (copy / "earlier-1").exists()
 

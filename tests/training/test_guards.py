@@ -48,8 +48,9 @@ def fed(rule, norms):
     known, found = rule.init(), []
     for norm in norms:
         norm = jnp.asarray(norm, jnp.float32)
-        found.append(bool(rule.is_spike(known, norm)))
-        known = rule.update(known, norm, jnp.isfinite(norm))
+        spike = rule.is_spike(known, norm)
+        known = rule.update(known, norm, jnp.isfinite(norm), spike)
+        found.append(bool(spike))
     return found
 
 
