@@ -64,6 +64,11 @@ def _freeze(value: Any) -> Any:
     return None if value is None else _tuples(np.asarray(value, np.float64).tolist())
 
 
+def _thaw(value: Any, dtype: Any) -> Array:
+    """Return what `_freeze` made tuples of as an array; JAX would look at every number by itself."""
+    return jnp.asarray(np.asarray(value) if isinstance(value, tuple) else value, dtype)
+
+
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
@@ -123,9 +128,9 @@ class LearnedSchedule(LogSNRSchedule):
         """Return gamma~(t) - gamma~(0) without the cancellation of the two near t = 0."""
         stored = self._params()
         w_1, w_2, w_3 = (
-            jax.nn.softplus(jnp.asarray(w, t.dtype)) for w in (stored.w_1, stored.w_2, stored.w_3)
+            jax.nn.softplus(_thaw(w, t.dtype)) for w in (stored.w_1, stored.w_2, stored.w_3)
         )
-        b = jnp.asarray(stored.b, t.dtype)
+        b = _thaw(stored.b, t.dtype)
         u = w_2 * (w_1 * t)[..., None]
         # sigmoid(u + b) - sigmoid(b) = sigmoid(u + b) sigmoid(-b) (1 - exp(-u))
         steps = jax.nn.sigmoid(u + b) * jax.nn.sigmoid(-b) * -jnp.expm1(-u)

@@ -1,9 +1,6 @@
 """The laws themselves: they hold for what is right, and fail legibly for what is wrong."""
 
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -27,7 +24,6 @@ from diffusion.testing import (
 from diffusion.testing.report import findings_of
 
 KEY = jax.random.key(0)
-ROOT = Path(__file__).parents[2]
 DATA = CorrelatedGaussian([0.3, -0.2, 0.1], [[0.5, 0.2, 0.1], [0.2, 0.3, 0.0], [0.1, 0.0, 0.2]])
 
 
@@ -283,28 +279,3 @@ def test_the_exact_classifier_obeys_bayes():
     whole = diffusion.score(process, mixture.denoiser(process))(x, t)
     part = diffusion.score(process, mixture.component(1).denoiser(process))(x, t)
     np.testing.assert_allclose(whole + slope, part, rtol=1e-9)
-
-
-# ---- the program --------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["--process", "edm", "--data_mean", "1", "--data_std", "0.5"], 0, "prior mismatch"),
-        (["--sampler", "ancestral", "--sampler.eta=0.5", "--process", "edm"], 0, "eta=0.5"),
-        (["--sampler", "ddmi"], 2, "'ddim'"),
-        (["--sampler.eta=0.5", "--process", "vp"], 2, "--sampler"),
-        (["--process", "vp", "--data_std=-1"], 2, "--data_std"),
-        (["--all", "--process", "vp"], 2, "--all"),
-        ([], 2, "required"),
-    ],
-)
-def test_the_program(words, code, said):
-    run = subprocess.run(
-        [sys.executable, "scripts/check.py", *words],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert run.returncode == code, run.stdout + run.stderr
-    assert said in run.stdout + run.stderr
