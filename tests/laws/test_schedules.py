@@ -211,7 +211,6 @@ def diffusion_loss(process, std):
     return jnp.sum(dt * mean)
 
 
-@jax.jit
 def schedules():
     """Schedules between the same ends, as different as they come."""
     sharp = init_schedule(jax.random.key(3), num_hidden=4)

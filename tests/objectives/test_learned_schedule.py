@@ -29,6 +29,7 @@ def terms(process, std):
     return weight * std**2 * c.sigma**2 / (c.alpha**2 * std**2 + c.sigma**2), dt
 
 
+@jax.jit
 def variance(params):
     """Of an estimate from one example at one uniform time: the error is normal, its square chi-squared."""
     mean, dt = terms(LearnedSchedule(params=params), 0.5)
