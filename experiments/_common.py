@@ -1,0 +1,295 @@
+"""What the studies share: results kept item by item, models trained once, examples drawn and measured, pages.
+
+A study is a package experiments/NAME with
+
+    README.md      the question, the method, a table, what was found; the table stands between two marks
+    results.json   {tier: {...}}, written after every item: a repeated call measures only what is missing
+    table.md       everything measured
+    run.py         TIERS by name and `main()`, called by `python -m experiments.NAME --tier small|full`
+    pages.py       `table(found)`, the text of table.md, and `summary(found)`, the table of README.md; both of
+                   results.json alone, so that a test holds them to it
+
+Models are trained through the ordinary runner into --keep DIR, by names that say what they are; studies that
+need the same model share it.
+"""
+
+import argparse
+import importlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
+
+# ---- results ------------------------------------------------------------------------------------
+
+
+def rounded(value: Any, digits: int = 5) -> Any:
+    """Return numbers as plain ones of a few digits: no more were measured."""
+    if isinstance(value, Mapping):
+        return {str(k): rounded(v, digits) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [rounded(v, digits) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+
+
+@dataclass(frozen=True)
+class Results:
+    """The file of what was measured, by paths of names."""
+
+    file: Path
+
+    def load(self) -> dict[str, Any]:
+        """Return everything measured so far."""
+        return json.loads(self.file.read_text()) if self.file.is_file() else {}
+
+    def get(self, *path: str) -> Any:
+        """Return the record at a path of names, or None."""
+        place: Any = self.load()
+        for name in path:
+            place = place.get(name) if isinstance(place, dict) else None
+        return place
+
+    def keep(self, *path: str, record: Any) -> Any:
+        """Put a record at a path of names and write the file whole; return it as it was written."""
+        found = place = self.load()
+        for name in path[:-1]:
+            place = place.setdefault(name, {})
+        place[path[-1]] = rounded(record)
+        scratch = self.file.with_suffix(".tmp")
+        scratch.write_text(json.dumps(found, indent=1) + "\n")
+        scratch.replace(self.file)
+        return place[path[-1]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a study: its tier, where trained models lie, and what has been measured."""
+
+    tier: str
+    models: Path
+    results: Results
+    began: float
+
+    def say(self, text: str) -> None:
+        """Print a line with the seconds since the call began."""
+        print(f"[{time.monotonic() - self.began:5.0f} s] {text}", flush=True)
+
+    def item(self, *path: str, make: Callable[[], Any]) -> Any:
+        """Return what was measured at this path of the tier; measure and write it where it is missing."""
+        record = self.results.get(self.tier, *path)
+        if record is None:
+            record = self.results.keep(self.tier, *path, record=make())
+            self.say(f"{', '.join(path)}: {json.dumps(record)[:160]}")
+        return record
+
+
+def command(study: Path, doc: str, tiers: Sequence[str] = ("small", "full")) -> Call:
+    """Read the command line of a study.
+
+    Args:
+        study: its folder.
+        doc: its description; the first line is shown by --help.
+        tiers: their names, the default first.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m experiments.{study.name}", description=doc.splitlines()[0]
+    )
+    parser.add_argument("--tier", choices=tuple(tiers), default=tiers[0])
+    parser.add_argument("--keep", type=Path, default=Path("runs/studies"),
+                        help="where trained models and compiled programs lie")  # fmt: skip
+    args = parser.parse_args()
+    use_compilation_cache(args.keep / "cache")
+    return Call(args.tier, args.keep, Results(study / "results.json"), time.monotonic())
+
+
+def use_compilation_cache(folder: Path) -> None:
+    """Keep compiled programs, so that a second call is quick."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+# ---- models and examples ------------------------------------------------------------------------
+
+
+def trained(
+    folder: Path,
+    file: str,
+    changes: Sequence[tuple[str, Any]] = (),
+    loss: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Train a config with changes, unless that has been done, and open it.
+
+    Args:
+        folder: the work directory. A run of another config in it is refused.
+        file: of the config, in the folder configs.
+        changes: (path, value), such as ("process.name", "ddpm").
+        loss: from an experiment to the loss in the place of its own.
+
+    Returns:
+        `diffusion.workdir.Trained`: experiment, params (the first average), step, ema.
+    """
+    from diffusion import runner
+    from diffusion.config import apply_overrides, plain
+    from diffusion.experiment import Experiment
+    from diffusion.workdir import Workdir, open_run
+
+    config = plain(importlib.import_module(f"configs.{file}").get_config())
+    values = [("train.sample_every", 0), *changes]
+    config = apply_overrides(config, [(path, str(value)) for path, value in values])
+    kind = Experiment
+    if loss is not None:
+        kind = type("WithLoss", (Experiment,), {"loss": lambda self, batch_size=None: loss(self)})
+    workdir = Workdir.of(folder)
+    runner.run(kind.from_config(config), workdir)
+    return open_run(workdir, workdir.read_config())
+
+
+def samples(
+    experiment: Any,
+    model_of: Callable[[Any], Any],
+    count: int,
+    *,
+    sampler: Any = None,
+    times: Any = None,
+    process: Any = None,
+    seed: int = 0,
+    batch_size: int = 250,
+) -> np.ndarray:
+    """Draw examples, the classes in turn, as the experiment says unless told otherwise.
+
+    Args:
+        experiment: sampler, times, process and data set.
+        model_of: from a condition to a denoiser.
+        count: of examples.
+        sampler: in the place of the experiment's.
+        times: likewise.
+        process: likewise.
+        seed: of the noise; the same for all methods that are compared.
+        batch_size: examples that are computed at once.
+    """
+    from diffusion.evaluation import generate
+
+    classes = experiment.spec.num_classes
+    parts = generate(
+        sampler or experiment.sampler, process or experiment.process, model_of, seed, count,
+        experiment.spec.shape, experiment.times() if times is None else times,
+        lambda i: experiment.conditions(i % classes if classes else None, len(i)),
+        batch_size=batch_size, block=batch_size,
+    )  # fmt: skip
+    return np.concatenate(list(parts))
+
+
+def measured(
+    x: np.ndarray, experiment: Any, metrics: Sequence[Any] = ("frechet",)
+) -> dict[str, float]:
+    """Return the numbers of registered metrics for examples that have been drawn.
+
+    Examples that are not finite are counted under "lost" and enter as zeros.
+
+    Args:
+        x: examples, the classes in turn.
+        experiment: whose data is the reference.
+        metrics: names or sections, such as "label_agreement".
+    """
+    from diffusion import build
+    from diffusion.evaluation import Subject
+
+    lost = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    shown = np.where(lost.reshape(-1, *(1,) * (x.ndim - 1)), 0, x)
+
+    def generated(count: int, start: int = 0) -> Iterator[np.ndarray]:
+        yield shown[start : start + count]
+
+    subject = Subject(
+        process=experiment.process, model_of=lambda cond: None, generate=generated,
+        train=experiment.dataset, held_out=experiment.held_out(), num_samples=len(x),
+    )  # fmt: skip
+    numbers: dict[str, float] = {"lost": float(lost.mean())} if lost.any() else {}
+    for metric in metrics:
+        numbers |= build("metric", metric)(subject)
+    return numbers
+
+
+def by_prefix(numbers: Mapping[str, Any], prefix: str) -> Any:
+    """Return the number whose name begins so: names of metrics end with their counts."""
+    return next(value for name, value in numbers.items() if name.startswith(prefix))
+
+
+# ---- pages --------------------------------------------------------------------------------------
+
+
+def markdown(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Return a Markdown table, one line per row, and an empty line."""
+    line = lambda cells: f"| {' | '.join(str(c) for c in cells)} |"
+    return [line(head), "|---" + "|---:" * (len(head) - 1) + "|", *map(line, rows), ""]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return a mean and, of several values, their standard deviation."""
+    mean = f"{np.mean(values):.{digits}f}"
+    return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
+
+
+def write_pages(study: Path, pages: Any) -> None:
+    """Write table.md and the table in README.md from results.json.
+
+    Args:
+        study: its folder.
+        pages: its module with `table` and `summary`.
+    """
+    found = Results(study / "results.json").load()
+    (study / "table.md").write_text(pages.table(found))
+    readme = study / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n\n{pages.summary(found).strip()}\n\n{END}{after}")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of curves: name -> (x, y) or (x, y, half the error bar)."""
+
+    curves: Mapping[str, Sequence[Any]]
+    x: str
+    y: str
+    log_x: bool = True
+    log_y: bool = True
+    level: float | None = None  # a dotted line, such as that of real data
+    level_name: str = ""
+
+
+def plot(path: Path, panels: Sequence[Panel], columns: int = 3) -> None:
+    """Write panels of curves side by side, with one legend below each."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from diffusion.evaluation.images import write_file
+
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.6 * columns, 4.0 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    all_axes = np.asarray(figure.subplots(rows, columns, squeeze=False)).reshape(-1)
+    for axes in all_axes[len(panels) :]:
+        axes.set_axis_off()
+    for axes, panel in zip(all_axes, panels, strict=False):
+        for name, (x, y, *error) in panel.curves.items():
+            axes.errorbar(x, y, error[0] if error else None, marker="o", markersize=3.5, linewidth=1.2,
+                          capsize=2, label=name)  # fmt: skip
+        if panel.level is not None:
+            axes.axhline(panel.level, color="grey", linestyle=":", label=panel.level_name)
+        axes.set(xlabel=panel.x, ylabel=panel.y)
+        axes.set_xscale("log" if panel.log_x else "linear")
+        axes.set_yscale("log" if panel.log_y else "linear")
+        axes.legend(fontsize=7)
+    write_file(path, lambda scratch: figure.savefig(scratch, format="png", dpi=100))
