@@ -31,6 +31,7 @@ KINDS = (
     "dataset",
     "condition",
     "metric",
+    "features",
     "augmentation",
     "parallel",
 )

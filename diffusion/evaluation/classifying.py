@@ -100,8 +100,8 @@ class AccuracyByLevel(Metric):
         )
         assert subject.classifier is not None
         levels = accuracy_by_level(
-            subject.classifier, subject.process, subject.held_out, num_examples=self.num_examples,
-            batch_size=subject.batch_size, num_levels=self.num_levels, seed=subject.seed,
+            subject.classifier, subject.needs_process("accuracy_by_level"), subject.held_out,
+            num_examples=self.num_examples, batch_size=subject.batch_size, num_levels=self.num_levels, seed=subject.seed,
         )  # fmt: skip
         name = f"@{levels[0].count}x{len(levels)}_levels"
         return {

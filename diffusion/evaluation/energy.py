@@ -122,7 +122,7 @@ class EnergyDistanceMetric(Metric):
         generated = np.concatenate(list(subject.generate(subject.num_samples)))
         name = f"energy_distance@{len(generated)}_against_{len(held_out)}"
         results: Results = {name: energy_distance(generated, held_out)._asdict()}
-        if subject.train is not subject.held_out:
+        if subject.has_training_data:
             real = _first(subject.train, subject.num_samples)
             name = f"energy_distance_of_training_data@{len(real)}_against_{len(held_out)}"
             results[name] = energy_distance(real, held_out)._asdict()

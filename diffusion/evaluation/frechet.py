@@ -3,11 +3,16 @@
     d^2 = |m_1 - m_2|^2 + tr(C_1) + tr(C_2) - 2 tr((C_1^(1/2) C_2 C_1^(1/2))^(1/2))
 
 (Heusel et al., 2017; Su, kexue.fm 8512). Everything in float64 with symmetric eigenvalues; no matrix square
-root of a non-symmetric product, which loses half the digits. The name of a distance states the features
-and the counts: it is never called FID here.
+root of a non-symmetric product, which loses half the digits.
+
+With fewer examples than features the covariance is singular, and eigenvalues that should be 0 come out as
++-1e-16, whose roots are not small. There the last term is 2 |A B^T|_*, the sum of the singular values, where the
+rows of A and B are the centred features over sqrt(n - 1): C_1 = A^T A, C_2 = B^T B. It needs one decomposition,
+no covariance, and gives 0 for equal sets.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -70,3 +75,61 @@ def frechet_distance(a: Moments, b: Moments) -> float:
         f"both sets need features of one size; got {a.mean.shape[0]} and {b.mean.shape[0]}.",
     )
     return gaussian_distance(a.mean, a.covariance, b.mean, b.covariance)
+
+
+@dataclass
+class Sample:
+    """The features of a set as they come: their moments, and the features themselves while these are few.
+
+    Attributes:
+        moments: over all.
+        rows: all features, (n, dim), as long as there are no more than `dim`; None after that.
+    """
+
+    moments: Moments
+    rows: list[np.ndarray] | None = field(default_factory=list)
+
+    @classmethod
+    def of(cls, batches: Iterable[np.ndarray], dim: int) -> "Sample":
+        """Run through batches of features, holding one of them, `dim` rows and a matrix of dim x dim."""
+        found = cls(Moments.empty(dim))
+        for features in batches:
+            found.add(features)
+        return found
+
+    def add(self, features: Float[np.ndarray, "batch dim"]) -> None:
+        """Add a batch."""
+        self.moments = self.moments.add(features)
+        if self.rows is not None:
+            self.rows.append(np.asarray(features, np.float64))
+            if self.moments.count > self.dim:
+                self.rows = None
+
+    @property
+    def dim(self) -> int:
+        """The number of features."""
+        return len(self.moments.mean)
+
+    @property
+    def count(self) -> int:
+        """The number of examples."""
+        return self.moments.count
+
+    def factor(self) -> np.ndarray:
+        """Return A with C = A^T A: the centred features themselves if they are few, else the root of C."""
+        require(self.count >= 2, f"a covariance needs at least 2 examples; got {self.count}.")
+        if self.rows is None:
+            return _root(self.moments.covariance)
+        return (np.concatenate(self.rows) - self.moments.mean) / np.sqrt(self.count - 1)
+
+
+def frechet_of_samples(a: Sample, b: Sample) -> float:
+    """Return the Frechet distance between two sets, by the form that suits their sizes."""
+    if a.rows is None and b.rows is None:
+        return frechet_distance(a.moments, b.moments)
+    require(a.dim == b.dim, f"both sets need features of one size; got {a.dim} and {b.dim}.")
+    left, right = a.factor(), b.factor()
+    cross = np.linalg.svd(left @ right.T, compute_uv=False).sum()
+    difference = a.moments.mean - b.moments.mean
+    spread = (left**2).sum() + (right**2).sum()
+    return float(difference @ difference + spread - 2 * cross)

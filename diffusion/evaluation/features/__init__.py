@@ -1,0 +1,14 @@
+"""Features by name: what examples are turned into before they are compared.
+
+    features = diffusion.build("features", "classifier")
+    extractor = features.open_for(dataset)   # trains, loads or does nothing, as the features need
+    extractor(x)                             # (n, ...) floats in [-1, 1] -> (n, dim) float64
+
+The name of the extractor stands in the name of every number that is made with it, and its digest on the card of
+the number: numbers of different features are not comparable.
+"""
+
+from diffusion.evaluation.features.base import Extractor, Features
+from diffusion.evaluation.features.pixels import Pixels, PixelsExtractor
+
+__all__ = ["Extractor", "Features", "Pixels", "PixelsExtractor"]

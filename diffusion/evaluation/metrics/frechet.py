@@ -1,0 +1,73 @@
+"""The Frechet distance of generated from held-out examples, on features by name."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, final
+
+import numpy as np
+
+from diffusion.evaluation.features import Extractor, Features, Pixels
+from diffusion.evaluation.features.base import features_of
+from diffusion.evaluation.frechet import Moments, Sample, frechet_of_samples
+from diffusion.evaluation.metrics.base import Metric, Results, Subject
+from diffusion.evaluation.reference import Statistics, statistics
+from diffusion.registry import register
+
+FID_COUNT = (
+    50_000  # the bare word is for this many examples and Inception features, and for nothing else
+)
+
+
+def moments_of(batches: Iterator[np.ndarray], dim: int) -> Moments:
+    """Return the moments of examples as they are, batch by batch."""
+    moments = Moments.empty(dim)
+    for x in batches:
+        moments = moments.add(x.reshape(len(x), -1))
+    return moments
+
+
+def sample_of(found: Statistics) -> Sample:
+    """Return statistics that were kept as a sample; its rows only if they are all there, and few."""
+    few = found.count == len(found.rows) <= found.rows.shape[1]
+    return Sample(found.moments, [found.rows] if few else None)
+
+
+def named(kind: str, extractor: Extractor, count: int, against: int, of: str = "") -> str:
+    """Return the name of a distance: its features, whether these outnumber the examples, and the counts."""
+    if kind == "frechet" and extractor.name == "inception" and count == FID_COUNT and not of:
+        return f"fid@{count}_against_{against}"
+    deficient = "_rank_deficient" if min(count, against) <= extractor.dim else ""
+    return f"{kind}_{extractor.name}{deficient}{of}@{count}_against_{against}"
+
+
+@register("metric", "frechet")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Frechet(Metric):
+    """The Frechet distance between features of generated and of held-out examples.
+
+    Beside it stands the distance of the training data from the held-out data, which no model of the
+    training data can be expected to undercut by much. Where there are no more examples than features, the name
+    says `rank_deficient`: the covariances are singular, and the distance is biased upwards.
+
+    Args:
+        features: what is compared.
+    """
+
+    version: ClassVar[int] = 2  # 1: without the 8-bit rule
+    features: Features = field(default=Pixels(), metadata={"kind": "features"})
+
+    def __call__(self, subject: Subject) -> Results:
+        extractor = subject.extractor(self.features)
+        held_out = sample_of(statistics(subject.held_out, extractor, count=subject.num_samples))
+        generated = Sample.of(features_of(subject.generated(), extractor), extractor.dim)
+        name = named("frechet", extractor, generated.count, held_out.count)
+        results: Results = {name: frechet_of_samples(generated, held_out)}
+        if subject.has_training_data:
+            train = sample_of(statistics(subject.train, extractor, count=subject.num_samples))
+            name = named("frechet", extractor, train.count, held_out.count, of="_of_training_data")
+            results[name] = frechet_of_samples(train, held_out)
+        return results
+
+
+FrechetPixels = Frechet  # its name when there was nothing but pixels

@@ -1,0 +1,52 @@
+"""Measures of the model itself on held-out data: denoising error by level, and bits per dimension."""
+
+from dataclasses import dataclass
+from typing import final
+
+from diffusion.evaluation.held_out import bits_per_dim, loss_by_level
+from diffusion.evaluation.metrics.base import Metric, Results, Subject
+from diffusion.processes import AffineProcess
+from diffusion.processes.base import require_rung
+from diffusion.registry import register
+
+
+@register("metric", "loss_by_level")
+@final
+@dataclass(frozen=True, kw_only=True)
+class LossByLevel(Metric):
+    """E|x_0 - E[x_0 | x_t]|^2 per dimension on held-out data, at levels evenly spaced in log-SNR."""
+
+    num_levels: int = 9
+    num_examples: int = 500
+
+    def __call__(self, subject: Subject) -> Results:
+        process, model_of = (
+            subject.needs_process("loss_by_level"),
+            subject.needs_model("loss_by_level"),
+        )
+        require_rung(process, AffineProcess, "the metric loss_by_level")
+        assert isinstance(process, AffineProcess)
+        levels = loss_by_level(
+            process, model_of, subject.held_out, num_examples=self.num_examples,
+            batch_size=subject.batch_size, num_levels=self.num_levels, seed=subject.seed,
+        )  # fmt: skip
+        return {f"denoising_error@{levels[0].count}": [level._asdict() for level in levels]}
+
+
+@register("metric", "bits_per_dim")
+@final
+@dataclass(frozen=True, kw_only=True)
+class BitsPerDim(Metric):
+    """Bits per dimension of held-out examples through the probability-flow ODE, with standard error."""
+
+    num_examples: int = 100
+    num_steps: int = 64
+    num_probes: int = 4
+
+    def __call__(self, subject: Subject) -> Results:
+        bits = bits_per_dim(
+            subject.needs_process("bits_per_dim"), subject.needs_model("bits_per_dim"), subject.held_out,
+            num_examples=self.num_examples, batch_size=min(subject.batch_size, 50),
+            num_steps=self.num_steps, num_probes=self.num_probes, seed=subject.seed,
+        )  # fmt: skip
+        return {f"bits_per_dim@{bits.count}": bits._asdict()}

@@ -1,0 +1,258 @@
+"""Statistics of the data that generated examples are compared with.
+
+All examples of a split count, the last incomplete batch too. Kept are the moments of the features over all of
+them, and the features themselves of up to `NUM_ROWS`, a fixed choice without regard to order. What was computed
+once lies in `statistics` below the data root, under a name made of the content: the digest of the examples, the
+split, the digest of the features and the version of this protocol. A file that is damaged, or that was made of
+something else, is not believed: it is made again.
+"""
+
+import functools
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffusion.data import Dataset, data_root
+from diffusion.data.storage import LOG
+from diffusion.evaluation.archives import save_arrays
+from diffusion.evaluation.features import Extractor
+from diffusion.evaluation.frechet import Moments
+from diffusion.evaluation.records import digest_of_json
+from diffusion.numerics import is_hashable, require
+from diffusion.registry import spec_of
+
+PROTOCOL = 1  # raise it when the same data and features would give other statistics
+NUM_ROWS = 10_000  # features that are kept
+_BATCH = 1000
+_CHOICE_SEED = 20_480  # of the choice of rows; part of the protocol
+
+
+def unwrapped(dataset: Dataset) -> Dataset:
+    """Return the data set inside a wrapper: what its attribute `wrapped` holds."""
+    while hasattr(dataset, "wrapped"):
+        dataset = dataset.wrapped  # pyright: ignore[reportAttributeAccessIssue]
+    return dataset
+
+
+def name_of(dataset: Dataset) -> str:
+    """Return the name of a data set in the registry, or that of its class."""
+    dataset = unwrapped(dataset)
+    spec = spec_of("dataset", dataset)
+    name = spec["name"] if isinstance(spec, dict) else type(dataset).__name__.lower()
+    return name.rpartition(":")[2].lower() if ":" in name else name
+
+
+def split_of(dataset: Dataset) -> str:
+    """Return the split of a data set, or "" where it has none."""
+    return str(getattr(unwrapped(dataset), "split", ""))
+
+
+def data_dir_of(dataset: Dataset) -> str | None:
+    """Return the root that a data set was told, or None."""
+    return getattr(unwrapped(dataset), "data_dir", None)
+
+
+def batches_of(dataset: Dataset, count: int, batch_size: int = _BATCH) -> Iterator[np.ndarray]:
+    """Yield the first `count` examples in natural order; the last batch may be smaller."""
+    for start in range(0, count, batch_size):
+        yield dataset.examples(start, min(batch_size, count - start))["data"]
+
+
+class Content(NamedTuple):
+    """The digest of the examples of a data set with their labels, and their number."""
+
+    sha256: str
+    count: int
+
+
+def content_of(dataset: Dataset, count: int | None = None) -> Content:
+    """Return the digest of the examples of a data set; of the first `count` where it never ends."""
+    size = dataset.spec.size if dataset.spec.size is not None else count
+    require(size is not None, "this data set never ends: say how many examples are meant.")
+    assert size is not None
+    inner = unwrapped(dataset)
+    if is_hashable(inner):
+        return _remembered_content(inner, size)
+    return _content(inner, size)
+
+
+def _content(dataset: Dataset, size: int) -> Content:
+    found = hashlib.sha256(f"{tuple(dataset.spec.shape)} {dataset.spec.kind}".encode())
+    for start in range(0, size, _BATCH):
+        batch = dataset.examples(start, min(_BATCH, size - start))
+        found.update(np.ascontiguousarray(batch["data"], np.float32).tobytes())
+        cond = batch.get("cond") or {}
+        for name in sorted(cond):
+            value = np.ascontiguousarray(cond[name])
+            found.update(f"{name} {value.dtype} {value.shape[1:]};".encode())
+            found.update(value.tobytes())
+    return Content(found.hexdigest(), size)
+
+
+_remembered_content = functools.lru_cache(maxsize=16)(_content)
+
+
+def described(dataset: Dataset, count: int | None = None) -> dict[str, Any]:
+    """Return what a card says about the data: name, split, count and digest."""
+    content = content_of(dataset, count)
+    return {
+        "dataset": name_of(dataset),
+        "split": split_of(dataset),
+        "count": content.count,
+        "sha256": content.sha256,
+    }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Statistics:
+    """What is known of the features of a data set.
+
+    Args:
+        about: dataset, split, count, sha256, and the card of the features.
+        moments: over all examples.
+        rows: the features of up to `NUM_ROWS` examples, (k, dim).
+        index: which examples these are, (k,), increasing.
+    """
+
+    about: dict[str, Any]
+    moments: Moments
+    rows: np.ndarray
+    index: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """How many examples the moments are of."""
+        return self.moments.count
+
+
+def chosen(count: int, limit: int) -> np.ndarray:
+    """Return which of `count` examples are kept, increasing: all, or a fixed choice of `limit`."""
+    if count <= limit:
+        return np.arange(count)
+    rng = np.random.default_rng((_CHOICE_SEED, count, limit))
+    return np.sort(rng.permutation(count)[:limit])
+
+
+def statistics(
+    dataset: Dataset,
+    extractor: Extractor,
+    *,
+    count: int | None = None,
+    num_rows: int = NUM_ROWS,
+    keep: bool = True,
+) -> Statistics:
+    """Return the statistics of a data set: read where they are kept, else computed and kept.
+
+    Args:
+        dataset: all its examples count.
+        extractor: of the features.
+        count: how many examples, of a data set that never ends.
+        num_rows: features that are held besides the moments.
+        keep: whether to read and write files below the data root; a set that never ends is not kept.
+
+    Raises:
+        ValueError: the data set is empty, or not of the kind that the features are for.
+    """
+    about = described(dataset, count) | {"features": extractor.card, "protocol": PROTOCOL}
+    about["num_rows"] = min(num_rows, about["count"])
+    require(about["count"] >= 2, f"a reference needs at least 2 examples; got {about['count']}.")
+    if not keep or dataset.spec.size is None:
+        return compute(dataset, extractor, about)
+    path = path_of(about, data_dir_of(dataset))
+    try:
+        return read(path, about)
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        LOG.warning("%s: made again", error)
+    found = compute(dataset, extractor, about)
+    try:
+        write(path, found)
+    except OSError as error:  # a read-only data root: the numbers are right all the same
+        LOG.warning("statistics are not kept: cannot write %s (%s)", path, error.strerror or error)
+    return found
+
+
+def compute(dataset: Dataset, extractor: Extractor, about: dict[str, Any]) -> Statistics:
+    """Run through a data set, whole, and return the statistics of its features."""
+    count = about["count"]
+    index = chosen(count, about["num_rows"])
+    moments, start = Moments.empty(extractor.dim), 0
+    kept = np.empty((len(index), extractor.dim))
+    for x in batches_of(dataset, count):
+        rows = extractor(x)
+        moments = moments.add(rows)
+        here = (index >= start) & (index < start + len(rows))
+        kept[here] = rows[index[here] - start]
+        start += len(rows)
+    require(start == count, f"the data set promises {count} examples; it gave {start}.")
+    return Statistics(about=about, moments=moments, rows=kept, index=index)
+
+
+# ---- files -------------------------------------------------------------------------------------------------
+
+
+def path_of(about: dict[str, Any], data_dir: str | None = None) -> Path:
+    """Return where statistics of this content lie."""
+    made_of = {k: about[k] for k in ("sha256", "split", "protocol", "num_rows")}
+    digest = digest_of_json(made_of | {"features": about["features"]["sha256"]})
+    words = [about["dataset"], about["split"], about["features"]["name"]]
+    name = "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in w) for w in words if w)
+    return data_root(data_dir) / "statistics" / f"{name}-{digest[:16]}.npz"
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name])
+        found.update(f"{name} {value.dtype} {value.shape};".encode())
+        found.update(value.tobytes())
+    return found.hexdigest()
+
+
+def write(path: Path, found: Statistics) -> None:
+    """Write statistics, whole or not at all, with a card that holds the digest of the arrays."""
+    single = found.rows.astype(np.float32)  # most features are of networks, and lose nothing
+    arrays = {
+        "mean": found.moments.mean,
+        "scatter": found.moments.scatter,
+        "rows": single if np.array_equal(single, found.rows) else found.rows,
+        "index": found.index,
+    }
+    save_arrays(path, arrays, {"about": found.about, "arrays_sha256": _digest(arrays)})
+
+
+def read(path: Path, expected: dict[str, Any] | None = None) -> Statistics:
+    """Read statistics, and believe them only if they are whole and of the expected content.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is something else, or was made of other data or features.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {k: archive[k] for k in ("mean", "scatter", "rows", "index")}
+            card = json.loads(str(archive["card"]))
+        about, digest = card["about"], card["arrays_sha256"]
+        whole = digest == _digest(arrays)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged, or no file of statistics ({error})") from None
+    require(whole, f"{path} is damaged: its arrays do not match their digest")
+    if expected is not None:
+        wanted = json.loads(json.dumps(expected))
+        differs = [k for k in wanted if about.get(k) != wanted[k]]
+        require(
+            not differs,
+            f"{path} was made of something else: {', '.join(differs)} differ",
+        )
+    moments = Moments(about["count"], arrays["mean"], arrays["scatter"])
+    rows = arrays["rows"].astype(np.float64)
+    return Statistics(about=about, moments=moments, rows=rows, index=arrays["index"])
