@@ -1,7 +1,7 @@
 """Do generated examples show what was asked for? A classifier of real data is the judge."""
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class LabelAgreement(Metric):
     its accuracy on the held-out data stands beside the result.
     """
 
+    needs_run: ClassVar[bool] = True  # it knows which labels were asked for
     num_training: int = 10_000
 
     def __call__(self, subject: Subject) -> Results:

@@ -1,7 +1,7 @@
 """How well a classifier of noisy data knows what it sees: by noise level, and over all times."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +90,7 @@ def accuracy_by_level(
 class AccuracyByLevel(Metric):
     """Accuracy and cross-entropy of a classifier on held-out data by log-SNR, and their means over the levels."""
 
+    needs_run: ClassVar[bool] = True
     num_levels: int = 10
     num_examples: int = 1000
 
@@ -101,7 +102,8 @@ class AccuracyByLevel(Metric):
         assert subject.classifier is not None
         levels = accuracy_by_level(
             subject.classifier, subject.needs_process("accuracy_by_level"), subject.held_out,
-            num_examples=self.num_examples, batch_size=subject.batch_size, num_levels=self.num_levels, seed=subject.seed,
+            num_examples=self.num_examples, batch_size=subject.batch_size, num_levels=self.num_levels,
+            seed=subject.seed,
         )  # fmt: skip
         name = f"@{levels[0].count}x{len(levels)}_levels"
         return {

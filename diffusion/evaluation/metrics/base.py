@@ -134,9 +134,11 @@ class Metric(abc.ABC):
 
     Attributes:
         version: of the protocol, counted from 1; numbers of different versions are not comparable.
+        needs_run: whether examples alone are not enough: it asks for a model, or for the labels of examples.
     """
 
     version: ClassVar[int] = 1
+    needs_run: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, subject: Subject) -> Results:

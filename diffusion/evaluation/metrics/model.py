@@ -1,7 +1,7 @@
 """Measures of the model itself on held-out data: denoising error by level, and bits per dimension."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from diffusion.evaluation.held_out import bits_per_dim, loss_by_level
 from diffusion.evaluation.metrics.base import Metric, Results, Subject
@@ -16,6 +16,7 @@ from diffusion.registry import register
 class LossByLevel(Metric):
     """E|x_0 - E[x_0 | x_t]|^2 per dimension on held-out data, at levels evenly spaced in log-SNR."""
 
+    needs_run: ClassVar[bool] = True
     num_levels: int = 9
     num_examples: int = 500
 
@@ -39,6 +40,7 @@ class LossByLevel(Metric):
 class BitsPerDim(Metric):
     """Bits per dimension of held-out examples through the probability-flow ODE, with standard error."""
 
+    needs_run: ClassVar[bool] = True
     num_examples: int = 100
     num_steps: int = 64
     num_probes: int = 4
