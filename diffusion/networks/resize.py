@@ -1,0 +1,43 @@
+"""Resizing as published networks were fed: bilinear, by the rule of TensorFlow 1.
+
+Row i of the output reads from row i * (old / new) of the input, without a shift by half a pixel and
+without smoothing before the image shrinks; `jax.image.resize` has both, and is another function.
+Images are (batch, height, width, channels).
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion.numerics import require
+
+
+def _rows(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which two rows each row of the output reads, and the weight of the second.
+
+    In float32, as TensorFlow's kernel computes them: 298 * (32 / 299) is not the same in float64.
+    """
+    at = np.arange(new, dtype=np.float32) * (np.float32(old) / np.float32(new))
+    low = np.minimum(np.floor(at).astype(np.int32), old - 1)
+    return low, np.minimum(low + 1, old - 1), at - low.astype(np.float32)
+
+
+def _along(x: Array, axis: int, new: int) -> Array:
+    low, high, weight = _rows(x.shape[axis], new)
+    weight = weight.reshape(-1, *([1] * (x.ndim - 1 - axis))).astype(x.dtype)
+    first, second = jnp.take(x, low, axis=axis), jnp.take(x, high, axis=axis)
+    return first + (second - first) * weight
+
+
+def resize_bilinear_tf1(
+    x: Float[Array, "batch height width channels"], size: int
+) -> Float[Array, "batch {size} {size} channels"]:
+    """Resize images to size x size as `tf.image.resize_bilinear` of TensorFlow 1 does.
+
+    Raises:
+        ValueError: the size is not positive.
+    """
+    require(size >= 1, f"`size` must be at least 1; got {size}.")
+    if x.shape[1:3] == (size, size):
+        return x
+    return _along(_along(x, 2, size), 1, size)
