@@ -9,6 +9,15 @@ the number: numbers of different features are not comparable.
 """
 
 from diffusion.evaluation.features.base import Extractor, Features
+from diffusion.evaluation.features.classifier import Classifier
 from diffusion.evaluation.features.pixels import Pixels, PixelsExtractor
+from diffusion.evaluation.features.random_conv import RandomConv
 
-__all__ = ["Extractor", "Features", "Pixels", "PixelsExtractor"]
+__all__ = [
+    "Classifier",
+    "Extractor",
+    "Features",
+    "Pixels",
+    "PixelsExtractor",
+    "RandomConv",
+]

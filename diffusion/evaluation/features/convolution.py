@@ -1,0 +1,71 @@
+"""What features of our own networks share: convolutions, fixed random weights, and blocks of one size.
+
+Compilers choose the order of a sum by the shapes that they see. So that the features of an image do not depend on
+how many are beside it, networks are run on blocks of `BLOCK` images, the last one filled up with zeros.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.data import DataSpec
+from diffusion.numerics import require
+
+BLOCK = 128
+
+
+def convolve(x: Any, kernel: Any, stride: int = 1) -> Any:
+    """Convolve images (n, h, w, c) with a kernel (k, k, c, d), with zeros around them."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=numbers
+    )
+
+
+def halve(x: Any) -> Any:
+    """Average over 2 x 2 pixels; a last odd row or column is left out."""
+    n, h, w, c = x.shape
+    x = x[:, : h // 2 * 2, : w // 2 * 2]
+    return x.reshape(n, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
+
+
+def in_blocks(fn: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:
+    """Apply a compiled function of (BLOCK, ...) to all examples, and return its results as float64."""
+    parts = []
+    for start in range(0, len(x), BLOCK):
+        piece = x[start : start + BLOCK]
+        count = len(piece)
+        if count < BLOCK:
+            rest = np.zeros((BLOCK - count, *x.shape[1:]), x.dtype)
+            piece = np.concatenate([piece, rest])
+        parts.append(np.asarray(fn(jnp.asarray(piece)), np.float64)[:count])
+    return np.concatenate(parts)
+
+
+def fixed_normal(label: str, shape: Sequence[int]) -> np.ndarray:
+    """Return standard normal numbers that are defined by a text: Box and Muller on SHA-256 of "label/counter".
+
+    No library's random numbers are used: these stay the same in every version.
+    """
+    count = int(np.prod(shape))
+    blocks = -(-count // 4)
+    digests = [hashlib.sha256(f"{label}/{i}".encode()).digest() for i in range(blocks)]
+    words = np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2)
+    u = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53 + 2.0**-54  # inside (0, 1)
+    radius, angle = np.sqrt(-2 * np.log(u[:, 0])), 2 * np.pi * u[:, 1]
+    both = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    return both.reshape(-1)[:count].reshape(shape).astype(np.float32)
+
+
+def require_images(spec: DataSpec, name: str, smallest: int = 4) -> None:
+    """Refuse data that is not made of images of some size."""
+    shape = tuple(spec.shape)
+    require(
+        spec.kind == "image" and len(shape) == 3 and min(shape[:2]) >= smallest,
+        f"the features {name} are of images of at least {smallest} x {smallest} pixels; this data is made of "
+        f"{spec.kind} of shape {shape}. Use features=pixels.",
+    )
