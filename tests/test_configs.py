@@ -16,6 +16,7 @@ SPECS = {
     "fashion_mnist": DataSpec(shape=(28, 28, 1), num_classes=10, size=60_000, bits=8),
     "digits_classifier": DataSpec(shape=(8, 8, 1), num_classes=10, size=1438, bits=8),
     "fashion_mnist_classifier": DataSpec(shape=(28, 28, 1), num_classes=10, size=60_000, bits=8),
+    "emoji": DataSpec(shape=(32, 32, 3), num_classes=9, size=1490, bits=8),
     "toy2d": DataSpec(shape=(2,), kind="points"),
     "cifar10": DataSpec(shape=(32, 32, 3), num_classes=10, size=50_000, bits=8),
     "celeb_a": DataSpec(shape=(128, 128, 3), size=162_770, bits=8),

@@ -12,6 +12,7 @@ from diffusion.data.arrays import ArrayFile
 from diffusion.data.base import Batch, Dataset, DataSpec, FiniteDataset, Source, Table
 from diffusion.data.conditioned import Condition, Conditioned, ImageCondition, conditioned
 from diffusion.data.digits import Digits
+from diffusion.data.emoji import EmojiImages
 from diffusion.data.fashion_mnist import FashionMNIST
 from diffusion.data.folder import Folder
 from diffusion.data.pixels import to_float
@@ -34,6 +35,7 @@ __all__ = [
     "DataSpec",
     "Dataset",
     "Digits",
+    "EmojiImages",
     "FashionMNIST",
     "FiniteDataset",
     "Folder",

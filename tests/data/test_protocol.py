@@ -12,6 +12,7 @@ from diffusion.registry import build, registered
 FINITE = ["digits", "tfds", "tfds streamed", "folder", "array", "points2d finite"]
 ENDLESS = ["points2d", "points1d"]
 NEEDS_DOWNLOAD = {"cifar10", "mnist", "celeb_a", "imagenet_resized"}  # presets of "tfds"
+PREPARED_APART = {"fashion_mnist", "emoji"}  # tests of their own, where their sources are
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def joined(parts):
 
 
 def test_every_registered_name_is_covered():
-    covered = {n.split()[0] for n in FINITE + ENDLESS} | NEEDS_DOWNLOAD | {"fashion_mnist"}
+    covered = {n.split()[0] for n in FINITE + ENDLESS} | NEEDS_DOWNLOAD | PREPARED_APART
     ours = {n for n in registered("dataset") if _module("dataset", n).startswith("diffusion.")}
     assert ours == covered
 
