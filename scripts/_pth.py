@@ -1,0 +1,260 @@
+"""Arrays by name out of a file that PyTorch wrote, without running anything that stands in it.
+
+Such a file is a zip archive (since PyTorch 1.6) or one stream (before); both hold a pickle, a program for a small
+machine with a stack. Python's own machine imports and calls whatever the program names. This one knows the
+twenty-odd instructions that a dictionary of tensors needs; names stay text and are never imported, and the only
+"calls" are four descriptions of data, listed in `_build`. Anything else is refused by its name.
+"""
+
+import io
+import math
+import pickletools
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+TYPES = {
+    "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4",
+    "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1", "BoolStorage": "?",
+}  # fmt: skip
+MAGIC = 0x1950A86A20F9469CFC6C  # the first value of the older format
+MOST_INSTRUCTIONS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Name:
+    """Something that the file would have imported: "torch FloatStorage"."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Numbers without a shape, by the key under which the file holds them."""
+
+    type: str
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A window into a storage: first number, shape and steps, all in numbers."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    steps: tuple[int, ...]
+
+
+class Refused(ValueError):
+    """The file holds something else than tensors by name, or is damaged."""
+
+
+def _build(name: Any, arguments: Any) -> Any:
+    """Return what one of the four known descriptions describes."""
+    text = name.text if isinstance(name, Name) else str(name)[:60]
+    if text == "collections OrderedDict" and arguments in ((), ([],)):
+        return {}
+    if text == "torch._utils _rebuild_tensor_v2" and len(arguments) >= 4:
+        storage, offset, shape, steps = arguments[:4]
+        if isinstance(storage, Storage):
+            return Tensor(storage, offset, tuple(shape), tuple(steps))
+    if text == "torch._utils _rebuild_parameter" and arguments:
+        return arguments[0]
+    raise Refused(f"it would call {text!r}; a file of tensors has no need to")
+
+
+def _storage(identity: Any) -> Storage:
+    """Return the storage that a persistent identity names: ("storage", type, key, place, size, ...)."""
+    if isinstance(identity, tuple) and len(identity) >= 5 and identity[0] == "storage":
+        _, kind, key, _, size = identity[:5]
+        type_name = kind.text.removeprefix("torch ") if isinstance(kind, Name) else ""
+        if type_name in TYPES and isinstance(key, str) and type(size) is int and size >= 0:
+            return Storage(TYPES[type_name], key, size)
+    raise Refused(f"it refers to {str(identity)[:80]}, which is no storage of numbers")
+
+
+CONSTANTS = {
+    "NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (), "EMPTY_DICT": {}, "EMPTY_LIST": [],
+}  # fmt: skip
+VALUES = {
+    "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG", "BINUNICODE", "SHORT_BINUNICODE",
+    "UNICODE", "BINFLOAT", "FLOAT",
+}  # fmt: skip
+PASSED = {"PROTO", "FRAME"}
+
+
+class _Machine:
+    """The stack machine; `run` reads one pickle and returns its value."""
+
+    def __init__(self):
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, file: BinaryIO) -> Any:
+        for count, (code, value, _) in enumerate(pickletools.genops(file)):
+            if count > MOST_INSTRUCTIONS:
+                raise Refused("it is too long for a dictionary of tensors")
+            if code.name == "STOP":
+                return self.stack.pop()
+            self.step(code.name, value)
+        raise Refused("it ends too early")
+
+    def since_mark(self) -> list[Any]:
+        at = self.marks.pop()
+        found, self.stack = self.stack[at:], self.stack[:at]
+        return found
+
+    def step(self, name: str, value: Any) -> None:
+        stack = self.stack
+        if name in CONSTANTS:
+            constant = CONSTANTS[name]
+            stack.append(constant.copy() if isinstance(constant, dict | list) else constant)
+        elif name in VALUES:
+            stack.append(value)
+        elif name in PASSED:
+            pass
+        elif name == "MARK":
+            self.marks.append(len(stack))
+        elif name == "GLOBAL":
+            stack.append(Name(value))
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
+            self.memo[len(self.memo) if name == "MEMOIZE" else int(value)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(self.memo[int(value)])
+        elif name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
+            size = int(name[5:] or 0)
+            items = [stack.pop() for _ in range(size)][::-1] if size else self.since_mark()
+            self.stack.append(tuple(items))
+        elif name in ("SETITEM", "SETITEMS"):
+            items = [stack.pop(), stack.pop()][::-1] if name == "SETITEM" else self.since_mark()
+            self.target(dict).update(zip(items[::2], items[1::2], strict=True))
+        elif name in ("APPEND", "APPENDS"):
+            items = [stack.pop()] if name == "APPEND" else self.since_mark()
+            self.target(list).extend(items)
+        elif name == "REDUCE":
+            arguments, function = stack.pop(), stack.pop()
+            stack.append(_build(function, arguments))
+        elif name == "BINPERSID":
+            stack.append(_storage(stack.pop()))
+        elif name == "BUILD":  # attributes of an OrderedDict: PyTorch's versions, not needed
+            stack.pop()
+            self.target(dict)
+        else:
+            raise Refused(
+                f"it has the instruction {name}, which a dictionary of tensors does not need"
+            )
+
+    def target(self, kind: type) -> Any:
+        if not isinstance(self.stack[-1], kind):
+            raise Refused(
+                f"it fills a {type(self.stack[-1]).__name__} as if it were a {kind.__name__}"
+            )
+        return self.stack[-1]
+
+
+def _view(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
+    """Return the array that a tensor is, after a check that it lies inside its storage."""
+    whole = (tensor.offset, *tensor.shape, *tensor.steps)
+    sound = all(type(n) is int and n >= 0 for n in whole) and len(tensor.shape) == len(tensor.steps)
+    sound = sound and math.prod(tensor.shape) <= len(numbers)  # no number stands for many
+    last = tensor.offset + sum(
+        (n - 1) * s for n, s in zip(tensor.shape, tensor.steps, strict=False)
+    )
+    if not sound or (0 not in tensor.shape and last >= len(numbers)):
+        raise Refused("a tensor reaches beyond its numbers")
+    steps = [s * numbers.itemsize for s in tensor.steps]
+    inside = numbers[tensor.offset :]
+    return np.lib.stride_tricks.as_strided(inside, tensor.shape, steps, writeable=False).copy()
+
+
+def _zipped(path: Path) -> tuple[Any, dict[str, bytes]]:
+    """Read the format of PyTorch 1.6 and later."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        main = [n for n in names if n.endswith("/data.pkl")]
+        if len(main) != 1:
+            raise Refused("the archive holds no data.pkl, or several")
+        root = main[0].removesuffix("data.pkl")
+        order = f"{root}byteorder"
+        if order in names and archive.read(order) != b"little":
+            raise Refused("its numbers are big-endian")
+        size = path.stat().st_size
+        if sum(archive.getinfo(n).file_size for n in names) > size:
+            raise Refused("it claims more bytes than it has")  # PyTorch never compresses
+        value = _Machine().run(io.BytesIO(archive.read(main[0])))
+        data = f"{root}data/"
+        return value, {n.removeprefix(data): archive.read(n) for n in names if n.startswith(data)}
+
+
+def _streamed(path: Path) -> tuple[Any, dict[str, bytes]]:
+    """Read the format before PyTorch 1.6: five pickles, then each storage after its count."""
+    with io.BytesIO(
+        path.read_bytes()
+    ) as file:  # whole, so that no claim of a length reserves memory
+        if _Machine().run(file) != MAGIC:
+            raise Refused("it does not begin as PyTorch's files do")
+        version, system, value, keys = (_Machine().run(file) for _ in range(4))
+        if version != 1001 or not system.get("little_endian", False):
+            raise Refused(f"its version is {version}, or its numbers are big-endian")
+        found = {s.key: s for s in _storages(value)}
+        data = {}
+        for key in keys:
+            count = int.from_bytes(file.read(8), "little")
+            if key not in found or count != found[key].size:
+                raise Refused(f"storage {str(key)[:30]!r} is not as long as the tensors say")
+            data[key] = file.read(count * np.dtype(found[key].type).itemsize)
+        return value, data
+
+
+def _storages(value: Any) -> list[Storage]:
+    return (
+        [x.storage for x in value.values() if isinstance(x, Tensor)]
+        if isinstance(value, dict)
+        else []
+    )
+
+
+def read_pth(path: Path) -> dict[str, np.ndarray]:
+    """Return the tensors of a dictionary {name: tensor} that `torch.save` wrote.
+
+    Raises:
+        Refused: it holds anything else, or is damaged.
+        OSError: it cannot be read.
+    """
+    try:
+        value, data = _zipped(path) if zipfile.is_zipfile(path) else _streamed(path)
+        if not isinstance(value, dict) or not value:
+            raise Refused(f"it holds a {type(value).__name__}, wanted tensors by name")
+        other = [
+            str(k)[:60] for k, x in value.items() if not (type(k) is str and isinstance(x, Tensor))
+        ]
+        if other:
+            raise Refused(f"{len(other)} entries are no tensors: {', '.join(other[:3])}")
+        return {name: _view(x, _numbers(x.storage, data)) for name, x in value.items()}
+    except Refused as error:
+        raise Refused(f"{path}: {error}.") from None
+    except (
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise Refused(f"{path} is damaged, or no file of PyTorch: {str(error)[:100]}.") from None
+
+
+def _numbers(storage: Storage, data: dict[str, bytes]) -> np.ndarray:
+    kind = np.dtype(storage.type)
+    raw = data.get(storage.key, b"")
+    if len(raw) != storage.size * kind.itemsize:
+        raise Refused(
+            f"storage {storage.key[:30]!r} has {len(raw)} bytes, not {storage.size * kind.itemsize}"
+        )
+    return np.frombuffer(raw, kind)
