@@ -89,6 +89,10 @@ class Dataset(abc.ABC):
             IndexError: there is no example `start`.
         """
 
+    def notes(self) -> dict[str, str]:
+        """Return what a person may want to know beyond the `spec`, by short titles."""
+        return {}
+
     def held_out(self) -> "Dataset":
         """Return the data that is not trained on: the split "test", or the set itself where it has no splits."""
         fields: Any = self

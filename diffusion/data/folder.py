@@ -1,7 +1,10 @@
-"""A folder of pictures: one class per subfolder, or no classes when the pictures lie flat."""
+"""A folder of pictures: one class per subfolder, or no classes when the pictures lie flat.
 
+What is not used is counted by reason in a warning, with the first few names; see `diffusion.data.scan`.
+"""
+
+import dataclasses
 import functools
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ import numpy as np
 from diffusion.data.base import DataSpec, FiniteDataset, Source, Table
 from diffusion.data.order import hold_out
 from diffusion.data.pixels import decode
+from diffusion.data.scan import LeftOut, Picture, Scan, counted, scan, shown, some
 from diffusion.data.storage import LOG, MEMORY_LIMIT, MissingDataError, check_in_memory
 from diffusion.registry import register
 
@@ -38,7 +42,12 @@ class Files:
         return values, None if self.labels is None else self.labels[index]
 
     def _read(self, path: Path) -> np.ndarray:
-        return decode(path, self.channels, self.size)
+        try:
+            return decode(path, self.channels, self.size)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. Remove or repair the file; with in_memory=True damaged ones are left out."
+            ) from error
 
 
 @register("dataset", "folder")
@@ -55,8 +64,8 @@ class Folder(FiniteDataset):
         flip: mirror at random in training.
         in_memory: load everything (True), decode on demand (False), or choose by size (None, "auto").
 
-    Files that are no pictures, and, when loading everything, pictures that are damaged are left out
-    with a warning that counts them.
+    Of animations the first frame is used. Files that are no pictures, and, when loading everything,
+    pictures that are damaged are left out with a warning. A class folder without a usable picture is an error.
     """
 
     path: str
@@ -74,79 +83,107 @@ class Folder(FiniteDataset):
             raise ValueError(f"`size` must be at least 1; got {self.size}.")
         check_in_memory(self.in_memory)
 
-    @functools.cached_property
-    def _found(self) -> tuple[tuple[Path, ...], np.ndarray | None, tuple[str, ...]]:
-        """The paths of the split, their labels, and the names of the classes."""
-        root = Path(self.path).expanduser()
-        paths, reasons = _scan(root)
-        nested = [len(p.relative_to(root).parts) > 1 for p in paths]
-        if paths and any(nested) and not all(nested):
-            reasons["beside the class folders"] += nested.count(False)
-            paths = [p for p, inside in zip(paths, nested, strict=True) if inside]
-        _report(root, len(paths), reasons)
-        names = tuple(sorted({p.relative_to(root).parts[0] for p in paths})) if any(nested) else ()
-        keep = hold_out(len(paths), self.test_fraction, self.split)
-        chosen = tuple(paths[i] for i in keep)
-        if not names:
-            return chosen, None, ()
-        number = {name: i for i, name in enumerate(names)}
-        labels = np.array([number[p.relative_to(root).parts[0]] for p in chosen], np.int32)
-        return chosen, labels, names
+    @property
+    def _root(self) -> Path:
+        return Path(self.path).expanduser()
 
     @functools.cached_property
-    def source(self) -> Source:
-        """Arrays in memory, or files that are decoded on demand."""
-        paths, labels, _ = self._found
+    def _scan(self) -> Scan:
+        """The pictures that belong together: all in class folders, or all beside each other."""
+        root, found = self._root, scan(self._root)
+        nested = [p for p in found.pictures if p.path.parent != root]
+        loose = [p for p in found.pictures if p.path.parent == root]
+        if nested and loose:
+            names = tuple(shown(p.path, root) for p in loose)
+            left_out = {**found.left_out, "beside the class folders": names}
+            found = dataclasses.replace(found, pictures=tuple(nested), left_out=left_out)
+        if not found.pictures:
+            reasons = counted(found.left_out) or "no files"
+            raise MissingDataError(f"No usable pictures in {root}; left out: {reasons}.")
+        classes = found.folders if nested else ()
+        _require_classes(root, classes, {_class(p, root) for p in nested}, found.left_out)
+        if found.left_out:
+            number = len(found.pictures)
+            text = "%s: %d pictures used; left out: %s."
+            LOG.warning(text, root, number, counted(found.left_out))
+        return dataclasses.replace(found, folders=classes)
+
+    @functools.cached_property
+    def _chosen(self) -> tuple[tuple[Picture, ...], np.ndarray | None]:
+        """The pictures of the split and their labels."""
+        pictures, classes = self._scan.pictures, self._scan.folders
+        keep = hold_out(len(pictures), self.test_fraction, self.split)
+        chosen = tuple(pictures[i] for i in keep)
+        if not classes:
+            return chosen, None
+        number = {name: i for i, name in enumerate(classes)}
+        return chosen, np.array([number[_class(p, self._root)] for p in chosen], np.int32)
+
+    @functools.cached_property
+    def _opened(self) -> tuple[Source, LeftOut]:
+        """Arrays in memory and what turned out to be damaged, or files that are decoded on demand."""
+        pictures, labels = self._chosen
+        paths = tuple(p.path for p in pictures)
         files = Files(paths=paths, labels=labels, size=self.size, channels=self.channels)
         load = self.in_memory
         if load in (None, "auto"):
             load = len(paths) * self.size**2 * self.channels <= MEMORY_LIMIT
-        return _load(Path(self.path), files) if load else files
+        return _load(self._root, files, self._scan.folders) if load else (files, {})
+
+    @property
+    def source(self) -> Source:
+        """Arrays in memory, or files that are decoded on demand."""
+        return self._opened[0]
 
     @functools.cached_property
     def spec(self) -> DataSpec:
         """Describe the pictures of this split."""
-        names = self._found[2]
+        classes = self._scan.folders
         return DataSpec(
             shape=(self.size, self.size, self.channels),
-            num_classes=len(names),
+            num_classes=len(classes),
             size=len(self.source),
             kind="image",
             bits=8,
-            class_names=names,
+            class_names=classes,
+        )
+
+    def notes(self) -> dict[str, str]:
+        """Say how large the files are, and what was left out."""
+        pictures, root = self._chosen[0], self._root
+        sides = np.array([p.size for p in pictures])
+        (w, h), (low, high) = np.median(sides, axis=0).astype(int), (sides.min(0), sides.max(0))
+        sizes = (
+            f"{low[0]}x{low[1]} ... {high[0]}x{high[1]} (least and largest sides), median {w}x{h}"
+        )
+        moving = tuple(shown(p.path, root) for p in pictures if p.animated)
+        notes = {
+            "files": sizes,
+            "left out": counted({**self._scan.left_out, **self._opened[1]}) or "nothing",
+        }
+        if moving:
+            notes["animated"] = f"{len(moving)}, of which the first frame is used ({some(moving)})"
+        return notes
+
+
+def _class(picture: Picture, root: Path) -> str:
+    return picture.path.relative_to(root).parts[0]
+
+
+def _require_classes(
+    root: Path, classes: tuple[str, ...], usable: set[str], left_out: LeftOut
+) -> None:
+    """Refuse class folders without a usable picture."""
+    empty = tuple(name for name in classes if name not in usable)
+    if empty:
+        reasons = f" Left out: {counted(left_out)}." if left_out else ""
+        raise MissingDataError(
+            f"No usable pictures in the class folders {', '.join(empty)} of {root}; fill or remove "
+            f"them.{reasons}"
         )
 
 
-def _scan(root: Path) -> tuple[list[Path], Counter[str]]:
-    """Return the files with the header of a picture, sorted, and why others are left out."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not root.is_dir():
-        raise MissingDataError(f"There is no folder {root}; check `path`.")
-    paths, reasons = [], Counter()
-    for path in sorted(root.rglob("*")):
-        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(root).parts):
-            continue
-        try:
-            with Image.open(path):  # reads the header only
-                paths.append(path)
-        except UnidentifiedImageError:
-            reasons["not a picture"] += 1
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reasons[f"unreadable ({type(error).__name__})"] += 1
-    return paths, reasons
-
-
-def _report(root: Path, num_left: int, reasons: Counter[str]) -> None:
-    """Warn about what is left out; refuse when nothing is left."""
-    counts = "; ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    if num_left == 0:
-        raise MissingDataError(f"No usable pictures in {root}; left out: {counts or 'no files'}.")
-    if counts:
-        LOG.warning("%s: %d pictures used, left out: %s.", root, num_left, counts)
-
-
-def _load(root: Path, files: Files) -> Table:
+def _load(root: Path, files: Files, classes: tuple[str, ...]) -> tuple[Table, LeftOut]:
     """Decode everything, leaving out what is damaged."""
 
     def attempt(path: Path) -> np.ndarray | None:
@@ -159,7 +196,16 @@ def _load(root: Path, files: Files) -> Table:
     with ThreadPoolExecutor(_THREADS) as pool:
         images = list(pool.map(attempt, files.paths))
     whole = np.array([image is not None for image in images])
+    labels = None if files.labels is None else files.labels[whole]
+    left_out = {}
     if not whole.all():
-        _report(root, int(whole.sum()), Counter({"damaged": int((~whole).sum())}))
+        names = tuple(shown(p, root) for p, w in zip(files.paths, whole, strict=True) if not w)
+        left_out = {"damaged": names}
+        if not whole.any():
+            raise MissingDataError(f"No usable pictures in {root}; left out: {counted(left_out)}.")
+        if labels is not None and files.labels is not None:
+            wanted = tuple(classes[i] for i in np.unique(files.labels))
+            _require_classes(root, wanted, {classes[i] for i in labels}, left_out)
+        LOG.warning("%s: left out besides: %s.", root, counted(left_out))
     values = np.stack([image for image in images if image is not None])
-    return Table(values=values, labels=None if files.labels is None else files.labels[whole])
+    return Table(values=values, labels=labels), left_out

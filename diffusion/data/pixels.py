@@ -31,7 +31,9 @@ def _eight_bits(picture: Any) -> Any:
     from PIL import Image
 
     if picture.mode.startswith("I"):  # 16-bit files open as "I;16" or "I"; 65535 / 257 = 255
-        values = np.asarray(picture).astype(np.int64).clip(0, 65535)
+        values = np.asarray(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("pixels of 32 bits have no known range; store 8 or 16 bits")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if picture.mode == "F":  # floating-point files carry no agreed range
         raise ValueError("floating-point pixels have no known range; store 8 or 16 bits")
@@ -86,7 +88,9 @@ def decode(
                 picture = ImageOps.exif_transpose(opened)  # cameras store rotation as a note
                 picture.load()
         picture = _flatten(_eight_bits(picture), channels)
-    except (OSError, SyntaxError, Image.DecompressionBombError, KeyError) as error:
+    except MemoryError:  # says nothing about the picture
+        raise
+    except Exception as error:  # decoders of damaged files raise whatever they stumble over
         name = f" {source}" if isinstance(source, str | Path) else ""
         raise ValueError(f"cannot read picture{name}: {error}") from error
     picture = picture if size is None else fit(picture, size)

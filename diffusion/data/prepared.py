@@ -13,7 +13,13 @@ import numpy as np
 
 from diffusion.data.base import DataSpec, FiniteDataset, Source, Table
 from diffusion.data.decoded import decoded, facts
-from diffusion.data.records import Layout, RecordReader, newest_version, split_sizes
+from diffusion.data.records import (
+    Layout,
+    RecordReader,
+    description,
+    newest_version,
+    split_sizes,
+)
 from diffusion.data.splits import parse_split
 from diffusion.data.storage import MEMORY_LIMIT, Progress, check_in_memory, data_root, publish
 
@@ -123,6 +129,12 @@ class PreparedImages(FiniteDataset, abc.ABC):
             bits=8,
             class_names=tuple(about["class_names"]),
         )
+
+    def notes(self) -> dict[str, str]:
+        """Name the splits there are, and where the data come from."""
+        folder = self.prepare()
+        splits = ", ".join(f"{name} {size}" for name, size in split_sizes(folder).items())
+        return {"splits": splits, "origin": description(folder)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

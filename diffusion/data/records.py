@@ -134,6 +134,12 @@ def split_sizes(folder: Path) -> dict[str, int]:
     return {s["name"]: sum(int(n) for n in s["shardLengths"]) for s in info["splits"]}
 
 
+def description(folder: Path) -> str:
+    """Return the first line of what a prepared set says about itself."""
+    text = str(json.loads((folder / "dataset_info.json").read_text()).get("description", ""))
+    return next(iter(text.strip().splitlines()), "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """How examples of a prepared set become arrays.

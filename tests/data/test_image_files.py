@@ -1,13 +1,12 @@
-"""Pixels, folders of pictures, array files, and the pictures that are written."""
+"""Pixels, array files, and the pictures that are written."""
 
 import io
-import logging
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.data import ArrayFile, Folder, MissingDataError, to_float
+from diffusion.data import ArrayFile, MissingDataError, to_float
 from diffusion.data.pixels import decode
 from diffusion.evaluation.images import (
     SEPARATOR,
@@ -64,70 +63,6 @@ def png(array):
     stream = io.BytesIO()
     Image.fromarray(array).save(stream, "PNG")
     return stream.getvalue()
-
-
-@pytest.fixture
-def odd_folder(tmp_path):
-    rng = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (tmp_path / name / "deep").mkdir(parents=True)
-        for i in range(3):
-            picture = Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8))
-            picture.save(tmp_path / name / "deep" / f"{i}.png")
-    (tmp_path / "cat" / "notes.txt").write_text("not a picture")
-    (tmp_path / ".hidden.png").write_bytes(b"")
-    (tmp_path / "empty.jpg").write_bytes(b"")
-    whole = (tmp_path / "dog" / "deep" / "0.png").read_bytes()
-    (tmp_path / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
-    Image.new("RGB", (8, 8)).save(tmp_path / "loose.png")
-    return tmp_path
-
-
-def test_folder_reports_what_it_leaves_out(odd_folder, caplog):
-    data = Folder(path=str(odd_folder), size=16)
-    with caplog.at_level(logging.WARNING, "diffusion"):
-        assert data.spec.size == 6
-    for words in ("2 not a picture", "1 beside the class folders", "1 damaged"):
-        assert words in caplog.text
-    assert data.spec.class_names == ("cat", "dog")
-    np.testing.assert_array_equal(data.examples(0, 9)["cond"]["label"], [0, 0, 0, 1, 1, 1])
-
-
-def test_folder_streamed_equals_loaded(odd_folder):
-    (odd_folder / "dog" / "cut.png").unlink()
-    loaded, streamed = (
-        Folder(path=str(odd_folder), size=16, channels=1, in_memory=m) for m in (True, False)
-    )
-    np.testing.assert_array_equal(loaded.examples(0, 6)["data"], streamed.examples(0, 6)["data"])
-
-
-def test_folder_names_the_damaged_file_when_streaming(odd_folder):
-    data = Folder(path=str(odd_folder), size=16, in_memory=False)
-    with pytest.raises(ValueError, match=r"cut\.png"):
-        data.examples(0, data.spec.size)
-
-
-def test_flat_folder_has_no_labels_and_can_hold_out(tmp_path):
-    for i in range(10):
-        Image.new("L", (5, 7), 20 * i).save(tmp_path / f"{i}.png")
-    train, test = (
-        Folder(path=str(tmp_path), size=5, channels=1, split=s, test_fraction=0.3)
-        for s in ("train", "test")
-    )
-    assert (train.spec.size, test.spec.size, train.spec.num_classes) == (7, 3, 0)
-    assert "cond" not in train.batch(0, 4)
-    levels = np.concatenate(
-        [to_uint8(d.examples(0, 10)["data"])[:, 0, 0, 0] for d in (train, test)]
-    )
-    np.testing.assert_array_equal(np.sort(levels), 20 * np.arange(10))
-
-
-def test_folder_without_pictures(tmp_path):
-    with pytest.raises(MissingDataError, match="no folder"):
-        _ = Folder(path=str(tmp_path / "absent")).spec
-    (tmp_path / "x.txt").write_text("x")
-    with pytest.raises(MissingDataError, match="1 not a picture"):
-        _ = Folder(path=str(tmp_path)).spec
 
 
 @pytest.mark.parametrize(

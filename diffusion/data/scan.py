@@ -1,0 +1,145 @@
+"""Which files below a folder are pictures, and why the others are not.
+
+Links to folders are followed, except into a folder that they lie in. Hidden files and folders are passed
+over without a word. Only headers are read here: a picture may still turn out to be damaged.
+"""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusion.data.storage import MissingDataError
+
+LeftOut = Mapping[str, tuple[str, ...]]  # names of files by the reason
+
+_NUM_NAMED = 3
+_NO_PIXELS = (
+    "BUFR",
+    "EPS",
+    "GRIB",
+    "HDF5",
+    "MPEG",
+    "WMF",
+)  # Pillow knows them; others must draw them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A file with the header of a picture.
+
+    Args:
+        path: of the file.
+        size: width and height in pixels.
+        animated: there is more than one frame; the first one is used.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    animated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """What lies below a folder.
+
+    Args:
+        pictures: sorted by their paths.
+        folders: names of the subfolders of the first level, sorted.
+        left_out: names of files and folders, by the reason.
+    """
+
+    pictures: tuple[Picture, ...]
+    folders: tuple[str, ...]
+    left_out: LeftOut
+
+
+def scan(root: Path) -> Scan:
+    """Look at every file below a folder.
+
+    Raises:
+        MissingDataError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise MissingDataError(f"There is no folder {root}; check `path`.")
+    pictures, left_out = [], {}
+    for path, reason in sorted(_files(root, ())):
+        found = reason or _look(path)
+        if isinstance(found, Picture):
+            pictures.append(found)
+        else:
+            left_out[found] = (*left_out.get(found, ()), shown(path, root))
+    with os.scandir(root) as entries:
+        folders = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    return Scan(pictures=tuple(pictures), folders=tuple(folders), left_out=left_out)
+
+
+def _files(folder: Path, above: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
+    """Yield files with an empty text, and what cannot be entered with the reason."""
+    here = os.path.realpath(folder)
+    if here in above:
+        yield folder, "linked to a folder around it"
+        return
+    try:
+        with os.scandir(folder) as entries:
+            visible = [e.name for e in entries if not e.name.startswith(".")]
+    except OSError as error:
+        yield folder, f"unreadable folder ({type(error).__name__})"
+        return
+    for name in visible:
+        path = folder / name
+        if os.path.isdir(path):
+            yield from _files(path, (*above, here))
+        else:
+            yield path, ""
+
+
+def _look(path: Path) -> Picture | str:
+    """Read the header of a file, or say why it is left out."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.is_file():  # opening a pipe would wait for a writer forever
+        return "broken link" if path.is_symlink() else "not a plain file"
+    try:
+        if path.stat().st_size == 0:
+            return "empty file"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                return _describe(path, opened)
+    except UnidentifiedImageError:
+        return "not a picture"
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return f"larger than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels"
+    except Exception as error:  # readers of broken headers raise whatever they stumble over
+        return f"unreadable ({type(error).__name__})"
+
+
+def _describe(path: Path, opened: Any) -> Picture | str:
+    if opened.format in _NO_PIXELS:
+        return f"no pixels ({opened.format})"
+    animated = False
+    with contextlib.suppress(Exception):  # a damaged second frame does not matter
+        animated = bool(getattr(opened, "is_animated", False))
+    return Picture(path=path, size=opened.size, animated=animated)
+
+
+def shown(path: Path, root: Path) -> str:
+    """Return the name below `root`, with whatever cannot be printed replaced."""
+    name = os.path.relpath(path, root)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+
+
+def some(names: tuple[str, ...]) -> str:
+    """Return the first few names."""
+    more = ", ..." if len(names) > _NUM_NAMED else ""
+    return ", ".join(names[:_NUM_NAMED]) + more
+
+
+def counted(left_out: LeftOut) -> str:
+    """Say how many files were left out for each reason, with the first few names."""
+    parts = [f"{len(names)} {reason} ({some(names)})" for reason, names in sorted(left_out.items())]
+    return "; ".join(parts)
