@@ -7,12 +7,14 @@ repeating the border and cropped again. A block is (AdaLN-zero)
     h <- h + gate_2 mlp((1 + scale_2) norm(h) + shift_2)
 
 with gates, scales and shifts linear in the embedding of noise level and condition and zero at the
-start. So blocks start as the identity, and the network as the constant 0, since its head is zero too.
+start. So blocks start as the identity, and the network as the constant 0, since its head is zero too. Other ways
+for the updates to join are in `diffusion.networks.residuals`.
 
 References: Peebles and Xie 2023 (DiT), Darcet et al. 2024 (registers), Dehghani et al. 2023 (norms of
 queries and keys).
 """
 
+import functools
 import math
 from typing import Any
 
@@ -42,6 +44,7 @@ from diffusion.networks.positions import (
     rotary_angles,
     sincos_positions,
 )
+from diffusion.networks.residuals import depth_factors
 from diffusion.numerics import require
 from diffusion.registry import nearest, register
 from diffusion.types import Cond
@@ -75,6 +78,9 @@ class DiTBlock(nn.Module):
     dropout: Number = 0.0
     scale: float = 1.0  # of the attention's logits
     keep: bool = False  # collect h
+    residual: str = "adaptive"
+    stream: float = 1.0  # factor on h in "deep_norm"
+    gain: float = 1.0  # of the weights at the start
     dtype: str = "float32"
 
     @nn.compact
@@ -87,13 +93,26 @@ class DiTBlock(nn.Module):
         scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = jnp.split(m[:, None], 6, axis=-1)
         norm = nn.LayerNorm(use_bias=False, use_scale=False, **policy)
         drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
-        attend = Attention(self.heads, self.qk_norm, dtype=self.dtype, name="attention")
-        y = attend((1 + scale_1) * norm(h) + shift_1, angles, self.scale)
-        h = h + gate_1 * drop(y)
-        y = (1 + scale_2) * norm(h) + shift_2
-        y = nn.gelu(dense(int(width * self.mlp_ratio), self.dtype, name="mlp_in")(y))
-        h = h + gate_2 * drop(dense(width, self.dtype, name="mlp_out")(y))
+        attend = Attention(
+            self.heads, self.qk_norm, dtype=self.dtype, gain=self.gain, name="attention"
+        )
+        after = self.residual in ("post_norm", "deep_norm")  # where the norm stands
+        before = (lambda h: h) if after else norm
+        y = attend((1 + scale_1) * before(h) + shift_1, angles, self.scale)
+        h = self._join(norm, h, gate_1, drop(y))
+        y = (1 + scale_2) * before(h) + shift_2
+        layer = functools.partial(dense, dtype=self.dtype, gain=self.gain)
+        y = nn.gelu(layer(int(width * self.mlp_ratio), name="mlp_in")(y))
+        h = self._join(norm, h, gate_2, drop(layer(width, name="mlp_out")(y)))
         return h, h if self.keep else None
+
+    def _join(self, norm: nn.LayerNorm, h: Tokens, gate: Array, y: Tokens) -> Tokens:
+        """Return the stream with an update."""
+        if self.residual == "adaptive":
+            return h + gate * y
+        if self.residual in ("pre_norm", "deep_pre"):
+            return h + (1 + gate) * y
+        return norm(self.stream * h + (1 + gate) * y)
 
 
 class DiT(nn.Module):
@@ -113,6 +132,9 @@ class DiT(nn.Module):
             log n / log train_tokens. None: not scaled.
         scan_blocks: one compiled block, looped over stacked parameters: faster to trace when deep.
         remat: compute the blocks again in the backward pass instead of storing their insides.
+        residual: how a block's updates join: "adaptive" (AdaLN-zero), "pre_norm", "post_norm", "deep_norm" or
+            "deep_pre"; see `diffusion.networks.residuals`.
+        depth_for: the optimizer that "deep_norm" and "deep_pre" scale for, "sgd", "adam" or "lamb".
         embedding: features of the noise level, "sinusoidal" or "fourier".
         num_classes: classes of the label, one number per attribute; 0 ignores labels.
         vector_dim: length of cond["vector"]; 0 ignores it.
@@ -134,6 +156,8 @@ class DiT(nn.Module):
     train_tokens: int | None = None
     scan_blocks: bool = False
     remat: bool = False
+    residual: str = "adaptive"
+    depth_for: str = "adam"
     embedding: str = "sinusoidal"
     num_classes: int | tuple[int, ...] = 0
     vector_dim: int = 0
@@ -173,6 +197,7 @@ class DiT(nn.Module):
         )
         require(self.patch > 0, f"`patch` must be positive; got {self.patch}.")
         check_heads(self.width, self.heads)
+        depth_factors(self.residual, self.depth, self.depth_for)
         check_outputs(self.outputs)
 
     def _tokens(self, patches: Array, grid: tuple[int, ...]) -> tuple[Array, Angles]:
@@ -199,6 +224,7 @@ class DiT(nn.Module):
 
     def _blocks(self, h: Array, emb: Array, angles: Angles, scale: float) -> Array:
         keep = self.is_mutable_collection("intermediates")
+        factors = depth_factors(self.residual, self.depth, self.depth_for)
         fields = {
             "heads": self.heads,
             "mlp_ratio": self.mlp_ratio,
@@ -206,6 +232,9 @@ class DiT(nn.Module):
             "dropout": self.dropout,
             "scale": scale,
             "keep": keep,
+            "residual": self.residual,
+            "stream": factors.stream,
+            "gain": factors.weights,
             "dtype": self.dtype,
         }
         block: Any = DiTBlock

@@ -68,14 +68,33 @@ def fan_in(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Draw:
     return normal(1 / math.sqrt(math.prod(shape[:-1])))(key, shape, dtype)
 
 
+def smaller(gain: float, last: float = 1.0) -> Initializer:
+    """Return `fan_in` times `gain`, in the last share `last` of the outputs."""
+
+    def init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        box = fan_in(key, shape, dtype)
+        begins = shape[-1] - round(last * shape[-1])
+        return box.value * jnp.where(jnp.arange(shape[-1]) < begins, 1.0, gain).astype(dtype)
+
+    return init
+
+
 def zeros(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """Return zeros."""
     return jnp.zeros(shape, dtype)
 
 
-def kernel(zero: bool = False) -> Initializer:
-    """Return the initialiser of a kernel; zero: the layer starts as the constant 0."""
-    return zeros if zero else fan_in
+def kernel(zero: bool = False, gain: float = 1.0, last: float = 1.0) -> Initializer:
+    """Return the initialiser of a kernel.
+
+    Args:
+        zero: the layer starts as the constant 0.
+        gain: of the standard deviation.
+        last: the share of outputs, the last ones, that the gain is for.
+    """
+    if zero or gain == 1.0:
+        return zeros if zero else fan_in
+    return smaller(gain, last)
 
 
 def draw_all(key: Key, params: Params) -> Params:

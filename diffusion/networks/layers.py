@@ -68,10 +68,17 @@ def check_outputs(outputs: int) -> None:
 
 
 def dense(
-    features: int, dtype: str, *, zero: bool = False, bias: bool = True, name: str | None = None
+    features: int,
+    dtype: str,
+    *,
+    zero: bool = False,
+    bias: bool = True,
+    gain: float = 1.0,
+    last: float = 1.0,
+    name: str | None = None,
 ) -> nn.Dense:
-    """Return a linear layer over the last axis; zero: it starts as the constant 0."""
-    init = kernel(zero)
+    """Return a linear layer over the last axis; `zero`, `gain` and `last` are those of `kernel`."""
+    init = kernel(zero, gain, last)
     return nn.Dense(features, use_bias=bias, kernel_init=init, **precision(dtype), name=name)
 
 
@@ -190,13 +197,15 @@ class Attention(nn.Module):
     """Softmax attention of all tokens to all tokens, (batch, tokens, features).
 
     Queries, keys and values have no bias: that of the keys would have no effect. `scale` multiplies
-    the usual 1 / sqrt(features of a head). Softmax runs in float32 at least.
+    the usual 1 / sqrt(features of a head). Softmax runs in float32 at least. `gain` multiplies the standard
+    deviation with which the weights of values and outputs are drawn.
     """
 
     heads: int
     qk_norm: bool = False
     zero: bool = False  # start as the constant 0
     dtype: str = "float32"
+    gain: float = 1.0
 
     @nn.compact
     def __call__(
@@ -210,7 +219,8 @@ class Attention(nn.Module):
         check_heads(features, self.heads)
         policy = precision(self.dtype)
         head = features // self.heads
-        qkv = dense(3 * features, self.dtype, bias=False, name="qkv")(x)
+        draw = {"gain": self.gain, "last": 1 / 3}
+        qkv = dense(3 * features, self.dtype, bias=False, **draw, name="qkv")(x)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, head)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.qk_norm:  # Henry et al. 2020; bounds the logits
@@ -219,7 +229,7 @@ class Attention(nn.Module):
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
         mixed = jax.nn.dot_product_attention(q, k, v, scale=scale / math.sqrt(head))
-        out = dense(features, self.dtype, zero=self.zero, name="out")
+        out = dense(features, self.dtype, zero=self.zero, gain=self.gain, name="out")
         return out(mixed.reshape(batch, tokens, features))
 
 
