@@ -10,13 +10,17 @@ the number: numbers of different features are not comparable.
 
 from diffusion.evaluation.features.base import Extractor, Features
 from diffusion.evaluation.features.classifier import Classifier
+from diffusion.evaluation.features.dinov2 import DINOv2Features
+from diffusion.evaluation.features.inception import Inception
 from diffusion.evaluation.features.pixels import Pixels, PixelsExtractor
 from diffusion.evaluation.features.random_conv import RandomConv
 
 __all__ = [
     "Classifier",
+    "DINOv2Features",
     "Extractor",
     "Features",
+    "Inception",
     "Pixels",
     "PixelsExtractor",
     "RandomConv",

@@ -35,7 +35,8 @@ ARCHITECTURE = Architecture(
     size=SIZE,
     passed=".num_batches_tracked",
 )
-PUBLISHED = "6726825d"  # the SHA-256 of the published .pth begins so; its name ends in it
+# SHA-256 of the .pth that FID is computed with, the same file of pytorch-fid and of torch-fidelity.
+PUBLISHED = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 OUTPUTS = {"pool": ("inception", 2048), "spatial": ("inception_spatial", 17 * 17 * 7)}
 
 
@@ -51,8 +52,8 @@ class InceptionExtractor(Extractor):
     """Inception features of images, with the classes' log-probabilities.
 
     Attributes:
-        published: whether the file was converted from the one that is published for FID, by its SHA-256; other
-            weights of the same shapes give other numbers.
+        published: whether the file says that it was converted from the one that is published for FID, by its
+            SHA-256. Other weights of the same shapes give other numbers, and the name says so.
     """
 
     version = 1
@@ -60,9 +61,10 @@ class InceptionExtractor(Extractor):
     def __init__(self, spec: DataSpec, weights: Published, output: str = "pool", block: int = 16):
         check_images(spec, "inception")
         self.spec, self.block, self.output = spec, block, output
-        self.name, self.dim = OUTPUTS[output]
+        name, self.dim = OUTPUTS[output]
         self.source = weights.source
-        self.published = weights.source.get("source_sha256", "").startswith(PUBLISHED)
+        self.published = weights.source.get("source_sha256") == PUBLISHED
+        self.name = name if self.published else f"{name}_of_other_weights"
         definition = f"{self.name} version {self.version} {weights.digest}"
         self.sha256 = hashlib.sha256(definition.encode()).hexdigest()
         self._params = jax.tree.map(jnp.asarray, weights.params)
