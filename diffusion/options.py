@@ -1,6 +1,7 @@
 """The sections of a config that have no name: `train` and `evaluate`."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from diffusion.numerics import require
 
@@ -94,16 +95,22 @@ class EvaluateOptions:
     """The section `evaluate`.
 
     Args:
-        metrics: names of kind `metric`.
+        metrics: by name, such as "bits_per_dim", "frechet[classifier]" or dict(name="frechet", features="pixels").
         num_samples: generated examples that a metric compares with the held-out data.
         batch_size: examples per call.
         ema: which average to evaluate, or "raw"; "" is the first of the config.
+        trend_every: steps of training between measurements of `trend_metrics`; 0 for none.
+        trend_samples: generated examples for each of them; few, so their names say how many.
+        trend_metrics: what is measured while a model is trained, such as "frechet".
     """
 
-    metrics: tuple[str, ...] = ("loss_by_level", "frechet")
+    metrics: tuple[Any, ...] = ("loss_by_level", "frechet")
     num_samples: int = 1000
     batch_size: int = 100
     ema: str = ""
+    trend_every: int = 0
+    trend_samples: int = 256
+    trend_metrics: tuple[Any, ...] = ("frechet",)
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -112,3 +119,11 @@ class EvaluateOptions:
                 getattr(self, name) >= 1,
                 f"`evaluate.{name}` must be at least 1; got {getattr(self, name)}.",
             )
+        require(
+            self.trend_every >= 0,
+            f"`evaluate.trend_every` must not be negative; got {self.trend_every}.",
+        )
+        require(
+            self.trend_samples >= 2,
+            f"`evaluate.trend_samples` must be at least 2; got {self.trend_samples}.",
+        )

@@ -1,30 +1,50 @@
-"""Measure a trained run on held-out data.
+r"""Measure a trained run, or examples in a folder or a file, against held-out data.
 
 Examples:
   python scripts/evaluate.py --workdir runs/digits
-  python scripts/evaluate.py --workdir runs/digits --metrics loss_by_level,bits_per_dim,frechet --num_samples 5000
+  python scripts/evaluate.py --workdir runs/digits --num_samples 5000 \
+      --metrics 'frechet[classifier],kid[pixels],precision_recall[classifier],memorisation,bits_per_dim'
   python scripts/evaluate.py --workdir runs/digits --ema raw --config.sampler.name=heun
+  python scripts/evaluate.py --images samples.npz --data digits
+  python scripts/evaluate.py --images my_pictures --config configs/fashion_mnist.py
+  python scripts/evaluate.py --compare runs/a runs/b
+  python scripts/evaluate.py --workdir runs/digits --report_only
 
-Every number is printed with the counts it was made from, and written with the sampler, the weights, the
-versions and the command to WORKDIR/evaluation.json (or --out), metric by metric: after a kill or a signal the
-same command measures what is missing. Generated examples are made once for all metrics; until the end they
-lie in shards in EVALUATION.json.parts. --fresh measures all anew.
+Every number is printed with its card in one line, and written with the whole card to WORKDIR/evaluation.json (or
+--out), metric by metric: after a kill or a signal the same command measures what is missing. Generated examples
+are made once for all metrics; until the end they lie in shards in EVALUATION.json.parts. --fresh measures all
+anew. At the end a page for people is written, WORKDIR/report.html, or --out with the suffix .html.
+
+--images takes a folder of pictures, an .npz or an .npy, against the data set of --data or --config; metrics that
+need a model are refused. --compare takes two work directories or files of results, and says of each number by how
+much they differ, or why they may not be compared.
 """
 
-import contextlib
-import dataclasses
 import shutil
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import _command
+import _report
 from absl import flags
+from ml_collections import config_flags
 
 FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "With --images: the config whose data the examples are compared with.",
+    lock_config=False,
+    sys_argv=[],  # _command applies the overrides
+)
 flags.DEFINE_string("workdir", None, "The run to measure.")
-flags.DEFINE_string("metrics", None, "Comma-separated names of metrics, in place of the config's.")
+flags.DEFINE_string("images", None, "Examples to measure: a folder of pictures, an .npz or .npy.")
+flags.DEFINE_string("data", None, "With --images: the data set by name, in place of --config.")
+flags.DEFINE_multi_string("compare", None, "Two work directories or files of results.")
+flags.DEFINE_bool("verbose", False, "With --compare: also show what agrees.")
+flags.DEFINE_bool("report_only", False, "Measure nothing; write the page of what there is.")
+flags.DEFINE_string("metrics", None, "Comma-separated metrics, in place of the config's.")
 flags.DEFINE_integer("num_samples", None, "Generated examples, in place of the config's.")
 flags.DEFINE_string(
     "ema", "", "Which average of the weights, or 'raw'; by default the config's first."
@@ -35,39 +55,101 @@ flags.DEFINE_bool("fresh", False, "Measure all anew, whatever was measured befor
 
 
 def main(overrides: list[tuple[str, str]]) -> int:
-    """Measure, print and write."""
-    if FLAGS.workdir is None:
-        _command.fail("--workdir is required: the run to measure. See --help.")
-    if FLAGS.num_samples is not None and FLAGS.num_samples < 2:
-        _command.fail(f"--num_samples must be at least 2; got {FLAGS.num_samples}.")
-    from diffusion.config import apply_overrides
-    from diffusion.workdir import Workdir, open_run
-
-    workdir = Workdir.of(FLAGS.workdir)
-    short = [] if FLAGS.num_samples is None else [("evaluate.num_samples", str(FLAGS.num_samples))]
-    config = apply_overrides(workdir.read_config(), short + overrides)
-    if FLAGS.metrics is not None:
-        names = [n.strip() for n in FLAGS.metrics.split(",") if n.strip()]
-        config.setdefault("evaluate", {})["metrics"] = names
-    out = Path(FLAGS.out) if FLAGS.out else workdir.path / "evaluation.json"
+    """Compare, report, or measure, print and write."""
+    check_flags()
+    if FLAGS.compare:
+        return _report.compare(*map(Path, FLAGS.compare), FLAGS.verbose)
+    out = out_of()
     _command.check_writable(out)
+    if FLAGS.report_only:
+        _command.say(f"wrote {_report.write(out, FLAGS.workdir)}")
+        return 0
+    config = config_of(overrides)
     count = config.get("evaluate", {}).get("num_samples", 1000)
     _command.use_all_cores(blocks=-(-count // 32) if isinstance(count, int) else 1)
-    _command.use_compilation_cache(str(workdir.path))
+    if FLAGS.workdir is not None:
+        _command.use_compilation_cache(FLAGS.workdir)
+    return measured(out, config)
 
-    from diffusion import build
+
+def check_flags() -> None:
+    """Check what can be checked before anything is loaded."""
+    given = [f"--{k}" for k in ("workdir", "images", "compare") if getattr(FLAGS, k)]
+    if len(given) > 1:
+        _command.fail(f"give one of --workdir, --images and --compare; got {', '.join(given)}.")
+    if not given:
+        _command.fail("--workdir is required: the run to measure; or --images, or --compare. See --help.")  # fmt: skip
+    if FLAGS.compare and len(FLAGS.compare) != 2:
+        _command.fail(f"--compare takes two results: --compare A B; got {len(FLAGS.compare)}.")
+    if FLAGS.num_samples is not None and FLAGS.num_samples < 2:
+        _command.fail(f"--num_samples must be at least 2; got {FLAGS.num_samples}.")
+    if FLAGS.images and bool(FLAGS.data) == (FLAGS.config is not None):
+        _command.fail("--images needs what to compare with: one of --data NAME and --config FILE.")
+    if not FLAGS.images and (FLAGS.data or FLAGS.config is not None):
+        _command.fail("--data and --config go with --images; a run has its own.")
+
+
+def out_of() -> Path:
+    """Return where the results go."""
+    if FLAGS.out:
+        return Path(FLAGS.out)
+    if FLAGS.images:
+        images = Path(FLAGS.images).resolve()
+        return images.with_name(f"{images.name}.evaluation.json")
+    return Path(FLAGS.workdir).expanduser().resolve() / "evaluation.json"
+
+
+def config_of(overrides: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return the config of the run, or that of --config or --data, with what the flags say."""
+    from diffusion.config import apply_overrides
+    from diffusion.evaluation.metrics import parse_list, written
+    from diffusion.workdir import Workdir
+
+    short = [] if FLAGS.num_samples is None else [("evaluate.num_samples", str(FLAGS.num_samples))]
+    if FLAGS.workdir is not None:
+        config = apply_overrides(Workdir.of(FLAGS.workdir).read_config(), short + overrides)
+    elif FLAGS.data:
+        config = apply_overrides({"data": {"name": FLAGS.data}}, short + overrides)
+    else:
+        config = _command.load_config(short + overrides)
+    if FLAGS.metrics is not None or FLAGS.images:
+        names = [written(spec) for spec in parse_list(FLAGS.metrics or "frechet")]
+        config.setdefault("evaluate", {})["metrics"] = names
+    return config
+
+
+def measured(out: Path, config: dict[str, Any]) -> int:
+    """Measure, write, and make the page."""
+    import _evaluate
+
+    from diffusion.evaluation.results import ResultsFile
+    from diffusion.training.progress import Terminal
     from diffusion.training.stop import StopFlag, StopRequestedError
 
+    folder = out.with_name(f"{out.name}.parts")
     with StopFlag() as stop:
-        run = open_run(workdir, config, FLAGS.ema or config.get("evaluate", {}).get("ema", ""))
-        metrics = {name: build("metric", name) for name in run.experiment.evaluate.metrics}
-        file = results_file(out, run)
-        there = {} if FLAGS.fresh else file.read()
-        folder = out.with_name(f"{out.name}.parts")
-        if FLAGS.fresh and folder.is_dir():
-            shutil.rmtree(folder)
+
+        def poll() -> None:
+            if stop.received is not None:
+                raise StopRequestedError
+
+        metrics, there = {}, {}
         try:
-            measure(metrics, there, run, file, folder, stop)
+            if FLAGS.images:
+                metrics = _evaluate.metrics_of(config["evaluate"]["metrics"])
+                _evaluate.refuse_those_of_runs(metrics)
+                path = Path(FLAGS.images)
+                target = _evaluate.of_examples(path, config, FLAGS.seed, FLAGS.num_samples, poll)
+            else:
+                run = opened(config)
+                metrics = _evaluate.metrics_of(run.experiment.evaluate.metrics)
+                target = _evaluate.of_run(run, FLAGS.seed, folder, poll, stop)
+            say = Terminal(sys.stderr).say
+            file = ResultsFile(path=out, made_of=target.made_of, card=target.about, say=say)
+            there = {} if FLAGS.fresh else file.read()
+            if FLAGS.fresh and folder.is_dir():
+                shutil.rmtree(folder)
+            measure(metrics, there, target, file, poll)
         except StopRequestedError:
             left = [name for name in metrics if name not in there]
             print(
@@ -76,126 +158,53 @@ def main(overrides: list[tuple[str, str]]) -> int:
                 flush=True,
             )
             return 128 + stop.received
+    if target.asked:
+        _report.save_samples(out, target.first(_report.SHOWN), target.subject.held_out.spec)
     if folder.is_dir():
         shutil.rmtree(folder)
-    _command.say(f"wrote {out}")
+    _command.say(f"wrote {out} and {_report.write(out, FLAGS.workdir, target.title)}")
     return 0
 
 
-def measure(metrics: Any, there: Any, run: Any, file: Any, folder: Path, stop: Any) -> None:
+def opened(config: dict[str, Any]) -> Any:
+    """Open the run."""
+    from diffusion.workdir import Workdir, open_run
+
+    ema = FLAGS.ema or config.get("evaluate", {}).get("ema", "")
+    return open_run(Workdir.of(FLAGS.workdir), config, ema)
+
+
+def measure(metrics: Any, there: Any, target: Any, file: Any, poll: Any) -> None:
     """Measure what is missing from `there`, write after every metric, and print all."""
+    from diffusion.evaluation.cards import one_line
+    from diffusion.evaluation.results import Entry
     from diffusion.training.faults import reach
-    from diffusion.training.stop import StopRequestedError
 
-    def poll() -> None:
-        if stop.received is not None:
-            raise StopRequestedError
-
-    subject = watched(run.experiment.subject(run.params, FLAGS.seed), folder, file.made_of, poll)
     for name, metric in metrics.items():
         poll()
         kept = name in there
         _command.say(f"{name} ..." + (" measured before (--fresh: anew)" if kept else ""))
         if not kept:
-            there[name] = metric(subject)
+            before, target.asked[:] = list(target.asked), []
+            results = metric(target.subject)
+            there[name] = Entry(results, target.card(metric))
+            target.asked[:] = before + target.asked
             reach("in_eval")
             file.write(there)
-        for key, value in there[name].items():
-            show(key, value)
+        for key, value in there[name].results.items():
+            _report.show(key, value)
+        _command.say(f"    {one_line(there[name].card)}")
 
 
-def results_file(out: Path, run: Any) -> Any:
-    """Return the file of the results, which knows what they are made of."""
-    from diffusion.evaluation.records import digest_of
-    from diffusion.evaluation.results import ResultsFile
-    from diffusion.training.progress import Terminal
-    from diffusion.workdir import provenance
-
-    unseen = ("metrics",)  # a list of names says nothing about each
-    config = run.experiment.resolved()
-    config["evaluate"] = {k: v for k, v in config["evaluate"].items() if k not in unseen}
-    config["data"] = {k: v for k, v in config["data"].items() if k != "data_dir"}
-    card, seen = provenance(), {"step": run.step, "ema": run.ema, "seed": FLAGS.seed}
-    made_of = {
-        **seen, "weights_sha256": digest_of(run.params),
-        "variance_sha256": digest_of(run.experiment.variance), "commit": card["commit"],
-        "made_by": _command.versions(),
-        "config": {k: v for k, v in config.items() if k not in ("parallel", "optimizer", "train")},
-    }  # fmt: skip
-    whole = {**seen, "config": run.experiment.resolved(), **card}
-    return ResultsFile(path=out, made_of=made_of, card=whole, say=Terminal(sys.stderr).say)
-
-
-def watched(subject: Any, folder: Path, made_of: Any, poll: Callable[[], None]) -> Any:
-    """Return a subject that heeds signals, and whose generated examples are made once and kept in shards."""
-    import numpy as np
-
-    from diffusion.evaluation.shards import ArrayShards, ShardsError
-    from diffusion.training.progress import Terminal
-    from diffusion.training.stop import StopRequestedError
-
-    shards = ArrayShards(folder=folder, manifest=made_of, size=1024, say=Terminal(sys.stderr).say)
-
-    def stopping() -> bool:
-        try:
-            poll()
-        except StopRequestedError:
-            return True
-        return False
-
-    def make(first: int, count: int) -> Iterator[np.ndarray]:
-        return subject.generate(count, first)
-
-    def generate(count: int) -> Iterator[np.ndarray]:
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(shards.opened())
-            except ShardsError:  # what an evaluation of something else left behind
-                shutil.rmtree(folder)
-                stack.enter_context(shards.opened())
-            shards.fill(0, count, make, stopping, _command.progress("generating", count))
-            poll()
-            yield from shards.read(0, count)
-
-    sets = {k: watched_data(getattr(subject, k), poll) for k in ("train", "held_out")}
-    return dataclasses.replace(subject, generate=generate, **sets)
-
-
-def watched_data(dataset: Any, poll: Callable[[], None]) -> Any:
-    """Return a data set that asks for signals before every batch."""
-    from diffusion.data import Dataset
-
-    class Watched(Dataset):
-        spec = property(lambda self: dataset.spec)
-
-        def batch(self, *given: Any, **named: Any) -> Any:
-            poll()
-            return dataset.batch(*given, **named)
-
-        def examples(self, start: int, count: int) -> Any:
-            poll()
-            return dataset.examples(start, count)
-
-    return Watched()
-
-
-def show(key: str, value: object) -> None:
-    """Print one result for people."""
-    if isinstance(value, list):
-        names = list(value[0])
-        _command.say(f"  {key}: {', '.join(names)}")
-        for row in value:
-            first, *rest = (row[name] for name in names)
-            cells = [f"{v:10.5f}" if isinstance(v, float) else f"{v:6d}" for v in rest]
-            _command.say(f"    {first:8.2f}  {'  '.join(cells)}")
-    elif isinstance(value, dict):
-        inner = ", ".join(
-            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items()
-        )
-        _command.say(f"  {key}: {inner}")
-    else:
-        _command.say(f"  {key}: {value:.4f}" if isinstance(value, float) else f"  {key}: {value}")
+def in_pairs(words: list[str]) -> list[str]:
+    """Read `--compare A B` as one flag with two values."""
+    if "--compare" not in words:
+        return words
+    at = words.index("--compare")
+    first, rest = words[at + 1 : at + 3], words[at + 3 :]
+    return [*words[:at], *(f"--compare={word}" for word in first), *rest]
 
 
 if __name__ == "__main__":
+    sys.argv = in_pairs(sys.argv)
     _command.run(main, __doc__)

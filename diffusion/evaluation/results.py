@@ -1,18 +1,27 @@
 """Results of metrics in a file that grows metric by metric, and that knows what they were made of.
 
-Every metric stands there with a digest of its numbers and of everything they depend on (`made_of`). What does
-not match is measured anew: another model, another setting, a damaged file.
+Every metric stands there with its card and a digest of its numbers, the card and everything they depend on
+(`made_of`). What does not match is measured anew: another model, another setting, a damaged file.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from diffusion.evaluation.records import digest_of_json, write_atomically
 
-Results = dict[str, Any]
+
+class Entry(NamedTuple):
+    """The numbers of a metric by name, and its card."""
+
+    results: dict[str, Any]
+    card: dict[str, Any]
+
+    def digest(self, name: str, made_of: Any) -> str:
+        """Return the digest that stands beside it."""
+        return digest_of_json([name, self.results, self.card, made_of])
 
 
 def _plain(content: Any) -> Any:
@@ -35,12 +44,12 @@ class ResultsFile:
     card: Mapping[str, Any]
     say: Callable[[str], None] = lambda text: None
 
-    def read(self) -> dict[str, Results]:
-        """Return the results by metric that are whole and were made of the same."""
+    def read(self) -> dict[str, Entry]:
+        """Return the entries by metric that are whole and were made of the same."""
         try:
             content = json.loads(self.path.read_bytes())
-            entries = content["metrics"]
-            found = {name: (entry["results"], entry["sha256"]) for name, entry in entries.items()}
+            entries = {k: (Entry(e["results"], e["card"]), e["sha256"])
+                       for k, e in content["metrics"].items()}  # fmt: skip
             made_of = content["made_of"]
         except FileNotFoundError:
             return {}
@@ -51,21 +60,22 @@ class ResultsFile:
             self.say(f"{self.path} was made of something else: all is measured anew")
             return {}
         whole = {}
-        for name, (results, digest) in found.items():
-            if digest_of_json([name, results, made_of]) == digest:
-                whole[name] = results
+        for name, (entry, digest) in entries.items():
+            if entry.digest(name, made_of) == digest:
+                whole[name] = entry
             else:
                 self.say(f"{name} in {self.path} is damaged: measured anew")
         return whole
 
-    def write(self, metrics: Mapping[str, Results]) -> None:
-        """Write the results by metric, whole or not at all."""
-        made_of, metrics = _plain(self.made_of), _plain(metrics)
+    def write(self, entries: Mapping[str, Entry]) -> None:
+        """Write the entries by metric, whole or not at all."""
+        made_of = _plain(self.made_of)
+        entries = {k: Entry(*_plain(v)) for k, v in entries.items()}
         content = {
-            "results": {k: v for results in metrics.values() for k, v in results.items()},
+            "results": {k: v for entry in entries.values() for k, v in entry.results.items()},
             "metrics": {
-                name: {"results": results, "sha256": digest_of_json([name, results, made_of])}
-                for name, results in metrics.items()
+                name: entry._asdict() | {"sha256": entry.digest(name, made_of)}
+                for name, entry in entries.items()
             },
             "made_of": made_of,
             **_plain(self.card),

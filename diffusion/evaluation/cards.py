@@ -1,0 +1,225 @@
+"""Metric cards: what a number was made of, in one line and in full, and whether two numbers may be compared.
+
+A card is a dictionary of JSON. Its own entries say what was measured with: the metric and its version, the
+features, the reference. Beside them stand `seed` and
+
+    model       step, average, digests of weights and config; absent for examples from a file
+    generated   how examples were made, and how many; or the file they come from; absent if none were used
+    made_by     versions, device, commit, date, command
+
+Two numbers may be compared if all that they were measured with agrees: what remains, another model, another
+sampler, is what one compares.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusion.evaluation.records import digest_of_json
+from diffusion.evaluation.results import Entry
+
+FORMAT = 1
+SUBJECT = ("model", "generated", "made_by", "seed", "format")  # what is measured, not with what
+_ERRORS = ("standard_error", "error_of_mean")
+_VALUES = ("value", "mean", "bits_per_dim", "error")
+
+
+def make_card(
+    measured_with: Mapping[str, Any],
+    *,
+    seed: int,
+    made_by: Mapping[str, Any],
+    model: Mapping[str, Any] | None = None,
+    generated: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the card of a metric.
+
+    Args:
+        measured_with: what the metric says of itself, its features and its reference.
+        seed: of all random numbers.
+        made_by: versions, device, commit, date.
+        model: what was measured, if it was a model.
+        generated: the examples that were measured, if any were.
+    """
+    parts = {"model": model, "generated": generated}
+    return {
+        "format": FORMAT, **measured_with, **{k: dict(v) for k, v in parts.items() if v},
+        "seed": seed, "made_by": dict(made_by),
+    }  # fmt: skip
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a resolved config, wherever its data lies."""
+    data = {k: v for k, v in config.get("data", {}).items() if k != "data_dir"}
+    return digest_of_json(json.loads(json.dumps({**config, "data": data}, default=str)))
+
+
+def one_line(card: Mapping[str, Any]) -> str:
+    """Return a card in one line, for tables and terminals."""
+    features, reference = card.get("features"), card.get("reference")
+    model, generated = card.get("model"), card.get("generated")
+    words = [f"{card.get('metric', 'metric')} v{card.get('version', '?')}"]
+    if features:
+        words.append(f"features {features.get('name')} {_short(features.get('sha256'))}")
+    if reference:
+        split = f"{reference.get('dataset')}/{reference.get('split')}"
+        words.append(
+            f"against {reference.get('count')} of {split} {_short(reference.get('sha256'))}"
+        )
+    if generated:
+        words.append(_generated(generated))
+    if model:
+        words.append(
+            f"step {model['step']}, weights {model['ema']} {_short(model['weights_sha256'])}"
+        )
+    words.append(f"seed {card.get('seed')}")
+    return " | ".join(words)
+
+
+def _generated(made: Mapping[str, Any]) -> str:
+    if "from" in made:
+        return f"{made['count']} examples of {made['from']} {_short(made['sha256'])}"
+    guided = ", ".join(_named(g) for g in made["guidance"]) or "no guidance"
+    return (
+        f"{made['count']} examples by {_named(made['sampler'])} on {_named(made['grid'])}, "
+        f"{made['num_steps']} steps, NFE {made['nfe']}, {guided}"
+    )
+
+
+def _named(spec: Any) -> str:
+    if not isinstance(spec, Mapping):
+        return str(spec)
+    scale = f" {spec['scale']:g}" if isinstance(spec.get("scale"), int | float) else ""
+    return f"{spec.get('name')}{scale}"
+
+
+def _short(digest: Any) -> str:
+    return str(digest)[:8]
+
+
+# ---- two of them --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A file of results: numbers and card by metric, and what else stands in it."""
+
+    path: Path
+    results: Mapping[str, Mapping[str, Any]]
+    cards: Mapping[str, Mapping[str, Any]]
+    about: Mapping[str, Any]
+
+
+def read_measured(path: Path) -> Measured:
+    """Read the results of scripts/evaluate.py, from a file or from the work directory that holds it.
+
+    Raises:
+        ValueError: there are none, they are damaged, or they were written without cards.
+    """
+    file = path / "evaluation.json" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"there is no {file}: measure first, by scripts/evaluate.py.")
+    try:
+        content = json.loads(file.read_bytes())
+        entries, made_of = content["metrics"], content["made_of"]
+        found = {name: Entry(entry["results"], entry["card"]) for name, entry in entries.items()}
+        whole = all(e.digest(name, made_of) == entries[name]["sha256"] for name, e in found.items())
+        fits = all(isinstance(part, dict) for entry in found.values() for part in entry)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file} is no result of scripts/evaluate.py, or is damaged, or was written without cards "
+            f"({type(error).__name__}: {error})."
+        ) from None
+    if not whole or not fits:
+        raise ValueError(f"{file} is damaged: a number does not match its digest. Measure it anew.")
+    return Measured(
+        path=file,
+        results={k: e.results for k, e in found.items()},
+        cards={k: e.card for k, e in found.items()},
+        about={k: v for k, v in content.items() if k not in ("results", "metrics", "made_of")},
+    )
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted path; a list is one leaf."""
+    if not isinstance(value, Mapping):
+        return {path: value}
+    inner = {f"{path}.{k}" if path else str(k): v for k, v in value.items()}
+    return {k: v for key, item in inner.items() for k, v in flat(item, key).items()}
+
+
+def obstacles(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Return why numbers with these two cards may not be compared; nothing if they may."""
+    words = {"features": "other features", "reference": "another reference"}
+    pick = lambda card: flat({k: v for k, v in card.items() if k not in SUBJECT})
+    reasons = [
+        f"{words.get(path.split('.')[0], 'another measurement')}: {path} {old} -> {new}"
+        for path, old, new in _changed(pick(a), pick(b))
+    ]
+    counts = [card.get("generated", {}).get("count") for card in (a, b)]
+    if counts[0] != counts[1]:
+        reasons.append(f"other counts: {counts[0]} -> {counts[1]} examples")
+    return reasons
+
+
+def _changed(a: Mapping, b: Mapping) -> Iterator[tuple[str, Any, Any]]:
+    for key in [*a, *(k for k in b if k not in a)]:
+        old, new = a.get(key, "absent"), b.get(key, "absent")
+        if old != new:
+            yield key, old, new
+
+
+def estimate_of(value: Any) -> tuple[float, float | None] | None:
+    """Return a number and its standard error, if it has one; None for what is not a single number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Mapping):
+        return None
+    if not isinstance(value, Mapping):
+        return float(value), None
+    number = next((value[k] for k in _VALUES if isinstance(value.get(k), int | float)), None)
+    error = next((value[k] for k in _ERRORS if isinstance(value.get(k), int | float)), None)
+    return None if number is None else (float(number), error)
+
+
+def compared(a: Any, b: Any) -> str:
+    """Say how two values of one name differ: by how much, and by how many standard errors.
+
+    The error of the difference is taken as that of independent numbers; equal seeds and references make the true
+    one smaller, as a rule.
+    """
+    if isinstance(a, list) and isinstance(b, list):
+        return _rows(a, b)
+    x, y = estimate_of(a), estimate_of(b)
+    if x is None or y is None:
+        return "the same" if a == b else "they differ"
+    told = f"{x[0]:.5g} -> {y[0]:.5g}, difference {y[0] - x[0]:+.3g}"
+    if x[1] is None or y[1] is None:
+        return f"{told}; no standard error is known"
+    error = math.hypot(x[1], y[1])
+    return f"{told} = {_ratio(y[0] - x[0], error)} standard errors"
+
+
+def _ratio(difference: float, error: float) -> str:
+    return f"{difference / error:+.1f}" if error > 0 else "0" if difference == 0 else "many"
+
+
+def _rows(a: list, b: list) -> str:
+    """Compare tables row by row: the first entry of a row says which it is."""
+    if not a or not b or [next(iter(r.values())) for r in a] != [next(iter(r.values())) for r in b]:
+        return "their rows are not the same ones: other levels"
+    worst, at, known = 0.0, None, False
+    for old, new in zip(a, b, strict=True):
+        x, y = estimate_of(old), estimate_of(new)
+        if x is None or y is None or x[1] is None or y[1] is None:
+            continue
+        known, error = True, math.hypot(x[1], y[1])
+        z = abs(y[0] - x[0]) / error if error > 0 else 0.0
+        if z >= worst:
+            worst, at = z, next(iter(old.items()))
+    if not known or at is None:
+        return "the same" if a == b else "they differ; no standard error is known"
+    return (
+        f"of {len(a)} rows the farthest, {at[0]} {at[1]:.4g}, differ by {worst:.1f} standard errors"
+    )

@@ -1,0 +1,276 @@
+"""Examples that were made elsewhere, read a part at a time: a folder of pictures, an .npy or an .npz file.
+
+Nothing is resized, converted or left out in silence: what does not fit the data set is refused, since a number
+would say more about the conversion than about the examples. All are read once when a source is opened, which
+checks them and gives their digest, and again whenever a metric asks; never more than a batch lies in memory.
+"""
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion.data import DataSpec, to_float
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+KEYS = ("x", "data", "images", "samples", "arr_0")  # of the examples in an .npz, in this order
+_BATCH = 256
+_FARTHEST = 3.0  # a poor model leaves [-1, 1]; 8-bit levels as floats leave this
+
+
+class SourceError(ValueError):
+    """Examples that cannot be measured; the message says which and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Examples of a data set's shape.
+
+    Attributes:
+        path: where they come from.
+        count: how many there are.
+        sha256: of their values in order, as they are stored.
+        outside: share of values outside [-1, 1], which the 8-bit rule clips.
+        left_out: files in the folder that are no pictures.
+        read: read(count, first) yields float32 batches of these examples in order.
+    """
+
+    path: Path
+    count: int
+    sha256: str
+    outside: float
+    left_out: int
+    read: Callable[[int, int], Iterator[np.ndarray]]
+
+    def card(self) -> dict[str, Any]:
+        """Return what a metric card says about them."""
+        return {
+            "from": str(self.path), "there": self.count, "sha256": self.sha256,
+            "share_outside_the_range": self.outside, "files_left_out": self.left_out,
+        }  # fmt: skip
+
+
+def open_examples(path: Path, spec: DataSpec) -> Examples:
+    """Open a folder of pictures, an .npz or an .npy file, and check every example.
+
+    Arrays are (n, ...) of the shape of the data set; a grey image may lack its channel. uint8 is scaled to
+    [-1, 1], floats must lie there already, but for what a model overshoots. An .npz holds the examples under one
+    of the names in `KEYS`, or nothing else. Pictures are taken in the order of their paths.
+
+    Raises:
+        SourceError: there are fewer than two examples; or one cannot be read, or has another size, number of
+            channels or range.
+    """
+    left_out = 0
+    if path.is_dir():
+        if spec.kind != "image":
+            raise SourceError(
+                f"{path} is a folder of pictures, but this data is made of {spec.kind}: give an .npz or .npy file."
+            )
+        files, left_out = _pictures(path)
+        stored = lambda count, first: _decoded(files[first : first + count], spec)
+        count = len(files)
+    elif path.is_file():
+        layout = _Array.find(path)
+        layout.check(spec)
+        stored, count = layout.pieces, layout.shape[0]
+    else:
+        raise SourceError(f"there is neither a folder nor a file {path}.")
+    if count < 2:
+        raise SourceError(f"{path} holds {count} examples; at least 2 are needed.")
+    sha256, outside = _survey(path, stored(count, 0), spec)
+
+    def read(count: int, first: int = 0) -> Iterator[np.ndarray]:
+        for x in stored(count, first):
+            yield _scaled(x, spec)
+
+    return Examples(
+        path=path, count=count, sha256=sha256, outside=outside, left_out=left_out, read=read
+    )
+
+
+def _scaled(x: np.ndarray, spec: DataSpec) -> np.ndarray:
+    x = to_float(x) if x.dtype == np.uint8 else np.asarray(x, np.float32)
+    return x.reshape(len(x), *spec.shape)
+
+
+def _survey(path: Path, pieces: Iterator[np.ndarray], spec: DataSpec) -> tuple[str, float]:
+    """Return the digest of all values and the share outside [-1, 1], or refuse them."""
+    digest, low, high = hashlib.sha256(f"{spec.shape};".encode()), np.inf, -np.inf
+    outside = total = at = 0
+    for x in pieces:
+        digest.update(f"{x.dtype};".encode() if not total else b"")
+        digest.update(np.ascontiguousarray(x).tobytes())
+        if x.dtype != np.uint8:
+            finite = np.isfinite(x.reshape(len(x), -1)).all(axis=1)
+            if not finite.all():
+                number = at + int(np.flatnonzero(~finite)[0])
+                raise SourceError(f"{path}: example {number} has values that are not finite.")
+            low, high = min(low, float(x.min())), max(high, float(x.max()))
+            outside += int((np.abs(x) > 1).sum())
+        total, at = total + x.size, at + len(x)
+    if spec.kind == "image" and low <= high:
+        _check_range(path, low, high)
+    return digest.hexdigest(), (outside / total if spec.kind == "image" else 0.0)
+
+
+def _check_range(path: Path, low: float, high: float) -> None:
+    if max(-low, high) > _FARTHEST:
+        raise SourceError(
+            f"float images must lie in [-1, 1]; those in {path} reach from {low:.3g} to {high:.3g}. "
+            "Store 8-bit levels as uint8."
+        )
+    if low >= 0:
+        raise SourceError(
+            f"float images must lie in [-1, 1], with black at -1; those in {path} reach from {low:.3g} to "
+            f"{high:.3g}, and none is darker than middle grey. Scale [0, 1] by 2 x - 1, or store uint8."
+        )
+
+
+# ---- folders ------------------------------------------------------------------------------------
+
+
+def _pictures(root: Path) -> tuple[list[Path], int]:
+    """Return the pictures below a folder in order, and how many other files there are."""
+    hidden = lambda p: any(part.startswith(".") for part in p.relative_to(root).parts)
+    files = sorted(p for p in root.rglob("*") if p.is_file() and not hidden(p))
+    found = [p for p in files if p.suffix.lower() in PICTURES]
+    if not found:
+        there = f"{len(files)} other files" if files else "nothing"
+        raise SourceError(f"{root} holds no picture, but {there}.")
+    return found, len(files) - len(found)
+
+
+def _decoded(files: list[Path], spec: DataSpec) -> Iterator[np.ndarray]:
+    for start in range(0, len(files), _BATCH):
+        yield np.stack([_decode(p, spec) for p in files[start : start + _BATCH]])
+
+
+def _decode(path: Path, spec: DataSpec) -> np.ndarray:
+    from PIL import Image
+
+    height, width, channels = spec.shape
+    mode = {1: "L", 3: "RGB"}.get(channels)
+    try:
+        with Image.open(path) as picture:
+            if (frames := getattr(picture, "n_frames", 1)) > 1:
+                raise SourceError(f"{path} is animated: {frames} pictures.")
+            if picture.mode != mode:
+                raise SourceError(
+                    f"{path} has pixels of mode {picture.mode}; this data has {channels} channels: {mode}."
+                )
+            if picture.size != (width, height):
+                raise SourceError(
+                    f"{path} is {picture.size[0]} x {picture.size[1]} pixels; this data is {width} x {height}."
+                )
+            return np.asarray(picture).reshape(spec.shape)
+    except SourceError:
+        raise
+    except Exception as error:  # decoders of damaged files raise many kinds
+        raise SourceError(f"{path} cannot be read as a picture: {error}") from None
+
+
+# ---- arrays -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Array:
+    """An array in a file; `key` is its name in an .npz."""
+
+    path: Path
+    key: str | None
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @classmethod
+    def find(cls, path: Path) -> "_Array":
+        """Find the examples in a file, without reading them."""
+        try:
+            if not zipfile.is_zipfile(path):
+                with open(path, "rb") as file:
+                    return cls(path=path, key=None, **_header(file))
+            with zipfile.ZipFile(path) as archive:
+                names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+                key = next((k for k in KEYS if k in names), names[0] if len(names) == 1 else None)
+                if key is None:
+                    raise SourceError(
+                        f"{path} has no array named {', '.join(KEYS[:-1])} or {KEYS[-1]}; it has "
+                        f"{', '.join(names) or 'none'}."
+                    )
+                with archive.open(f"{key}.npy") as file:
+                    return cls(path=path, key=key, **_header(file))
+        except SourceError:
+            raise
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise SourceError(f"{path} cannot be read as .npy or .npz: {error}") from None
+
+    def check(self, spec: DataSpec) -> None:
+        """Refuse another shape or type of numbers."""
+        named = f"the array {self.key!r} in {self.path}" if self.key else f"{self.path}"
+        given = self.shape[1:]
+        grey = spec.kind == "image" and spec.shape[-1] == 1 and given == spec.shape[:-1]
+        if given != spec.shape and not grey:
+            first = spec.kind == "image" and given == (spec.shape[-1], *spec.shape[:-1])
+            hint = " Put the channels last." if first else ""
+            raise SourceError(
+                f"{named} has examples of shape {given}; this data has {spec.shape}.{hint}"
+            )
+        fits = np.issubdtype(self.dtype, np.floating)
+        if not fits and not (self.dtype == np.uint8 and spec.kind == "image"):
+            kinds = "uint8 or floats" if spec.kind == "image" else "floats"
+            raise SourceError(f"{named} is made of {self.dtype}; {kinds} are needed.")
+
+    def pieces(self, count: int, first: int = 0) -> Iterator[np.ndarray]:
+        """Yield rows as they are stored, a batch at a time."""
+        try:
+            if self.key is None:
+                with open(self.path, "rb") as file:
+                    yield from self._rows(file, first, count)
+                return
+            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as file:
+                yield from self._rows(file, first, count)
+                if first + count == self.shape[0]:
+                    file.read(1)  # the end, where the checksum is compared
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            if isinstance(error, SourceError):
+                raise
+            raise SourceError(f"{self.path} cannot be read to its end: {error}") from None
+
+    def _rows(self, file: Any, first: int, count: int) -> Iterator[np.ndarray]:
+        _header(file)
+        size = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        file.seek(file.tell() + first * size)
+        stop = min(first + count, self.shape[0])
+        for start in range(first, stop, _BATCH):
+            rows = min(_BATCH, stop - start)
+            content = file.read(rows * size)
+            if len(content) < rows * size:
+                raise SourceError(
+                    f"{self.path} is cut off: it promises {self.shape[0]} examples, and ends at number "
+                    f"{start + len(content) // max(size, 1)}."
+                )
+            yield np.frombuffer(content, self.dtype).reshape(rows, *self.shape[1:])
+
+
+def _header(file: Any) -> dict[str, Any]:
+    """Read the head of an .npy file."""
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+        raise ValueError(f"it is of version {version}")
+    shape, by_columns, dtype = read(file)
+    if by_columns and len(shape) > 1:
+        raise ValueError("its rows are not contiguous (Fortran order)")
+    if dtype.hasobject:
+        raise ValueError("it holds objects, not numbers")
+    if not shape:
+        raise ValueError("it holds a single number")
+    return {"shape": shape, "dtype": dtype}

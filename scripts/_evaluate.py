@@ -1,0 +1,252 @@
+"""What evaluate.py measures: a run in its work directory, or examples in a file, with what cards say of them."""
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import _command
+
+CONFIG_ONLY = ("metrics", "trend_every", "trend_samples", "trend_metrics")  # of no number's making
+
+
+@dataclass(kw_only=True)
+class Target:
+    """What is measured, and what is known about it.
+
+    Attributes:
+        subject: as metrics want it; its examples and data ask for signals.
+        title: of a report.
+        made_of: what all numbers depend on.
+        about: what is worth knowing besides.
+        model: of a card; None for examples from a file.
+        generated: from a count to what a card says about the examples.
+        first: first(n) returns up to n examples that lie ready.
+        asked: the counts of examples that metrics have asked for.
+    """
+
+    subject: Any
+    title: str
+    made_of: Mapping[str, Any]
+    about: Mapping[str, Any]
+    model: Mapping[str, Any] | None
+    generated: Callable[[int], Mapping[str, Any]]
+    first: Callable[[int], Any]
+    asked: list[int] = field(default_factory=list)
+
+    def card(self, metric: Any) -> dict[str, Any]:
+        """Return the card of a metric that was just measured."""
+        from diffusion.evaluation.cards import make_card
+
+        about = {k: self.about[k] for k in ("versions", "python", "device", "devices", "commit")}
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return make_card(
+            metric.card(self.subject), seed=self.subject.seed, model=self.model,
+            generated=self.generated(max(self.asked)) if self.asked else None,
+            made_by={**about, "date": now, "command": " ".join(map(str, self.about["command"]))},
+        )  # fmt: skip
+
+
+def metrics_of(given: Any) -> dict[str, Any]:
+    """Build metrics, by the name that they have on a command line."""
+    from diffusion import build
+    from diffusion.evaluation.metrics import parse, written
+
+    specs = [parse(one) for one in given]
+    return {written(spec): build("metric", spec) for spec in specs}
+
+
+def versions_of(made_of: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what computes to what all numbers depend on."""
+    return {**made_of, "made_by": _command.versions()}
+
+
+# ---- a run --------------------------------------------------------------------------------------
+
+
+def of_run(run: Any, seed: int, folder: Path, poll: Callable[[], None], stop: Any) -> Target:
+    """Return a trained run, whose generated examples are made once and kept in shards in `folder`."""
+    from diffusion.evaluation.cards import config_digest
+    from diffusion.evaluation.records import digest_of
+    from diffusion.workdir import provenance
+
+    config, card = run.experiment.resolved(), provenance()
+    seen = {"step": run.step, "ema": run.ema, "seed": seed}
+    weights = digest_of(run.params)
+    kept = {k: v for k, v in config.items() if k not in ("parallel", "optimizer", "train")}
+    kept["evaluate"] = {k: v for k, v in config["evaluate"].items() if k not in CONFIG_ONLY}
+    kept["data"] = {k: v for k, v in config["data"].items() if k != "data_dir"}
+    made_of = versions_of({
+        **seen, "weights_sha256": weights, "variance_sha256": digest_of(run.experiment.variance),
+        "commit": card["commit"], "config": kept,
+    })  # fmt: skip
+    model = {
+        "step": run.step, "ema": run.ema, "weights_sha256": weights, "config_sha256": config_digest(config),
+        "data": config["data"]["name"], "process": config["process"]["name"],
+        "network": config["network"]["name"],
+    }  # fmt: skip
+    asked: list[int] = []
+    subject, first = _with_shards(
+        run.experiment.subject(run.params, seed), folder, made_of, poll, stop, asked
+    )
+    names = [str(model[k]) for k in ("data", "process", "network")]
+    return Target(
+        subject=subject, title=f"{names[0]}: {names[1]}, {names[2]}", made_of=made_of,
+        about={**seen, "config": config, **card}, model=model, first=first, asked=asked,
+        generated=_recipe(run, config),
+    )  # fmt: skip
+
+
+def _recipe(run: Any, config: Mapping[str, Any]) -> Callable[[int], dict[str, Any]]:
+    """Return what says how examples are made; the evaluations are counted once, when they are asked for."""
+    import functools
+
+    import numpy as np
+
+    from diffusion.evaluation.counting import evaluations_per_example
+
+    e = run.experiment
+
+    @functools.cache
+    def evaluations() -> int | str:
+        found = evaluations_per_example(
+            e.sampler, e.process, e.network, lambda n, c: e.replaced(network=n).model(run.params, c),
+            e.spec.shape, e.times(), e.conditions_in_turn(np.arange(1)),
+        )  # fmt: skip
+        return "adaptive" if found is None else found
+
+    def made(count: int) -> dict[str, Any]:
+        grid = {k: v for k, v in config["grid"].items() if k != "num_steps"}
+        return {
+            "count": count, "sampler": config["sampler"], "grid": grid, "num_steps": e.num_steps,
+            "nfe": evaluations(), "guidance": config["guidance"],
+        }  # fmt: skip
+
+    return made
+
+
+def _with_shards(
+    subject: Any, folder: Path, made_of: Any, poll: Callable, stop: Any, asked: list[int]
+) -> tuple[Any, Callable[[int], Any]]:
+    """Return a subject that heeds signals and keeps its generated examples, and what reads the first ones."""
+    import contextlib
+
+    import numpy as np
+
+    from diffusion.evaluation.shards import ArrayShards, ShardsError
+    from diffusion.training.progress import Terminal
+
+    shards = ArrayShards(folder=folder, manifest=made_of, size=1024, say=Terminal(sys.stderr).say)
+
+    def make(first: int, count: int) -> Iterator[np.ndarray]:
+        return subject.generate(count, first)
+
+    def generate(count: int) -> Iterator[np.ndarray]:
+        asked.append(count)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(shards.opened())
+            except ShardsError:  # what an evaluation of something else left behind
+                shutil.rmtree(folder)
+                stack.enter_context(shards.opened())
+            stopping = lambda: stop.received is not None
+            shards.fill(0, count, make, stopping, _command.progress("generating", count))
+            poll()
+            yield from shards.read(0, count)
+
+    def first(count: int) -> Any:
+        there = max(asked, default=0)
+        parts = shards.read(0, min(count, there)) if folder.is_dir() and there else ()
+        return np.concatenate(list(parts)) if there else None
+
+    sets = {k: _watched(getattr(subject, k), poll) for k in ("train", "held_out")}
+    return dataclasses.replace(subject, generate=generate, **sets), first
+
+
+# ---- examples from a file -----------------------------------------------------------------------
+
+
+def of_examples(
+    path: Path, config: Mapping[str, Any], seed: int, num_samples: int | None, poll: Callable
+) -> Target:
+    """Return examples in a folder or a file, to be compared with the data set of a config.
+
+    Raises:
+        ValueError: an example does not fit the data set, or there are not as many as were asked for.
+    """
+    import numpy as np
+
+    from diffusion.assembly import dataset_of
+    from diffusion.config import options
+    from diffusion.evaluation.metrics import Subject
+    from diffusion.evaluation.sources import open_examples
+    from diffusion.options import EvaluateOptions
+    from diffusion.workdir import provenance
+
+    dataset, evaluate = (
+        dataset_of(config),
+        options(EvaluateOptions, "evaluate", config.get("evaluate", {})),
+    )
+    examples = open_examples(path, dataset.spec)
+    count = examples.count if num_samples is None else num_samples
+    if count > examples.count:
+        raise ValueError(f"--num_samples {count}: {path} holds {examples.count} examples.")
+    asked: list[int] = []
+
+    def generate(count: int, first: int = 0) -> Iterator[np.ndarray]:
+        asked.append(count)
+        for x in examples.read(count, first):
+            poll()
+            yield x
+
+    subject = Subject(
+        generate=generate, train=_watched(dataset, poll), held_out=_watched(dataset.held_out(), poll),
+        num_samples=count, batch_size=evaluate.batch_size, seed=seed,
+    )  # fmt: skip
+    data = {k: v for k, v in config["data"].items() if k not in ("data_dir", "batch_size")}
+    card = provenance()
+    found = {k: v for k, v in examples.card().items() if k != "from"}
+    made_of = {"examples": found, "num_samples": count, "data": data, "seed": seed}
+    made_of["commit"] = card["commit"]
+    return Target(
+        subject=subject, title=f"{path.name} against {data['name']}", made_of=versions_of(made_of),
+        about={"seed": seed, "examples": examples.card(), "data": data, **card}, model=None, asked=asked,
+        generated=lambda count: {"count": count, **examples.card()},
+        first=lambda count: np.concatenate(list(examples.read(min(count, examples.count), 0))),
+    )  # fmt: skip
+
+
+def refuse_those_of_runs(metrics: Mapping[str, Any]) -> None:
+    """Leave unless examples alone are enough for every metric."""
+    needing = [name for name, metric in metrics.items() if metric.needs_run]
+    if needing:
+        _command.fail(
+            f"{', '.join(needing)} cannot be measured on examples alone: the model, or the labels that were asked "
+            "for, are not in them. Give --workdir, or other --metrics."
+        )
+
+
+def _watched(dataset: Any, poll: Callable[[], None]) -> Any:
+    """Return a data set that asks for signals before every batch."""
+    from diffusion.data import Dataset
+
+    class Watched(Dataset):
+        wrapped = dataset  # where references find out what it is
+        spec = property(lambda self: dataset.spec)
+
+        def batch(self, *given: Any, **named: Any) -> Any:
+            poll()
+            return dataset.batch(*given, **named)
+
+        def examples(self, start: int, count: int) -> Any:
+            poll()
+            return dataset.examples(start, count)
+
+        def held_out(self) -> Any:
+            return _watched(dataset.held_out(), poll)
+
+    return Watched()

@@ -1,0 +1,185 @@
+"""What evaluate.py shows: numbers on a terminal, two results side by side, and a page for a browser."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import _command
+
+SHOWN = 100  # examples in the picture of a report
+
+
+def show(key: str, value: object) -> None:
+    """Print one result for people."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        names = list(value[0])
+        _command.say(f"  {key}: {', '.join(names)}")
+        for row in value:
+            first, *rest = (row[name] for name in names)
+            told = [f"{v:10.5f}" if isinstance(v, float) else f"{v!s:>6}" for v in rest]
+            head = f"{first:8.2f}" if isinstance(first, float) else f"{first!s:>8}"
+            _command.say(f"    {head}  {'  '.join(told)}")
+    elif isinstance(value, dict):
+        inner = ", ".join(
+            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items()
+        )
+        _command.say(f"  {key}: {inner}")
+    else:
+        _command.say(f"  {key}: {value:.4f}" if isinstance(value, float) else f"  {key}: {value}")
+
+
+# ---- two results --------------------------------------------------------------------------------
+
+
+def compare(first: Path, second: Path, verbose: bool) -> int:
+    """Print two results side by side: what their cards say, and what may be said of their numbers."""
+    from diffusion.evaluation.cards import compared, obstacles, read_measured
+
+    a, b = read_measured(first), read_measured(second)
+    _command.say(f"A  {a.path}\nB  {b.path}\n")
+    for metric in [*a.cards, *(k for k in b.cards if k not in a.cards)]:
+        if metric not in a.cards or metric not in b.cards:
+            _command.say(f"{metric}: only in {'A' if metric in a.cards else 'B'}\n")
+            continue
+        cards = a.cards[metric], b.cards[metric]
+        _command.say(metric)
+        side_by_side(*cards, verbose)
+        reasons = obstacles(*cards)
+        for reason in reasons:
+            _command.say(f"  not comparable: {reason}")
+        old, new = a.results[metric], b.results[metric]
+        for name in [*old, *(k for k in new if k not in old)]:
+            if name not in old or name not in new:
+                _command.say(f"  {name}: only in {'A' if name in old else 'B'}")
+            elif reasons:
+                _command.say(f"  {name}: may not be compared")
+            else:
+                _command.say(f"  {name}: {compared(old[name], new[name])}")
+        _command.say("")
+    return 0
+
+
+def side_by_side(a: Any, b: Any, verbose: bool) -> None:
+    """Print two cards, entry by entry; what differs is marked."""
+    from diffusion.evaluation.cards import flat
+
+    a, b = flat(a), flat(b)
+    rows = [(k, a.get(k, "-"), b.get(k, "-")) for k in [*a, *(k for k in b if k not in a)]]
+    shown = [(k, _cell(x), _cell(y), x != y) for k, x, y in rows if verbose or x != y]
+    widths = [max((len(row[i]) for row in shown), default=0) for i in (0, 1)]
+    for key, x, y, differs in shown:
+        mark = "*" if differs else " "
+        _command.say(f"  {mark} {key:<{widths[0]}}  {x:<{widths[1]}}  {y}")
+    agreeing = sum(x == y for _, x, y in rows)
+    if not verbose:
+        _command.say(
+            f"    {agreeing} of {len(rows)} entries of the cards agree (--verbose shows them)"
+        )
+
+
+def _cell(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+# ---- a page -------------------------------------------------------------------------------------
+
+
+def picture_of(out: Path, what: str) -> Path:
+    """Return where a picture of these results lies."""
+    return out.with_name(f"{out.stem}_{what}.png")
+
+
+def save_samples(out: Path, x: Any, spec: Any) -> None:
+    """Write a picture of generated examples beside the results: one column per class, where there are a few."""
+    from diffusion.evaluation import pictures
+
+    if x is None:
+        return
+    classes = spec.num_classes if isinstance(spec.num_classes, int) else 0
+    columns = classes if 2 <= classes <= 12 else 10
+    if spec.kind == "image":
+        x = x[: max(columns, len(x) - len(x) % columns)]
+    pictures.save_examples(picture_of(out, "samples"), x, spec, columns)
+
+
+def write(out: Path, workdir: str | None, title: str = "") -> Path:
+    """Write the page of what has been measured and trained; return where it lies."""
+    from diffusion.evaluation.cards import Measured, read_measured
+    from diffusion.evaluation.records import write_atomically
+    from diffusion.evaluation.report import Report
+    from diffusion.training.metrics import read_jsonl
+    from diffusion.workdir import Workdir
+
+    run = Workdir.of(workdir) if workdir else None
+    config: Any = run.read_config() if run else {}
+    if out.is_file() or run is None:
+        measured = read_measured(out)
+    else:
+        measured = Measured(path=out, results={}, cards={}, about={})
+    about = measured.about
+    names = [_name(config.get(k)) for k in ("data", "process", "network")]
+    if run:
+        title = title or f"{names[0]}: {names[1]}, {names[2]}"
+    trained = _json(run.path / "run.json") if run else {}
+    page = Report(
+        title=title or out.name, summary=_summary(about, trained), pictures=_pictures(out, run),
+        history=read_jsonl(run.metrics) if run else (), results=measured.results, cards=measured.cards,
+        config=about.get("config") or (_json(run.path / "resolved.json") if run else {}) or config,
+        made_by={k: about[k] for k in ("versions", "python", "device", "devices", "commit") if k in about},
+        commands={
+            k: " ".join(map(str, found["command"]))
+            for k, found in (("trained by", trained), ("measured by", about)) if found.get("command")
+        },
+    ).page()  # fmt: skip
+    default = out.name == "evaluation.json"
+    path = out.with_name("report.html") if default else out.with_suffix(".html")
+    write_atomically(path, page.encode())
+    return path
+
+
+def _name(section: Any) -> str:
+    return str(section.get("name", "?") if isinstance(section, dict) else section)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Read a file that may be missing or damaged: a page shows what there is."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _summary(about: Any, trained: Any) -> list[str]:
+    lines = []
+    if "steps" in trained:
+        seconds = trained.get("seconds")
+        took = f" in {seconds:.0f} s" if isinstance(seconds, int | float) else ""
+        device = trained.get("device", "an unknown device")
+        lines.append(
+            f"trained {trained['steps']} steps{took} on {trained.get('devices', 1)} x {device}"
+        )
+    if "step" in about:
+        lines.append(
+            f"measured at step {about['step']}, weights {about['ema']}, seed {about['seed']}"
+        )
+    elif "examples" in about:
+        lines.append(f"{about['examples']['there']} examples of {about['examples']['from']}")
+    return lines
+
+
+def _pictures(out: Path, run: Any) -> list[Any]:
+    """Return the pictures that lie beside the results; for examples else the last ones of training."""
+    from diffusion.evaluation.report import Picture
+
+    found, samples = [], picture_of(out, "samples")
+    if samples.is_file():
+        found.append(Picture(title="Examples", png=samples.read_bytes(), caption="the first ones"))
+    elif run and (last := sorted(run.samples.glob("*.png"))):
+        caption = f"drawn while it was trained: {last[-1].name}"
+        found.append(Picture(title="Examples", png=last[-1].read_bytes(), caption=caption))
+    if (nearest := picture_of(out, "nearest")).is_file():
+        caption = "pairs: a generated example, and beside it the nearest training example"
+        found.append(Picture(title="Nearest neighbours", png=nearest.read_bytes(), caption=caption))
+    return found
