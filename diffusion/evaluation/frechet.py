@@ -52,7 +52,8 @@ class Moments:
         return self.scatter / (self.count - 1)
 
 
-def _root(symmetric: np.ndarray) -> np.ndarray:
+def symmetric_root(symmetric: np.ndarray) -> np.ndarray:
+    """Return the symmetric root of a symmetric matrix; eigenvalues below 0 count as 0."""
     values, vectors = np.linalg.eigh(symmetric)
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
@@ -61,7 +62,7 @@ def gaussian_distance(
     mean_1: np.ndarray, cov_1: np.ndarray, mean_2: np.ndarray, cov_2: np.ndarray
 ) -> float:
     """Return the squared Wasserstein-2 distance between two Gaussians."""
-    root = _root(cov_1)
+    root = symmetric_root(cov_1)
     inner = np.linalg.eigvalsh(root @ cov_2 @ root)
     cross = np.sqrt(np.maximum(inner, 0.0)).sum()
     difference = mean_1 - mean_2
@@ -119,7 +120,7 @@ class Sample:
         """Return A with C = A^T A: the centred features themselves if they are few, else the root of C."""
         require(self.count >= 2, f"a covariance needs at least 2 examples; got {self.count}.")
         if self.rows is None:
-            return _root(self.moments.covariance)
+            return symmetric_root(self.moments.covariance)
         return (np.concatenate(self.rows) - self.moments.mean) / np.sqrt(self.count - 1)
 
 

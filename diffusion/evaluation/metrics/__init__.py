@@ -1,18 +1,41 @@
 """Metrics by name: what a trained model, or a set of examples, is measured with."""
 
 from diffusion.evaluation.metrics.base import Metric, Results, Subject, parse, parse_list, written
+from diffusion.evaluation.metrics.distances import (
+    FrechetInfinity,
+    GaussianDistances,
+    SlicedWasserstein,
+)
 from diffusion.evaluation.metrics.frechet import Frechet, FrechetPixels, moments_of
+from diffusion.evaluation.metrics.kernel import MMD, KernelDistanceMetric
 from diffusion.evaluation.metrics.model import BitsPerDim, LossByLevel
+from diffusion.evaluation.metrics.neighbours import (
+    DensityCoverage,
+    Memorisation,
+    PrecisionRecall,
+    pairs_of,
+)
+from diffusion.evaluation.metrics.scores import ClassScoreMetric
 
 __all__ = [
+    "MMD",
     "BitsPerDim",
+    "ClassScoreMetric",
+    "DensityCoverage",
     "Frechet",
+    "FrechetInfinity",
     "FrechetPixels",
+    "GaussianDistances",
+    "KernelDistanceMetric",
     "LossByLevel",
+    "Memorisation",
     "Metric",
+    "PrecisionRecall",
     "Results",
+    "SlicedWasserstein",
     "Subject",
     "moments_of",
+    "pairs_of",
     "parse",
     "parse_list",
     "written",

@@ -1,0 +1,120 @@
+"""Sliced Wasserstein distance, closed forms between fitted Gaussians, and the extrapolated Frechet distance."""
+
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from diffusion.evaluation import gaussians
+from diffusion.evaluation.extrapolation import frechet_infinity
+from diffusion.evaluation.features import Features, Pixels
+from diffusion.evaluation.features.base import features_of
+from diffusion.evaluation.frechet import Moments, Sample
+from diffusion.evaluation.metrics.base import Metric, Results, Subject
+from diffusion.evaluation.metrics.frechet import named
+from diffusion.evaluation.metrics.rows import generated_rows, reference_rows, training_rows
+from diffusion.evaluation.reference import statistics
+from diffusion.evaluation.wasserstein import sliced_wasserstein
+from diffusion.numerics import require
+from diffusion.registry import register
+
+
+@register("metric", "sliced_wasserstein")
+@final
+@dataclass(frozen=True, kw_only=True)
+class SlicedWasserstein(Metric):
+    """The sliced Wasserstein-2 distance of features, over seeded lines; for any number of dimensions.
+
+    Args:
+        features: what is compared.
+        num_projections: lines.
+        projection_seed: of the lines, the same for all runs.
+        max_examples: the most that is held of each set.
+    """
+
+    features: Features = field(default=Pixels(), metadata={"kind": "features"})
+    num_projections: int = 512
+    projection_seed: int = 0
+    max_examples: int = 10_000
+
+    def __call__(self, subject: Subject) -> Results:
+        extractor = subject.extractor(self.features)
+        real = reference_rows(subject, extractor, self.max_examples)
+        options = dict(num_projections=self.num_projections, seed=self.projection_seed)
+        made = generated_rows(subject, extractor, self.max_examples)
+        name = f"sliced_wasserstein_{extractor.name}@{len(made)}_against_{len(real)}"
+        results: Results = {name: sliced_wasserstein(made, real, **options)._asdict()}
+        if subject.has_training_data:
+            train = training_rows(subject, extractor, self.max_examples)
+            of = f"{extractor.name}_of_training_data@{len(train)}_against_{len(real)}"
+            results[f"sliced_wasserstein_{of}"] = sliced_wasserstein(
+                train, real, **options
+            )._asdict()
+        return results
+
+
+@register("metric", "gaussian")
+@final
+@dataclass(frozen=True, kw_only=True)
+class GaussianDistances(Metric):
+    """KL, Bhattacharyya and Wasserstein-2 distance between Gaussians fitted to features of both sets.
+
+    KL is that of the generated from the held-out Gaussian, in nats. Both covariances get a ridge, without which
+    features that never change, such as the corners of digits, would make it infinite.
+
+    Args:
+        features: what is compared.
+        ridge: added to both diagonals, in units of the mean variance of the held-out features.
+    """
+
+    features: Features = field(default=Pixels(), metadata={"kind": "features"})
+    ridge: float = 1e-3
+
+    def __post_init__(self):
+        require(self.ridge >= 0, f"`ridge` must not be negative; got {self.ridge}.")
+
+    def __call__(self, subject: Subject) -> Results:
+        extractor = subject.extractor(self.features)
+        real = statistics(subject.held_out, extractor, count=subject.num_samples).moments
+        made = Sample.of(features_of(subject.generated(), extractor), extractor.dim).moments
+        name = named("gaussian", extractor, made.count, real.count)
+        results: Results = {name: self._distances(made, real)}
+        if subject.has_training_data:
+            train = statistics(subject.train, extractor, count=subject.num_samples).moments
+            name = named("gaussian", extractor, train.count, real.count, "_of_training_data")
+            results[name] = self._distances(train, real)
+        return results
+
+    def _distances(self, made: Moments, real: Moments) -> dict[str, float]:
+        ridge = self.ridge * np.trace(real.covariance) / len(real.mean) * np.eye(len(real.mean))
+        both = (made.mean, made.covariance + ridge, real.mean, real.covariance + ridge)
+        return {
+            "kl": gaussians.gaussian_kl(*both),
+            "bhattacharyya": gaussians.bhattacharyya(*both),
+            "wasserstein_2": gaussians.wasserstein_2(*both),
+            "ridge": self.ridge,
+        }
+
+
+@register("metric", "frechet_infinity")
+@final
+@dataclass(frozen=True, kw_only=True)
+class FrechetInfinity(Metric):
+    """The Frechet distance extrapolated to infinitely many generated examples, with a 95 % interval.
+
+    It needs at least five times as many examples as features. See `diffusion.evaluation.extrapolation`.
+
+    Args:
+        features: what is compared.
+        max_examples: the most generated examples that are held.
+    """
+
+    features: Features = field(default=Pixels(), metadata={"kind": "features"})
+    max_examples: int = 50_000
+
+    def __call__(self, subject: Subject) -> Results:
+        extractor = subject.extractor(self.features)
+        real = statistics(subject.held_out, extractor, count=subject.num_samples).moments
+        made = generated_rows(subject, extractor, self.max_examples)
+        name = named("frechet_infinity", extractor, len(made), real.count)
+        return {name: frechet_infinity(made, real, seed=subject.seed)._asdict()}

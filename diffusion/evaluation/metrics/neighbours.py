@@ -1,0 +1,153 @@
+"""Precision and recall, density and coverage, and the check for copies of training examples."""
+
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+
+from diffusion.evaluation import reference
+from diffusion.evaluation.features import Features, Pixels
+from diffusion.evaluation.features.base import features_of
+from diffusion.evaluation.metrics.base import Metric, Results, Subject
+from diffusion.evaluation.metrics.rows import generated_rows, reference_rows, training_rows
+from diffusion.evaluation.neighbours import Nearest, chance_of_as_many, nearest, overlap
+from diffusion.numerics import require
+from diffusion.registry import register
+
+
+def _overlaps(
+    subject: Subject, features: Features, k: int, limit: int, kinds: tuple[str, str]
+) -> Results:
+    extractor = subject.extractor(features)
+    real = reference_rows(subject, extractor, limit)
+    sets = {"": generated_rows(subject, extractor, limit)}
+    if subject.has_training_data:
+        sets["_of_training_data"] = training_rows(subject, extractor, limit)
+    results: Results = {}
+    for of, rows in sets.items():
+        found = overlap(real, rows, k)._asdict()
+        for kind in kinds:
+            name = f"{kind}_{extractor.name}_k{k}{of}@{len(rows)}_against_{len(real)}"
+            results[name] = found[kind]
+    return results
+
+
+@register("metric", "precision_recall")
+@final
+@dataclass(frozen=True, kw_only=True)
+class PrecisionRecall(Metric):
+    """The shares of generated examples among the real ones, and of real ones among the generated.
+
+    Args:
+        features: in which neighbours are sought.
+        k: the neighbour that the balls reach to.
+        max_examples: the most that is held of each set; recall and precision depend on the counts.
+    """
+
+    features: Features = field(default=Pixels(), metadata={"kind": "features"})
+    k: int = 3
+    max_examples: int = 10_000
+
+    def __call__(self, subject: Subject) -> Results:
+        kinds = ("precision", "recall")
+        return _overlaps(subject, self.features, self.k, self.max_examples, kinds)
+
+
+@register("metric", "density_coverage")
+@final
+@dataclass(frozen=True, kw_only=True)
+class DensityCoverage(Metric):
+    """How many real balls hold a generated example, and which share of them: less moved by outliers.
+
+    Args:
+        features: in which neighbours are sought.
+        k: the neighbour that the balls of real examples reach to.
+        max_examples: the most that is held of each set.
+    """
+
+    features: Features = field(default=Pixels(), metadata={"kind": "features"})
+    k: int = 5
+    max_examples: int = 10_000
+
+    def __call__(self, subject: Subject) -> Results:
+        kinds = ("density", "coverage")
+        return _overlaps(subject, self.features, self.k, self.max_examples, kinds)
+
+
+@register("metric", "memorisation")
+@final
+@dataclass(frozen=True, kw_only=True)
+class Memorisation(Metric):
+    """Are generated examples nearer to training examples than held-out data is?
+
+    A model that copies has neighbours among its training data that no fresh example would have. Counted are the
+    generated examples that are nearer to a training example than all but 1 % of the held-out examples are, and
+    how likely so many would be if generated examples were fresh ones. A blurred example is near to everything:
+    look at the pairs, which are listed with their indices, nearest first.
+
+    Args:
+        features: in which distances are taken.
+        quantile: of the held-out distances, below which an example counts.
+        least_chance: below it the verdict is that examples are copied.
+        num_pairs: nearest pairs to list.
+        max_examples: generated and held-out examples that are checked; the training data counts as a whole.
+    """
+
+    features: Features = field(default=Pixels(), metadata={"kind": "features"})
+    quantile: float = 0.01
+    least_chance: float = 1e-3
+    num_pairs: int = 16
+    max_examples: int = 10_000
+
+    def __post_init__(self):
+        require(0 < self.quantile < 1, f"`quantile` lies between 0 and 1; got {self.quantile}.")
+
+    def __call__(self, subject: Subject) -> Results:
+        require(
+            subject.has_training_data,
+            "the metric memorisation compares with held-out data, and this data set has none apart from the "
+            "training data.",
+        )
+        extractor = subject.extractor(self.features)
+        made = generated_rows(subject, extractor, self.max_examples)
+        real = reference_rows(subject, extractor, self.max_examples)
+        size = subject.train.spec.size or subject.num_samples
+        both = np.concatenate([made, real])
+        found = nearest(both, features_of(reference.batches_of(subject.train, size), extractor))
+        ours = Nearest(found.distances[: len(made), 0], found.index[: len(made), 0])
+        theirs = found.distances[len(made) :, 0]
+        name = f"{extractor.name}@{len(made)}_against_{size}"
+        index = reference.chosen(subject.num_samples, self.max_examples)
+        return {
+            f"memorisation_{name}": self._compared(ours.distances, theirs),
+            f"nearest_pairs_{name}": self._pairs(ours, index),
+        }
+
+    def _compared(self, ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+        rank = max(1, int(np.ceil(self.quantile * len(theirs))))
+        limit = np.sort(theirs)[rank - 1]
+        below = int((ours < limit).sum())
+        chance = chance_of_as_many(below, len(ours), rank, len(theirs))
+        copied = chance < self.least_chance
+        middle = float(np.median(theirs))
+        return {
+            "ratio_of_medians": float(np.median(ours)) / middle if middle else 1.0,
+            "share_nearer": below / len(ours),
+            "share_expected": rank / (len(theirs) + 1),
+            "chance": chance,
+            "exact_copies": float((ours == 0).mean()),
+            "exact_copies_among_held_out": float((theirs == 0).mean()),
+            "verdict": "nearer to training data than fresh examples are" if copied else "passes",
+        }
+
+    def _pairs(self, ours: Nearest, index: np.ndarray) -> list[dict[str, Any]]:
+        order = np.argsort(ours.distances, kind="stable")[: self.num_pairs]
+        return [
+            {"distance": float(ours.distances[i]), "generated": int(index[i]), "training": int(ours.index[i])}
+            for i in order
+        ]  # fmt: skip
+
+
+def pairs_of(results: Results) -> list[dict[str, Any]]:
+    """Return the nearest pairs among the results of `memorisation`: distance, generated, training."""
+    return next((v for k, v in results.items() if k.startswith("nearest_pairs_")), [])

@@ -1,0 +1,48 @@
+"""Features that a metric holds in memory: all of them where these are few, else a fixed choice."""
+
+import numpy as np
+
+from diffusion.data import Dataset
+from diffusion.evaluation import reference
+from diffusion.evaluation.features import Extractor
+from diffusion.evaluation.metrics.base import Subject
+from diffusion.numerics import require
+
+
+def generated_rows(subject: Subject, extractor: Extractor, limit: int) -> np.ndarray:
+    """Return features (k, dim) of generated examples, at most `limit`, batch by batch.
+
+    Where there are more, the choice is fixed and without regard to order, since examples may be sorted by class.
+    """
+    count = subject.num_samples
+    index = reference.chosen(count, limit)
+    rows, start = np.empty((len(index), extractor.dim)), 0
+    for x in subject.generated(count):
+        here = (index >= start) & (index < start + len(x))
+        if here.any():
+            rows[here] = extractor(x[index[here] - start])
+        start += len(x)
+    require(
+        start == count,
+        f"{count} generated examples were asked for, and {start} came: give num_samples={start}.",
+    )
+    return rows
+
+
+def _rows(dataset: Dataset, subject: Subject, extractor: Extractor, limit: int) -> np.ndarray:
+    found = reference.statistics(dataset, extractor, count=subject.num_samples)
+    require(
+        limit >= 2,
+        f"at least 2 examples of each set must be held; got {limit}.",
+    )
+    return found.rows[reference.chosen(len(found.rows), limit)]
+
+
+def reference_rows(subject: Subject, extractor: Extractor, limit: int) -> np.ndarray:
+    """Return features of held-out examples, at most `limit`."""
+    return _rows(subject.held_out, subject, extractor, limit)
+
+
+def training_rows(subject: Subject, extractor: Extractor, limit: int) -> np.ndarray:
+    """Return features of examples that were trained on, at most `limit`."""
+    return _rows(subject.train, subject, extractor, limit)

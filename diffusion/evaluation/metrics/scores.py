@@ -1,0 +1,127 @@
+"""The score of class predictions: are single examples clear, and all of them together of all classes?
+
+    exp E KL(p(y | x) | p(y))
+
+between 1 and the number of classes (Salimans et al., 2016). It never looks at real data, so the same score of the
+held-out data stands beside it. It is called Inception score only where the classes are those of Inception and
+50,000 examples were drawn.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, final
+
+import numpy as np
+
+from diffusion.evaluation import reference
+from diffusion.evaluation.features import Classifier, Extractor, Features
+from diffusion.evaluation.metrics.base import Metric, Results, Subject
+from diffusion.evaluation.metrics.frechet import FID_COUNT
+from diffusion.numerics import require
+from diffusion.registry import register
+
+
+class ClassScore(NamedTuple):
+    """The score over all examples; mean and standard error over parts, which are lower by a bias of their own."""
+
+    value: float
+    mean_over_parts: float
+    standard_error: float
+    num_parts: int
+
+
+@dataclass
+class _Part:
+    """Sums over examples: of p, of sum p log p, and of ones."""
+
+    p: np.ndarray
+    negative_entropy: float = 0.0
+    count: int = 0
+
+    def score(self) -> float:
+        mean = self.p / self.count
+        inside = mean[mean > 0]
+        return float(np.exp(self.negative_entropy / self.count - (inside * np.log(inside)).sum()))
+
+
+def class_score(log_probs: Iterable[np.ndarray], count: int, num_parts: int = 10) -> ClassScore:
+    """Return the score of predictions that come in batches, holding only sums.
+
+    Args:
+        log_probs: (n, classes) at a time, in nats, together `count` rows.
+        count: of all examples.
+        num_parts: consecutive parts of one size, for the standard error.
+
+    Raises:
+        ValueError: rows are missing, not finite, or no probabilities.
+    """
+    num_parts = max(2, min(num_parts, count // 2))
+    parts: list[_Part] = []
+    start = 0
+    for batch in log_probs:
+        rows = np.asarray(batch, np.float64)
+        p = np.exp(rows)
+        require(
+            bool((np.abs(p.sum(axis=1) - 1) < 1e-3).all()),
+            "log-probabilities must be numbers whose exponentials sum to 1 in every row.",
+        )
+        parts = parts or [_Part(np.zeros(rows.shape[1])) for _ in range(num_parts)]
+        inner = np.where(p > 0, p * rows, 0.0).sum(axis=1)
+        which = np.minimum(np.arange(start, start + len(p)) * num_parts // count, num_parts - 1)
+        for number in np.unique(which):
+            here = which == number
+            parts[number].p += p[here].sum(axis=0)
+            parts[number].negative_entropy += float(inner[here].sum())
+            parts[number].count += int(here.sum())
+        start += len(p)
+    require(start == count and count >= 4, f"a score needs at least 4 examples, all; got {start}.")
+    whole = _Part(
+        sum((part.p for part in parts), np.zeros(len(parts[0].p))),
+        sum(part.negative_entropy for part in parts),
+        count,
+    )
+    scores = [part.score() for part in parts]
+    error = float(np.std(scores, ddof=1) / np.sqrt(num_parts))
+    return ClassScore(whole.score(), float(np.mean(scores)), error, num_parts)
+
+
+def _log_probs(batches: Iterable[np.ndarray], extractor: Extractor) -> Iterable[np.ndarray]:
+    for x in batches:
+        found = extractor.log_probs(x)
+        require(
+            found is not None,
+            f"the metric class_score needs probabilities of classes, and the features {extractor.name} know no "
+            "classes. Use class_score[classifier] or class_score[inception].",
+        )
+        assert found is not None
+        yield found
+
+
+@register("metric", "class_score")
+@final
+@dataclass(frozen=True, kw_only=True)
+class ClassScoreMetric(Metric):
+    """exp E KL(p(y | x) | p(y)) of generated examples, and of held-out ones beside it.
+
+    Args:
+        features: whose class probabilities; they must know classes.
+        num_parts: for the standard error.
+    """
+
+    features: Features = field(default=Classifier(), metadata={"kind": "features"})
+    num_parts: int = 10
+
+    def __call__(self, subject: Subject) -> Results:
+        extractor = subject.extractor(self.features)
+        held_out, count = subject.held_out, subject.held_out.spec.size or subject.num_samples
+        made = class_score(
+            _log_probs(subject.generated(), extractor), subject.num_samples, self.num_parts
+        )
+        real = class_score(
+            _log_probs(reference.batches_of(held_out, count), extractor), count, self.num_parts
+        )
+        name = f"class_score_{extractor.name}"
+        own = f"{name}@{subject.num_samples}"
+        if extractor.name == "inception" and subject.num_samples == FID_COUNT:
+            own = f"inception_score@{subject.num_samples}"
+        return {own: made._asdict(), f"{name}_of_held_out_data@{count}": real._asdict()}
