@@ -15,6 +15,7 @@ from diffusion.processes import AffineProcess, Characteristics, Interpolant, Lin
 from diffusion.processes.cosine_basis import dct_matrix, from_frequencies, to_frequencies
 from diffusion.processes.radial_law import LAWS as RADIAL_LAWS
 from diffusion.testing import affine_laws, gaussian_laws, laws
+from diffusion.testing.mass_laws import masses
 from diffusion.testing.path_laws import check_paths, densities, paths
 from diffusion.testing.report import findings_of
 
@@ -153,7 +154,22 @@ def test_swirl_obeys_all_laws():
     np.testing.assert_allclose(
         process.log_density(x, x_0, 0.5), process.prior.log_prob(z) - 2 * np.log(0.5), rtol=1e-9
     )
-    assert "D5" not in assert_laws_hold(process)  # which is about a line, and it needs a plane
+    held = assert_laws_hold(process)
+    assert "D5" in held  # in the plane
+    assert "D8" not in held  # which is about a line
+
+
+def test_mass_in_the_plane():
+    """A normal density has mass 1 there; one that was forgotten to be divided by 2 has mass 2."""
+
+    class Doubled(Swirl):
+        def log_density(self, x_t, x_0, t):
+            return super().log_density(x_t, x_0, t) + np.log(2)
+
+    assert [f.measured < 1e-6 for f in masses(Swirl())] == [True]
+    found = masses(Doubled())[0]
+    np.testing.assert_allclose(found.measured, 1.0, rtol=1e-6)
+    assert not found.holds
 
 
 def test_parabola_bends_to_one_side():
@@ -337,7 +353,22 @@ def test_anisotropic_heat_has_its_covariance():
     assert np.all(np.abs(found - expected) < 5 * error)
     reference = jax.scipy.stats.multivariate_normal.logpdf(z[:9], jnp.zeros(2), expected)
     np.testing.assert_allclose(process.noise_log_prob(jnp.asarray(z[:9])), reference, rtol=1e-10)
-    assert "D5" not in assert_laws_hold(process)  # which is about a line, and it needs a plane
+    held = assert_laws_hold(process)
+    assert "D5" in held  # in the plane
+    assert "D8" not in held  # which is about a line
+
+
+def test_mass_in_the_plane():
+    """A normal density has mass 1 there; one that was forgotten to be divided by 2 has mass 2."""
+
+    class Doubled(Swirl):
+        def log_density(self, x_t, x_0, t):
+            return super().log_density(x_t, x_0, t) + np.log(2)
+
+    assert [f.measured < 1e-6 for f in masses(Swirl())] == [True]
+    found = masses(Doubled())[0]
+    np.testing.assert_allclose(found.measured, 1.0, rtol=1e-6)
+    assert not found.holds
     with pytest.raises(ValueError, match="positive definite"):
         build("process", dict(name="anisotropic_heat", matrix=((1.0, 2.0), (2.0, 1.0))))
 

@@ -1,0 +1,73 @@
+"""What the laws of paths and densities share: which of them apply, and at which points and times."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.exact_field import ExactField, exact_field
+from diffusion.numerics import is_static
+from diffusion.processes import Process
+
+POINTS = ((-0.8, 0.5), (0.7, 0.1), (0.2, -0.6))
+WEIGHTS = (0.5, 0.3, 0.2)
+
+
+def _possible(process: Process, method: str) -> bool:
+    x, t = jnp.zeros((1, 2)), jnp.full(1, process.t_max)
+    try:
+        jax.eval_shape(getattr(process, method), x, x, t)
+    except TypeError:
+        return False
+    return True
+
+
+def has_label(process: Process) -> bool:
+    """Say whether the paths of this process can be inverted."""
+    return _possible(process, "label")
+
+
+def has_density(process: Process) -> bool:
+    """Say whether this process states p(x_t | x_0)."""
+    return _possible(process, "log_density")
+
+
+def on_a_line(process: Process) -> bool:
+    """Say whether this process states its density on a line; some definitions need a plane."""
+    x, t = jnp.zeros((1, 1)), jnp.full(1, process.t_max)
+    try:
+        paths = (process.label, process.conditional_velocity, process.interpolate)
+        shapes = [jax.eval_shape(path, x, x, t).shape for path in paths]
+        jax.eval_shape(process.noise_log_prob, x)
+    except (TypeError, ValueError, IndexError):
+        return False
+    return shapes == [(1, 1)] * 3 and has_density(process)
+
+
+def compiled(fn: Callable) -> Callable:
+    """Compile a function of a process and arrays, once per process that allows it."""
+    run = jax.jit(fn, static_argnums=0)
+    return functools.wraps(fn)(
+        lambda process, *args: (run if is_static(process) else fn)(process, *args)
+    )
+
+
+def chosen_times(process: Process, steps: tuple[int, ...] = (2, 4, 6)) -> np.ndarray:
+    """Return some of the process's natural times, counted in eighths from noise to data."""
+    return np.asarray(process.natural_times(8))[list(steps)]
+
+
+def draws(process: Process, dim: int = 2, each: int = 8) -> tuple[Any, Any, Any]:
+    """Return x_0, z and t, with `each` rows for each of three times."""
+    t = jnp.repeat(jnp.asarray(chosen_times(process)), each)
+    points = jnp.asarray(POINTS)[:, :dim]
+    x_0 = points[jnp.arange(len(t)) % len(points)]
+    return x_0, process.sample_noise(jax.random.key(1), (len(t), dim)).astype(float), t
+
+
+def marginal_field(process: Process, points: Any) -> ExactField:
+    """Return the marginal field of the three points."""
+    return exact_field(process, points, np.asarray(WEIGHTS))
