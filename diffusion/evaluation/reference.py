@@ -139,6 +139,26 @@ def chosen(count: int, limit: int) -> np.ndarray:
     return np.sort(rng.permutation(count)[:limit])
 
 
+def about_of(
+    dataset: Dataset, extractor: Extractor, *, count: int | None = None, num_rows: int = NUM_ROWS
+) -> dict[str, Any]:
+    """Return all that determines the statistics of a data set, as JSON data.
+
+    Raises:
+        ValueError: the data set is empty, or not of the kind that the features are for.
+    """
+    about = described(dataset, count) | {"features": extractor.card, "protocol": PROTOCOL}
+    about["num_rows"] = min(num_rows, about["count"])
+    require(about["count"] >= 2, f"a reference needs at least 2 examples; got {about['count']}.")
+    mine, theirs = tuple(dataset.spec.shape), tuple(extractor.spec.shape)
+    require(
+        mine == theirs,
+        f"the data set {about['dataset']} has examples of shape {mine}, and the features {extractor.name} were "
+        f"opened for {theirs}: this is the reference of another data set.",
+    )
+    return about
+
+
 def statistics(
     dataset: Dataset,
     extractor: Extractor,
@@ -159,9 +179,7 @@ def statistics(
     Raises:
         ValueError: the data set is empty, or not of the kind that the features are for.
     """
-    about = described(dataset, count) | {"features": extractor.card, "protocol": PROTOCOL}
-    about["num_rows"] = min(num_rows, about["count"])
-    require(about["count"] >= 2, f"a reference needs at least 2 examples; got {about['count']}.")
+    about = about_of(dataset, extractor, count=count, num_rows=num_rows)
     if not keep or dataset.spec.size is None:
         return compute(dataset, extractor, about)
     path = path_of(about, data_dir_of(dataset))
@@ -244,7 +262,7 @@ def read(path: Path, expected: dict[str, Any] | None = None) -> Statistics:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged, or no file of statistics ({error})") from None
+        raise ValueError(f"{path} is damaged, or no file of statistics ({type(error).__name__})") from None
     require(whole, f"{path} is damaged: its arrays do not match their digest")
     if expected is not None:
         wanted = json.loads(json.dumps(expected))
