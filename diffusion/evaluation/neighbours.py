@@ -125,7 +125,7 @@ def chance_of_as_many(num_below: int, num_x: int, rank: int, num_y: int) -> floa
     """
     a, b = rank, num_y - rank + 1
 
-    def log_beta(p: float, q: float) -> float:
+    def log_beta(p: int, q: int) -> float:
         return math.lgamma(p) + math.lgamma(q) - math.lgamma(p + q)
 
     total = 0.0
