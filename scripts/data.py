@@ -6,6 +6,8 @@
     python scripts/data.py prepare tfds --set dataset=svhn_cropped
     python scripts/data.py inspect digits --out digits.png
     python scripts/data.py inspect points2d --set kind=spirals --out spirals.png
+    python scripts/data.py inspect folder --set path=my_pictures --set size=32
+    python scripts/data.py inspect fashion_mnist --duplicates pairs.png
 
 Data lie in --data_dir, else in $DEMOLISH_DATA, else in ~/.cache/demolish.
 
@@ -49,6 +51,22 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     show.add_argument("--batch_size", type=int, help="examples in the picture (64; points: 2000)")
     show.add_argument("--step", type=int, default=0, help="which batch to draw")
     show.add_argument("--seed", type=int, default=0, help="of the order and the augmentation")
+    show.add_argument(
+        "--duplicates",
+        metavar="PNG",
+        help="find the nearest training example of each held-out one; list and draw the closest pairs",
+    )
+    show.add_argument("--pairs", type=int, default=20, help="how many pairs to list and draw (20)")
+    show.add_argument("--against", metavar="SPLIT", help="the split that is held out (test)")
+    show.add_argument(
+        "--max", type=int, help="compare at most so many examples of each split (all)"
+    )
+    show.add_argument(
+        "--near",
+        type=float,
+        default=8.0,
+        help="count pairs below this distance, in levels of 255 (8)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -134,6 +152,8 @@ def inspect(options: argparse.Namespace) -> None:
 
     dataset = make_dataset(options.name, options.set, options.data_dir)
     spec = dataset.spec
+    if options.duplicates:
+        check_duplicates(dataset, options)
     with progress_bar(f"reading {options.name}") as report:
         found = summarise(dataset, report)
     rows = {
@@ -145,7 +165,7 @@ def inspect(options: argparse.Namespace) -> None:
         "sigma_data": f"{found.std:.4f}",
         "noise levels": f"{found.sigma_min:.3g} ... {found.sigma_max:.3g} suggested",
     }
-    for key, value in rows.items():
+    for key, value in (rows | dataset.notes()).items():
         print(f"{key:14}{value}")
     for number, count in enumerate(found.class_counts):
         label = spec.class_names[number] if spec.class_names else ""
@@ -153,6 +173,73 @@ def inspect(options: argparse.Namespace) -> None:
     if options.out:
         draw(dataset, options)
         print(f"Wrote {options.out}")
+    if options.duplicates:
+        list_duplicates(dataset, options)
+        print(f"Wrote {options.duplicates}")
+
+
+def check_duplicates(dataset: Any, options: argparse.Namespace) -> None:
+    """Refuse what cannot be compared, before anything is read."""
+    spec = dataset.spec
+    if spec.bits != 8 or spec.shape[-1] not in (1, 3):
+        raise ValueError("`--duplicates` compares 8-bit images of 1 or 3 channels.")
+    for name, value in [("pairs", options.pairs), ("max", options.max)]:
+        if value is not None and value < 1:
+            raise ValueError(f"`--{name}` must be at least 1; got {value}.")
+
+
+def list_duplicates(dataset: Any, options: argparse.Namespace) -> None:
+    """Print how near the examples of two splits are, and draw the closest pairs side by side."""
+    import dataclasses
+
+    import numpy as np
+
+    from diffusion.data.duplicates import find_duplicates
+
+    against = {"split": options.against} if options.against else {}
+    held_out = dataclasses.replace(dataset.held_out(), **against)
+    with progress_bar("comparing") as report:
+        found = find_duplicates(dataset, held_out, options.max, report)
+    names = held_out.split, dataset.split  # a set without this field was refused above
+    few, median, most = np.quantile(found.distance, [0.01, 0.5, 1])
+    near = int((found.distance < options.near).sum())
+    print(f"\n{len(found.index)} of {names[0]} against {found.num_train} of {names[1]}")
+    print(f"exact copies  {found.exact} of {names[0]} are in {names[1]}")
+    print(
+        f"repeats       {found.repeats[1]} within {names[0]}, {found.repeats[0]} within {names[1]}"
+    )
+    print(
+        f"near copies   {near} below {options.near:g} levels (root mean square of the difference)"
+    )
+    print(
+        f"nearest       1 % below {few:.1f} levels, half below {median:.1f}, all below {most:.1f}"
+    )
+    draw_pairs(options.duplicates, dataset, held_out, found.closest(options.pairs))
+
+
+def draw_pairs(path: str, train: Any, held_out: Any, pairs: list[tuple[int, int, float]]) -> None:
+    """List pairs, the nearest first, and draw each as a row: held out at the left, training at the right."""
+    import numpy as np
+
+    from diffusion.evaluation.images import image_grid, label_rows, save_png, to_uint8
+
+    images, labels = [], []
+    for ours, theirs, distance in pairs:
+        label = f"{held_out.split} {ours}, {train.split} {theirs}: {distance:.1f}"
+        parts = held_out.examples(ours, 1), train.examples(theirs, 1)
+        print(f"  {label}{''.join(f'  {class_of(train.spec, part)}' for part in parts)}")
+        images += [to_uint8(part["data"][0]) for part in parts]
+        labels.append(label)
+    grid = image_grid(np.stack(images), columns=2, scale=max(1, 64 // train.spec.shape[0]))
+    save_png(path, label_rows(grid, labels))
+
+
+def class_of(spec: Any, example: Any) -> str:
+    """Return the class of a batch of one, by name where there are names; empty without labels."""
+    if not isinstance(spec.num_classes, int) or "label" not in example.get("cond", {}):
+        return ""
+    label = int(example["cond"]["label"][0])
+    return spec.class_names[label] if spec.class_names else str(label)
 
 
 def draw(dataset: Any, options: argparse.Namespace) -> None:

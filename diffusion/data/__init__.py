@@ -12,6 +12,7 @@ from diffusion.data.arrays import ArrayFile
 from diffusion.data.base import Batch, Dataset, DataSpec, FiniteDataset, Source, Table
 from diffusion.data.conditioned import Condition, Conditioned, ImageCondition, conditioned
 from diffusion.data.digits import Digits
+from diffusion.data.duplicates import Duplicates, find_duplicates
 from diffusion.data.emoji import EmojiImages
 from diffusion.data.fashion_mnist import FashionMNIST
 from diffusion.data.folder import Folder
@@ -35,6 +36,7 @@ __all__ = [
     "DataSpec",
     "Dataset",
     "Digits",
+    "Duplicates",
     "EmojiImages",
     "FashionMNIST",
     "FiniteDataset",
@@ -51,6 +53,7 @@ __all__ = [
     "Table",
     "conditioned",
     "data_root",
+    "find_duplicates",
     "prefetch",
     "summarise",
     "to_float",

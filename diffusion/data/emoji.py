@@ -106,7 +106,7 @@ class EmojiImages(PreparedImages):
             version="1.0.0",
             splits=split_up(pictures),
             class_names=CLASS_NAMES,
-            note=f"Noto Color Emoji on white; {font.name}, sha256 {digest}; SIL Open Font Licence.",
+            note=f"Noto Color Emoji on white; {font.version}, sha256 {digest[:16]}; SIL Open Font Licence.",
             progress=progress,
         )
 

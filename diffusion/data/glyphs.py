@@ -99,7 +99,7 @@ class BitmapFont:
                 f"The font {path} holds no bitmaps (tables CBDT and GSUB); the editions of Noto Color "
                 "Emoji with outlines (COLR) cannot be used."
             )
-        self.name = str(font["name"].getDebugName(5) or "unknown version")
+        self.version = str(font["name"].getDebugName(5) or "unknown version").partition(";")[0]
         self._glyphs = font.getBestCmap()
         strikes = zip(font["CBLC"].strikes, font["CBDT"].strikeData, strict=True)
         self._strike = max(strikes, key=lambda s: s[0].bitmapSizeTable.ppemY)[1]

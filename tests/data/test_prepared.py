@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffusion.data import (
     TFDS,
@@ -269,11 +270,24 @@ def run(*arguments, **environment):
 
 
 def test_program(digits_root, tmp_path):
-    picture = tmp_path / "x.png"
-    done = run("inspect", "digits", "--data_dir", digits_root, "--out", str(picture))
+    picture, pairs = tmp_path / "x.png", tmp_path / "pairs.png"
+    outputs = ["--out", str(picture), "--duplicates", str(pairs), "--pairs", "3"]
+    done = run("inspect", "digits", "--data_dir", digits_root, *outputs)
     assert done.returncode == 0, done.stderr
-    assert "sigma_data" in done.stdout
+    for words in ("sigma_data", "train 1438, test 359", "exact copies  0 of test", "test 318"):
+        assert words in done.stdout
     assert picture.exists()
+    with Image.open(pairs) as drawn:
+        assert drawn.height == (3 * 9 + 1) * 8  # three rows of 8x8 with lines, each pixel 8x8
+
+
+def test_the_program_tells_what_a_folder_holds(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "x.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    done = run("inspect", "folder", "--set", f"path={tmp_path}", "--set", "size=8")
+    assert done.returncode == 0, done.stderr
+    assert "1 not a picture (notes.txt)" in done.stdout
+    assert "30x20" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -284,6 +298,7 @@ def test_program(digits_root, tmp_path):
         (["inspect", "points2d", "--set", "kind"], 2, "FIELD=VALUE"),
         (["inspect", "folder", "--set", "path=absent"], 5, "no folder"),
         (["inspect", "cifar10"], 5, "prepare"),
+        (["inspect", "points2d", "--duplicates", "x.png"], 2, "8-bit images"),
     ],
 )
 def test_program_errors_are_one_line(tmp_path, arguments, code, words):
