@@ -25,6 +25,7 @@ from diffusion.training.loop import Hook, LoopOptions, train
 from diffusion.training.metrics import Console, JsonLines, TensorBoard
 from diffusion.training.progress import Terminal
 from diffusion.training.watchdog import Watchdog
+from diffusion.trend import trend
 from diffusion.workdir import Workdir
 
 Say = Callable[[str], None]
@@ -121,6 +122,8 @@ class Lap:
             if options.sample_every and experiment.task == "generator":
                 draw = sample_grids(experiment, self.workdir, say, stop)
                 hooks.append(Hook(call=draw, every=options.sample_every))
+            if every := experiment.evaluate.trend_every:
+                hooks.append(Hook(call=trend(experiment, writers, say, stop), every=every))
             return train(
                 self.step, layout.place_state(state), batches,
                 num_steps=num_steps, batch_size=experiment.batch_size, place=layout.place_batch,

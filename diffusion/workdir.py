@@ -11,6 +11,8 @@ checkpoints/    states
 samples/        grids of generated examples
 variance.npz    posterior variances of a checkpoint, from scripts/estimate_variance.py
 cache/          compiled programs
+evaluation.json what scripts/evaluate.py measured, with a card for every number; pictures beside it
+report.html     the same for people, with the curves of training
 lock.json       the process that trains here, while it does
 earlier-1/      an earlier run, moved aside by --restart
 """
@@ -41,7 +43,8 @@ from diffusion.variance import WithVariance, with_variance
 # What a run leaves, in the order in which it is set aside: a folder without checkpoints is that of a new run.
 LEFT = (
     "checkpoints", "rollbacks.json", "metrics.jsonl", "bad_steps", "samples", "tensorboard", "variance.npz",
-    "evaluation.json", "run.json", "resolved.json", "data.json", "config.json",
+    "evaluation.json", "evaluation.json.parts", "evaluation_samples.png", "evaluation_nearest.png", "report.html",
+    "run.json", "resolved.json", "data.json", "config.json",
 )  # fmt: skip
 
 

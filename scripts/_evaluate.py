@@ -25,7 +25,7 @@ class Target:
         about: what is worth knowing besides.
         model: of a card; None for examples from a file.
         generated: from a count to what a card says about the examples.
-        first: first(n) returns up to n examples that lie ready.
+        read: read(first, count) returns examples that lie ready: those of a metric that was just measured.
         asked: the counts of examples that metrics have asked for.
     """
 
@@ -35,7 +35,7 @@ class Target:
     about: Mapping[str, Any]
     model: Mapping[str, Any] | None
     generated: Callable[[int], Mapping[str, Any]]
-    first: Callable[[int], Any]
+    read: Callable[[int, int], Any]
     asked: list[int] = field(default_factory=list)
 
     def card(self, metric: Any) -> dict[str, Any]:
@@ -90,13 +90,13 @@ def of_run(run: Any, seed: int, folder: Path, poll: Callable[[], None], stop: An
         "network": config["network"]["name"],
     }  # fmt: skip
     asked: list[int] = []
-    subject, first = _with_shards(
+    subject, read = _with_shards(
         run.experiment.subject(run.params, seed), folder, made_of, poll, stop, asked
     )
     names = [str(model[k]) for k in ("data", "process", "network")]
     return Target(
         subject=subject, title=f"{names[0]}: {names[1]}, {names[2]}", made_of=made_of,
-        about={**seen, "config": config, **card}, model=model, first=first, asked=asked,
+        about={**seen, "config": config, **card}, model=model, read=read, asked=asked,
         generated=_recipe(run, config),
     )  # fmt: skip
 
@@ -131,8 +131,8 @@ def _recipe(run: Any, config: Mapping[str, Any]) -> Callable[[int], dict[str, An
 
 def _with_shards(
     subject: Any, folder: Path, made_of: Any, poll: Callable, stop: Any, asked: list[int]
-) -> tuple[Any, Callable[[int], Any]]:
-    """Return a subject that heeds signals and keeps its generated examples, and what reads the first ones."""
+) -> tuple[Any, Callable[[int, int], Any]]:
+    """Return a subject that heeds signals and keeps its generated examples, and what reads those."""
     import contextlib
 
     import numpy as np
@@ -158,13 +158,11 @@ def _with_shards(
             poll()
             yield from shards.read(0, count)
 
-    def first(count: int) -> Any:
-        there = max(asked, default=0)
-        parts = shards.read(0, min(count, there)) if folder.is_dir() and there else ()
-        return np.concatenate(list(parts)) if there else None
+    def read(first: int, count: int) -> Any:
+        return np.concatenate(list(shards.read(first, first + count)))
 
     sets = {k: _watched(getattr(subject, k), poll) for k in ("train", "held_out")}
-    return dataclasses.replace(subject, generate=generate, **sets), first
+    return dataclasses.replace(subject, generate=generate, **sets), read
 
 
 # ---- examples from a file -----------------------------------------------------------------------
@@ -216,7 +214,7 @@ def of_examples(
         subject=subject, title=f"{path.name} against {data['name']}", made_of=versions_of(made_of),
         about={"seed": seed, "examples": examples.card(), "data": data, **card}, model=None, asked=asked,
         generated=lambda count: {"count": count, **examples.card()},
-        first=lambda count: np.concatenate(list(examples.read(min(count, examples.count), 0))),
+        read=lambda first, count: np.concatenate(list(examples.read(count, first))),
     )  # fmt: skip
 
 

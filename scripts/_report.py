@@ -6,7 +6,9 @@ from typing import Any
 
 import _command
 
-SHOWN = 100  # examples in the picture of a report
+SHOWN = 100  # images in the picture of a report
+MANY = 1000  # points or signals in it
+PAIRS = 8  # side by side
 
 
 def show(key: str, value: object) -> None:
@@ -90,17 +92,45 @@ def picture_of(out: Path, what: str) -> Path:
     return out.with_name(f"{out.stem}_{what}.png")
 
 
-def save_samples(out: Path, x: Any, spec: Any) -> None:
-    """Write a picture of generated examples beside the results: one column per class, where there are a few."""
+def save_pictures(out: Path, target: Any, results: Any) -> None:
+    """Draw what was just measured beside the results: the first examples, and the pairs of `memorisation`.
+
+    Nothing is drawn where no metric asked for examples; pictures of an earlier start then stay.
+    """
     from diffusion.evaluation import pictures
 
-    if x is None:
+    spec, count = target.subject.held_out.spec, max(target.asked, default=0)
+    if not count:
         return
     classes = spec.num_classes if isinstance(spec.num_classes, int) else 0
-    columns = classes if 2 <= classes <= 12 else 10
+    columns = classes if 2 <= classes <= 12 else 10  # classes come in turn: one column each
+    shown = min(count, SHOWN) if spec.kind == "image" else min(count, MANY)
     if spec.kind == "image":
-        x = x[: max(columns, len(x) - len(x) % columns)]
-    pictures.save_examples(picture_of(out, "samples"), x, spec, columns)
+        shown = max(min(columns, shown), shown - shown % columns)
+    pictures.save_examples(picture_of(out, "samples"), target.read(0, shown), spec, columns)
+    save_pairs(out, target, spec, results)
+
+
+def save_pairs(out: Path, target: Any, spec: Any, results: Any) -> None:
+    """Draw generated examples, and under each the training example that is nearest to it."""
+    import numpy as np
+
+    from diffusion.evaluation import images, pictures
+    from diffusion.evaluation.metrics import pairs_of
+
+    pairs = next(filter(None, (pairs_of(found) for found in results.values())), [])
+    pairs = [pair for pair in pairs if pair["generated"] < max(target.asked)]
+    pairs = pairs[: len(pairs) - len(pairs) % PAIRS or len(pairs)]
+    if not pairs or spec.kind != "image":
+        return
+    rows = []
+    for start in range(0, len(pairs), PAIRS):
+        few = pairs[start : start + PAIRS]
+        rows += [target.read(pair["generated"], 1)[0] for pair in few]
+        rows += [target.subject.train.examples(pair["training"], 1)["data"][0] for pair in few]
+    names = ["generated", "training"] * -(-len(pairs) // PAIRS)
+    picture = pictures.grid(np.stack(rows), spec, min(PAIRS, len(pairs)), names)
+    images.save_png(picture_of(out, "nearest"), picture)
 
 
 def write(out: Path, workdir: str | None, title: str = "") -> Path:
@@ -180,6 +210,8 @@ def _pictures(out: Path, run: Any) -> list[Any]:
         caption = f"drawn while it was trained: {last[-1].name}"
         found.append(Picture(title="Examples", png=last[-1].read_bytes(), caption=caption))
     if (nearest := picture_of(out, "nearest")).is_file():
-        caption = "pairs: a generated example, and beside it the nearest training example"
+        caption = (
+            "the nearest pairs of all: generated examples, and below each its training example"
+        )
         found.append(Picture(title="Nearest neighbours", png=nearest.read_bytes(), caption=caption))
     return found

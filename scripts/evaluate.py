@@ -158,8 +158,7 @@ def measured(out: Path, config: dict[str, Any]) -> int:
                 flush=True,
             )
             return 128 + stop.received
-    if target.asked:
-        _report.save_samples(out, target.first(_report.SHOWN), target.subject.held_out.spec)
+    _report.save_pictures(out, target, {k: v.results for k, v in there.items()})
     if folder.is_dir():
         shutil.rmtree(folder)
     _command.say(f"wrote {out} and {_report.write(out, FLAGS.workdir, target.title)}")

@@ -193,12 +193,19 @@ def compared(a: Any, b: Any) -> str:
         return _rows(a, b)
     x, y = estimate_of(a), estimate_of(b)
     if x is None or y is None:
-        return "the same" if a == b else "they differ"
+        if isinstance(a, Mapping) and isinstance(b, Mapping):  # several numbers in one
+            return "; ".join(f"{k} {_change(a.get(k), b.get(k))}" for k in [*a, *(b.keys() - a)])
+        return _change(a, b)
     told = f"{x[0]:.5g} -> {y[0]:.5g}, difference {y[0] - x[0]:+.3g}"
     if x[1] is None or y[1] is None:
         return f"{told}; no standard error is known"
     error = math.hypot(x[1], y[1])
     return f"{told} = {_ratio(y[0] - x[0], error)} standard errors"
+
+
+def _change(a: Any, b: Any) -> str:
+    told = [f"{v:.5g}" if isinstance(v, float) else str(v) for v in (a, b)]
+    return f"{told[0]} (the same)" if a == b else f"{told[0]} -> {told[1]}"
 
 
 def _ratio(difference: float, error: float) -> str:

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-WIDTH, HEIGHT = 480, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 20, 10, 38
+WIDTH, HEIGHT = 480.0, 270.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 20.0, 10.0, 38.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,22 +18,17 @@ class Line:
     """Points that belong together; what is not finite is left out, and so is what a log axis cannot show."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    errors: Sequence[float] = field(default_factory=tuple)
+    x: Sequence[float | int]
+    y: Sequence[float | int]
+    errors: Sequence[float | int] = field(default_factory=tuple)
 
     def points(self, log: bool) -> list[tuple[float, float, float]]:
         """Return (x, y, error) of what can be shown."""
         errors = self.errors or [0.0] * len(self.x)
-        rows = zip(self.x, self.y, errors, strict=True)
+        rows = [tuple(map(float, row)) for row in zip(self.x, self.y, errors, strict=True)]
         return [
-            (x, y, e) for x, y, e in rows
-            if all(map(_finite, (x, y, e))) and (y > 0 or not log)
+            (x, y, e) for x, y, e in rows if all(map(math.isfinite, (x, y, e))) and (y > 0 or not log)
         ]  # fmt: skip
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -101,9 +96,7 @@ def line_plot(
     for i, _, points in shown:
         parts += _drawn(points, across, up, i % 10, markers)
     told = html.escape(f"{ylabel} against {xlabel}", quote=True)
-    plot = (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{told}">{"".join(parts)}</svg>'
-    )
+    plot = f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{told}">{"".join(parts)}</svg>'
     if len(shown) == 1:
         return plot
     keys = "".join(
@@ -128,19 +121,21 @@ def _frame(across: _Axis, up: _Axis, xlabel: str, ylabel: str) -> list[str]:
     parts = []
     for value in up.ticks():
         y = up.at(value)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(
+            f'<line class="grid" x1="{_LEFT:g}" x2="{right:g}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
         parts.append(_text(_LEFT - 6, y + 4, f"{value:.4g}", "end"))
     for value in across.ticks():
         x = across.at(value)
         parts.append(
-            f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>'
+            f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom:g}" y2="{bottom + 4:g}"/>'
         )
         parts.append(_text(x, bottom + 17, f"{value:.6g}", "middle"))
-    parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>')
+    parts.append(f'<path class="axis" d="M{_LEFT:g} {_TOP:g}V{bottom:g}H{right:g}"/>')
     parts.append(_text((_LEFT + right) / 2, HEIGHT - 5, xlabel, "middle"))
     middle = (_TOP + bottom) / 2
     turned = f'transform="rotate(-90 12 {middle:.0f})"'
-    return [*parts, _text(12, middle, ylabel, "middle", turned)]
+    return [*parts, _text(12.0, middle, ylabel, "middle", turned)]
 
 
 def _text(x: float, y: float, words: str, anchor: str, more: str = "") -> str:

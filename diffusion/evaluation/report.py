@@ -152,7 +152,8 @@ def _number(name: str, value: Any) -> str:
     found, more = estimate_of(value), ""
     if found is None:
         if isinstance(value, Mapping):  # no single number among them: each on its own
-            return "".join(_number(f"{name}: {k}", v) for k, v in value.items())
+            inner = "".join(_number(f"\N{EN DASH} {k}", v) for k, v in value.items())
+            return f'<tr><td colspan="2">{_e(name)}</td></tr>{inner}'
         return f'<tr><td>{_e(name)}</td><td class="n">{_e(value)}</td></tr>'
     number, error = found
     shown = _figure(number) + (f" &plusmn; {_figure(error, 2)}" if error is not None else "")
@@ -167,7 +168,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _figure(value: float, digits: int = 5) -> str:
+def _figure(value: float | int, digits: int = 5) -> str:
     return str(value) if isinstance(value, int) else f"{value:.{digits}g}"
 
 
