@@ -219,8 +219,8 @@ class Attention(nn.Module):
         check_heads(features, self.heads)
         policy = precision(self.dtype)
         head = features // self.heads
-        draw = {"gain": self.gain, "last": 1 / 3}
-        qkv = dense(3 * features, self.dtype, bias=False, **draw, name="qkv")(x)
+        layer = dense(3 * features, self.dtype, bias=False, gain=self.gain, last=1 / 3, name="qkv")
+        qkv = layer(x)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, head)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         if self.qk_norm:  # Henry et al. 2020; bounds the logits

@@ -1,0 +1,1 @@
+"""Study: what a network should predict, with and without a bottleneck."""

@@ -1,0 +1,1 @@
+"""Study: one process as an SDE, as an ODE, and everything between."""
