@@ -9,6 +9,7 @@ twenty-odd instructions that a dictionary of tensors needs; names stay text and 
 import io
 import math
 import pickletools
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ TYPES = {
 }  # fmt: skip
 MAGIC = 0x1950A86A20F9469CFC6C  # the first value of the older format
 MOST_INSTRUCTIONS = 1_000_000
+UNSOUND = (  # what a damaged file makes Python raise
+    ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, ArithmeticError, MemoryError,
+    struct.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -184,9 +189,10 @@ def _zipped(path: Path) -> tuple[Any, dict[str, bytes]]:
         order = f"{root}byteorder"
         if order in names and archive.read(order) != b"little":
             raise Refused("its numbers are big-endian")
-        size = path.stat().st_size
-        if sum(archive.getinfo(n).file_size for n in names) > size:
-            raise Refused("it claims more bytes than it has")  # PyTorch never compresses
+        if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
+            raise Refused("it is compressed, which PyTorch never does")
+        if sum(i.file_size for i in archive.infolist()) > path.stat().st_size:
+            raise Refused("it claims more bytes than it has")
         value = _Machine().run(io.BytesIO(archive.read(main[0])))
         data = f"{root}data/"
         return value, {n.removeprefix(data): archive.read(n) for n in names if n.startswith(data)}
@@ -239,14 +245,7 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
         return {name: _view(x, _numbers(x.storage, data)) for name, x in value.items()}
     except Refused as error:
         raise Refused(f"{path}: {error}.") from None
-    except (
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except UNSOUND as error:
         raise Refused(f"{path} is damaged, or no file of PyTorch: {str(error)[:100]}.") from None
 
 

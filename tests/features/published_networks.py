@@ -126,3 +126,25 @@ def to_array(x):
     """Return a tensor as an array, images as (batch, height, width, channels)."""
     x = x.detach().numpy()
     return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+
+
+def inception_images():
+    """Images whose last maps are 3 x 3."""
+    return np.random.default_rng(1).uniform(-1, 1, (2, 139, 139, 3))
+
+
+def small_levels():
+    """Small images of 8 bits, not square."""
+    return np.random.default_rng(2).integers(0, 256, (1, 32, 40, 3), dtype=np.uint8)
+
+
+def dino_images(side):
+    """Standardised images."""
+    return np.random.default_rng(4).normal(size=(2, side, side, 3))
+
+
+def summary(x):
+    """Return size, mean, standard deviation, and eight entries spread over an array."""
+    x = np.asarray(x, np.float64)
+    spread = np.linspace(0, x.size - 1, 8).astype(int)
+    return np.array([x.size, x.mean(), x.std(), *x.reshape(-1)[spread]])

@@ -9,7 +9,7 @@ says which: "dinov2", "dinov2_float". Reference: Oquab et al. 2024; Stein et al.
 
 import hashlib
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, final
 
 import jax
@@ -35,6 +35,7 @@ from diffusion.registry import register
 RESIZINGS = ("8bit", "float")
 
 
+@cache
 def architecture(size: str = "large") -> Architecture:
     """Return the network of a size: "small", "base" or "large"."""
     require(size in SIZES, f"`size` must be one of {tuple(SIZES)}; got {size!r}.")

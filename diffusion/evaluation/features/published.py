@@ -13,6 +13,7 @@ makes it from the published .pth. Our parameters are the same up to the order of
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,13 @@ class Architecture:
     size: int
     passed: str
 
-    @property
+    @cached_property
     def abstract(self) -> Any:
         """The tree of the shapes of its parameters."""
         x = jax.ShapeDtypeStruct((1, self.size, self.size, 3), np.float32)
         return jax.eval_shape(self.module.init, jax.random.key(0), x)["params"]
 
-    @property
+    @cached_property
     def wanted(self) -> dict[str, tuple[int, ...]]:
         """The shapes of its parameters in PyTorch, by their names there."""
         nothing = np.float32(0)
