@@ -3,9 +3,18 @@
 import numpy as np
 import pytest
 
-from diffusion.data import ArrayFile, Digits, FiniteDataset, Points2D, duplicates
+from diffusion.data import (
+    ArrayFile,
+    Digits,
+    FashionMNIST,
+    FiniteDataset,
+    Points2D,
+    data_root,
+    duplicates,
+)
 from diffusion.data.base import DataSpec, Table
 from diffusion.data.duplicates import find_duplicates, nearest
+from diffusion.data.records import newest_version
 
 
 def brute_force(queries, references):
@@ -109,6 +118,19 @@ def test_digits_hold_no_copies(digits_root):
     assert (found.exact, found.repeats) == (0, (0, 0))
     assert found.distance.min() > 0
     np.testing.assert_array_equal(found.index, np.arange(359))
+
+
+def test_fashion_mnist_holds_a_garment_twice():
+    """The nearest pair of all, as docs/data.md reports it."""
+    if newest_version(data_root() / "fashion_mnist") is None:
+        pytest.skip("no prepared copy of Fashion-MNIST is here")
+    train, test = (FashionMNIST(split=s).source for s in ("train", "test"))
+    queries = test.take(np.array([4998, 9867]))[0]
+    where, squared = nearest(queries, train.take(np.arange(20_000))[0])
+    assert where[0] == 13360
+    assert squared[0] == 433  # of 784 values: 0.74 levels
+    first = train.take(where[:1])[0].astype(np.int64)
+    assert squared[0] == ((queries[:1].astype(np.int64) - first) ** 2).sum()
 
 
 def test_what_cannot_be_compared_is_refused(digits_root, tmp_path):
