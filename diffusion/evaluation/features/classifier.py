@@ -18,7 +18,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from diffusion.data import Dataset, DataSpec, data_root
 from diffusion.data.storage import LOG
@@ -170,7 +170,7 @@ class ClassifierExtractor(Extractor):
         """Run the network in blocks of one size."""
         return in_blocks(functools.partial(hidden, self._params), x)
 
-    def log_probs(self, x: Float[np.ndarray, "n *data"]) -> Float[np.ndarray, "n classes"] | None:
+    def log_probs(self, x: Shaped[np.ndarray, "n *data"]) -> Float[np.ndarray, "n classes"] | None:
         """Return log p(class | x) in nats."""
         return in_blocks(functools.partial(_log_probs, self._params), self.checked(x))
 
@@ -225,7 +225,7 @@ class Classifier(Features):
 
 
 def _recipe() -> str:
-    return f"version {VERSION}, {WIDTHS}, {DIM}, {PASSES, LEAST, MOST} x {BATCH}, {RATE}"
+    return f"version {VERSION}, 3 x 3 within a frame of zeros, {WIDTHS}, {DIM}, {PASSES, LEAST, MOST} x {BATCH}, {RATE}"
 
 
 def _key(made_of: dict[str, Any]) -> str:

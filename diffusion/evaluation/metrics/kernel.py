@@ -21,7 +21,8 @@ from diffusion.numerics import require
 from diffusion.registry import register
 
 
-def _named(extractor: Extractor, count: int, all_of_them: int, against: int, of: str = "") -> str:
+def named(extractor: Extractor, count: int, all_of_them: int, against: int, of: str = "") -> str:
+    """Return the name of a kernel distance: its features and the counts."""
     if extractor.name == "inception" and all_of_them == FID_COUNT and not of:
         return f"kid@{count}_against_{against}"
     return f"kernel_distance_{extractor.name}{of}@{count}_against_{against}"
@@ -55,11 +56,11 @@ class KernelDistanceMetric(Metric):
         real = reference_rows(subject, extractor, self.max_examples)
         distance = functools.partial(self._distance, seed=subject.seed)
         made = generated_rows(subject, extractor, self.max_examples)
-        name = _named(extractor, len(made), subject.num_samples, len(real))
+        name = named(extractor, len(made), subject.num_samples, len(real))
         results: Results = {name: distance(made, real)._asdict()}
         if subject.has_training_data:
             train = training_rows(subject, extractor, self.max_examples)
-            name = _named(extractor, len(train), 0, len(real), "_of_training_data")
+            name = named(extractor, len(train), 0, len(real), "_of_training_data")
             results[name] = distance(train, real)._asdict()
         return results
 
