@@ -20,6 +20,7 @@ import pytest
 from diffusion import build, registered
 from diffusion.config import apply_overrides, plain
 from diffusion.data import DataSpec
+from diffusion.evaluation.metrics import parse_list
 from diffusion.experiment import Experiment
 from diffusion.registry import resolve
 from diffusion.samplers import StepSampler
@@ -157,8 +158,8 @@ def check_config(flags):
     changes += [(n.removeprefix("config."), v) for n, v in flags if n.startswith("config.")]
     experiment = Experiment.from_config(apply_overrides(config, changes), IMAGES)
     experiment.times()
-    for name in filter(None, given.get("metrics", "").split(",")):
-        build("metric", name)
+    for spec in parse_list(given.get("metrics", "")):
+        build("metric", spec)
 
 
 @pytest.mark.parametrize("page", [p for p in pages() if commands(p.values[0])])
