@@ -141,18 +141,27 @@ def pictures(found: Mapping[str, Any]) -> None:
         tokens = list(next(iter(runs.values())))
         curves = {
             f"{name}, log-SNR {level}": (
-                [int(n) for n in tokens],
+                [float(np.log2(int(n))) for n in tokens],
                 [max(1e-4, at_length(runs, n, level, name)) for n in tokens],
             )
             for level in ("-2", "2") for name in ("plain", "log n")
         }  # fmt: skip
-        panels.append(Panel(curves, "tokens (32 in training)", "excess error per number, signals"))
+        panels.append(
+            Panel(
+                curves,
+                "log2 of the tokens (5 in training)",
+                "excess error per number, signals",
+                log_x=False,
+            )
+        )
     if "depths" in parts:
         for key, label in (("update", "first update of the output"), ("loss", "loss at the end")):
             curves = {
-                r: ([int(d) for d in rows], [row[key] for row in rows.values()])
+                r: ([float(np.log2(int(d))) for d in rows], [row[key] for row in rows.values()])
                 for r, rows in parts["depths"].items()
             }  # fmt: skip
-            panels.append(Panel(curves, "blocks", label, log_y=key == "update"))
+            panels.append(
+                Panel(curves, "log2 of the blocks", label, log_x=False, log_y=key == "update")
+            )
     if panels:
         plot(HERE / "architectures.png", panels, columns=2)

@@ -54,15 +54,15 @@ class Tier:
             "DiT, as many operations": dit(patch=2, width=48, depth=6, heads=4),
         }
     )
-    num_steps: int = 800
-    drawn: int = 1000
+    num_steps: int = 400
+    drawn: int = 500
     signals: lengths.Signals = field(
         default_factory=lambda: lengths.Signals(length=32, num_steps=1000)
     )
     lengths: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
     seeds: int = 2
-    depths: tuple[int, ...] = (4, 16, 64)
-    stack_steps: int = 200
+    depths: tuple[int, ...] = (4, 32)
+    stack_steps: int = 100
 
 
 TIERS = {

@@ -116,7 +116,7 @@ def pictures(found: Mapping[str, Any], models: Path) -> None:
         for output in OUTPUTS:
             there = [d for d in dims if output in toy["sweep"][d]]
             rows = [toy["sweep"][d][output] for d in there]
-            x = [int(d) for d in there]
+            x = [float(np.log2(int(d))) for d in there]
             energy[output] = (x, [max(r["energy"], 1e-4) for r in rows])
             off[output] = (x, [r["excess"]["0.5"] for r in rows])
             floor = [toy["sweep floors"][d][output]["0.5"] for d in there]
@@ -124,10 +124,10 @@ def pictures(found: Mapping[str, Any], models: Path) -> None:
                 keep = [k for k, v in enumerate(floor) if v > 0]
                 curve = ([x[k] for k in keep], [floor[k] for k in keep])
                 off[f"{output}, best linear map"] = curve
-        label = "dimensions around the plane"
+        label = "log2 of the dimensions around the plane"
         plot(HERE / "dimension.png", [
-            Panel(energy, label, "energy distance"),
-            Panel(off, label, "excess of E|x_0 - x_0_hat|^2, t = 0.5"),
+            Panel(energy, label, "energy distance", log_x=False),
+            Panel(off, label, "excess of E|x_0 - x_0_hat|^2, t = 0.5", log_x=False),
         ])  # fmt: skip
     files = sorted(models.glob("predictions-small-*.npy"), key=lambda f: int(f.stem.split("-")[-1]))
     if files:

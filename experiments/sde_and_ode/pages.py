@@ -132,7 +132,7 @@ def _curves(rows: Mapping[str, Any], scale: float, floor: float) -> dict[str, An
     for lam in [v for v in NAMES if v in rows]:
         steps = [k for k in _by_number(rows[lam]) if np.isfinite(rows[lam][k])]
         y = [min(max(scale * rows[lam][k], floor), 1e4 * floor) for k in steps]
-        curves[f"lambda {lam}"] = ([int(k) for k in steps], y)
+        curves[f"lambda {lam}"] = ([float(np.log2(int(k))) for k in steps], y)
     return curves
 
 
@@ -144,8 +144,8 @@ def pictures(found: Mapping[str, Any], models: Path) -> None:
     if "vp" in plane.get("family", {}):
         floor = plane["floor"]["rms"]
         energy = "energy distance, eight Gaussians"
-        panels += [Panel(_curves(plane["family"][name], 1, floor / 3), f"steps, {name}", energy,
-                         level=floor, level_name="exact draws")
+        panels += [Panel(_curves(plane["family"][name], 1, floor / 3), f"log2 of the steps, {name}", energy,
+                         log_x=False, level=floor, level_name="exact draws")
                    for name in ("vp", "edm") if name in plane["family"]]  # fmt: skip
     if "wrong gaussian" in plane:
         curves = {}
@@ -155,7 +155,8 @@ def pictures(found: Mapping[str, Any], models: Path) -> None:
                 curves[case] = ([float(v) for v in x], [abs(rows[v]["measured"]) for v in x])
         panels.append(Panel(curves, "lambda", "shift of the mean", log_x=False))
     if "vp" in digits.get("family", {}):
-        panels.append(Panel(_curves(digits["family"]["vp"], 1, 0.1), "steps, vp", "Frechet distance, digits",
+        curves = _curves(digits["family"]["vp"], 1, 0.1)
+        panels.append(Panel(curves, "log2 of the steps, vp", "Frechet distance, digits", log_x=False,
                             level=digits["real"], level_name="training images"))  # fmt: skip
     if panels:
         plot(HERE / "lambda.png", panels, columns=2)
