@@ -26,7 +26,7 @@ LISTED = """# group: Smileys & Emotion
 263A    ; unqualified         # ☺ E0.6 smiling face
 # group: People & Body
 # subgroup: hand-fingers-open
-1F44B 1F3FF ; fully-qualified # 👋🏿 E1.0 waving hand: dark skin tone
+1F44B 1F3FF ; fully-qualified # 👋🏿 waving hand: dark skin tone
 # group: Component
 1F3FB   ; component           # 🏻 E1.0 light skin tone
 """
@@ -57,6 +57,7 @@ def test_the_list_keeps_what_is_fully_qualified(tmp_path):
     face, hand = read_list(path)
     assert face == Emoji(points=(0x1F600,), group="Smileys & Emotion", name="grinning face")
     assert (face.toned, hand.toned) == (False, True)
+    assert hand.name == "waving hand: dark skin tone"  # lists before 12.1 name no version
     path.write_bytes(b"\xff\x00 nothing")
     with pytest.raises(ValueError, match="lists no emoji"):
         read_list(path)
