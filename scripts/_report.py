@@ -1,6 +1,7 @@
 """What evaluate.py shows: numbers on a terminal, two results side by side, and a page for a browser."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ def show(key: str, value: object) -> None:
         for row in value:
             first, *rest = (row[name] for name in names)
             told = [f"{v:10.5f}" if isinstance(v, float) else f"{v!s:>6}" for v in rest]
-            head = f"{first:8.2f}" if isinstance(first, float) else f"{first!s:>8}"
+            digits = "2f" if isinstance(first, float) and abs(first) >= 0.1 else "2g"
+            head = f"{first:8.{digits}}" if isinstance(first, float) else f"{first!s:>8}"
             _command.say(f"    {head}  {'  '.join(told)}")
     elif isinstance(value, dict):
         inner = ", ".join(
@@ -81,7 +83,10 @@ def side_by_side(a: Any, b: Any, verbose: bool) -> None:
 
 def _cell(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    width = (
+        12 if re.fullmatch(r"[0-9a-f]{40,64}\+?", text) else 60
+    )  # of a digest the beginning is enough
+    return text if len(text) <= width else f"{text[:width]}..."
 
 
 # ---- a page -------------------------------------------------------------------------------------

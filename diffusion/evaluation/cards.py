@@ -144,7 +144,9 @@ def read_measured(path: Path) -> Measured:
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings by dotted path; a list is one leaf."""
+    """Return the leaves of nested mappings, and lists of these, by dotted path; another list is one leaf."""
+    if isinstance(value, list | tuple) and value and all(isinstance(v, Mapping) for v in value):
+        value = dict(enumerate(value))
     if not isinstance(value, Mapping):
         return {path: value}
     inner = {f"{path}.{k}" if path else str(k): v for k, v in value.items()}
