@@ -70,12 +70,13 @@ def convert(source: Path, out: Path) -> str:
     """Write the arrays of one file to the other; return what they are."""
     from _pth import read_pth
 
-    from diffusion.training.tensors import write_tensors
-
     if out.suffix != ".safetensors":
         raise ValueError(f"the new file must end in .safetensors; got {out.name}.")
     digest = check_digest(source)
     arrays = read_pth(source)
+
+    from diffusion.training.tensors import write_tensors
+
     found = recognise({name: x.shape for name, x in arrays.items()})
     kept = {name: arrays[name] for name in found.wanted}
     other = sorted({str(x.dtype) for x in kept.values()} - {"float32"})

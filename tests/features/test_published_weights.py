@@ -120,7 +120,7 @@ def test_weights_of_another_network_are_refused(weights, tmp_path):
     ):
         DINOv2Features(weights=weights).open(COLOUR)
     path = write(tmp_path / "small.safetensors", "small", {})
-    with pytest.raises(ValueError, match="DINOv2 base: of 174 arrays 173 of another shape"):
+    with pytest.raises(ValueError, match="DINOv2 base: of 174 arrays 174 of another shape"):
         DINOv2Features(weights=path, size="base").open(COLOUR)
     wanted = dict(inception.ARCHITECTURE.wanted)
     wanted |= {"fc.weight": (1000, 2048), "fc.bias": (1000,)}
