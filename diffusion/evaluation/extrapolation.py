@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from diffusion.evaluation.frechet import Moments, symmetric_root
+from diffusion.evaluation.frechet import Moments, factor_of
 from diffusion.evaluation.kernel import student_quantile
 from diffusion.numerics import require
 
@@ -52,12 +52,12 @@ def frechet_infinity(
         f"the extrapolation over {dim} features needs at least {needed} examples, so that every part has more "
         f"examples than features; got {n}. Use kid, which has no such bias.",
     )
-    root = symmetric_root(reference.covariance)
+    factor = factor_of(reference.covariance)
     spread = float(np.trace(reference.covariance))
 
     def distance(x: np.ndarray) -> float:
         cov, shift = np.cov(x.T).reshape(dim, dim), x.mean(axis=0) - reference.mean
-        values = np.linalg.eigvalsh(root @ cov @ root)
+        values = np.linalg.eigvalsh(factor @ cov @ factor.T)
         cross = np.sqrt(np.maximum(values, 0)).sum()
         return float(shift @ shift + np.trace(cov) + spread - 2 * cross)
 

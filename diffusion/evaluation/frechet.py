@@ -2,13 +2,10 @@
 
     d^2 = |m_1 - m_2|^2 + tr(C_1) + tr(C_2) - 2 tr((C_1^(1/2) C_2 C_1^(1/2))^(1/2))
 
-(Heusel et al., 2017; Su, kexue.fm 8512). Everything in float64 with symmetric eigenvalues; no matrix square
-root of a non-symmetric product, which loses half the digits.
-
-With fewer examples than features the covariance is singular, and eigenvalues that should be 0 come out as
-+-1e-16, whose roots are not small. There the last term is 2 |A B^T|_*, the sum of the singular values, where the
-rows of A and B are the centred features over sqrt(n - 1): C_1 = A^T A, C_2 = B^T B. It needs one decomposition,
-no covariance, and gives 0 for equal sets.
+(Heusel et al., 2017; Su, kexue.fm 8512). Everything in float64. With C_1 = A^T A and C_2 = B^T B the last term is
+2 |A B^T|_*, the sum of the singular values; no matrix square root of a non-symmetric product, which loses half the
+digits. A comes from the eigenvalues of the symmetric C_1; or, with fewer examples than features, it is the centred
+features themselves over sqrt(n - 1): then no covariance is needed, and equal sets have distance 0.
 """
 
 from collections.abc import Iterable
@@ -52,21 +49,27 @@ class Moments:
         return self.scatter / (self.count - 1)
 
 
-def symmetric_root(symmetric: np.ndarray) -> np.ndarray:
-    """Return the symmetric root of a symmetric matrix; eigenvalues below 0 count as 0."""
-    values, vectors = np.linalg.eigh(symmetric)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+def factor_of(cov: np.ndarray) -> np.ndarray:
+    """Return A of shape (rank, dim) with A^T A = cov, for a symmetric matrix that is not negative.
+
+    Eigenvalues that round-off cannot tell from 0 are left out: the roots of +-1e-16 are not small.
+    """
+    values, vectors = np.linalg.eigh(np.asarray(cov, np.float64))
+    kept = values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0.0)
+    return np.sqrt(values[kept])[:, None] * vectors[:, kept].T
+
+
+def _distance(shift: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    """Return |shift|^2 + |A|^2 + |B|^2 - 2 |A B^T|_*, the distance of covariances A^T A and B^T B."""
+    cross = np.linalg.svd(a @ b.T, compute_uv=False).sum() if len(a) and len(b) else 0.0
+    return float(shift @ shift + (a**2).sum() + (b**2).sum() - 2 * cross)
 
 
 def gaussian_distance(
     mean_1: np.ndarray, cov_1: np.ndarray, mean_2: np.ndarray, cov_2: np.ndarray
 ) -> float:
     """Return the squared Wasserstein-2 distance between two Gaussians."""
-    root = symmetric_root(cov_1)
-    inner = np.linalg.eigvalsh(root @ cov_2 @ root)
-    cross = np.sqrt(np.maximum(inner, 0.0)).sum()
-    difference = mean_1 - mean_2
-    return float(difference @ difference + np.trace(cov_1) + np.trace(cov_2) - 2 * cross)
+    return _distance(mean_1 - mean_2, factor_of(cov_1), factor_of(cov_2))
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -117,20 +120,14 @@ class Sample:
         return self.moments.count
 
     def factor(self) -> np.ndarray:
-        """Return A with C = A^T A: the centred features themselves if they are few, else the root of C."""
+        """Return A with C = A^T A: the centred features themselves if they are few, else from C."""
         require(self.count >= 2, f"a covariance needs at least 2 examples; got {self.count}.")
         if self.rows is None:
-            return symmetric_root(self.moments.covariance)
+            return factor_of(self.moments.covariance)
         return (np.concatenate(self.rows) - self.moments.mean) / np.sqrt(self.count - 1)
 
 
 def frechet_of_samples(a: Sample, b: Sample) -> float:
     """Return the Frechet distance between two sets, by the form that suits their sizes."""
-    if a.rows is None and b.rows is None:
-        return frechet_distance(a.moments, b.moments)
     require(a.dim == b.dim, f"both sets need features of one size; got {a.dim} and {b.dim}.")
-    left, right = a.factor(), b.factor()
-    cross = np.linalg.svd(left @ right.T, compute_uv=False).sum()
-    difference = a.moments.mean - b.moments.mean
-    spread = (left**2).sum() + (right**2).sum()
-    return float(difference @ difference + spread - 2 * cross)
+    return _distance(a.moments.mean - b.moments.mean, a.factor(), b.factor())

@@ -254,7 +254,7 @@ def read(path: Path, expected: dict[str, Any] | None = None) -> Statistics:
         ValueError: the file is damaged, is something else, or was made of other data or features.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {k: archive[k] for k in ("mean", "scatter", "rows", "index")}
             card = json.loads(str(archive["card"]))
         about, digest = card["about"], card["arrays_sha256"]
@@ -262,7 +262,9 @@ def read(path: Path, expected: dict[str, Any] | None = None) -> Statistics:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged, or no file of statistics ({type(error).__name__})") from None
+        raise ValueError(
+            f"{path} is damaged, or no file of statistics ({type(error).__name__})"
+        ) from None
     require(whole, f"{path} is damaged: its arrays do not match their digest")
     if expected is not None:
         wanted = json.loads(json.dumps(expected))

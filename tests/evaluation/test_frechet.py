@@ -92,6 +92,18 @@ def test_fewer_examples_than_features():
     )
 
 
+def test_features_that_never_change():
+    """Constant and repeated features: the same set in other batches is the same to 1e-10, and costs nothing."""
+    rng = np.random.default_rng(6)
+    x = np.maximum(rng.normal(size=(400, 10)), 0)
+    wide = lambda z: np.concatenate([z, np.ones((len(z), 5)), z[:, :3]], axis=1)
+    y = np.maximum(rng.normal(size=(300, 10)) + 0.2, 0)
+    found = frechet_of_samples(sample(wide(x)), sample(wide(y)))
+    other = Sample.of(iter(np.array_split(wide(x), 17)), 18)
+    np.testing.assert_allclose(frechet_of_samples(other, sample(wide(y))), found, rtol=1e-10)
+    assert abs(frechet_of_samples(other, sample(wide(x)))) < 1e-12
+
+
 def test_symmetry_rotation_and_order():
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(90, 7)) @ rng.normal(size=(7, 7)), rng.normal(size=(70, 7))

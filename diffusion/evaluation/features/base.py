@@ -86,7 +86,7 @@ class Extractor(abc.ABC):
             x.shape[1:] == tuple(self.spec.shape),
             f"features {self.name} are of examples of shape {tuple(self.spec.shape)}; got {x.shape[1:]}.",
         )
-        bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+        bad = ~np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
         require(
             not bad.any(),
             f"examples must be finite; {int(bad.sum())} of {len(x)} hold NaN or infinity "
