@@ -269,13 +269,14 @@ class Panel:
 
 
 def plot(path: Path, panels: Sequence[Panel], columns: int = 3) -> None:
-    """Write panels of curves side by side, with one legend below each."""
+    """Write panels of curves side by side, with one legend below where all show the same."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from diffusion.evaluation.images import write_file
 
     columns = min(columns, len(panels))
+    shared = len({tuple(panel.curves) for panel in panels}) == 1
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.6 * columns, 4.0 * rows), layout="constrained")
     FigureCanvasAgg(figure)
@@ -291,5 +292,9 @@ def plot(path: Path, panels: Sequence[Panel], columns: int = 3) -> None:
         axes.set(xlabel=panel.x, ylabel=panel.y)
         axes.set_xscale("log" if panel.log_x else "linear")
         axes.set_yscale("log" if panel.log_y else "linear")
-        axes.legend(fontsize=7)
+        if not shared:
+            axes.legend(fontsize=7)
+    if shared:
+        handles = all_axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=4, fontsize=8)
     write_file(path, lambda scratch: figure.savefig(scratch, format="png", dpi=100))

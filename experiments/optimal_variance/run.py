@@ -1,0 +1,175 @@
+"""The variance of a reverse step: fixed, estimated or known, on a mixture on the line and on digits.
+
+    python -m experiments.optimal_variance --tier small|full
+
+results.json is written after every item; a later call measures only what is missing. table.md, the plots and
+the table in README.md are made from what there is.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import build, estimate_variance, with_variance
+from diffusion.numerics import on_host
+from experiments import _common as common
+from experiments.demolish_and_rebuild.chain import TIERS, Chain
+from experiments.optimal_variance import line
+
+HERE = Path(__file__).parent
+STEPS, STEPS_IMPERFECT = (5, 10, 20, 50, 100), (5, 10, 20, 50)
+EXAMPLES, REPETITIONS = (10, 100, 1000, 10_000), 20
+METHODS = ("posterior", "beta", "analytic", "eta=0", "analytic, eta=0")
+KINDS = ("residual", "noise", "data")
+LEVELS = 60
+BOUND_STEPS = (4, 9, 19, 49, 99, 999)  # the last evaluation is the posterior mean
+
+
+def measure_line(call: common.Call) -> None:
+    """Measure everything on the line."""
+    process = build("process", "ddpm")
+    call.item("line", "limits", make=lambda: line.limits(process))
+    for count in EXAMPLES:
+        make = lambda m=count: line.estimates(process, m, REPETITIONS)
+        call.item("line", "estimates", str(count), make=make)
+    for n in STEPS:
+        for name, chain in line.chains().items():
+            if chain.denoiser == "exact" or n in STEPS_IMPERFECT:
+                call.item(
+                    "line", "chains", name, str(n), make=lambda c=chain, n=n: c.measure(process, n)
+                )
+
+
+def variance_table(
+    chain: Chain, part: str, kind: str, count: int, seed: int, diagonal: bool = False
+) -> Any:
+    """Return times and sbar^2 estimated from `count` images of a split."""
+    data = chain.data if part == "train" else chain.held_out
+    count = min(count, len(data["data"]))
+    order = np.random.default_rng(seed).permutation(len(data["data"]))[:count]
+    size = min(chain.tier.batch_size, count)
+    cut = lambda i: order[i : i + size]
+    batches = (
+        {"data": data["data"][cut(i)], "cond": {"label": data["cond"]["label"][cut(i)]}}
+        for i in range(0, count - count % size, size)
+    )
+    null = chain.model(chain.experiment.conditions(None, 1))
+    times = chain.process.natural_times(LEVELS)
+    values = estimate_variance(
+        chain.process, null, batches, times, jax.random.key(seed), kind=kind, diagonal=diagonal
+    )
+    return times, values
+
+
+def at(process: Any, times: np.ndarray, values: Any, t: np.ndarray) -> np.ndarray:
+    """Return sbar^2 at other times, as samplers do, (len(t), ...)."""
+    table = with_variance(lambda x, t: x, process, times, values)
+    shape = np.shape(values)[1:] or (1,)
+    return np.asarray(
+        table.posterior_variance(jnp.zeros((len(t), *shape)), jnp.asarray(t)), np.float64
+    )
+
+
+def path_bound(process: Any, n: int, miss: Any, estimated: Any | None, fixed: str) -> float:
+    """Return the reverse steps' part of the bound on -log p, in bits per dimension.
+
+    KL(q(x_s | x_t, x_0) || p(x_s | x_t)), averaged over data and dimensions and summed over n steps, needs no
+    sampling: it depends on the model through its squared error alone.
+
+    Args:
+        process: the chain.
+        n: steps of its subsequence.
+        miss: (times, E(x_0 - x_0_hat)^2) on held-out data, per dimension or averaged.
+        estimated: (times, sbar^2) that the steps use, or None for a fixed variance.
+        fixed: "posterior" or "beta".
+    """
+    times = build("grid", "chain")(process, n)
+    row = build("sampler", dict(name="ancestral", variance=fixed)).prepare(process, times)
+    exact = build("sampler", dict(name="ancestral")).prepare(process, times)
+    error = at(process, *miss, times[:-1])
+    wide = lambda a: np.asarray(a).reshape(-1, *(1,) * (error.ndim - 1))
+    variance = wide(row.spread**2)
+    if estimated is not None:
+        variance = variance + wide(row.pull**2) * at(process, *estimated, times[:-1])
+    true = wide(exact.spread**2)
+    terms = np.log(variance / true) + (true + wide(row.pull**2) * error) / variance - 1
+    return float(0.5 * terms.reshape(n, -1).mean(axis=1).sum() / np.log(2))
+
+
+def measure_bounds(call: common.Call, chain: Chain) -> None:
+    """Measure the bound of every variance on held-out images."""
+    missing = [
+        n
+        for n in BOUND_STEPS
+        if call.results.get(call.tier, "bounds", "residual, per pixel", str(n)) is None
+    ]
+    if not missing:
+        return
+    p, used = chain.process, 1000
+    passes = [
+        variance_table(chain, "held out", "residual", 10**6, seed, diagonal=True)
+        for seed in range(4)
+    ]
+    times = passes[0][0]
+    pixels = np.mean([values for _, values in passes], axis=0)
+    mean = pixels.reshape(len(times), -1).mean(axis=1)
+    rows: dict[str, tuple[Any, str, Any]] = {v: (None, v, mean) for v in ("posterior", "beta")}
+    for kind in KINDS:
+        rows[kind] = (variance_table(chain, "train", kind, used, 0), "posterior", mean)
+    own = variance_table(chain, "train", "residual", used, 0, diagonal=True)
+    rows["residual, per pixel"] = (own, "posterior", pixels)
+    rows["best possible"] = ((times, mean), "posterior", mean)
+    for name, (estimated, fixed, miss) in rows.items():
+        for n in missing:
+            make = lambda n=n, e=estimated, f=fixed, m=miss: path_bound(p, n, (times, m), e, f)
+            call.item("bounds", name, str(n), make=make)
+    train = variance_table(chain, "train", "residual", used, 0)[1]
+    call.item("errors", make=lambda: dict(
+        log_snr=on_host(p.log_snr, times), train=train, held_out=mean,
+        noise=variance_table(chain, "train", "noise", used, 0)[1],
+        data=variance_table(chain, "train", "data", used, 0)[1], variance_of_data=data_variance(chain),
+    ))  # fmt: skip
+
+
+def data_variance(chain: Chain) -> float:
+    """Return Var[x_0], averaged over pixels."""
+    return float(chain.data["data"].reshape(len(chain.data["data"]), -1).var(axis=0).mean())
+
+
+def measure_examples(call: common.Call, chain: Chain) -> None:
+    """Measure how an estimate depends on the number of images: the spread over choices of them."""
+    reference = variance_table(chain, "train", "residual", 1000, 99)[1]
+    for count in (10, 50, 200, 1000):
+        for kind in KINDS:
+
+            def make(count: int = count, kind: str = kind) -> dict[str, float]:
+                found = [variance_table(chain, "train", kind, count, seed)[1] for seed in range(5)]
+                relative = np.array(found) / reference - 1
+                return dict(rms=np.sqrt((relative**2).mean()), worst=np.abs(relative).max())
+
+            call.item("examples", kind, str(count), make=make)
+
+
+def measure(call: common.Call) -> None:
+    """Measure all that is missing."""
+    tier = TIERS[call.tier]
+    measure_line(call)
+    chain = Chain(tier, call.models)
+    chain.measure_data(call)
+    measure_bounds(call, chain)
+    measure_examples(call, chain)
+    for whole in (False, True):
+        chain.measure_all(call, "network", METHODS, whole=whole)
+
+
+def main() -> None:
+    """Measure one tier and write the pages."""
+    from experiments.optimal_variance import pages
+
+    call = common.command(HERE, __doc__, tuple(TIERS))
+    measure(call)
+    pages.pictures(call, Chain(TIERS[call.tier], call.models))
+    common.write_pages(HERE, pages)
