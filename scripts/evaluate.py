@@ -68,7 +68,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     count = config.get("evaluate", {}).get("num_samples", 1000)
     _command.use_all_cores(blocks=-(-count // 32) if isinstance(count, int) else 1)
     if FLAGS.workdir is not None:
-        _command.use_compilation_cache(FLAGS.workdir)
+        _command.use_compilation_cache(str(run_path()))
     return measured(out, config)
 
 
@@ -94,9 +94,19 @@ def out_of() -> Path:
     if FLAGS.out:
         return Path(FLAGS.out)
     if FLAGS.images:
-        images = Path(FLAGS.images).resolve()
+        images = images_path().resolve()
         return images.with_name(f"{images.name}.evaluation.json")
-    return Path(FLAGS.workdir).expanduser().resolve() / "evaluation.json"
+    return run_path() / "evaluation.json"
+
+
+def run_path() -> Path:
+    """Return the work directory."""
+    return Path(FLAGS.workdir).expanduser().resolve()
+
+
+def images_path() -> Path:
+    """Return where the examples lie."""
+    return Path(FLAGS.images).expanduser()
 
 
 def config_of(overrides: list[tuple[str, str]]) -> dict[str, Any]:
@@ -120,8 +130,6 @@ def config_of(overrides: list[tuple[str, str]]) -> dict[str, Any]:
 
 def measured(out: Path, config: dict[str, Any]) -> int:
     """Measure, write, and make the page."""
-    import _evaluate
-
     from diffusion.evaluation.results import ResultsFile
     from diffusion.training.progress import Terminal
     from diffusion.training.stop import StopFlag, StopRequestedError
@@ -133,27 +141,18 @@ def measured(out: Path, config: dict[str, Any]) -> int:
             if stop.received is not None:
                 raise StopRequestedError
 
-        metrics, there = {}, {}
+        metrics, target = opened(config, folder, poll, stop)
+        say = Terminal(sys.stderr).say
+        file = ResultsFile(path=out, made_of=target.made_of, card=target.about, say=say)
+        there = {} if FLAGS.fresh else file.read()
+        if FLAGS.fresh and folder.is_dir():
+            shutil.rmtree(folder)
         try:
-            if FLAGS.images:
-                metrics = _evaluate.metrics_of(config["evaluate"]["metrics"])
-                _evaluate.refuse_those_of_runs(metrics)
-                path = Path(FLAGS.images)
-                target = _evaluate.of_examples(path, config, FLAGS.seed, FLAGS.num_samples, poll)
-            else:
-                run = opened(config)
-                metrics = _evaluate.metrics_of(run.experiment.evaluate.metrics)
-                target = _evaluate.of_run(run, FLAGS.seed, folder, poll, stop)
-            say = Terminal(sys.stderr).say
-            file = ResultsFile(path=out, made_of=target.made_of, card=target.about, say=say)
-            there = {} if FLAGS.fresh else file.read()
-            if FLAGS.fresh and folder.is_dir():
-                shutil.rmtree(folder)
             measure(metrics, there, target, file, poll)
         except StopRequestedError:
-            left = [name for name in metrics if name not in there]
+            left = ", ".join(name for name in metrics if name not in there)
             print(
-                f"stopped by {stop.received.name}: {', '.join(left)} not measured yet; the same command goes on.",
+                f"stopped by {stop.received.name}: {left} not measured yet; the same command goes on.",
                 file=sys.stderr,
                 flush=True,
             )
@@ -165,12 +164,21 @@ def measured(out: Path, config: dict[str, Any]) -> int:
     return 0
 
 
-def opened(config: dict[str, Any]) -> Any:
-    """Open the run."""
+def opened(config: dict[str, Any], folder: Path, poll: Any, stop: Any) -> tuple[Any, Any]:
+    """Open the run or the examples; return the metrics by name, and what they measure."""
+    import _evaluate
+
     from diffusion.workdir import Workdir, open_run
 
+    if FLAGS.images:
+        metrics = _evaluate.metrics_of(config["evaluate"]["metrics"])
+        _evaluate.refuse_those_of_runs(metrics)
+        path, count = images_path(), FLAGS.num_samples
+        return metrics, _evaluate.of_examples(path, config, FLAGS.seed, count, poll)
     ema = FLAGS.ema or config.get("evaluate", {}).get("ema", "")
-    return open_run(Workdir.of(FLAGS.workdir), config, ema)
+    run = open_run(Workdir.of(FLAGS.workdir), config, ema)
+    metrics = _evaluate.metrics_of(run.experiment.evaluate.metrics)
+    return metrics, _evaluate.of_run(run, FLAGS.seed, folder, poll, stop)
 
 
 def measure(metrics: Any, there: Any, target: Any, file: Any, poll: Any) -> None:

@@ -37,9 +37,10 @@ svg text{font-size:11px;fill:var(--soft)}.grid{stroke:var(--rule);stroke-width:.
 table{border-collapse:collapse;width:100%}td,th{padding:.15rem .6rem .15rem 0;text-align:left;vertical-align:top}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .wide{overflow-x:auto}summary{cursor:pointer;color:var(--soft);font-size:.85rem;margin-top:.3rem}
-pre,.card td{font:.8rem/1.4 ui-monospace,"DejaVu Sans Mono",monospace}.card td:first-child{color:var(--soft)}
+pre,.card td{font:.8rem/1.4 ui-monospace,"DejaVu Sans Mono",monospace}
+.card td:first-child{color:var(--soft);white-space:nowrap;width:1%}
 pre{white-space:pre-wrap;background:var(--box);padding:.7rem;border-radius:6px;margin:.4rem 0}
-@media(max-width:40rem){.card td{display:block}.card td+td{padding:0 0 .4rem 1rem}}
+@media(max-width:40rem){.card td{display:block;width:auto}.card td+td{padding:0 0 .4rem 1rem}}
 """ + "".join(
     f".s{i}{{stroke:hsl({h} 62% var(--l))}}i.s{i}{{background:hsl({h} 62% var(--l))}}"
     f"circle.s{i}{{fill:hsl({h} 62% var(--l))}}"
