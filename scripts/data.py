@@ -165,8 +165,7 @@ def inspect(options: argparse.Namespace) -> None:
         "sigma_data": f"{found.std:.4f}",
         "noise levels": f"{found.sigma_min:.3g} ... {found.sigma_max:.3g} suggested",
     }
-    for key, value in (rows | dataset.notes()).items():
-        print(f"{key:14}{value}")
+    print_rows(rows | dataset.notes())
     for number, count in enumerate(found.class_counts):
         label = spec.class_names[number] if spec.class_names else ""
         print(f"  class {number:<4}{count:>8}  {label}")
@@ -175,17 +174,20 @@ def inspect(options: argparse.Namespace) -> None:
         print(f"Wrote {options.out}")
     if options.duplicates:
         list_duplicates(dataset, options)
-        print(f"Wrote {options.duplicates}")
+
+
+def print_rows(rows: dict[str, Any]) -> None:
+    """Print titles and values in two columns."""
+    for title, value in rows.items():
+        print(f"{title:14}{value}")
 
 
 def check_duplicates(dataset: Any, options: argparse.Namespace) -> None:
     """Refuse what cannot be compared, before anything is read."""
-    spec = dataset.spec
-    if spec.bits != 8 or spec.shape[-1] not in (1, 3):
+    if dataset.spec.bits != 8 or dataset.spec.shape[-1] not in (1, 3):
         raise ValueError("`--duplicates` compares 8-bit images of 1 or 3 channels.")
-    for name, value in [("pairs", options.pairs), ("max", options.max)]:
-        if value is not None and value < 1:
-            raise ValueError(f"`--{name}` must be at least 1; got {value}.")
+    if options.pairs < 1 or (options.max is not None and options.max < 1):
+        raise ValueError("`--pairs` and `--max` must be at least 1.")
 
 
 def list_duplicates(dataset: Any, options: argparse.Namespace) -> None:
@@ -196,24 +198,23 @@ def list_duplicates(dataset: Any, options: argparse.Namespace) -> None:
 
     from diffusion.data.duplicates import find_duplicates
 
-    against = {"split": options.against} if options.against else {}
-    held_out = dataclasses.replace(dataset.held_out(), **against)
+    held_out = dataset.held_out()
+    if options.against:
+        held_out = dataclasses.replace(held_out, split=options.against)
     with progress_bar("comparing") as report:
         found = find_duplicates(dataset, held_out, options.max, report)
-    names = held_out.split, dataset.split  # a set without this field was refused above
-    few, median, most = np.quantile(found.distance, [0.01, 0.5, 1])
-    near = int((found.distance < options.near).sum())
-    print(f"\n{len(found.index)} of {names[0]} against {found.num_train} of {names[1]}")
-    print(f"exact copies  {found.exact} of {names[0]} are in {names[1]}")
-    print(
-        f"repeats       {found.repeats[1]} within {names[0]}, {found.repeats[0]} within {names[1]}"
-    )
-    print(
-        f"near copies   {near} below {options.near:g} levels (root mean square of the difference)"
-    )
-    print(
-        f"nearest       1 % below {few:.1f} levels, half below {median:.1f}, all below {most:.1f}"
-    )
+    ours, theirs = held_out.split, dataset.split  # a set without this field was refused above
+    few, half, most = np.quantile(found.distance, [0.01, 0.5, 1])
+    rows = {
+        "exact copies": f"{found.exact} of {ours} are in {theirs}",
+        "repeats": f"{found.repeats[1]} within {ours}, {found.repeats[0]} within {theirs}",
+        "near copies": f"{(found.distance < options.near).sum()} of {ours} within {options.near:g} levels",
+        "nearest": f"1 % within {few:.1f} levels, half within {half:.1f}, all within {most:.1f}",
+    }
+    if found.same_label is not None:
+        rows["same class"] = f"{found.same_label:.1%} have the class of their nearest"
+    print(f"\n{len(found.index)} of {ours} against {found.num_train} of {theirs}")
+    print_rows(rows)
     draw_pairs(options.duplicates, dataset, held_out, found.closest(options.pairs))
 
 
@@ -232,6 +233,7 @@ def draw_pairs(path: str, train: Any, held_out: Any, pairs: list[tuple[int, int,
         labels.append(label)
     grid = image_grid(np.stack(images), columns=2, scale=max(1, 64 // train.spec.shape[0]))
     save_png(path, label_rows(grid, labels))
+    print(f"Wrote {path}")
 
 
 def class_of(spec: Any, example: Any) -> str:

@@ -10,7 +10,7 @@ are added up in float64.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,8 @@ class Duplicates:
         exact: number of held-out examples with an exact copy in training, of all held-out examples.
         repeats: number of examples that repeat an earlier one within training and within the held-out.
         num_train: training examples compared.
+        same_label: share of the held-out examples whose nearest has the same label, or labels; None
+            without labels.
     """
 
     index: Int[np.ndarray, "n"]
@@ -46,6 +48,7 @@ class Duplicates:
     exact: int
     repeats: tuple[int, int]
     num_train: int
+    same_label: float | None
 
     def closest(self, count: int) -> list[tuple[int, int, float]]:
         """Return (held out, training, distance) of the closest pairs, at most `count`, nearest first."""
@@ -113,6 +116,14 @@ def _blocks(source: Source, index: np.ndarray, rows: int) -> Iterator[tuple[int,
         yield start, source.take(index[start : start + count])[0]
 
 
+def _labels(source: Source, index: np.ndarray) -> np.ndarray | None:
+    """Return the labels of examples, shape (n, labels per example), or None."""
+    parts = [source.take(index[start : start + n])[1] for start, n in chunks(len(index), 1024)]
+    found = [part.get("label") if isinstance(part, Mapping) else part for part in parts]
+    known = [part.reshape(len(part), -1) for part in found if part is not None]
+    return np.concatenate(known) if known else None
+
+
 def _digests(source: Source) -> list[bytes]:
     """Return a hash of each example."""
     everything = np.arange(len(source))
@@ -157,6 +168,7 @@ def find_duplicates(
     known = set(theirs)
     index, others = (_spread(len(d.source), limit) for d in (held_out, train))
     where, squared = _search(held_out.source, index, train.source, others, progress)
+    tags = [_labels(d.source, i) for d, i in ((held_out, index), (train, others[where]))]
     return Duplicates(
         index=index,
         nearest=others[where],
@@ -164,6 +176,7 @@ def find_duplicates(
         exact=sum(digest in known for digest in ours),
         repeats=(len(theirs) - len(known), len(ours) - len(set(ours))),
         num_train=len(others),
+        same_label=None if tags[0] is None else float((tags[0] == tags[1]).all(axis=1).mean()),
     )
 
 

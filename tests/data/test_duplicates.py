@@ -61,13 +61,13 @@ def test_nearest_of_floats():
 class Split(FiniteDataset):
     """Given images, as a split."""
 
-    def __init__(self, images):
-        self.images = images
+    def __init__(self, images, labels=None):
+        self.images, self.labels = images, labels
 
     @property
     def source(self):
         """The images."""
-        return Table(values=self.images)
+        return Table(values=self.images, labels=self.labels)
 
     @property
     def spec(self):
@@ -99,6 +99,23 @@ def test_planted_copies_are_found(monkeypatch):
     np.testing.assert_allclose(found.distance, np.sqrt(squared / 192), rtol=1e-15)
     assert calls[-1] == (40 * 200, 40 * 200)
     assert len(found.closest(1000)) == 40
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_labels_of_the_nearest(width):
+    """Copies keep their labels but for a quarter of them, of which one of several differs."""
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (40, 4, 4, 1), np.uint8)
+    labels = rng.integers(0, 3, (40, width))
+    order = rng.permutation(40)
+    others = labels[order]
+    others[:10, 0] += 1
+    if width == 1:
+        labels, others = labels[:, 0], others[:, 0]
+    found = find_duplicates(Split(images, labels), Split(images[order], others))
+    np.testing.assert_array_equal(found.nearest, order)
+    assert found.same_label == 0.75
+    assert find_duplicates(Split(images), Split(images[order])).same_label is None
 
 
 def test_a_limit_spreads_over_the_sets_and_still_counts_all_copies():
