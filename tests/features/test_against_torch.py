@@ -4,6 +4,8 @@ Needs torch, torchvision, torch-fidelity, pytorch-fid, timm and dinov2, none of 
 they are missing these tests are skipped, and test_golden.py compares with numbers that were made by them.
 """
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ from published_networks import (
     to_array,
 )
 
+from diffusion.data import DataSpec, to_float
 from diffusion.evaluation.features import dinov2, inception
 from diffusion.evaluation.features.published import Architecture, params_of
 from diffusion.networks.dinov2 import DINOv2, dinov2_input, interpolation
@@ -169,3 +172,27 @@ def test_the_names_are_those_of_the_packages():
             net = timm.create_model(f"{name}_patch14_dinov2")
         state = {k: tuple(v.shape) for k, v in net.state_dict().items()}
         assert state == dinov2.architecture(size).wanted
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_from_a_published_file_to_features(weights, new_format, tmp_path, monkeypatch):
+    """One .pth, read by torch-fidelity as it is and by us after conversion: the same features and scores."""
+    package = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent.parent / "scripts"))
+    from convert_features import convert
+
+    state = {k: torch.tensor(v, dtype=torch.float32) for k, v in weights.items()}
+    path, out = tmp_path / "weights.pth", tmp_path / "weights.safetensors"
+    torch.save(state, path, _use_new_zipfile_serialization=new_format)
+    assert "472 arrays" in convert(path, out)
+    levels = np.random.default_rng(7).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    net = package.FeatureExtractorInceptionV3(
+        "random", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
+    )
+    pool, logits = net(torch.tensor(levels).permute(0, 3, 1, 2))
+    spec = DataSpec(shape=(32, 32, 3))
+    extractor = inception.Inception(weights=str(out), block=2).open(spec)
+    assert extractor.name == "inception_of_other_weights"
+    close(extractor(to_float(levels)), pool, 1e-4, "features")
+    theirs = torch.log_softmax(logits.double(), dim=1)
+    close(extractor.log_probs(to_float(levels)), theirs, 1e-4, "log-probabilities")
