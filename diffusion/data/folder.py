@@ -185,17 +185,18 @@ def _require_classes(
 
 def _load(root: Path, files: Files, classes: tuple[str, ...]) -> tuple[Table, LeftOut]:
     """Decode everything, leaving out what is damaged."""
+    values = np.empty((len(files), files.size, files.size, files.channels), np.uint8)
 
-    def attempt(path: Path) -> np.ndarray | None:
+    def attempt(row: int) -> bool:
         try:
-            return decode(path, files.channels, files.size)
+            values[row] = decode(files.paths[row], files.channels, files.size)
         except ValueError as error:
             LOG.debug("%s", error)
-            return None
+            return False
+        return True
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        images = list(pool.map(attempt, files.paths))
-    whole = np.array([image is not None for image in images])
+        whole = np.array(list(pool.map(attempt, range(len(files)))))
     labels = None if files.labels is None else files.labels[whole]
     left_out = {}
     if not whole.all():
@@ -207,5 +208,4 @@ def _load(root: Path, files: Files, classes: tuple[str, ...]) -> tuple[Table, Le
             wanted = tuple(classes[i] for i in np.unique(files.labels))
             _require_classes(root, wanted, {classes[i] for i in labels}, left_out)
         LOG.warning("%s: left out besides: %s.", root, counted(left_out))
-    values = np.stack([image for image in images if image is not None])
-    return Table(values=values, labels=labels), left_out
+    return Table(values=values if whole.all() else values[whole], labels=labels), left_out
