@@ -19,11 +19,6 @@ TRAIN = ["--config", "configs/digits_classifier.py", *SMALL]
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def workdir(tmp_path_factory, data_dir):
     """A tiny run, trained once for all tests of this file."""
     path = tmp_path_factory.mktemp("run") / "classifier"

@@ -16,11 +16,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def workdir(tmp_path_factory, data_dir):
     """A tiny run with a trend, measured once."""
     path = tmp_path_factory.mktemp("run") / "digits"

@@ -48,11 +48,6 @@ def error_of(name, *words, **options):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def workdir(tmp_path_factory, data_dir):
     """A tiny run on digits, trained once for all tests of this file."""
     path = tmp_path_factory.mktemp("run") / "digits"

@@ -16,11 +16,6 @@ FEW = ["--num_samples", 200, "--shard_size", 32, "--num_steps", 2]
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def workdir(tmp_path_factory, data_dir):
     path = tmp_path_factory.mktemp("run") / "digits"
     words = ["--config", "configs/digits.py", "--workdir", path, *SMALL]
