@@ -14,6 +14,7 @@ need the same model share it.
 """
 
 import argparse
+import contextlib
 import importlib
 import json
 import time
@@ -130,7 +131,7 @@ def trained(
     """Train a config with changes, unless that has been done, and open it.
 
     Args:
-        folder: the work directory. A run of another config in it is refused.
+        folder: the work directory; a run of another config in it is refused.
         file: of the config, in the folder configs.
         changes: (path, value), such as ("process.name", "ddpm").
         loss: from an experiment to the loss in the place of its own.
@@ -141,6 +142,7 @@ def trained(
     from diffusion import runner
     from diffusion.config import apply_overrides, plain
     from diffusion.experiment import Experiment
+    from diffusion.training.exits import CheckpointError
     from diffusion.workdir import Workdir, open_run
 
     config = plain(importlib.import_module(f"configs.{file}").get_config())
@@ -149,8 +151,14 @@ def trained(
     kind = Experiment
     if loss is not None:
         kind = type("WithLoss", (Experiment,), {"loss": lambda self, batch_size=None: loss(self)})
-    workdir = Workdir.of(folder)
-    runner.run(kind.from_config(config), workdir)
+    workdir, experiment = Workdir.of(folder), kind.from_config(config)
+    if workdir.checkpoints.is_dir():  # several studies may read a run that is done
+        workdir.refuse_another(workdir.read_config(), config)
+        with contextlib.suppress(CheckpointError):
+            run = open_run(workdir, workdir.read_config())
+            if run.step >= experiment.train.steps(experiment.batch_size):
+                return run
+    runner.run(experiment, workdir)
     return open_run(workdir, workdir.read_config())
 
 
@@ -174,7 +182,7 @@ def samples(
         sampler: in the place of the experiment's.
         times: likewise.
         process: likewise.
-        seed: of the noise; the same for all methods that are compared.
+        seed: of the noise.
         batch_size: examples that are computed at once.
     """
     from diffusion.evaluation import generate
@@ -199,7 +207,7 @@ def measured(
     Args:
         x: examples, the classes in turn.
         experiment: whose data is the reference.
-        metrics: names or sections, such as "label_agreement".
+        metrics: names or sections.
     """
     from diffusion import build
     from diffusion.evaluation import Subject
@@ -220,11 +228,6 @@ def measured(
     return numbers
 
 
-def by_prefix(numbers: Mapping[str, Any], prefix: str) -> Any:
-    """Return the number whose name begins so: names of metrics end with their counts."""
-    return next(value for name, value in numbers.items() if name.startswith(prefix))
-
-
 # ---- pages --------------------------------------------------------------------------------------
 
 
@@ -241,12 +244,7 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def write_pages(study: Path, pages: Any) -> None:
-    """Write table.md and the table in README.md from results.json.
-
-    Args:
-        study: its folder.
-        pages: its module with `table` and `summary`.
-    """
+    """Write table.md and the table in README.md from results.json; `pages` has `table` and `summary`."""
     found = Results(study / "results.json").load()
     (study / "table.md").write_text(pages.table(found))
     readme = study / "README.md"
