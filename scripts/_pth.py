@@ -245,7 +245,9 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
         return {name: _view(x, _numbers(x.storage, data)) for name, x in value.items()}
     except Refused as error:
         raise Refused(f"{path}: {error}.") from None
-    except UNSOUND as error:
+    except (OSError, *UNSOUND) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the file, not what stands in it: a seek to a place before its beginning has no name
         raise Refused(f"{path} is damaged, or no file of PyTorch: {str(error)[:100]}.") from None
 
 

@@ -35,7 +35,7 @@ def test_both_formats_of_torch(name):
 
 @pytest.mark.parametrize("name", ["archive.pth", "stream.pth"])
 def test_every_cut_and_many_flips_are_refused_or_harmless(name, tmp_path):
-    """A file of 2 kB, cut at many places and with bytes changed: only `Refused`, never another error."""
+    """A file of 2 kB, cut at many places, and with bytes changed and missing: only `Refused`, never another error."""
     raw, path = (HERE / name).read_bytes(), tmp_path / "x.pth"
     rng = np.random.default_rng(0)
     for end in range(0, len(raw), 37):
@@ -45,6 +45,8 @@ def test_every_cut_and_many_flips_are_refused_or_harmless(name, tmp_path):
     for _ in range(200):
         changed = bytearray(raw)
         changed[rng.integers(len(raw))] ^= 1 << rng.integers(8)
+        if rng.random() < 0.5:
+            del changed[(at := rng.integers(len(raw))) : at + 9]
         path.write_bytes(changed)
         with contextlib.suppress(Refused):
             read_pth(path)
