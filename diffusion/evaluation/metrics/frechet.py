@@ -10,7 +10,7 @@ from diffusion.evaluation.features import Extractor, Features, Pixels
 from diffusion.evaluation.features.base import features_of
 from diffusion.evaluation.frechet import Moments, Sample, frechet_of_samples
 from diffusion.evaluation.metrics.base import Metric, Results, Subject
-from diffusion.evaluation.reference import Statistics, statistics
+from diffusion.evaluation.reference import Statistics, chosen, statistics
 from diffusion.registry import register
 
 FID_COUNT = (
@@ -32,6 +32,17 @@ def sample_of(found: Statistics) -> Sample:
     return Sample(found.moments, [found.rows] if few else None)
 
 
+def as_many(found: Statistics, count: int) -> Sample:
+    """Return a fixed choice of `count` of the examples, which have the bias of so many; all if there are no more.
+
+    Of statistics whose features are not kept in such numbers all are taken, too.
+    """
+    if count >= found.count or count > len(found.rows):
+        return sample_of(found)
+    rows = found.rows[chosen(len(found.rows), count)]
+    return Sample.of([rows], rows.shape[1])
+
+
 def named(kind: str, extractor: Extractor, count: int, against: int, of: str = "") -> str:
     """Return the name of a distance: its features, whether these outnumber the examples, and the counts."""
     if kind == "frechet" and extractor.name == "inception" and count == FID_COUNT and not of:
@@ -46,7 +57,7 @@ def named(kind: str, extractor: Extractor, count: int, against: int, of: str = "
 class Frechet(Metric):
     """The Frechet distance between features of generated and of held-out examples.
 
-    Beside it stands the distance of the training data from the held-out data, which no model of the
+    Beside it stands the distance of as many training examples from the held-out data, which no model of the
     training data can be expected to undercut by much. Where there are no more examples than features, the name
     says `rank_deficient`: the covariances are singular, and the distance is biased upwards.
 
@@ -64,7 +75,8 @@ class Frechet(Metric):
         name = named("frechet", extractor, generated.count, held_out.count)
         results: Results = {name: frechet_of_samples(generated, held_out)}
         if subject.has_training_data:
-            train = sample_of(statistics(subject.train, extractor, count=subject.num_samples))
+            found = statistics(subject.train, extractor, count=subject.num_samples)
+            train = as_many(found, generated.count)
             name = named("frechet", extractor, train.count, held_out.count, of="_of_training_data")
             results[name] = frechet_of_samples(train, held_out)
         return results
