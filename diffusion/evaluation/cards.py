@@ -174,15 +174,22 @@ def _changed(a: Mapping, b: Mapping) -> Iterator[tuple[str, Any, Any]]:
             yield key, old, new
 
 
+def entries_of(value: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return which entries of a result hold its number and its standard error, or None."""
+    first = lambda keys: next((k for k in keys if isinstance(value.get(k), int | float)), None)
+    return first(_VALUES), first(_ERRORS)
+
+
 def estimate_of(value: Any) -> tuple[float, float | None] | None:
     """Return a number and its standard error, if it has one; None for what is not a single number."""
     if isinstance(value, bool) or not isinstance(value, int | float | Mapping):
         return None
     if not isinstance(value, Mapping):
         return float(value), None
-    number = next((value[k] for k in _VALUES if isinstance(value.get(k), int | float)), None)
-    error = next((value[k] for k in _ERRORS if isinstance(value.get(k), int | float)), None)
-    return None if number is None else (float(number), error)
+    number, error = entries_of(value)
+    if number is None:
+        return None
+    return float(value[number]), None if error is None else float(value[error])
 
 
 def compared(a: Any, b: Any) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion.evaluation.cards import estimate_of, flat, one_line
+from diffusion.evaluation.cards import entries_of, estimate_of, flat, one_line
 from diffusion.evaluation.curves import Line, line_plot
 
 _LEVEL = "loss_log_snr/"
@@ -159,7 +159,7 @@ def _number(name: str, value: Any) -> str:
     number, error = found
     shown = _figure(number) + (f" &plusmn; {_figure(error, 2)}" if error is not None else "")
     if isinstance(value, Mapping):
-        rest = {k: v for k, v in value.items() if v not in (number, error)}
+        rest = {k: v for k, v in value.items() if k not in entries_of(value)}
         more = ", ".join(f"{k} {_figure(v) if _is_number(v) else v}" for k, v in rest.items())
     small = f'<br><span class="soft">{_e(more)}</span>' if more else ""
     return f'<tr><td>{_e(name)}{small}</td><td class="n">{shown}</td></tr>'
