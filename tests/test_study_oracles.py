@@ -1,5 +1,9 @@
 """What studies measure against is right: floors, closed forms and wrappers, on small cases; nothing is trained."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,14 +11,19 @@ import pytest
 
 from diffusion import build
 from diffusion.testing import gaussian
-from experiments.architectures import lengths
-from experiments.predictions import toy
-from experiments.predictions.training import OUTPUTS, PROCESS, Chosen
-from experiments.sde_and_ode import plane
-from experiments.sde_and_ode.family import PROCESSES, Draw, Recast, WrongNoise, process_of
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:  # studies are no part of the installed package
+    sys.path.append(str(ROOT))
+
+lengths = importlib.import_module("experiments.architectures.lengths")
+toy = importlib.import_module("experiments.predictions.toy")
+training = importlib.import_module("experiments.predictions.training")
+family = importlib.import_module("experiments.sde_and_ode.family")
+plane = importlib.import_module("experiments.sde_and_ode.plane")
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("output", training.OUTPUTS)
 def test_linear_floor_is_that_of_reduced_rank_regression(output):
     dim, width, t = 7, 3, 0.6
     basis = toy.isometry(dim)
@@ -30,10 +39,10 @@ def test_linear_floor_is_that_of_reduced_rank_regression(output):
 
 
 def test_a_chosen_prediction_is_the_named_one():
-    c = PROCESS.coefficients(jnp.array([0.2, 0.7]), jnp.zeros((2, 3)))
-    for which, name in enumerate(OUTPUTS):
+    c = training.PROCESS.coefficients(jnp.array([0.2, 0.7]), jnp.zeros((2, 3)))
+    for which, name in enumerate(training.OUTPUTS):
         for method in ("target", "recover"):
-            found = getattr(Chosen(jnp.asarray(which)), method)(c)
+            found = getattr(training.Chosen(jnp.asarray(which)), method)(c)
             for mine, own in zip(found, getattr(build("prediction", name), method)(c), strict=True):
                 np.testing.assert_allclose(mine, own * jnp.ones_like(mine), rtol=1e-6)
 
@@ -49,7 +58,7 @@ def test_mean_distance_from_a_normal_point():
 
 
 def test_without_noise_an_error_of_the_start_stretches_with_the_spread():
-    process = process_of("vp")
+    process = family.process_of("vp")
     with jax.enable_x64(True):
         found = plane.predicted(process, "start", 0.0, nodes=200)
         spread = lambda t: np.sqrt(
@@ -60,16 +69,18 @@ def test_without_noise_an_error_of_the_start_stretches_with_the_spread():
 
 
 def test_noise_damps_what_was_off_at_the_start():
-    process = process_of("vp")
+    process = family.process_of("vp")
     left = [abs(plane.predicted(process, "start", lam, nodes=500)) for lam in (0.0, 0.5, 1.0, 2.0)]
     assert left == sorted(left, reverse=True)
     assert left[-1] < 1e-4 * left[0]
 
 
 def test_wrong_noise_is_off_by_what_it_says_and_only_there():
-    process = process_of("vp")
+    process = family.process_of("vp")
     exact = gaussian(0.0, 0.5, 2).denoiser(process)
-    wrong = WrongNoise(inner=exact, shift=np.array([0.1, 0.0]), low=-2.0, high=2.0, process=process)
+    wrong = family.WrongNoise(
+        inner=exact, shift=np.array([0.1, 0.0]), low=-2.0, high=2.0, process=process
+    )
     x = jax.random.normal(jax.random.key(0), (4, 2))
     for level, expected in ((-4.0, 0.0), (0.0, 0.1), (4.0, 0.0)):
         t = process.time_of_log_snr(level)
@@ -79,10 +90,10 @@ def test_wrong_noise_is_off_by_what_it_says_and_only_there():
         np.testing.assert_allclose(shift, np.tile([expected, 0.0], (4, 1)), atol=2e-5)
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("name", family.PROCESSES)
 def test_a_recast_denoiser_is_that_of_the_other_process(name):
-    own, other, target = process_of("vp"), process_of(name), gaussian(0.2, 0.5, 2)
-    model = Recast(inner=target.denoiser(own), own=own, other=other)
+    own, other, target = family.process_of("vp"), family.process_of(name), gaussian(0.2, 0.5, 2)
+    model = family.Recast(inner=target.denoiser(own), own=own, other=other)
     t = other.time_of_log_snr(jnp.array([-3.0, 0.0, 3.0]))
     x = other.sigma(t)[:, None] * jax.random.normal(jax.random.key(0), (3, 2))
     # time of log-SNR and back: some roundings, times the slope of the log-SNR
@@ -90,9 +101,9 @@ def test_a_recast_denoiser_is_that_of_the_other_process(name):
 
 
 def test_a_draw_with_lambda_as_argument_is_the_sampler():
-    process = process_of("vp")
+    process = family.process_of("vp")
     model = gaussian(0.0, 0.5, 2).denoiser(process)
-    draw = Draw(process, (2000, 2))
+    draw = family.Draw(process, (2000, 2))
     x = [draw(model, lam, 40) for lam in (0.0, 1.0)]
     assert (x[0] != x[1]).any()
     for found in x:  # 4,000 numbers: 1.1 % of the spread, and first-order steps

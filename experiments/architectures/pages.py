@@ -76,10 +76,10 @@ def depths(found: Mapping[str, Any]) -> list[str]:
     """Return the first update, the gradient and the loss by depth."""
     rows = []
     for residual in [r for r in RESIDUALS if r in found]:
-        for depth, r in found[residual].items():
-            numbers = [f"{r[k]:.3g}" for k in ("gradient", "update")]
-            rows.append((residual, depth, *numbers, f"{r['loss']:.3f}", f"{r['worst']:.3g}"))
-    head = ("residual", "blocks", "gradient", "first update", "loss at the end", "worst loss")
+        for depth, r in sorted(found[residual].items(), key=lambda item: int(item[0])):
+            numbers = (f"{r['gradient']:.2f}", f"{r['update']:.0f}")
+            rows.append((residual, depth, *numbers, f"{r['loss']:.3f}"))
+    head = ("residual", "blocks", "gradient", "first update", "loss at the end")
     return markdown(head, rows)
 
 
@@ -157,7 +157,7 @@ def pictures(found: Mapping[str, Any]) -> None:
     if "depths" in parts:
         for key, label in (("update", "first update of the output"), ("loss", "loss at the end")):
             curves = {
-                r: ([float(np.log2(int(d))) for d in rows], [row[key] for row in rows.values()])
+                r: zip(*sorted((float(np.log2(int(d))), row[key]) for d, row in rows.items()), strict=True)
                 for r, rows in parts["depths"].items()
             }  # fmt: skip
             panels.append(

@@ -29,7 +29,8 @@ class Tier:
         steps: on the mixture.
         many: steps where the solver is not to err.
         likelihood_steps: of the fourth-order method.
-        digit_steps: on digits, under the process of training.
+        digit_steps: on digits, under the process of training, for every lambda.
+        more: (lambda, steps) there.
         others: (lambda, steps) on digits under the other processes.
         drawn: digits per setting.
         bits_count: held-out digits for bits per dimension.
@@ -41,6 +42,7 @@ class Tier:
     many: int = 512
     likelihood_steps: tuple[int, ...] = (16, 32, 64, 128)
     digit_steps: tuple[int, ...] = (10, 20, 50)
+    more: tuple[tuple[float, int], ...] = ((0.0, 100), (0.5, 100), (1.0, 100))
     others: tuple[tuple[float, int], ...] = ((0.0, 20), (1.0, 20))
     drawn: int = 500
     bits_count: int = 50
@@ -89,6 +91,7 @@ def on_digits(call: Call, tier: Tier) -> None:
         make = lambda n=name: digits.bits(n, tier.bits_steps, tier.bits_count)
         call.item("digits", "bits", name, make=make)
     settings = [("vp", lam, steps) for steps in tier.digit_steps for lam in LAMBDAS]
+    settings += [("vp", lam, steps) for lam, steps in tier.more]
     settings += [(name, lam, steps) for lam, steps in tier.others for name in PROCESSES]
     for name, lam, steps in settings:
         make = lambda n=name, v=lam, k=steps: digits.frechet(n, v, k, tier.drawn)
