@@ -183,13 +183,13 @@ def opened(config: dict[str, Any], folder: Path, poll: Any, stop: Any) -> tuple[
 
 def measure(metrics: Any, there: Any, target: Any, file: Any, poll: Any) -> None:
     """Measure what is missing from `there`, write after every metric, and print all."""
-    from diffusion.evaluation.cards import one_line
+    from diffusion.evaluation.cards import one_line, still_holds
     from diffusion.evaluation.results import Entry
     from diffusion.training.faults import reach
 
     for name, metric in metrics.items():
         poll()
-        kept = name in there
+        kept = name in there and still_holds(there[name].card, metric.card(target.subject))
         _command.say(f"{name} ..." + (" measured before (--fresh: anew)" if kept else ""))
         if not kept:
             before, target.asked[:] = list(target.asked), []

@@ -51,6 +51,13 @@ def make_card(
     }  # fmt: skip
 
 
+def still_holds(card: Mapping[str, Any], measured_with: Mapping[str, Any]) -> bool:
+    """Say whether a metric would still measure with what a card says: the same features, the same reference."""
+    now = json.loads(json.dumps(measured_with, default=str))
+    then = {k: v for k, v in card.items() if k not in SUBJECT}
+    return now == json.loads(json.dumps(then, default=str))
+
+
 def config_digest(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a resolved config, wherever its data lies."""
     data = {k: v for k, v in config.get("data", {}).items() if k != "data_dir"}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_programs import SMALL, error_of, program
 
-from diffusion.evaluation.cards import compared, obstacles, read_measured
+from diffusion.evaluation.cards import compared, obstacles, read_measured, still_holds
 from diffusion.evaluation.curves import Line, line_plot
 from diffusion.evaluation.report import Picture, Report
 
@@ -139,6 +139,9 @@ def test_cards_say_why_numbers_are_not_comparable():
     }  # fmt: skip
     for reason, new in changed.items():
         assert obstacles(card, card | new) == [reason]
+    with_what = {k: card[k] for k in ("metric", "version", "features", "reference")}
+    assert still_holds(json.loads(json.dumps(card)), with_what | {"version": 2})
+    assert not still_holds(card, with_what | {"features": {"name": "pixels", "sha256": "c"}})
     a, b = {"value": 1.0, "standard_error": 0.3}, {"value": 2.0, "standard_error": 0.4}
     assert compared(a, b) == "1 -> 2, difference +1 = +2.0 standard errors"
     rows = lambda e: [{"log_snr": s, "error": e * s, "standard_error": 0.1} for s in (1.0, 2.0)]
