@@ -56,7 +56,7 @@ class EnergyDistanceMetric(Metric):
     def __call__(self, subject: Subject) -> Results:
         count = self.num_held_out or subject.num_samples
         held_out = _first(subject.held_out, count)
-        generated = np.concatenate(list(subject.generate(subject.num_samples)))
+        generated = np.concatenate(list(subject.generated()))
         name = f"energy_distance@{len(generated)}_against_{len(held_out)}"
         results: Results = {name: energy_distance(generated, held_out)._asdict()}
         if subject.has_training_data:

@@ -146,3 +146,13 @@ def test_the_interval_holds_the_truth_in_nine_of_ten_cases():
 def test_too_few_for_the_extrapolation():
     with pytest.raises(ValueError, match=r"at least \d+ examples.*got 50"):
         frechet_infinity(np.zeros((50, 20)), Moments(2, np.zeros(20), np.eye(20)))
+
+
+def test_the_floor_is_of_as_many():
+    """A floor of n of the examples has the bias of n; of more than are kept, all are taken."""
+    from diffusion.evaluation.metrics.frechet import as_many
+    from diffusion.evaluation.reference import Statistics
+
+    x = np.random.default_rng(7).normal(size=(90, 4))
+    found = Statistics(about={}, moments=Moments.empty(4).add(x), rows=x[:50], index=np.arange(50))
+    assert [as_many(found, n).count for n in (20, 50, 60, 90, 200)] == [20, 50, 90, 90, 90]
