@@ -23,7 +23,14 @@ if str(ROOT) not in sys.path:  # studies are no part of the installed package
 
 common = importlib.import_module("experiments._common")
 
-STUDIES = ("architectures", "demolish_and_rebuild", "predictions", "sde_and_ode")
+STUDIES = (
+    "architectures",
+    "ddim_steps",
+    "demolish_and_rebuild",
+    "optimal_variance",
+    "predictions",
+    "sde_and_ode",
+)
 WORDS = ("**Question.**", "**Method.**", "**Result.**", "**Found.**")
 
 each = pytest.mark.parametrize("name", STUDIES)

@@ -28,21 +28,25 @@ def steps(found: Mapping[str, Any], tier: str, model: str, measure: str) -> list
 
 def consistency(found: Mapping[str, Any]) -> list[str]:
     """Return the table of what the same noise becomes at fewer steps."""
-    part = found.get("consistency", {})
-    head = ("same noise, against the most evaluations", *part)
-    rows = [
-        ("distance, two examples of a class = 1", *(f"{v['distance']:.2f}" for v in part.values())),
-        ("nearest to its own", *(f"{v['recognised']:.1%}" for v in part.values())),
-    ]
-    return common.markdown(head, rows) if part else []
+    lines = []
+    for against, part in found.get("consistency", {}).items():
+        rows = [
+            (
+                "distance, two examples of a class = 1",
+                *(f"{v['distance']:.2f}" for v in part.values()),
+            ),
+            ("nearest to its own", *(f"{v['recognised']:.1%}" for v in part.values())),
+        ]
+        lines += common.markdown((f"DDIM from the same noise, {against} evaluations", *part), rows)
+    return lines
 
 
 def between(found: Mapping[str, Any], measures: Sequence[str]) -> list[str]:
     """Return the table of what lies half way between two latents."""
     part, sizes, rows = found.get("half way", {}), found.get("between", {}), []
     for way, values in part.items():
-        at = sizes.get(way, {}).get("0.5") or next(iter(sizes.values()), {}).get("0", {})
-        latent = f"{at['latent']:.3f}" if at else "-"
+        size = sizes.get(way, {}).get("0.5") or sizes.get("straight", {}).get("0")
+        latent = f"{size:.3f}" if size else "-"
         rows.append((way, latent, *(cell([values[m]] if m in values else [], m) for m in measures)))
     head = ("half way between latents", "size of the latent", *(MEASURES[m] for m in measures))
     return common.markdown(head, rows) if rows else []
@@ -119,7 +123,7 @@ def pictures(call: common.Call, chain: Chain) -> None:
         HERE / f"examples{suffix}.png", np.concatenate(rows), spec, columns=20, names=names
     )
     pairs = min(4, spec.num_classes)
-    rows = [np.stack([between(chain, way, u, pairs)[1] for u in SHARES], axis=1) for way in WAYS]
+    rows = [np.stack([between(chain, way, u, pairs) for u in SHARES], axis=1) for way in WAYS]
     names = [f"{way}" for way in WAYS for _ in range(pairs)]
     flat = np.concatenate([r.reshape(-1, *spec.shape) for r in rows])
     save_examples(HERE / f"between{suffix}.png", flat, spec, columns=len(SHARES), names=names)

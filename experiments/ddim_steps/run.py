@@ -27,8 +27,8 @@ HERE = Path(__file__).parent
 METHODS = ("eta=0", "eta=0.5", "posterior", "beta")
 EXACT = ("eta=0", "posterior", "beta")
 SHARES = tuple(k / 10 for k in range(11))
-DECODE = 50  # evaluations for what is between two latents
-ROUND_TRIPS = (5, 10, 20, 50, 100, 200)
+DECODE = 20  # evaluations for what is between two latents
+ROUND_TRIPS = (5, 10, 20, 50, 100)
 MIXTURE = GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.8, 0.1], [0.0, -1.2]], [0.2, 0.4, 0.3])
 WAYS: dict[str, Callable[[Any, Any, float], Any]] = {
     "cos, sin": slerp,
@@ -58,47 +58,33 @@ def consistency(chain: Chain, n: int, most: int) -> dict[str, float]:
 # ---- between two latents ------------------------------------------------------------------------
 
 
-def latents(chain: Chain, count: int, seed: int) -> tuple[Any, Any, Any]:
+def latents(chain: Chain, count: int) -> tuple[Any, Any, Any]:
     """Return pairs of latents and the condition that both share, the classes in turn."""
     shape = (count, *chain.experiment.spec.shape)
-    a, b = (chain.process.sample_prior(jax.random.key(seed + k), shape) for k in (1000, 2000))
+    a, b = (chain.process.sample_prior(jax.random.key(seed), shape) for seed in (1000, 2000))
     classes = chain.experiment.spec.num_classes
     return a, b, chain.experiment.conditions(np.arange(count) % classes, count)
 
 
-def between(
-    chain: Chain, way: str, share: float, count: int, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return latents at a share of the way, and what DDIM makes of them."""
-    a, b, cond = latents(chain, count, seed)
-    x_T = WAYS[way](a, b, share)
-    x = sample(
-        build("sampler", "ddim"), chain.process, chain.model(cond), None, x_T, chain.times(DECODE)
+def between(chain: Chain, way: str, share: float, count: int) -> np.ndarray:
+    """Return what DDIM makes of latents at a share of the way."""
+    a, b, cond = latents(chain, count)
+    x_T, times = WAYS[way](a, b, share), chain.times(DECODE)
+    return np.asarray(
+        sample(build("sampler", "ddim"), chain.process, chain.model(cond), None, x_T, times)
     )
-    return np.asarray(x_T), np.asarray(x)
 
 
 def measure_between(call: common.Call, chain: Chain) -> None:
-    """Measure latents on the way and the images half way."""
-    count = chain.tier.num_samples
-
-    @functools.cache
-    def drawn(way: str, share: float) -> tuple[np.ndarray, np.ndarray]:
-        return between(chain, way, share, count)
-
-    for way in WAYS:
+    """Measure the size of latents on the way, and the images half way and at an end."""
+    a, b, _ = latents(chain, chain.tier.num_samples)
+    for way, go in WAYS.items():
         for share in SHARES:
-
-            def sizes(way: str = way, share: float = share) -> dict[str, float]:
-                x_T, x = drawn(way, share)
-                rms = lambda v: float(np.sqrt((v.astype(np.float64) ** 2).mean()))
-                return dict(
-                    latent=rms(x_T), image_spread=float(np.mean(x.reshape(count, -1).std(axis=1)))
-                )
-
-            call.item("between", way, f"{share:g}", make=sizes)
-        chain.measure(call, ("half way", way), lambda w=way: drawn(w, 0.5)[1])
-    chain.measure(call, ("half way", "an end"), lambda: drawn("straight", 0.0)[1])
+            size = lambda go=go, u=share: float(jnp.sqrt(jnp.mean(go(a, b, u) ** 2)))
+            call.item("between", way, f"{share:g}", make=size)
+    for way, share in ((None, 0.0), *((way, 0.5) for way in WAYS)):
+        make = lambda w=way, u=share: between(chain, w or "straight", u, chain.tier.num_pairs)
+        chain.measure(call, ("half way", way or "an end"), make)
 
 
 # ---- there and back -----------------------------------------------------------------------------
@@ -138,10 +124,10 @@ def fine(process: Any, model: Any, x: Any, num_steps: int = 200) -> Any:
 def measure_round_trips(call: common.Call, chain: Chain) -> None:
     """Measure the way there and back of held-out images, and of points of a known mixture in float64."""
     data, p = chain.held_out, chain.process
-    count = min(len(data["data"]), 300)
+    count = min(len(data["data"]), 100)
     x = jnp.asarray(data["data"][:count])
     model = chain.model(jax.tree.map(lambda a: jnp.asarray(a[:count]), data["cond"]))
-    latent = functools.cache(lambda: fine(p, model, x, 50))
+    latent = functools.cache(lambda: fine(p, model, x, 30))
     for n in ROUND_TRIPS:
         make = lambda n=n: round_trip(p, model, x, n, latent())
         call.item("round trip", "network", str(n), make=make)
@@ -169,10 +155,12 @@ def measure(call: common.Call) -> None:
     for whole in (False, True):
         chain.measure_all(call, "network", METHODS, whole=whole)
         chain.measure_all(call, "exact", EXACT, whole=whole, exact=True)
-    most = max(n for n in tier.evaluations if n <= tier.repeated or "eta=0" in tier.whole)
-    for n in tier.evaluations:
-        if n < most:
-            call.item("consistency", str(n), make=lambda n=n: consistency(chain, n, most))
+        taken = [
+            n for n in tier.evaluations if n <= tier.every or (whole and "eta=0" in tier.whole)
+        ]
+        for n in taken[:-1]:
+            make = lambda n=n, most=taken[-1]: consistency(chain, n, most)
+            call.item("consistency", f"against {taken[-1]}", str(n), make=make)
 
 
 def main() -> None:

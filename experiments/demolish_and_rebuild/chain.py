@@ -80,9 +80,11 @@ class Tier:
         config: a file in the folder configs.
         changes: of the config.
         num_samples: examples per setting.
+        num_pairs: of latents, for what lies between them.
         evaluations: of the model, per example.
-        seeds: of the noise; the first for every number of evaluations, the others up to `repeated`.
-        repeated: the most evaluations that are repeated with other seeds, and that every method takes.
+        seeds: of the noise; the first for all numbers of evaluations, the others up to `repeated`.
+        repeated: the most evaluations that are repeated with other seeds.
+        every: the most evaluations that every method takes.
         whole: the methods that take more, such as the whole chain of 1,000 steps.
         loss_steps: of training, where forms of the loss are compared; 0 leaves the config's.
         metrics: registered, with the name by which tables know their number.
@@ -93,8 +95,10 @@ class Tier:
     num_samples: int = 500
     evaluations: tuple[int, ...] = (5, 10, 20, 50, 100, 1000)
     seeds: tuple[int, ...] = (0, 1, 2)
-    repeated: int = 100
+    repeated: int = 50
+    every: int = 100
     whole: tuple[str, ...] = ("posterior", "beta", "eta=0")
+    num_pairs: int = 250
     batch_size: int = 250
     loss_steps: int = 500
     metrics: Mapping[str, Any] = field(
@@ -111,7 +115,7 @@ TIERS = {
     "small": Tier(config="digits", changes=CHAIN),
     "full": Tier(
         config="fashion_mnist", changes=(*CHAIN, ("train.num_steps", 50_000)), num_samples=10_000,
-        batch_size=1000, whole=tuple(METHODS), loss_steps=0,
+        num_pairs=2000, batch_size=1000, whole=tuple(METHODS), loss_steps=0,
     ),
 }  # fmt: skip
 
@@ -178,11 +182,10 @@ class Chain:
     @cached_property
     def variance(self) -> Any:
         """From a denoiser to the same with sbar^2, estimated from the training set."""
-        times = self.process.natural_times(60)
-        batches = [
-            {"data": self.data["data"][i : i + 250], "cond": {"label": self.data["cond"]["label"][i : i + 250]}}
-            for i in range(0, min(1000, len(self.data["data"])), 250)
-        ]  # fmt: skip
+        times = self.process.natural_times(30)
+        rows = np.random.default_rng(0).permutation(len(self.data["data"]))[:500]
+        label = {"label": self.data["cond"]["label"][rows]}
+        batches = [{"data": self.data["data"][rows], "cond": label}]
         null = self.model(self.experiment.conditions(None, 1))
         values = estimate_variance(self.process, null, batches, times, jax.random.key(0))
         return lambda denoise: with_variance(as_pytree(denoise), self.process, times, values)
@@ -259,12 +262,12 @@ class Chain:
             call: of the study.
             section: of the results.
             methods: names in `METHODS`.
-            whole: the numbers of evaluations above `repeated` in place of those up to it.
+            whole: the numbers of evaluations above `every` in place of those up to it.
             exact: by the exact denoiser.
         """
         for n in self.tier.evaluations:
             for method in methods:
-                if (n > self.tier.repeated) != whole or (whole and method not in self.tier.whole):
+                if (n > self.tier.every) != whole or (whole and method not in self.tier.whole):
                     continue
                 for seed in self.seeds(n):
                     draw = lambda m=method, n=n, s=seed: self.draw(m, n, s, exact=exact)

@@ -47,7 +47,9 @@ def losses(found: Mapping[str, Any], measures: Sequence[str]) -> list[str]:
         written = f"{bits['bits']:.3f} ± {bits['error']:.3f}" if bits else "-"
         cells = (cell(v, m) for v, m in zip(values, measures, strict=True))
         rows.append((label, *cells, written))
-    return common.markdown(head, rows) if rows else []
+    return (
+        common.markdown(head, rows) if len(rows) > 1 else []
+    )  # there is nothing to compare in one
 
 
 def gradients(found: Mapping[str, Any]) -> list[str]:
@@ -94,7 +96,8 @@ def table(results: Mapping[str, Any]) -> str:
                 f"{MEASURES[m]} {cell(v, m)}" for m, v in zip(MEASURES, values, strict=True)
             )
             lines += [f"The same network on the article's schedule, {n} evaluations: {cells}.", ""]
-        lines += ["### Forms of the loss", "", *losses(found, tuple(MEASURES))]
+        if forms := losses(found, tuple(MEASURES)):
+            lines += ["### Forms of the loss", "", *forms]
         lines += ["### Variance of the gradient, two noises over one", "", *gradients(found)]
         lines += [
             "### The variance that exact steps leave of Gaussian data, T = 1000",

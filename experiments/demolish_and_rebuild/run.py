@@ -119,8 +119,8 @@ def measure(call: common.Call) -> None:
     chain.measure_all(call, "network", VARIANCES, whole=False)
     article = build("process", "article")
     for seed in tier.seeds:
-        draw = lambda s=seed: chain.draw("posterior", LOSS_EVALUATIONS, s, process=article)
-        chain.measure(call, ("article", "posterior", str(LOSS_EVALUATIONS), str(seed)), draw)
+        draw = lambda s=seed: chain.draw("posterior", tier.every, s, process=article)
+        chain.measure(call, ("article", "posterior", str(tier.every), str(seed)), draw)
     measure_gradients(call, chain)
     measure_losses(call)
     chain.measure_all(call, "network", VARIANCES, whole=True)

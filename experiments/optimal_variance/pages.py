@@ -80,11 +80,9 @@ def estimates(found: Mapping[str, Any]) -> list[str]:
     lines = common.markdown(("relative error of sbar^2; examples", *part), rows) if part else []
     part = found.get("examples", {})
     counts = list(next(iter(part.values()), {}))
-    rows = [
-        (f"digits: {k}", *(f"{v[c]['rms']:.2g}" for c in counts if c in v)) for k, v in part.items()
-    ]
+    rows = [(f"digits: {k}", *(f"{v[c]:.2g}" for c in counts if c in v)) for k, v in part.items()]
     return lines + (
-        common.markdown(("relative difference from 1,000 images; images", *counts), rows)
+        common.markdown(("relative difference from 500 images; images", *counts), rows)
         if part
         else []
     )
@@ -148,11 +146,12 @@ def pictures(call: common.Call, chain: Chain) -> None:
         "bound ((b - a) / 2)^2": (level, flat(line["range_bound"])),
         "best linear estimate": (level, line["linear_bound"]),
     }
+    seen = lambda v: np.where(np.asarray(v) > 0, v, np.nan)  # 0 where an estimate was clipped
     digits = {
         "squared error, held-out images": (errors["log_snr"], errors["held_out"]),
-        "squared error, training images": (errors["log_snr"], errors["train"]),
-        "from the noise": (errors["log_snr"], errors["noise"]),
-        "from the data": (errors["log_snr"], errors["data"]),
+        "squared error, training images": (errors["log_snr"], errors["residual"]),
+        "from the noise": (errors["log_snr"], seen(errors["noise"])),
+        "from the data": (errors["log_snr"], seen(errors["data"])),
     }
     parts = found["line"]["chains"]
     ends = {
@@ -171,7 +170,7 @@ def pictures(call: common.Call, chain: Chain) -> None:
     ], columns=2)  # fmt: skip
     rows, names = [], []
     for method, name in NAMES.items():
-        for n in (5, 10, 50):
+        for n in (5, 10, 20):
             rows.append(chain.draw(method, n)[:20])
             names.append(f"{name}, {n}")
     spec = chain.experiment.spec
