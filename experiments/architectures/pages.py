@@ -18,13 +18,12 @@ def contest(found: Mapping[str, Any]) -> list[str]:
     rows = []
     for name, r in found.items():
         errors = [f"{r['levels'][v]:.4f} ± {r['level_errors'][v]:.4f}" for v in levels]
-        cost = (f"{r['parameters']:,}", f"{r['megaflops']:.1f}", f"{r['seconds']:.0f}")
+        cost = (f"{r['parameters']:,}", f"{r['megaflops']:.1f}")
         rows.append((name, *cost, f"{r['frechet']:.2f}", *errors))
     head = (
         "network",
         "parameters",
         "megaflops",
-        "s of training",
         "Frechet",
         *(f"log-SNR {v}" for v in levels),
     )

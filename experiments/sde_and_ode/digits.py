@@ -46,7 +46,7 @@ class Digits:
         self.experiment = self.run.experiment
         held_out = self.experiment.held_out()
         self.real = moments(held_out.examples(0, held_out.spec.size)["data"])
-        self.draws: dict[tuple[str, int], Draw] = {}
+        self.draws: dict[tuple[str, int, int], Draw] = {}
 
     def model_of(self, name: str) -> Callable[[Any], Any]:
         """Return the model under a process, by condition."""
@@ -56,18 +56,18 @@ class Digits:
             return base
         return lambda cond: Recast(inner=base(cond), own=own, other=other)
 
-    def frechet(self, name: str, lam: float, num_steps: int, count: int) -> float:
+    def frechet(self, name: str, lam: float, num_steps: int, count: int, seed: int = 0) -> float:
         """Return the Frechet distance on pixels of examples, classes in turn, to the held-out images."""
-        x = self.drawn(name, lam, num_steps, count)
+        x = self.drawn(name, lam, num_steps, count, seed)
         return frechet_distance(moments(x), self.real)
 
-    def drawn(self, name: str, lam: float, num_steps: int, count: int) -> np.ndarray:
+    def drawn(self, name: str, lam: float, num_steps: int, count: int, seed: int = 0) -> np.ndarray:
         """Return examples, classes in turn, from the same noise for every lambda."""
         shape = (count, *self.experiment.spec.shape)
-        if (name, count) not in self.draws:
-            self.draws[name, count] = Draw(process_of(name), shape)
+        if (name, count, seed) not in self.draws:
+            self.draws[name, count, seed] = Draw(process_of(name), shape, seed)
         cond = self.experiment.conditions(np.arange(count) % 10, count)
-        return self.draws[name, count](self.model_of(name)(cond), jnp.float32(lam), num_steps)
+        return self.draws[name, count, seed](self.model_of(name)(cond), jnp.float32(lam), num_steps)
 
     def bits(self, name: str, num_steps: int, count: int) -> dict[str, Any]:
         """Return bits per dimension of held-out images under a process."""

@@ -101,6 +101,10 @@ def table(found: Mapping[str, Any]) -> str:
                 "",
                 *family(digits["family"], 1, 2),
             ]
+        if "other noise" in digits:
+            lines += ["The same from other noise:", ""]
+            for rows in digits["other noise"].values():
+                lines += family({"vp": rows}, 1, 2)
         if "bits" in digits:
             lines += [f"## {tier}: digits, bits per dimension", "", *bits(digits)]
     return "\n".join(lines)

@@ -6,6 +6,7 @@ results.json is written after every item; a later call measures only what is mis
 of README.md and the pictures are made from what there is.
 """
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ class Tier:
         digit_steps: on digits, under the process of training, for every lambda.
         more: (lambda, steps) there.
         others: (lambda, steps) on digits under the other processes.
+        repeated: (lambda, steps) on digits from other noise.
+        seeds: of that noise.
         drawn: digits per setting.
         bits_count: held-out digits for bits per dimension.
         bits_steps: of the fourth-order method there.
@@ -44,6 +47,8 @@ class Tier:
     digit_steps: tuple[int, ...] = (10, 20, 50)
     more: tuple[tuple[float, int], ...] = ((0.0, 100), (0.5, 100), (1.0, 100))
     others: tuple[tuple[float, int], ...] = ((0.0, 20), (1.0, 20))
+    repeated: tuple[tuple[float, int], ...] = ((0.0, 50), (0.5, 50), (1.0, 50))
+    seeds: tuple[int, ...] = (1, 2, 3)
     drawn: int = 500
     bits_count: int = 50
     bits_steps: int = 32
@@ -96,6 +101,9 @@ def on_digits(call: Call, tier: Tier) -> None:
     for name, lam, steps in settings:
         make = lambda n=name, v=lam, k=steps: digits.frechet(n, v, k, tier.drawn)
         call.item("digits", "family", name, f"{lam:g}", str(steps), make=make)
+    for seed, (lam, steps) in itertools.product(tier.seeds, tier.repeated):
+        make = lambda v=lam, k=steps, i=seed: digits.frechet("vp", v, k, tier.drawn, seed=i)
+        call.item("digits", "other noise", str(seed), f"{lam:g}", str(steps), make=make)
     for recipe in tier.recipes:
         if call.results.get(call.tier, "digits", "recipes", recipe) is None:
             own = Digits(call.models, recipe)
