@@ -356,19 +356,6 @@ def test_anisotropic_heat_has_its_covariance():
     held = assert_laws_hold(process)
     assert "D5" in held  # in the plane
     assert "D8" not in held  # which is about a line
-
-
-def test_mass_in_the_plane():
-    """A normal density has mass 1 there; one that was forgotten to be divided by 2 has mass 2."""
-
-    class Doubled(Swirl):
-        def log_density(self, x_t, x_0, t):
-            return super().log_density(x_t, x_0, t) + np.log(2)
-
-    assert [f.measured < 1e-6 for f in masses(Swirl())] == [True]
-    found = masses(Doubled())[0]
-    np.testing.assert_allclose(found.measured, 1.0, rtol=1e-6)
-    assert not found.holds
     with pytest.raises(ValueError, match="positive definite"):
         build("process", dict(name="anisotropic_heat", matrix=((1.0, 2.0), (2.0, 1.0))))
 
