@@ -75,7 +75,8 @@ class RegressedVariance:
     npr   sbar^2 = sigma^2 / alpha^2 g(x_t)                 g regressed on (z - z_hat)^2
     sn    sbar^2 = sigma^2 / alpha^2 (h(x_t) - z_hat^2)      h regressed on z^2
 
-    Both are clipped to [0, sigma^2 / alpha^2]. `sn` takes the denoiser for perfect (Bao et al., 2022b).
+    Both are kept from falling below 0, and no more: sigma^2 / alpha^2 bounds Var[x_0 | x_t] on average over x_t, while
+    between two modes it may be larger. `sn` takes the denoiser for perfect (Bao et al., 2022b).
     """
 
     denoise: Any
@@ -95,7 +96,7 @@ class RegressedVariance:
         share = self.network.apply(self.params, *inputs).astype(x_t.dtype)
         if self.kind == "sn":
             share = share - ((x_t - c.alpha * self.denoise(x_t, t)) / c.sigma) ** 2
-        return (c.sigma / c.alpha) ** 2 * jnp.clip(share, 0, 1)
+        return (c.sigma / c.alpha) ** 2 * jnp.maximum(share, 0)
 
 
 @jax.tree_util.register_dataclass

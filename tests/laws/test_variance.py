@@ -458,12 +458,12 @@ def test_regressed_variances_agree_for_a_perfect_mean_only(bias):
 
 
 def test_a_regressed_variance_is_a_model_for_the_sampler():
-    """Its formula at a point, for both kinds, and within the bound sigma^2 / alpha^2."""
+    """Its formula at a point, for both kinds, and never below 0."""
     process, t, x = build("process", "vp"), 0.4, jnp.array([[0.2], [30.0]])
     model = Exact(0.25, process=process)
     alpha, sigma = (float(c(t)) for c in (process.alpha, process.sigma))
     noise = (x - alpha * model(x, t)) / sigma
-    for kind, expected in (("npr", 0.7 + 0 * x), ("sn", jnp.clip(0.7 - noise**2, 0, 1))):
+    for kind, expected in (("npr", 0.7 + 0 * x), ("sn", jnp.maximum(0.7 - noise**2, 0))):
         regressed = RegressedVariance(
             denoise=model, params=0.7, network=Constant(), process=process, kind=kind
         )
@@ -473,6 +473,17 @@ def test_a_regressed_variance_is_a_model_for_the_sampler():
         sampler = build("sampler", dict(name="ancestral", variance="analytic"))
         end = diffusion.sample(sampler, process, regressed, KEY, x, process.natural_times(3))
         assert jnp.all(jnp.isfinite(end))
+
+
+def test_between_two_modes_a_variance_may_exceed_the_bound_that_holds_on_average():
+    """Half way between data at -1 and 1 Var[x_0 | x_t] is 1, though sigma^2 / alpha^2 is a ninth there."""
+    process = build("process", "vp")
+    t = float(on_host(process.time_of_log_snr, 2 * np.log(3.0)))
+    regressed = RegressedVariance(
+        denoise=lambda x, t: 0 * x, params=9.0, network=Constant(), process=process
+    )
+    found = regressed.posterior_variance(jnp.zeros((2, 1)), t)
+    np.testing.assert_allclose(found, 1.0, rtol=1e-9)
 
 
 def test_kinds_of_squares_are_checked():
