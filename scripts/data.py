@@ -17,14 +17,13 @@ cannot be made here (the message says what to do).
 
 import argparse
 import contextlib
-import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-# Everything heavy is imported where it is used: `--help` answers at once.
+import _plain
 
-FAILED, USAGE, MISSING = 1, 2, 5  # exit codes, the same as those of the other programs
+# Everything heavy is imported where it is used: `--help` answers at once.
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -266,34 +265,16 @@ def draw(dataset: Any, options: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors become one line and an exit code."""
     options = parse_arguments(arguments)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("diffusion").setLevel(logging.INFO)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # ten retries are not ten messages
-    from diffusion.data import MissingDataError
 
-    try:
+    def work() -> None:
         if options.command == "list":
             list_datasets(options.data_dir)
         elif options.command == "prepare":
             prepare(options.name, options.set, options.data_dir)
         else:
             inspect(options)
-    except MissingDataError as error:
-        return fail(error, MISSING)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        return fail(error, USAGE)
-    except OSError as error:
-        return fail(error, FAILED)
-    except KeyboardInterrupt:
-        return fail("interrupted; nothing half-made was left", FAILED)
-    return 0
 
-
-def fail(error: BaseException | str, code: int) -> int:
-    """Print one line on stderr."""
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    print(f"data.py: error: {' '.join(str(text).split())}", file=sys.stderr)
-    return code
+    return _plain.run(work, "data.py")
 
 
 if __name__ == "__main__":

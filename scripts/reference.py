@@ -16,15 +16,14 @@ missing and cannot be made here (the message says what to do).
 
 import argparse
 import dataclasses
-import logging
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-# Everything heavy is imported where it is used: `--help` answers at once.
+import _plain
 
-FAILED, USAGE, MISSING = 1, 2, 5  # exit codes, the same as those of the other programs
+# Everything heavy is imported where it is used: `--help` answers at once.
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -73,6 +72,13 @@ def make(options: argparse.Namespace) -> Path:
     return path
 
 
+def existing(file: str) -> Path:
+    """Return the path of a file, or say that it is not there."""
+    if not Path(file).is_file():
+        raise ValueError(f"there is no file {file}")
+    return Path(file)
+
+
 def show(path: Path) -> None:
     """Print what a file holds, after its digest was checked."""
     from diffusion.evaluation import reference
@@ -99,30 +105,9 @@ def show(path: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Make or check; errors become one line and an exit code."""
     options = parse_arguments(arguments)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("diffusion").setLevel(logging.INFO)
-    from diffusion.data import MissingDataError
-
-    try:
-        show(Path(options.check) if options.check else make(options))
-    except MissingDataError as error:
-        return fail(error, MISSING)
-    except FileNotFoundError as error:
-        return fail(f"there is no file {error.filename}", USAGE)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        return fail(error, USAGE)
-    except OSError as error:
-        return fail(error, FAILED)
-    except KeyboardInterrupt:
-        return fail("interrupted; nothing half-made was left", FAILED)
-    return 0
-
-
-def fail(error: BaseException | str, code: int) -> int:
-    """Print one line on stderr."""
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    print(f"reference.py: error: {' '.join(str(text).split())}", file=sys.stderr)
-    return code
+    return _plain.run(
+        lambda: show(existing(options.check) if options.check else make(options)), "reference.py"
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from diffusion.evaluation.agreement import fitted_judge
 from diffusion.evaluation.metrics import moments_of
 from diffusion.experiment import Experiment
 from diffusion.workdir import Trained, Workdir, open_classifier, open_run
+from experiments._measures import diversity
 from experiments.guidance_tradeoff.tiers import Tier, entries
 
 Say = Callable[[str], None]
@@ -84,12 +85,12 @@ class Bench:
         dim = rows.shape[1]
         right = (self.judge.predict(rows) == labels).mean()
         reference = moments_of(iter([self.real]), dim)
-        spread = spread_within(self.real, self.real_labels)
+        spread = diversity(self.real, self.real_labels)
         return dict(
             agreement=float(right),
             agreement_error=float(np.sqrt(right * (1 - right) / len(x))),
             frechet=float(frechet_distance(moments_of(iter([shown]), dim), reference)),
-            diversity=spread_within(shown, labels) / spread,
+            diversity=diversity(shown, labels) / spread,
             lost=float(1 - finite.mean()),
         )
 
@@ -102,14 +103,3 @@ class Bench:
         data, count = self.run.experiment.dataset, self.tier.num_samples
         batch = data.batch(0, count, index=np.arange(count), train=False)
         return self.measured(batch["data"], batch["cond"]["label"])
-
-
-def spread_within(x: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean distance between two different examples of one class, averaged over the classes."""
-    means = []
-    for k in np.unique(labels):
-        rows = x[labels == k][:200].reshape(-1, int(np.prod(x.shape[1:]))).astype(np.float64)
-        squares = (rows**2).sum(axis=1)
-        distance = np.sqrt(np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0))
-        means.append(distance.sum() / (len(rows) * (len(rows) - 1)))
-    return float(np.mean(means))
