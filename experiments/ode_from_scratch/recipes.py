@@ -91,6 +91,10 @@ PLANE = {
         family="interpolant", process=dict(name="bridge", prior=MOONS), exact=False
     ),
     "rectified_flow": Recipe(family="interpolant", process=dict(name="rectified_flow")),
+    "rectified_flow, residual": Recipe(
+        family="the same, the residual predicted", process=dict(name="rectified_flow"),
+        prediction=_residual(1.0), time=LEVELS,
+    ),
 }  # fmt: skip
 
 _PIXELS = 0.7  # standard deviation of the pixels of the digits, which lie in [-1, 1]
