@@ -8,7 +8,7 @@ from subjects import digits, images, points
 
 from diffusion import build
 from diffusion.data import DataSpec
-from diffusion.evaluation.features import base, classifier, convolution
+from diffusion.evaluation.features import base, classifier
 from diffusion.evaluation.features.convolution import BLOCK, convolve, fixed_normal
 from diffusion.evaluation.metrics.base import open_features
 
@@ -144,5 +144,5 @@ def test_blocks_are_filled_up():
         return x.sum(axis=1, keepdims=True)
 
     x = np.arange(2.0 * (BLOCK + 1)).reshape(-1, 2)
-    np.testing.assert_allclose(convolution.in_blocks(fn, x)[:, 0], x.sum(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(base.in_blocks(fn, x, BLOCK, 1)[:, 0], x.sum(axis=1), rtol=1e-6)
     assert seen == [(BLOCK, 2)] * 2

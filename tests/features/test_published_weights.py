@@ -11,9 +11,9 @@ from published_networks import random_weights
 import diffusion
 from diffusion.data import DataSpec, to_float
 from diffusion.evaluation.features import DINOv2Features, Inception, dinov2, inception
+from diffusion.evaluation.features.base import in_blocks
 from diffusion.evaluation.features.published import (
     disagreement,
-    in_blocks,
     params_of,
     paths_of,
     published_name,

@@ -6,7 +6,7 @@ a generated image is judged as the file that it would be stored in. What is comp
 """
 
 import abc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,3 +128,19 @@ def features_of(batches: Iterable[np.ndarray], extractor: Extractor) -> Iterator
     for x in batches:
         if len(x):
             yield extractor(x)
+
+
+def in_blocks(
+    fn: Callable[[np.ndarray], np.ndarray], x: np.ndarray, block: int, dim: int
+) -> np.ndarray:
+    """Apply a function of blocks of one size, the last one filled up with zeros, and return rows of float64.
+
+    It compiles once; and as compilers choose the order of a sum by the shapes that they see, the features of an
+    example do not depend on how many are beside it.
+    """
+    found = np.zeros((len(x), dim))
+    for start in range(0, len(x), block):
+        part = x[start : start + block]
+        full = np.concatenate([part, np.zeros((block - len(part), *x.shape[1:]), x.dtype)])
+        found[start : start + len(part)] = np.asarray(fn(full))[: len(part)]
+    return found

@@ -22,11 +22,11 @@ from jaxtyping import Float, Shaped
 
 from diffusion.data import Dataset, DataSpec, data_root
 from diffusion.data.storage import LOG
-from diffusion.evaluation.features.base import Extractor, Features
+from diffusion.evaluation.features.base import Extractor, Features, in_blocks
 from diffusion.evaluation.features.convolution import (
+    BLOCK,
     convolve,
     fixed_normal,
-    in_blocks,
     require_images,
 )
 from diffusion.evaluation.records import write_atomically
@@ -102,6 +102,11 @@ def _log_probs(params: Params, x: Any) -> Any:
     return jax.nn.log_softmax(logits(params, x))
 
 
+def class_log_probs(params: Params, x: np.ndarray) -> np.ndarray:
+    """Return log p(class | x) in nats, in blocks of one size."""
+    return in_blocks(functools.partial(_log_probs, params), x, BLOCK, len(params["head_bias"]))
+
+
 def steps_for(size: int) -> int:
     """Return how many steps to train on so many examples."""
     return min(MOST, max(LEAST, PASSES * size // BATCH))
@@ -135,7 +140,7 @@ def accuracy(params: Params, dataset: Dataset, limit: int = 10_000) -> float:
     size, right = min(dataset.spec.size or limit, limit), 0
     for start in range(0, size, 1000):
         batch = dataset.examples(start, min(1000, size - start))
-        found = in_blocks(lambda x: _log_probs(params, x), batch["data"]).argmax(axis=1)
+        found = class_log_probs(params, batch["data"]).argmax(axis=1)
         right += int((found == batch["cond"]["label"]).sum())
     return right / size
 
@@ -168,11 +173,11 @@ class ClassifierExtractor(Extractor):
 
     def rows(self, x: np.ndarray) -> np.ndarray:
         """Run the network in blocks of one size."""
-        return in_blocks(functools.partial(hidden, self._params), x)
+        return in_blocks(functools.partial(hidden, self._params), x, BLOCK, DIM)
 
     def log_probs(self, x: Shaped[np.ndarray, "n *data"]) -> Float[np.ndarray, "n classes"] | None:
         """Return log p(class | x) in nats."""
-        return in_blocks(functools.partial(_log_probs, self._params), self.checked(x))
+        return class_log_probs(self._params, self.checked(x))
 
 
 @register("features", "classifier")

@@ -1,11 +1,7 @@
-"""What features of our own networks share: convolutions, fixed random weights, and blocks of one size.
-
-Compilers choose the order of a sum by the shapes that they see. So that the features of an image do not depend on
-how many are beside it, networks are run on blocks of `BLOCK` images, the last one filled up with zeros.
-"""
+"""What features of our own networks share: convolutions, and random weights that are fixed."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +10,7 @@ import numpy as np
 from diffusion.data import DataSpec
 from diffusion.numerics import require
 
-BLOCK = 128
+BLOCK = 128  # images that are computed at once
 
 
 def convolve(x: Any, kernel: Any, stride: int = 1) -> Any:
@@ -33,19 +29,6 @@ def halve(x: Any) -> Any:
     n, h, w, c = x.shape
     x = x[:, : h // 2 * 2, : w // 2 * 2]
     return x.reshape(n, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
-
-
-def in_blocks(fn: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:
-    """Apply a compiled function of (BLOCK, ...) to all examples, and return its results as float64."""
-    parts = []
-    for start in range(0, len(x), BLOCK):
-        piece = x[start : start + BLOCK]
-        count = len(piece)
-        if count < BLOCK:
-            rest = np.zeros((BLOCK - count, *x.shape[1:]), x.dtype)
-            piece = np.concatenate([piece, rest])
-        parts.append(np.asarray(fn(jnp.asarray(piece)), np.float64)[:count])
-    return np.concatenate(parts)
 
 
 def fixed_normal(label: str, shape: Sequence[int]) -> np.ndarray:

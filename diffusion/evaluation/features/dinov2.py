@@ -18,14 +18,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from diffusion.data import DataSpec
-from diffusion.evaluation.features.base import Extractor, Features
+from diffusion.evaluation.features.base import Extractor, Features, in_blocks
 from diffusion.evaluation.features.published import (
     Architecture,
     Published,
     check_images,
     colour_levels,
     find_weights,
-    in_blocks,
     read_published,
 )
 from diffusion.networks.dinov2 import SIZE, SIZES, DINOv2, dinov2_input

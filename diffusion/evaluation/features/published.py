@@ -11,7 +11,7 @@ makes it from the published .pth. Our parameters are the same up to the order of
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -193,15 +193,3 @@ def colour_levels(x: np.ndarray) -> np.ndarray:
     """Return images in [-1, 1] as 8-bit levels of three channels; grey is repeated."""
     levels = images.to_uint8(x)
     return np.repeat(levels, 3, axis=-1) if x.shape[-1] == 1 else levels
-
-
-def in_blocks(
-    fn: Callable[[np.ndarray], np.ndarray], x: np.ndarray, block: int, dim: int
-) -> np.ndarray:
-    """Apply a function of blocks of one size, so that it compiles once and rows do not depend on batches."""
-    found = np.zeros((len(x), dim))
-    for start in range(0, len(x), block):
-        part = x[start : start + block]
-        full = np.concatenate([part, np.zeros((block - len(part), *x.shape[1:]), x.dtype)])
-        found[start : start + len(part)] = np.asarray(fn(full))[: len(part)]
-    return found

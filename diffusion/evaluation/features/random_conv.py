@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.data import DataSpec
-from diffusion.evaluation.features.base import Extractor, Features
+from diffusion.evaluation.features.base import Extractor, Features, in_blocks
 from diffusion.evaluation.features.convolution import (
+    BLOCK,
     convolve,
     fixed_normal,
     halve,
-    in_blocks,
     require_images,
 )
 from diffusion.numerics import require
@@ -83,7 +83,7 @@ class RandomConvExtractor(Extractor):
 
     def rows(self, x: np.ndarray) -> np.ndarray:
         """Run the networks in blocks of one size."""
-        return in_blocks(lambda block: _apply(self._networks, block), x)
+        return in_blocks(lambda block: _apply(self._networks, block), x, BLOCK, self.dim)
 
 
 @register("features", "random_conv")
