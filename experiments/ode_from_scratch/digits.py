@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffusion.evaluation import LabelAgreement
-from diffusion.evaluation.metrics import FrechetPixels, Subject
+from diffusion.evaluation.metrics import Frechet, Subject
 from diffusion.experiment import Experiment
 from experiments.ode_from_scratch import store
 from experiments.ode_from_scratch.recipes import DIGITS, Recipe
@@ -50,7 +50,7 @@ def _subject(experiment: Experiment, x: np.ndarray) -> Subject:
 def _numbers(experiment: Experiment, x: np.ndarray) -> dict[str, float]:
     lost = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
     subject = _subject(experiment, np.where(lost[:, None, None, None], 0, x))
-    frechet, of_training = list(FrechetPixels()(subject).values())[:2]
+    frechet, of_training = list(Frechet()(subject).values())[:2]
     agreement, judge = LabelAgreement()(subject).values()
     return dict(
         frechet=frechet, agreement=agreement, lost=float(lost.mean()),

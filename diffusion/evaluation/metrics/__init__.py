@@ -6,7 +6,7 @@ from diffusion.evaluation.metrics.distances import (
     GaussianDistances,
     SlicedWasserstein,
 )
-from diffusion.evaluation.metrics.frechet import Frechet, FrechetPixels, moments_of
+from diffusion.evaluation.metrics.frechet import Frechet, moments_of
 from diffusion.evaluation.metrics.kernel import MMD, KernelDistanceMetric
 from diffusion.evaluation.metrics.model import BitsPerDim, LossByLevel
 from diffusion.evaluation.metrics.neighbours import (
@@ -24,7 +24,6 @@ __all__ = [
     "DensityCoverage",
     "Frechet",
     "FrechetInfinity",
-    "FrechetPixels",
     "GaussianDistances",
     "KernelDistanceMetric",
     "LossByLevel",

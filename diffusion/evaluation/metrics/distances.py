@@ -12,7 +12,7 @@ from diffusion.evaluation.features.base import features_of
 from diffusion.evaluation.frechet import Moments, Sample
 from diffusion.evaluation.metrics.base import Metric, Results, Subject
 from diffusion.evaluation.metrics.frechet import named
-from diffusion.evaluation.metrics.rows import generated_rows, reference_rows, training_rows
+from diffusion.evaluation.metrics.rows import compared_sets, generated_rows
 from diffusion.evaluation.reference import statistics
 from diffusion.evaluation.wasserstein import sliced_wasserstein
 from diffusion.numerics import require
@@ -39,17 +39,14 @@ class SlicedWasserstein(Metric):
 
     def __call__(self, subject: Subject) -> Results:
         extractor = subject.extractor(self.features)
-        real = reference_rows(subject, extractor, self.max_examples)
-        options = dict(num_projections=self.num_projections, seed=self.projection_seed)
-        made = generated_rows(subject, extractor, self.max_examples)
-        name = f"sliced_wasserstein_{extractor.name}@{len(made)}_against_{len(real)}"
-        results: Results = {name: sliced_wasserstein(made, real, **options)._asdict()}
-        if subject.has_training_data:
-            train = training_rows(subject, extractor, self.max_examples)
-            of = f"{extractor.name}_of_training_data@{len(train)}_against_{len(real)}"
-            results[f"sliced_wasserstein_{of}"] = sliced_wasserstein(
-                train, real, **options
-            )._asdict()
+        real, sets = compared_sets(subject, extractor, self.max_examples)
+        results: Results = {}
+        for of, rows in sets.items():
+            found = sliced_wasserstein(
+                rows, real, num_projections=self.num_projections, seed=self.projection_seed
+            )
+            name = f"sliced_wasserstein_{extractor.name}{of}@{len(rows)}_against_{len(real)}"
+            results[name] = found._asdict()
         return results
 
 

@@ -13,9 +13,8 @@ from diffusion.evaluation.metrics.base import Metric, Results, Subject
 from diffusion.evaluation.reference import Statistics, chosen, statistics
 from diffusion.registry import register
 
-FID_COUNT = (
-    50_000  # the bare word is for this many examples and Inception features, and for nothing else
-)
+# the bare words are for this many examples and Inception features, and for nothing else
+FID_COUNT = 50_000
 
 
 def moments_of(batches: Iterator[np.ndarray], dim: int) -> Moments:
@@ -80,6 +79,3 @@ class Frechet(Metric):
             name = named("frechet", extractor, train.count, held_out.count, of="_of_training_data")
             results[name] = frechet_of_samples(train, held_out)
         return results
-
-
-FrechetPixels = Frechet  # its name when there was nothing but pixels

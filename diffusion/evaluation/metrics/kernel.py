@@ -1,6 +1,5 @@
 """Kernel distances: KID's on features, and the maximum mean discrepancy in few dimensions."""
 
-import functools
 from dataclasses import dataclass, field
 from typing import final
 
@@ -16,7 +15,7 @@ from diffusion.evaluation.kernel import (
 )
 from diffusion.evaluation.metrics.base import Metric, Results, Subject
 from diffusion.evaluation.metrics.frechet import FID_COUNT
-from diffusion.evaluation.metrics.rows import generated_rows, reference_rows, training_rows
+from diffusion.evaluation.metrics.rows import compared_sets
 from diffusion.numerics import require
 from diffusion.registry import register
 
@@ -53,15 +52,11 @@ class KernelDistanceMetric(Metric):
 
     def __call__(self, subject: Subject) -> Results:
         extractor = subject.extractor(self.features)
-        real = reference_rows(subject, extractor, self.max_examples)
-        distance = functools.partial(self._distance, seed=subject.seed)
-        made = generated_rows(subject, extractor, self.max_examples)
-        name = named(extractor, len(made), subject.num_samples, len(real))
-        results: Results = {name: distance(made, real)._asdict()}
-        if subject.has_training_data:
-            train = training_rows(subject, extractor, self.max_examples)
-            name = named(extractor, len(train), 0, len(real), "_of_training_data")
-            results[name] = distance(train, real)._asdict()
+        real, sets = compared_sets(subject, extractor, self.max_examples)
+        results: Results = {}
+        for of, rows in sets.items():
+            name = named(extractor, len(rows), subject.num_samples, len(real), of)
+            results[name] = self._distance(rows, real, subject.seed)._asdict()
         return results
 
     def _distance(self, x: np.ndarray, y: np.ndarray, seed: int) -> KernelDistance:
@@ -96,13 +91,10 @@ class MMD(Metric):
 
     def __call__(self, subject: Subject) -> Results:
         extractor = subject.extractor(self.features)
-        real = reference_rows(subject, extractor, self.max_examples)
+        real, sets = compared_sets(subject, extractor, self.max_examples)
         width = self.bandwidth or median_distance(real)
-        made = generated_rows(subject, extractor, self.max_examples)
-        name = f"mmd_{extractor.name}@{len(made)}_against_{len(real)}"
-        results: Results = {name: mmd(made, real, width)._asdict() | {"bandwidth": width}}
-        if subject.has_training_data:
-            train = training_rows(subject, extractor, self.max_examples)
-            name = f"mmd_{extractor.name}_of_training_data@{len(train)}_against_{len(real)}"
-            results[name] = mmd(train, real, width)._asdict() | {"bandwidth": width}
+        results: Results = {}
+        for of, rows in sets.items():
+            name = f"mmd_{extractor.name}{of}@{len(rows)}_against_{len(real)}"
+            results[name] = mmd(rows, real, width)._asdict() | {"bandwidth": width}
         return results

@@ -9,7 +9,7 @@ from diffusion.evaluation import reference
 from diffusion.evaluation.features import Features, Pixels
 from diffusion.evaluation.features.base import features_of
 from diffusion.evaluation.metrics.base import Metric, Results, Subject
-from diffusion.evaluation.metrics.rows import generated_rows, reference_rows, training_rows
+from diffusion.evaluation.metrics.rows import compared_sets, generated_rows, reference_rows
 from diffusion.evaluation.neighbours import Nearest, chance_of_as_many, nearest, overlap
 from diffusion.numerics import require
 from diffusion.registry import register
@@ -19,10 +19,7 @@ def _overlaps(
     subject: Subject, features: Features, k: int, limit: int, kinds: tuple[str, str]
 ) -> Results:
     extractor = subject.extractor(features)
-    real = reference_rows(subject, extractor, limit)
-    sets = {"": generated_rows(subject, extractor, limit)}
-    if subject.has_training_data:
-        sets["_of_training_data"] = training_rows(subject, extractor, limit)
+    real, sets = compared_sets(subject, extractor, limit)
     results: Results = {}
     for of, rows in sets.items():
         found = overlap(real, rows, k)._asdict()

@@ -43,6 +43,16 @@ def reference_rows(subject: Subject, extractor: Extractor, limit: int) -> np.nda
     return _rows(subject.held_out, subject, extractor, limit)
 
 
-def training_rows(subject: Subject, extractor: Extractor, limit: int) -> np.ndarray:
-    """Return features of examples that were trained on, at most `limit`."""
-    return _rows(subject.train, subject, extractor, limit)
+def compared_sets(
+    subject: Subject, extractor: Extractor, limit: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return features of held-out examples, and by the end of their numbers' name what is compared with them.
+
+    These are the generated examples, named "", and beside them, where there is such data, those that were trained
+    on: the floor that no model is expected to undercut by much. Of each at most `limit`.
+    """
+    real = reference_rows(subject, extractor, limit)
+    sets = {"": generated_rows(subject, extractor, limit)}
+    if subject.has_training_data:
+        sets["_of_training_data"] = _rows(subject.train, subject, extractor, limit)
+    return real, sets
