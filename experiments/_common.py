@@ -64,10 +64,14 @@ class Results:
         for name in path[:-1]:
             place = place.setdefault(name, {})
         place[path[-1]] = rounded(record)
-        scratch = self.file.with_suffix(".tmp")
-        scratch.write_text(json.dumps(found, indent=1) + "\n")
-        scratch.replace(self.file)
+        self.write(found)
         return place[path[-1]]
+
+    def write(self, found: Mapping[str, Any]) -> None:
+        """Write the file whole."""
+        from diffusion.evaluation.records import write_atomically
+
+        write_atomically(self.file, (json.dumps(found, indent=1) + "\n").encode())
 
 
 @dataclass(frozen=True)
@@ -107,16 +111,10 @@ def command(study: Path, doc: str, tiers: Sequence[str] = ("small", "full")) -> 
     parser.add_argument("--keep", type=Path, default=Path("runs/studies"),
                         help="where trained models and compiled programs lie")  # fmt: skip
     args = parser.parse_args()
+    from diffusion.compilation import use_compilation_cache
+
     use_compilation_cache(args.keep / "cache")
     return Call(args.tier, args.keep, Results(study / "results.json"), time.monotonic())
-
-
-def use_compilation_cache(folder: Path) -> None:
-    """Keep compiled programs, so that a second call is quick."""
-    import jax
-
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 # ---- models and examples ------------------------------------------------------------------------

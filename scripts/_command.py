@@ -167,12 +167,9 @@ def use_all_cores(batch_size: int = 0, blocks: int = 0) -> None:
 
 def use_compilation_cache(workdir: str) -> None:
     """Keep compiled programs in the work directory, so that a second start is quick."""
-    import jax
+    from diffusion import compilation
 
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", os.path.join(workdir, "cache"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    compilation.use_compilation_cache(os.path.join(workdir, "cache"))
 
 
 def versions() -> dict[str, str]:
