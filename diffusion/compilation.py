@@ -14,7 +14,7 @@ def use_compilation_cache(folder: os.PathLike[str] | str) -> None:
     Args:
         folder: made when the first program is written.
     """
-    if not jax.config.read("jax_compilation_cache_dir"):
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:  # not in its stubs
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
