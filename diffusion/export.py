@@ -49,19 +49,23 @@ def _digest(card: Mapping[str, Any]) -> str:
     return digest_of_json(body)
 
 
-def export_run(workdir: Workdir, out: Path, ema: str = "") -> dict[str, Any]:
-    """Write the weights of the newest checkpoint of a run, and what they are, to two files.
+def export_run(
+    workdir: Workdir, out: Path, ema: str = "", step: int | None = None
+) -> dict[str, Any]:
+    """Write the weights of a checkpoint of a run, and what they are, to two files.
 
     Args:
         workdir: of the run.
         out: a file that ends in .safetensors; the other stands beside it and ends in .json.
         ema: the name of an average, "raw" for the weights themselves, "" for the first average.
+        step: of the checkpoint; the newest that is whole if it is None.
 
     Returns:
         What stands in the JSON file.
     """
     config = workdir.read_config()
-    run = open_run(workdir, config | {"sampler": {"name": "ddim"}}, ema)  # none that needs a table
+    sampling = {"sampler": {"name": "ddim"}}  # none that needs a table
+    run = open_run(workdir, config | sampling, ema, step)
     tensors = {name: np.asarray(x) for name, x in _named(run.params).items()}
     digest = write_tensors(out, tensors, {"step": str(run.step), "ema": run.ema})
     card = {

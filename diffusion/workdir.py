@@ -181,8 +181,8 @@ class Trained:
     ema: str
 
 
-def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
-    """Open the newest checkpoint of a run that is whole, on whatever devices there are.
+def open_run(workdir: Workdir, config: Mapping, ema: str = "", step: int | None = None) -> Trained:
+    """Open a checkpoint of a run, on whatever devices there are.
 
     Nothing is written; a line on standard error says if a newer one is damaged.
 
@@ -190,6 +190,7 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
         workdir: where the run was trained.
         config: its config, perhaps with other sampling sections.
         ema: the name of an average, "raw" for the parameters themselves, "" for the first average.
+        step: of the checkpoint; the newest that is whole if it is None.
 
     Raises:
         ConfigError: the config differs in what the checkpoint depends on, or the average is unknown.
@@ -212,7 +213,7 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "") -> Trained:
     abstract = experiment.abstract_state()
     like = abstract.params if ema == "raw" else abstract.ema[ema]
     with CheckpointReader(workdir.checkpoints, say=Terminal(sys.stderr).say) as checkpoints:
-        step = checkpoints.recover()
+        step = checkpoints.recover() if step is None else step
         if step is None:
             raise CheckpointError(
                 f"{workdir.checkpoints} holds no complete checkpoint; train further."

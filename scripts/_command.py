@@ -19,6 +19,22 @@ USAGE, DATA, FILES = 2, 5, 6
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
+def define_weights() -> None:
+    """Define the flags of a program that say which weights of a run it takes."""
+    flags.DEFINE_string(
+        "ema",
+        "",
+        "Which average of the weights, or 'raw'; by default the config's first.",
+        module_name=sys.argv[0],
+    )
+    flags.DEFINE_integer(
+        "step",
+        None,
+        "Which checkpoint; by default the newest that is whole.",
+        module_name=sys.argv[0],
+    )
+
+
 def say(text: str) -> None:
     """Print a line at once."""
     print(text, flush=True)

@@ -58,9 +58,7 @@ flags.DEFINE_integer("seed", 0, "Seed of noise, random masks and results.")
 flags.DEFINE_string("sampler", None, "A sampler by name, in place of the config's.")
 flags.DEFINE_integer("num_steps", None, "Sampling steps, in place of the config's.")
 flags.DEFINE_string("grid", None, "A time grid by name, in place of the config's.")
-flags.DEFINE_string(
-    "ema", "", "Which average of the weights, or 'raw'; by default the config's first."
-)
+_command.define_weights()
 flags.DEFINE_integer("batch_size", 100, "Examples per compiled call.")
 flags.DEFINE_string("out", "edited.png", "The PNG to write.")
 
@@ -125,7 +123,7 @@ def edit(command: str, overrides: list[tuple[str, str]]) -> int:
     _command.use_compilation_cache(str(workdir.path))
     from diffusion.workdir import open_run
 
-    run = open_run(workdir, config, FLAGS.ema)
+    run = open_run(workdir, config, FLAGS.ema, FLAGS.step)
     if inverse:
         panels, said = _edit.invert(run, operator, x, FLAGS)
     else:

@@ -26,9 +26,7 @@ flags.DEFINE_string("kind", "residual", "The estimate: noise, data or residual."
 flags.DEFINE_bool(
     "diagonal", False, "One variance per dimension of the data instead of their mean."
 )
-flags.DEFINE_string(
-    "ema", "", "Which average of the weights, or 'raw'; by default the config's first."
-)
+_command.define_weights()
 flags.DEFINE_integer("batch_size", 100, "Examples per compiled call.")
 flags.DEFINE_integer("seed", 0, "Seed of the noise.")
 flags.DEFINE_string("out", None, "Where to write the table; by default WORKDIR/variance.npz.")
@@ -64,7 +62,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     from diffusion.numerics import on_host
     from diffusion.variance import estimate_variance
 
-    run = open_run(workdir, config, FLAGS.ema)
+    run = open_run(workdir, config, FLAGS.ema, FLAGS.step)
     experiment = run.experiment
     if not experiment.affine:
         _command.fail(f"{type(experiment.process).__name__} has no posterior of x_0 to estimate.")

@@ -46,11 +46,13 @@ flags.DEFINE_bool("verbose", False, "With --compare: also show what agrees.")
 flags.DEFINE_bool("report_only", False, "Measure nothing; write the page of what there is.")
 flags.DEFINE_string("metrics", None, "Comma-separated metrics, in place of the config's.")
 flags.DEFINE_integer("num_samples", None, "Generated examples, in place of the config's.")
-flags.DEFINE_string(
-    "ema", "", "Which average of the weights, or 'raw'; by default the config's first."
-)
+_command.define_weights()
 flags.DEFINE_integer("seed", 0, "Seed of all random numbers.")
-flags.DEFINE_string("out", None, "Where to write the results; by default WORKDIR/evaluation.json.")
+flags.DEFINE_string(
+    "out",
+    None,
+    "Where to write the results; by default WORKDIR/evaluation.json, of a --step evaluation-STEP.json.",
+)
 flags.DEFINE_bool("fresh", False, "Measure all anew, whatever was measured before.")
 
 
@@ -96,7 +98,8 @@ def out_of() -> Path:
     if FLAGS.images:
         images = images_path().resolve()
         return images.with_name(f"{images.name}.evaluation.json")
-    return run_path() / "evaluation.json"
+    name = "evaluation" if FLAGS.step is None else f"evaluation-{FLAGS.step}"
+    return run_path() / f"{name}.json"
 
 
 def run_path() -> Path:
@@ -176,7 +179,7 @@ def opened(config: dict[str, Any], folder: Path, poll: Any, stop: Any) -> tuple[
         path, count = images_path(), FLAGS.num_samples
         return metrics, _evaluate.of_examples(path, config, FLAGS.seed, count, poll)
     ema = FLAGS.ema or config.get("evaluate", {}).get("ema", "")
-    run = open_run(Workdir.of(FLAGS.workdir), config, ema)
+    run = open_run(Workdir.of(FLAGS.workdir), config, ema, FLAGS.step)
     metrics = _evaluate.metrics_of(run.experiment.evaluate.metrics)
     return metrics, _evaluate.of_run(run, FLAGS.seed, folder, poll, stop)
 

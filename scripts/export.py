@@ -21,9 +21,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "The run to export, or the folder to make with --from.")
 flags.DEFINE_string("out", None, "Where to write the weights: a file that ends in .safetensors.")
 flags.DEFINE_string("from", None, "Make a run from this file instead.")
-flags.DEFINE_string(
-    "ema", "", "Which average of the weights, or 'raw'; by default the config's first."
-)
+_command.define_weights()
 flags.DEFINE_bool("allow_code", False, "Let the config that comes with --from import modules.")
 
 
@@ -48,7 +46,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
         step = import_run(path, workdir, allow_code=FLAGS.allow_code)
         _command.say(f"made {workdir.path} from {path}: the weights of step {step}, as step 0")
     else:
-        card = export_run(workdir, path, FLAGS.ema)
+        card = export_run(workdir, path, FLAGS.ema, FLAGS.step)
         beside = path.with_suffix(".json")
         _command.say(f"wrote {path} and {beside}: step {card['step']}, weights {card['ema']}")
     return 0

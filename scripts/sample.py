@@ -48,9 +48,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("seed", 0, "Seed of the examples.")
 flags.DEFINE_string("out", "samples.png", "Where to write: .png, .npz or a folder.")
-flags.DEFINE_string(
-    "ema", "", "Which average of the weights, or 'raw'; by default the config's first."
-)
+_command.define_weights()
 flags.DEFINE_integer(
     "batch_size", 100, "Examples between looks at signals and the clock; changes no bit of any."
 )
@@ -130,7 +128,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     from diffusion.training.stop import StopFlag
 
     with StopFlag() as stop:
-        run = open_run(workdir, config, FLAGS.ema)
+        run = open_run(workdir, config, FLAGS.ema, FLAGS.step)
         helpers = _guidance.open_helpers(run.experiment)
         labels = labels_of(helpers.speaker)
         _guidance.check_labels(run.experiment, told(labels, helpers.speaker))

@@ -38,6 +38,7 @@ def workdir(tmp_path_factory):
         n: jax.tree.map(lambda x, k=k: x + k, t) for k, (n, t) in enumerate(state.ema.items(), 1)
     }
     with Checkpoints(workdir.checkpoints) as checkpoints:
+        checkpoints.save(3, state, CONFIG, block=True)
         checkpoints.save(5, state._replace(ema=averages), CONFIG, block=True)
     workdir.write("config.json", CONFIG)
     workdir.write("data.json", dataclasses.asdict(experiment.spec))
@@ -70,6 +71,19 @@ def test_weights_come_back_bit_for_bit(workdir, tmp_path, ema):
         assert found.step == 0
         assert found.experiment.spec == wanted.experiment.spec
         assert_same(found.params, wanted.params)
+
+
+def test_an_earlier_checkpoint_is_named_by_its_step(workdir, tmp_path):
+    earlier, newest = (open_run(workdir, CONFIG, step=step) for step in (3, None))
+    assert (earlier.step, newest.step) == (3, 5)
+    assert_same(earlier.params, Experiment.from_config(CONFIG).init_state().params)
+    path = tmp_path / "earlier.safetensors"
+    assert export_run(workdir, path, step=3)["step"] == 3
+    made = Workdir.of(tmp_path / "made")
+    import_run(path, made)
+    assert_same(open_run(made, made.read_config()).params, earlier.params)
+    with pytest.raises(CheckpointError, match=r"No checkpoint of step 4 .* there are: \(3, 5\)"):
+        open_run(workdir, CONFIG, step=4)
 
 
 def test_other_programs_can_read_it(files):
