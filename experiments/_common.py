@@ -9,8 +9,7 @@ A study is a package experiments/NAME with
     pages.py       `table(found)`, the text of table.md, and `summary(found)`, the table of README.md; both of
                    results.json alone, so that a test holds them to it
 
-Models are trained through the ordinary runner into --keep DIR, by names that say what they are; studies that
-need the same model share it.
+Models are trained by the ordinary runner into --keep DIR; studies that need the same model share it.
 """
 
 import argparse
@@ -111,13 +110,19 @@ def command(study: Path, doc: str, tiers: Sequence[str] = ("small", "full")) -> 
     parser.add_argument("--keep", type=Path, default=Path("runs/studies"),
                         help="where trained models and compiled programs lie")  # fmt: skip
     args = parser.parse_args()
-    from diffusion.compilation import use_compilation_cache
-
-    use_compilation_cache(args.keep / "cache")
+    importlib.import_module("diffusion.compilation").use_compilation_cache(args.keep / "cache")
     return Call(args.tier, args.keep, Results(study / "results.json"), time.monotonic())
 
 
 # ---- models and examples ------------------------------------------------------------------------
+
+
+def config_of(file: str) -> dict[str, Any]:
+    """Return a config of the folder configs, by the name of its file; a word after a colon goes to it."""
+    from diffusion.config import plain
+
+    name, *word = file.split(":")
+    return plain(importlib.import_module(f"configs.{name}").get_config(*word))
 
 
 def trained(
@@ -130,7 +135,7 @@ def trained(
 
     Args:
         folder: the work directory; a run of another config in it is refused.
-        file: of the config, in the folder configs.
+        file: of the config, in the folder configs; "name:word" gives it a word.
         changes: (path, value), such as ("process.name", "ddpm").
         loss: from an experiment to the loss in the place of its own.
 
@@ -138,14 +143,13 @@ def trained(
         `diffusion.workdir.Trained`: experiment, params (the first average), step, ema.
     """
     from diffusion import runner
-    from diffusion.config import apply_overrides, plain
+    from diffusion.config import apply_overrides
     from diffusion.experiment import Experiment
     from diffusion.training.exits import CheckpointError
     from diffusion.workdir import Workdir, open_run
 
-    config = plain(importlib.import_module(f"configs.{file}").get_config())
     values = [("train.sample_every", 0), *changes]
-    config = apply_overrides(config, [(path, str(value)) for path, value in values])
+    config = apply_overrides(config_of(file), [(path, str(value)) for path, value in values])
     kind = Experiment
     if loss is not None:
         kind = type("WithLoss", (Experiment,), {"loss": lambda self, batch_size=None: loss(self)})

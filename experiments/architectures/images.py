@@ -1,7 +1,6 @@
 """U-Net and transformers on digits, trained by one config that differs in the network alone."""
 
 import functools
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.config import plain
 from diffusion.evaluation.frechet import Moments, frechet_distance
 from diffusion.evaluation.held_out import loss_by_level
 from diffusion.experiment import Experiment
 from diffusion.networks.base import count_parameters
-from experiments._common import samples
+from experiments._common import config_of, samples
 from experiments.ode_from_scratch.training import trained
 
 LEVELS = 7
@@ -23,7 +21,7 @@ ENLARGED = (1, 1.5, 2, 3, 4)  # sides, in units of that of training
 
 def experiment_of(file: str, network: dict[str, Any], num_steps: int) -> Experiment:
     """Return a config file's experiment with another network."""
-    config = plain(importlib.import_module(f"configs.{file}").get_config())
+    config = config_of(file)
     config["network"] = network
     config["train"] |= dict(num_steps=num_steps, sample_every=0)
     return Experiment.from_config(config)

@@ -1,6 +1,5 @@
 """Training what a tier needs, drawing guided examples, and measuring them."""
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from diffusion import build, runner
-from diffusion.config import plain
 from diffusion.evaluation import frechet_distance, generate
 from diffusion.evaluation.agreement import fitted_judge
 from diffusion.evaluation.metrics import moments_of
 from diffusion.experiment import Experiment
 from diffusion.workdir import Trained, Workdir, open_classifier, open_run
+from experiments._common import config_of
 from experiments._measures import diversity
 from experiments.guidance_tradeoff.tiers import Tier, entries
 
@@ -23,7 +22,7 @@ Say = Callable[[str], None]
 
 def trained(folder: Path, file: str, changes: Any = None) -> Workdir:
     """Return the work directory of a config file with changes; train there unless that has been done."""
-    config = plain(importlib.import_module(f"configs.{file}").get_config())
+    config = config_of(file)
     for section, fields in (changes or {}).items():
         config[section] = {**config[section], **fields}
     config["train"]["sample_every"] = 0

@@ -1,17 +1,16 @@
 """Training a recipe through the ordinary config, in memory, and sampling it."""
 
-import importlib
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from diffusion.config import plain
 from diffusion.evaluation import generate
 from diffusion.experiment import Experiment
 from diffusion.lap import batches_of, compiled_step
 from diffusion.samplers import Sampler
+from experiments._common import config_of
 from experiments.ode_from_scratch.recipes import Recipe
 
 
@@ -23,7 +22,7 @@ def experiment_of(config_file: str, recipe: Recipe, changes: Mapping[str, Any]) 
         recipe: what is trained.
         changes: fields of sections, added to those of the file.
     """
-    config = plain(importlib.import_module(f"configs.{config_file}").get_config())
+    config = config_of(config_file)
     for section in ("process", "prediction", "time", "weight"):
         config[section] = dict(getattr(recipe, section))
     for section, fields in changes.items():

@@ -1,0 +1,1 @@
+"""What a budget of training buys on Fashion-MNIST."""
