@@ -30,11 +30,12 @@ IDENTITY = (
     "train.learn_variance", "train.variance_weight", "train.variance_step", "train.spike_factor",
 )  # fmt: skip
 
-# ... and not on these: budgets, periods, devices, and what is done with a trained model.
+# ... and not on these: budgets, periods, devices, how many steps or rows are computed at once, which changes
+# roundoff alone, and what is done with a trained model.
 FREE = (
     "sampler", "grid", "guidance", "parallel", "evaluate", "train.num_steps", "train.num_images", "train.log_every",
     "train.sample_every", "train.checkpoint_every", "train.keep", "train.accumulate", "train.max_bad_steps",
-    "train.max_rollbacks", "train.watchdog_seconds", "train.samples_per_class",
+    "train.max_rollbacks", "train.watchdog_seconds", "train.samples_per_class", "train.steps_per_dispatch",
 )  # fmt: skip
 
 # What the parameters of a checkpoint depend on.

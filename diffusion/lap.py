@@ -24,6 +24,7 @@ from diffusion.training.lock import Lock
 from diffusion.training.loop import Hook, LoopOptions, train
 from diffusion.training.metrics import Console, JsonLines, TensorBoard
 from diffusion.training.progress import Terminal
+from diffusion.training.step import Step
 from diffusion.training.watchdog import Watchdog
 from diffusion.trend import trend
 from diffusion.workdir import Workdir
@@ -46,7 +47,8 @@ def batches_of(
         batch = experiment.coupling(experiment.process, key, batch | {"row": numbers})
         return {k: v for k, v in batch.items() if k in ("data", "cond", "noise", "row")}
 
-    return prefetch(make, start_step=start, stop_step=stop)
+    depth = max(2, experiment.train.steps_per_dispatch)  # what the next dispatch takes
+    return prefetch(make, start_step=start, stop_step=stop, depth=depth)
 
 
 def examples_of(
@@ -63,9 +65,9 @@ def label_dropout(experiment: Experiment) -> float:
     return experiment.train.label_dropout if drops else 0.0
 
 
-def compiled_step(experiment: Experiment) -> Any:
-    """Return the training step under the config's layout."""
-    step = make_train_step(
+def training_step(experiment: Experiment) -> Step:
+    """Return the training step, not yet compiled."""
+    return make_train_step(
         experiment.loss(),
         experiment.optimizer,
         experiment.ema,
@@ -75,7 +77,18 @@ def compiled_step(experiment: Experiment) -> Any:
         time=experiment.time,
         spikes=SpikeRule(factor=experiment.train.spike_factor),
     )
-    return experiment.parallel.compile(step)
+
+
+def compiled_step(experiment: Experiment) -> Any:
+    """Return the training step under the config's layout: one step, one batch."""
+    return experiment.parallel.compile(training_step(experiment))
+
+
+def compiled_dispatch(experiment: Experiment) -> Any:
+    """Return what the loop calls: the training step, or several at once where the config says so."""
+    if experiment.train.steps_per_dispatch == 1:
+        return compiled_step(experiment)
+    return experiment.parallel.compile_many(training_step(experiment))
 
 
 @contextlib.contextmanager
@@ -96,7 +109,7 @@ def _writers(workdir: Workdir, start: int, say: Say, tensorboard: bool) -> Itera
 
 @dataclass(frozen=True)
 class Lap:
-    """Training from the newest checkpoint to the end, or until something happens."""
+    """Training from the newest checkpoint to the end, or until something happens; `step` is a `compiled_dispatch`."""
 
     experiment: Experiment
     workdir: Workdir
@@ -118,20 +131,22 @@ class Lap:
             writers = stack.enter_context(_writers(self.workdir, start, say, tensorboard))
             upto = max(num_steps, start + 1)
             batches = stack.enter_context(batches_of(experiment, start, upto, rollbacks))
-            hooks = [Hook(call=self.watchdog.after_step, every=1)]
+            hooks = []
             if options.sample_every and experiment.task == "generator":
                 draw = sample_grids(experiment, self.workdir, say, stop)
                 hooks.append(Hook(call=draw, every=options.sample_every))
             if every := experiment.evaluate.trend_every:
                 hooks.append(Hook(call=trend(experiment, writers, say, stop), every=every))
+            many = options.steps_per_dispatch > 1
             return train(
                 self.step, layout.place_state(state), batches,
-                num_steps=num_steps, batch_size=experiment.batch_size, place=layout.place_batch,
+                num_steps=num_steps, batch_size=experiment.batch_size,
+                place=layout.place_batches if many else layout.place_batch,
                 hooks=hooks, writers=writers, say=say, rewrite=self.terminal.rewrite,
-                save=self._save, report=self._reporter(rollbacks), stop=stop,
+                save=self._save, report=self._reporter(rollbacks), stop=stop, alive=self.watchdog.beat,
                 options=LoopOptions(
                     log_every=options.log_every, checkpoint_every=options.checkpoint_every,
-                    max_bad_run=options.max_bad_steps,
+                    max_bad_run=options.max_bad_steps, steps_per_dispatch=options.steps_per_dispatch,
                 ),
             )  # fmt: skip
 

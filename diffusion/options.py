@@ -19,6 +19,8 @@ class TrainOptions:
         keep: how many checkpoints stay.
         label_dropout: share of examples that are trained without their condition.
         accumulate: micro-batches per step.
+        steps_per_dispatch: steps that one call of the compiled program takes at most; more than 1 helps where a
+            step is so short that it waits for the host.
         reduction: of the squared error over the features of an example, "mean" or "sum".
         loss_target: the prediction by name that the error is taken of; "" is what the network outputs.
         batch_target: regress the posterior mean over the batch in place of x_0, which lowers the variance.
@@ -30,7 +32,7 @@ class TrainOptions:
         spike_factor: a step whose gradient norm is so many times the median of the last 128 is skipped; 0 for none.
         samples_per_class: columns of the sample grids.
         watchdog_seconds: without a step, after which a run that hangs is ended; 0 for never. Start-up and compiling
-            may take four times as long.
+            may take four times as long, a dispatch of several steps so many times.
     """
 
     num_steps: int = 10_000
@@ -41,6 +43,7 @@ class TrainOptions:
     keep: int = 3
     label_dropout: float = 0.1
     accumulate: int = 1
+    steps_per_dispatch: int = 1
     reduction: str = "mean"
     loss_target: str = ""
     batch_target: bool = False
@@ -55,8 +58,8 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        positive = ("log_every", "checkpoint_every", "keep", "accumulate", "max_bad_steps")
-        for name in (*positive, "samples_per_class"):
+        positive = ("log_every", "checkpoint_every", "keep", "accumulate", "steps_per_dispatch")
+        for name in (*positive, "max_bad_steps", "samples_per_class"):
             require(
                 getattr(self, name) >= 1,
                 f"`train.{name}` must be at least 1; got {getattr(self, name)}.",

@@ -12,7 +12,7 @@ import jax
 from diffusion.compatibility import check_training
 from diffusion.experiment import Experiment
 from diffusion.incidents import Rollbacks
-from diffusion.lap import Lap, batches_of, compiled_step
+from diffusion.lap import Lap, batches_of, compiled_dispatch, compiled_step
 from diffusion.networks import count_parameters
 from diffusion.training import (
     DivergedError,
@@ -99,13 +99,15 @@ def run(
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopFlag())
-        watchdog = stack.enter_context(Watchdog(options.watchdog_seconds))
+        watchdog = stack.enter_context(
+            Watchdog(options.watchdog_seconds, steps=options.steps_per_dispatch)
+        )
         lock = stack.enter_context(owned(workdir.path, say))
         rollbacks = _prepare(experiment, workdir, say, restart)
         checkpoints = Checkpoints(workdir.checkpoints, keep=options.keep, say=say)
         stack.enter_context(checkpoints)
         first = checkpoints.recover() or 0
-        step = compiled_step(experiment)
+        step = compiled_dispatch(experiment)
         lap = Lap(experiment, workdir, checkpoints, lock, stop, terminal, say, step, watchdog)
         while True:
             try:

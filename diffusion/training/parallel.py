@@ -10,10 +10,9 @@ Both give the same parameters, up to the order of summation. With several proces
 own rows of the global batch (`local_rows`); its batches hold only these.
 """
 
-import abc
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,101 +23,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffusion.numerics import require
 from diffusion.registry import register
+from diffusion.training.layout import CompiledStep, Layout, stacked
 from diffusion.training.processes import spread
 from diffusion.training.state import TrainState, data_to_keys, keys_to_data
 from diffusion.training.step import Batch, Reduce, Step, over_axis
 
 AXIS = "batch"  # the mapped axis of pmap
 BATCH_AXES = ("data", "fsdp")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout(abc.ABC):
-    """What both layouts offer.
-
-    Attributes:
-        num_devices: how many devices to use, over all processes; None: all.
-    """
-
-    num_devices: int | None = None
-
-    def __post_init__(self):
-        require(
-            self.num_devices is None or self.num_devices >= 1,
-            f"`num_devices` must be at least 1, or None for all; got {self.num_devices}.",
-        )
-
-    @property
-    def devices(self) -> list[Any]:
-        """The devices in use."""
-        count = self.num_devices or jax.device_count()
-        require(
-            count <= jax.device_count(),
-            f"`parallel.num_devices` is {count}, but there are {jax.device_count()} devices.",
-        )
-        require(
-            count == jax.device_count() or jax.process_count() == 1,
-            "`parallel.num_devices` must be None with several processes: all devices are used.",
-        )
-        return jax.devices()[:count]
-
-    @property
-    @abc.abstractmethod
-    def reduce(self) -> Reduce:
-        """The collectives that `make_train_step` needs under this layout."""
-
-    @abc.abstractmethod
-    def place_state(self, state: TrainState) -> TrainState:
-        """Put a state, from the host or any device, where the compiled step wants it."""
-
-    @abc.abstractmethod
-    def place_batch(self, batch: Batch) -> Any:
-        """Put this process's rows of a batch on its devices."""
-
-    @abc.abstractmethod
-    def compile(self, step: Step) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
-        """Compile a step; the state that is handed to it is given up."""
-
-    @abc.abstractmethod
-    def fetch(self, state: Any) -> Any:
-        """Return one copy of a placed pytree as NumPy arrays (typed keys stay keys)."""
-
-    @abc.abstractmethod
-    def saveable(self, state: TrainState) -> TrainState:
-        """Return the state as arrays whose shapes do not depend on the layout, for a checkpoint."""
-
-    @abc.abstractmethod
-    def template(self, state: TrainState) -> TrainState:
-        """Return shapes, types and placement of a saveable state, to restore a checkpoint into.
-
-        Args:
-            state: a state, or its shapes, as `init_state` makes it.
-        """
-
-    def check_batch(self, batch_size: int, accumulate: int = 1) -> None:
-        """Refuse a global batch size that does not fall into equal parts.
-
-        Args:
-            batch_size: examples per step, over all devices.
-            accumulate: micro-batches per step.
-
-        Raises:
-            ValueError: the message names the nearest sizes that do.
-        """
-        parts = len(self.devices) * accumulate
-        below = batch_size // parts * parts
-        near = " or ".join(str(n) for n in (below, below + parts) if n)
-        require(
-            batch_size > 0 and batch_size % parts == 0,
-            f"`data.batch_size` = {batch_size} cannot be divided into {len(self.devices)} devices x "
-            f"{accumulate} micro-batches; the nearest sizes that can: {near}.",
-        )
-
-    def local_rows(self, batch_size: int) -> slice:
-        """Return which rows of the global batch this process loads."""
-        self.check_batch(batch_size)
-        size = batch_size // jax.process_count()
-        return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
 
 
 @register("parallel", "mesh")
@@ -174,14 +85,20 @@ class MeshLayout(Layout):
 
     def place_batch(self, batch: Batch) -> Any:
         """Divide a batch over all devices."""
-        sharding = _batch_sharding(self)
+        return self._divide(batch, _batch_sharding(self))
+
+    def place_batches(self, batches: Sequence[Batch]) -> Any:
+        """Divide each batch over all devices."""
+        return self._divide(stacked(batches), _batch_sharding(self, stacked=True))
+
+    def _divide(self, batch: Batch, sharding: NamedSharding) -> Any:
         if jax.process_count() == 1:
             return jax.device_put(dict(batch), sharding)
         place = lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x))
         return jax.tree.map(place, dict(batch))
 
-    def compile(self, step: Step) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
-        """Compile with jit; the new state keeps the placement of the old one."""
+    def placed(self, step: Step) -> Step:
+        """Return a step whose new state keeps the placement of the old one."""
         whole = NamedSharding(self.mesh, PartitionSpec())
 
         def placed(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
@@ -189,7 +106,11 @@ class MeshLayout(Layout):
             state = jax.lax.with_sharding_constraint(state, self.shardings(state))
             return state, jax.lax.with_sharding_constraint(metrics, whole)
 
-        return jax.jit(placed, donate_argnums=0)
+        return placed
+
+    def compile(self, step: Step) -> CompiledStep:
+        """Compile with jit; the new state keeps the placement of the old one."""
+        return jax.jit(self.placed(step), donate_argnums=0)
 
     def fetch(self, state: Any) -> Any:
         """Gather a placed pytree on the host."""
@@ -245,7 +166,18 @@ class PmapLayout(Layout):
 
         return jax.device_put(jax.tree.map(slices, dict(batch)), sharding)
 
-    def compile(self, step: Step) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+    def place_batches(self, batches: Sequence[Batch]) -> Any:
+        """Give each device its slices: (steps, batch, ...) becomes (devices, steps, batch / devices, ...)."""
+        count, sharding = len(self.local_devices), _stacked(self)
+
+        def slices(x: Any) -> np.ndarray:
+            x = np.asarray(x)
+            steps, rows, *rest = x.shape
+            return x.reshape(steps, count, rows // count, *rest).swapaxes(0, 1)
+
+        return jax.device_put(jax.tree.map(slices, stacked(batches)), sharding)
+
+    def compile(self, step: Step) -> CompiledStep:
         """Compile with pmap; metrics, equal on all devices, come back once."""
         return jax.pmap(
             step,
@@ -273,8 +205,8 @@ class PmapLayout(Layout):
 
 
 @functools.cache  # asked for at every step
-def _batch_sharding(layout: MeshLayout) -> NamedSharding:
-    return NamedSharding(layout.mesh, PartitionSpec(BATCH_AXES))
+def _batch_sharding(layout: MeshLayout, stacked: bool = False) -> NamedSharding:
+    return NamedSharding(layout.mesh, PartitionSpec(*(None,) * stacked, BATCH_AXES))
 
 
 @functools.cache

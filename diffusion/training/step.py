@@ -243,6 +243,20 @@ def make_train_step(
     return step
 
 
+def many_steps(step: Step, *, unroll: bool) -> Step:
+    """Return a step that takes several, one after another: its batches and metrics have a leading axis of steps.
+
+    Args:
+        step: (state, batch) -> (state, metrics).
+        unroll: write the steps out one after another instead of looping over one.
+    """
+
+    def steps(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
+        return jax.lax.scan(step, state, dict(batches), unroll=unroll or 1)
+
+    return steps
+
+
 def _update(
     optimizer: Any,
     ema: Mapping[str, Average],

@@ -29,6 +29,7 @@ class Watchdog:
         seconds: float | int,
         *,
         allowances: Mapping[str, float] = ALLOWANCES,
+        steps: int = 1,
         stream: Any = None,
         clock: Callable[[], float] = time.monotonic,
         leave: Callable[[int], Any] = os._exit,
@@ -38,12 +39,14 @@ class Watchdog:
         Args:
             seconds: without a sign of life; 0 for no watchdog.
             allowances: by phase, how many times as long it may take.
+            steps: training steps between two signs of life; every phase but the start may take so many times as long.
             stream: where the stacks go, a file with a descriptor; sys.stderr unless given.
             clock: tells seconds.
             leave: ends the process; os._exit, because a thread that hangs cannot be asked to.
         """
         require(seconds >= 0, f"`seconds` must not be negative; got {seconds}.")
-        self._seconds, self._allowances = float(seconds), dict(allowances)
+        require(steps >= 1, f"`steps` must be at least 1; got {steps}.")
+        self._seconds, self._allowances, self._steps = float(seconds), dict(allowances), steps
         self._stream, self._clock, self._leave = stream, clock, leave
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -53,13 +56,10 @@ class Watchdog:
         """Give a sign of life, and say what begins now."""
         self._seen = (phase, self._clock())
 
-    def after_step(self, step: int, *ignored: object) -> None:
-        """Give a sign of life from the loop; a hook of every step."""
-        self.beat(f"training, after step {step}")
-
     def limit(self, phase: str) -> float:
         """Return how many seconds a phase may take."""
-        return self._seconds * self._allowances.get(phase, 1.0)
+        steps = 1 if phase == "start" else self._steps
+        return self._seconds * self._allowances.get(phase, 1.0) * steps
 
     def __enter__(self) -> "Watchdog":
         if self._seconds:

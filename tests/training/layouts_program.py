@@ -39,10 +39,13 @@ LAYOUTS = {
     },
     **{f"pmap_{n}": {"name": "pmap", "num_devices": n} for n in (1, 2, 4)},
 }
-RUNS = {name: (name, 1) for name in LAYOUTS} | {
-    "jit_accumulate_4": ("jit", 4),
-    "fsdp_accumulate_4": ("data_2_fsdp_4", 4),
-    "pmap_accumulate_2": ("pmap", 2),
+# name: (layout, micro-batches per step, steps per dispatch)
+RUNS = {name: (name, 1, 1) for name in LAYOUTS} | {
+    "jit_accumulate_4": ("jit", 4, 1),
+    "fsdp_accumulate_4": ("data_2_fsdp_4", 4, 1),
+    "pmap_accumulate_2": ("pmap", 2, 1),
+    "fsdp_dispatch_5": ("data_2_fsdp_4", 1, 5),
+    "pmap_dispatch_5": ("pmap", 2, 5),
 }
 
 
@@ -55,11 +58,11 @@ class Compilations(logging.Handler):
 
     def emit(self, record):
         text = record.getMessage()
-        step = "jit(placed)" in text or "jit(_fun)" in text
+        step = any(f"jit({name})" in text for name in ("placed", "steps", "_fun"))
         self.count += text.startswith("Finished XLA compilation") and step
 
 
-def run(spec, accumulate, counter):
+def run(spec, accumulate, many, counter):
     layout = build("parallel", spec)
     fields = {"learning_rate": 1e-2, "clip": 1.0, "warmup": 3, "weight_decay": 0.1}
     state, step = make(
@@ -72,12 +75,16 @@ def run(spec, accumulate, counter):
     )
     template = layout.template(state)
     layout.check_batch(32, accumulate)
-    compiled = layout.compile(step)
+    compiled = layout.compile(step) if many == 1 else layout.compile_many(step)
     state = layout.place_state(state)
     counter.count, kinds, metrics = 0, set(), {}
-    for k in range(10):
-        state, metrics = compiled(state, layout.place_batch(make_batch(k, 32, np.float64)))
+    for k in range(0, 10, many):
+        batches = [make_batch(k + i, 32, np.float64) for i in range(many)]
+        placed = layout.place_batch(batches[0]) if many == 1 else layout.place_batches(batches)
+        state, metrics = compiled(state, placed)
         kinds.add(str(state.params["hidden"]["kernel"].sharding))
+    if many > 1:
+        metrics = jax.tree.map(lambda x: x[-1], metrics)
     return layout, state, metrics, template, len(kinds), counter.count
 
 
@@ -92,7 +99,9 @@ def main(folder):
     logging.getLogger("jax").addHandler(counter)
     logging.getLogger("jax").propagate = False
     jax.config.update("jax_log_compiles", True)
-    results = {name: run(LAYOUTS[layout], k, counter) for name, (layout, k) in RUNS.items()}
+    results = {
+        name: run(LAYOUTS[layout], *counts, counter) for name, (layout, *counts) in RUNS.items()
+    }
     jax.config.update("jax_log_compiles", False)
     reference, reference_metrics = results["jit"][1:3]
     report = {}

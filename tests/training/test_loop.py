@@ -24,7 +24,7 @@ from diffusion.training import (
     heartbeat,
     train,
 )
-from diffusion.training.loop import level_names, summarize
+from diffusion.training.ledger import level_names, summarize
 from diffusion.training.metrics import read_jsonl
 from diffusion.training.progress import duration
 from diffusion.training.step import NUM_LEVELS

@@ -17,7 +17,7 @@ from .problem import make, make_batch
 RUNS = (
     "jit", "data_2", "data_4", "data_8", "fsdp_2", "fsdp_4", "fsdp_8", "data_2_fsdp_4",
     "pmap_1", "pmap_2", "pmap_4", "pmap",
-    "jit_accumulate_4", "fsdp_accumulate_4", "pmap_accumulate_2",
+    "jit_accumulate_4", "fsdp_accumulate_4", "pmap_accumulate_2", "fsdp_dispatch_5", "pmap_dispatch_5",
 )  # fmt: skip
 
 

@@ -1,0 +1,136 @@
+"""What all ways of putting a training step on devices have in common.
+
+A compiled program takes one step (`compile`), or as many as it is given batches (`compile_many`): small
+steps then wait less for the host. On CPUs these are written out one after another, because gradients of
+convolutions inside a loop are tens of times slower there; elsewhere they are a loop, compiled once.
+"""
+
+import abc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.numerics import require
+from diffusion.training.state import TrainState
+from diffusion.training.step import Batch, Reduce, Step, many_steps
+
+CompiledStep = Callable[[TrainState, Any], tuple[TrainState, dict]]
+
+
+def stacked(batches: Sequence[Batch]) -> Batch:
+    """Return batches of one shape as one with a leading axis of steps, on the host if they lie there."""
+
+    def stack(*parts: Any) -> Any:
+        return (jnp if isinstance(parts[0], jax.Array) else np).stack(parts)
+
+    return jax.tree.map(stack, *map(dict, batches))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout(abc.ABC):
+    """What both layouts offer.
+
+    Attributes:
+        num_devices: how many devices to use, over all processes; None: all.
+    """
+
+    num_devices: int | None = None
+
+    def __post_init__(self):
+        require(
+            self.num_devices is None or self.num_devices >= 1,
+            f"`num_devices` must be at least 1, or None for all; got {self.num_devices}.",
+        )
+
+    @property
+    def devices(self) -> list[Any]:
+        """The devices in use."""
+        count = self.num_devices or jax.device_count()
+        require(
+            count <= jax.device_count(),
+            f"`parallel.num_devices` is {count}, but there are {jax.device_count()} devices.",
+        )
+        require(
+            count == jax.device_count() or jax.process_count() == 1,
+            "`parallel.num_devices` must be None with several processes: all devices are used.",
+        )
+        return jax.devices()[:count]
+
+    @property
+    @abc.abstractmethod
+    def reduce(self) -> Reduce:
+        """The collectives that `make_train_step` needs under this layout."""
+
+    @abc.abstractmethod
+    def place_state(self, state: TrainState) -> TrainState:
+        """Put a state, from the host or any device, where the compiled step wants it."""
+
+    @abc.abstractmethod
+    def place_batch(self, batch: Batch) -> Any:
+        """Put this process's rows of a batch on its devices."""
+
+    @abc.abstractmethod
+    def place_batches(self, batches: Sequence[Batch]) -> Any:
+        """Put this process's rows of the batches of several steps on its devices, for `compile_many`."""
+
+    @abc.abstractmethod
+    def compile(self, step: Step) -> CompiledStep:
+        """Compile a step; the state that is handed to it is given up."""
+
+    def compile_many(self, step: Step) -> CompiledStep:
+        """Compile a step to be taken as often as there are batches in what `place_batches` returns.
+
+        The state that is handed to it is given up; the metrics have a leading axis of steps. Every number
+        of steps is compiled when it first comes.
+        """
+        unroll = self.devices[0].platform == "cpu"
+        return self.compile(many_steps(self.placed(step), unroll=unroll))
+
+    def placed(self, step: Step) -> Step:
+        """Return a step whose results stay where the layout wants them."""
+        return step
+
+    @abc.abstractmethod
+    def fetch(self, state: Any) -> Any:
+        """Return one copy of a placed pytree as NumPy arrays (typed keys stay keys)."""
+
+    @abc.abstractmethod
+    def saveable(self, state: TrainState) -> TrainState:
+        """Return the state as arrays whose shapes do not depend on the layout, for a checkpoint."""
+
+    @abc.abstractmethod
+    def template(self, state: TrainState) -> TrainState:
+        """Return shapes, types and placement of a saveable state, to restore a checkpoint into.
+
+        Args:
+            state: a state, or its shapes, as `init_state` makes it.
+        """
+
+    def check_batch(self, batch_size: int, accumulate: int = 1) -> None:
+        """Refuse a global batch size that does not fall into equal parts.
+
+        Args:
+            batch_size: examples per step, over all devices.
+            accumulate: micro-batches per step.
+
+        Raises:
+            ValueError: the message names the nearest sizes that do.
+        """
+        parts = len(self.devices) * accumulate
+        below = batch_size // parts * parts
+        near = " or ".join(str(n) for n in (below, below + parts) if n)
+        require(
+            batch_size > 0 and batch_size % parts == 0,
+            f"`data.batch_size` = {batch_size} cannot be divided into {len(self.devices)} devices x "
+            f"{accumulate} micro-batches; the nearest sizes that can: {near}.",
+        )
+
+    def local_rows(self, batch_size: int) -> slice:
+        """Return which rows of the global batch this process loads."""
+        self.check_batch(batch_size)
+        size = batch_size // jax.process_count()
+        return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
