@@ -7,6 +7,7 @@ numbers are a function of a key and an example's index, never of a batch size or
 import dataclasses
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ from jaxtyping import Array, Float, Int, Shaped
 from diffusion.types import Key, Scalar, Time
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
+
+# Part of the key of JAX's caches: what was traced under one value is not found again under the other.
+_FORWARD_DERIVATIVES = jax.make_user_context(False)
 
 
 def is_traced(*things: Any) -> bool:
@@ -53,6 +57,24 @@ def require(condition: Any, message: str) -> None:
     """
     if not isinstance(condition, Tracer) and not bool(condition):
         raise ValueError(message)
+
+
+def forward_derivatives() -> AbstractContextManager[Any]:
+    """Return a context in which networks use only operations that can be differentiated any number of times.
+
+    Some fast kernels know one reverse derivative and nothing else. Whatever calls `jax.jvp`, `jax.linearize`, or a
+    derivative of a derivative of a network does so within this context; it holds for what is traced there.
+
+    Example:
+        >>> with forward_derivatives():
+        ...     y, derivative = jax.linearize(jnp.sin, 0.0)
+    """
+    return _FORWARD_DERIVATIVES(True)
+
+
+def forward_derivatives_wanted() -> bool:
+    """Say whether this is traced within `forward_derivatives`."""
+    return bool(_FORWARD_DERIVATIVES.value)
 
 
 def per_example(c: Scalar, x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:

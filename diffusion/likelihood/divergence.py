@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.numerics import draw, normal_like, sum_features
+from diffusion.numerics import draw, forward_derivatives, normal_like, sum_features
 from diffusion.types import Key, Time, Velocity
 
 Data = Float[Array, "batch *data"]
@@ -34,6 +34,12 @@ def chunk_size(x: Data) -> int:
     return min(x[0].size, max(1, budget // x.size))
 
 
+def _linearized(velocity: Velocity, x: Data, t: Time) -> tuple[Data, Callable[[Array], Array]]:
+    """Return v(x, t) and its derivative in x, a linear map."""
+    with forward_derivatives():
+        return jax.linearize(lambda y: velocity(y, t), x)
+
+
 def exact_divergence(
     velocity: Velocity, x: Data, t: Time, chunk: int | None = None
 ) -> tuple[Data, PerExample]:
@@ -48,7 +54,7 @@ def exact_divergence(
     """
     d = x[0].size
     eye = jnp.eye(d, dtype=x.dtype).reshape(d, *x.shape[1:])
-    v, derivative = jax.linearize(lambda y: velocity(y, t), x)
+    v, derivative = _linearized(velocity, x, t)
 
     def diagonal(i: Array) -> Array:
         column = derivative(jnp.broadcast_to(eye[i], x.shape))
@@ -62,7 +68,7 @@ def probe_divergences(
     velocity: Velocity, x: Data, t: Time, probes: Float[Array, "probes batch *data"]
 ) -> tuple[Data, Float[Array, "probes batch"]]:
     """Return v(x, t) and e . (dv/dx e) for every probe."""
-    v, derivative = jax.linearize(lambda y: velocity(y, t), x)
+    v, derivative = _linearized(velocity, x, t)
     return v, jax.vmap(lambda e: sum_features(e * derivative(e)))(probes)
 
 

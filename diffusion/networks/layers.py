@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from diffusion.networks.base import precision
 from diffusion.networks.initial import kernel
+from diffusion.networks.kernels import attention_implementation
 from diffusion.networks.positions import rotate
 from diffusion.numerics import require
 from diffusion.registry import nearest
@@ -228,7 +229,10 @@ class Attention(nn.Module):
             k = nn.RMSNorm(**policy, name="k_norm")(k)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        mixed = jax.nn.dot_product_attention(q, k, v, scale=scale / math.sqrt(head))
+        mixed = jax.nn.dot_product_attention(
+            q, k, v, scale=scale / math.sqrt(head),
+            implementation=attention_implementation(q.dtype, head),
+        )  # fmt: skip
         out = dense(features, self.dtype, zero=self.zero, gain=self.gain, name="out")
         return out(mixed.reshape(batch, tokens, features))
 

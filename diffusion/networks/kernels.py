@@ -1,0 +1,54 @@
+"""Which implementation computes attention: decided while a network is traced, from what is known then.
+
+cuDNN's flash attention never stores the matrix of weights, and is the fastest on NVIDIA's GPUs from the Ampere
+generation on (compute capability 8.0). It takes 16-bit numbers and heads of at most 128 features, a multiple of 8, and
+has one reverse derivative but no forward one; see `diffusion.numerics.forward_derivatives`. XLA computes everything
+else. Softmax and sums are float32 in both. Reference: Dao et al. 2022.
+"""
+
+import re
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from diffusion.numerics import forward_derivatives_wanted
+
+Implementation = Literal["xla", "cudnn"]
+LARGEST_HEAD = 128
+CAPABILITY = (8, 0)
+
+
+def choose_attention(
+    platform: str, capability: str, dtype: Any, head: int, forward: bool
+) -> Implementation:
+    """Return the implementation of attention for one kind of device and input.
+
+    Args:
+        platform: of the device, as JAX calls it: "cpu", "gpu", "tpu".
+        capability: of the device, such as "9.0"; anything else is not one of NVIDIA's.
+        dtype: of queries, keys and values.
+        head: features of a head.
+        forward: whether derivatives other than one in reverse mode may be taken.
+    """
+    found = re.fullmatch(r"(\d+)\.(\d+)", capability)
+    able = (
+        platform in ("gpu", "cuda")
+        and found is not None
+        and (int(found[1]), int(found[2])) >= CAPABILITY
+    )
+    fits = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and head % 8 == 0
+    return "cudnn" if able and fits and 0 < head <= LARGEST_HEAD and not forward else "xla"
+
+
+def current_device() -> Any:
+    """Return the device that computes where this is traced, unless arrays are placed elsewhere."""
+    device: Any = getattr(jax.config, "jax_default_device", None)  # not in its stubs
+    return jax.devices(device)[0] if device is None or isinstance(device, str) else device
+
+
+def attention_implementation(dtype: Any, head: int) -> Implementation:
+    """Return the implementation of attention where this is traced: by its device and `forward_derivatives`."""
+    device = current_device()
+    capability = str(getattr(device, "compute_capability", ""))
+    return choose_attention(device.platform, capability, dtype, head, forward_derivatives_wanted())
