@@ -30,13 +30,18 @@ IDENTITY = (
     "train.learn_variance", "train.variance_weight", "train.variance_step", "train.spike_factor",
 )  # fmt: skip
 
-# ... and not on these: budgets, periods, devices, how many steps or rows are computed at once, which changes
-# roundoff alone, and what is done with a trained model.
+# ... and not on these: budgets, periods, devices, what is computed at once, what is done with a trained model.
 FREE = (
     "sampler", "grid", "guidance", "parallel", "evaluate", "train.num_steps", "train.num_images", "train.log_every",
     "train.sample_every", "train.checkpoint_every", "train.keep", "train.accumulate", "train.max_bad_steps",
     "train.max_rollbacks", "train.watchdog_seconds", "train.samples_per_class", "train.steps_per_dispatch",
 )  # fmt: skip
+
+NEUTRAL = (
+    "data.data_dir",
+    "network.remat",
+    "network.unroll",
+)  # where data lies, how memory is used
 
 # What the parameters of a checkpoint depend on.
 PARAMETERS = ("task", "network", "data", "weight", "train.learn_variance")
@@ -278,7 +283,7 @@ def _at(config: Mapping, path: str) -> Any:
 
 
 def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> list[str]:
-    """Return lines "path: old -> new" for what differs in these sections, wherever the data lies."""
+    """Return lines "path: old -> new" for what differs in these sections, but for what is `NEUTRAL`."""
 
     def flat(value: Any, path: str) -> dict[str, Any]:
         if not isinstance(value, Mapping):
@@ -293,7 +298,7 @@ def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> l
         both_nan = lambda x, y: x != x and y != y
         changed = sorted(
             k for k in a | b
-            if a.get(k) != b.get(k) and not both_nan(a.get(k), b.get(k)) and k != "data.data_dir"
+            if a.get(k) != b.get(k) and not both_nan(a.get(k), b.get(k)) and k not in NEUTRAL
         )  # fmt: skip
         lines += [f"{k}: {a.get(k, 'default')} -> {b.get(k, 'default')}" for k in changed]
     return lines

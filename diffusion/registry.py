@@ -9,6 +9,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from types import UnionType
 from typing import Any, TypeVar
 
 KINDS = (
@@ -141,6 +142,8 @@ def check_type(owner: str, field: str, value: Any, default: Any, annotation: Any
 
     Other values, such as None and lists, are refused where the annotation is exactly one of these types.
     """
+    if isinstance(annotation, UnionType) and type(value) in annotation.__args__:
+        return  # such as bool | str
     exactly = annotation in (bool, int, float, str, "bool", "int", "float", "str")
     plain = exactly or isinstance(value, bool | int | float | str)
     expected = {

@@ -44,6 +44,7 @@ from diffusion.networks.positions import (
     rotary_angles,
     sincos_positions,
 )
+from diffusion.networks.rematerialisation import remat_name, rematerialised
 from diffusion.networks.residuals import depth_factors
 from diffusion.numerics import require
 from diffusion.registry import nearest, register
@@ -131,7 +132,9 @@ class DiT(nn.Module):
         train_tokens: number of patches in training; attention at n patches is then scaled by
             log n / log train_tokens. None: not scaled.
         scan_blocks: one compiled block, looped over stacked parameters: faster to trace when deep.
-        remat: compute the blocks again in the backward pass instead of storing their insides.
+        unroll: blocks that one turn of that loop holds; `depth` of them leave no loop.
+        remat: what blocks compute again in the backward pass instead of storing it: "none", "dots" or "full";
+            see `diffusion.networks.rematerialisation`.
         residual: how a block's updates join: "adaptive" (AdaLN-zero), "pre_norm", "post_norm", "deep_norm" or
             "deep_pre"; see `diffusion.networks.residuals`.
         depth_for: the optimizer that "deep_norm" and "deep_pre" scale for, "sgd", "adam" or "lamb".
@@ -155,7 +158,8 @@ class DiT(nn.Module):
     dropout: Number = 0.0
     train_tokens: int | None = None
     scan_blocks: bool = False
-    remat: bool = False
+    unroll: int = 1
+    remat: bool | str = False
     residual: str = "adaptive"
     depth_for: str = "adam"
     embedding: str = "sinusoidal"
@@ -199,6 +203,8 @@ class DiT(nn.Module):
         check_heads(self.width, self.heads)
         depth_factors(self.residual, self.depth, self.depth_for)
         check_outputs(self.outputs)
+        remat_name(self.remat)
+        require(self.unroll >= 1, f"`unroll` must be at least 1; got {self.unroll}.")
 
     def _tokens(self, patches: Array, grid: tuple[int, ...]) -> tuple[Array, Angles]:
         """Embed patches, add positions, put registers in front; return the rotary angles as well."""
@@ -237,9 +243,7 @@ class DiT(nn.Module):
             "gain": factors.weights,
             "dtype": self.dtype,
         }
-        block: Any = DiTBlock
-        if self.remat:  # inside a scan the compiler cannot undo the recomputation
-            block = nn.remat(DiTBlock, prevent_cse=not self.scan_blocks)
+        block = rematerialised(DiTBlock, self.remat, in_loop=self.scan_blocks)
         features = []
         if self.scan_blocks:
             broadcast: Any = (nn.broadcast, nn.broadcast)  # emb and angles, the same for all
@@ -249,6 +253,7 @@ class DiT(nn.Module):
                 split_rngs={"params": True, "dropout": True},
                 in_axes=broadcast,
                 length=self.depth,
+                unroll=self.unroll,
             )
             h, stacked = block(**fields, name="blocks")(h, emb, angles)
             features = list(stacked) if keep else []

@@ -32,6 +32,7 @@ from diffusion.networks.layers import (
     pad_to_multiple,
     unfold_space,
 )
+from diffusion.networks.rematerialisation import rematerialised
 from diffusion.networks.unet_config import UNetConfig, unet_config
 from diffusion.numerics import require
 from diffusion.registry import register
@@ -85,10 +86,15 @@ class ResBlock(nn.Module):
         return (x + y.reshape(x.shape)) * c.residual_scale
 
 
+def block(config: UNetConfig, features: int, **fields: Any) -> ResBlock:
+    """Return a residual block that stores what `config.remat` says."""
+    return rematerialised(ResBlock, config.remat)(config, features, **fields)
+
+
 def resample(config: UNetConfig, x: Array, emb: Array, *, up: bool, name: str) -> Array:
     """Change the level: by a residual block, or by resampling alone (inside a compact call)."""
     if config.resample_in_block:
-        return ResBlock(config, x.shape[-1], attend=False, up=up, name=name)(x, emb)
+        return block(config, x.shape[-1], attend=False, up=up, name=name)(x, emb)
     return Resample(up, config.resample, config.dtype, name=name)(x)
 
 
@@ -106,14 +112,14 @@ class Encoder(nn.Module):
         skips = [h]
         for level in range(c.levels):
             for i in range(c.num_blocks(level)):
-                h = ResBlock(c, c.width(level), name=f"down_{level}_{i}")(h, emb)
+                h = block(c, c.width(level), name=f"down_{level}_{i}")(h, emb)
                 skips.append(h)
             self.sow("intermediates", f"features_{level}", h)
             if level + 1 < c.levels:
                 h = resample(c, h, emb, up=False, name=f"down_{level}")
                 skips.append(h)
-        h = ResBlock(c, h.shape[-1], attend=c.middle_attention, name="middle_0")(h, emb)
-        h = ResBlock(c, h.shape[-1], attend=False, name="middle_1")(h, emb)
+        h = block(c, h.shape[-1], attend=c.middle_attention, name="middle_0")(h, emb)
+        h = block(c, h.shape[-1], attend=False, name="middle_1")(h, emb)
         self.sow("intermediates", "features_middle", h)
         return h, skips
 
@@ -131,7 +137,7 @@ class Decoder(nn.Module):
         for level in reversed(range(c.levels)):
             for i in range(c.num_blocks(level) + 1):
                 h = self._join(h, skips.pop(), level, i)
-                h = ResBlock(c, c.width(level), name=f"up_{level}_{i}")(h, emb)
+                h = block(c, c.width(level), name=f"up_{level}_{i}")(h, emb)
             self.sow("intermediates", f"features_{level}", h)
             if level:
                 h = resample(c, h, emb, up=True, name=f"up_{level}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from diffusion.networks.base import Number
 from diffusion.networks.layers import check_outputs, check_resampling
+from diffusion.networks.rematerialisation import remat_name
 from diffusion.numerics import require
 from diffusion.registry import nearest
 
@@ -67,6 +68,8 @@ class UNetConfig:
         multi_hot_dim: entries of cond["multi_hot"]; 0 ignores it.
         image_channels: channels of cond["image"]; 0 ignores it.
         outputs: how many times the channels come out: 2 for a learned variance.
+        remat: what residual blocks compute again in the backward pass instead of storing it: "none", "dots" or
+            "full"; see `diffusion.networks.rematerialisation`.
         dtype: of the computation.
     """
 
@@ -91,6 +94,7 @@ class UNetConfig:
     multi_hot_dim: int = 0
     image_channels: int = 0
     outputs: int = 1
+    remat: bool | str = False
     dtype: str = "float32"
 
     def __post_init__(self):
@@ -108,6 +112,7 @@ class UNetConfig:
                 f"`{name}` must be one number or {levels}, as many as `multipliers`; got {value}.",
             )
         check_outputs(self.outputs)
+        remat_name(self.remat)
         check_resampling(self.resample)
         require(self.skip in SKIPS, f"`skip` must be one of {SKIPS}; got {self.skip!r}.")
 
