@@ -1,0 +1,1 @@
+"""Speed and memory, ours beside others' on the same work: `python -m benchmarks --help`."""

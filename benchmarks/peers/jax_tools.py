@@ -1,0 +1,92 @@
+"""What the JAX competitors share: compiling with a clock, counting, versions, memory."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.flops import product_flops
+
+
+def versions(*packages: str) -> dict[str, Any]:
+    """Return versions, the kind of device and how many there are."""
+    names = ("jax", "jaxlib", "flax", *packages)
+    device = jax.devices()[0]
+    return {
+        "versions": {name: metadata.version(name) for name in names},
+        "device": device.device_kind,
+        "platform": device.platform,
+        "devices": jax.device_count(),
+        "threads": cores(),
+    }
+
+
+def cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def count(params: Any) -> int:
+    """Return the number of parameters."""
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
+
+
+def compiled(step: Any, *arguments: Any) -> tuple[Any, dict[str, Any]]:
+    """Compile a jitted function ahead of time; return it, and seconds, FLOPs and bytes.
+
+    FLOPs and bytes of XLA are those of one device; of FLOPs the record has the sum over all.
+    """
+    clock = [time.perf_counter()]
+    tick = lambda: clock.append(time.perf_counter())
+    traced = step.trace(*arguments)
+    tick()
+    lowered = traced.lower()
+    tick()
+    program = lowered.compile()
+    tick()
+    cost, memory = program.cost_analysis() or {}, program.memory_analysis()
+    cost = cost[0] if isinstance(cost, list) else cost
+    devices = len({d for s in jax.tree.leaves(program.input_shardings) for d in s.device_set})
+    byte = lambda name: getattr(memory, name, None)
+    return program, {
+        "trace_seconds": clock[1] - clock[0],
+        "lower_seconds": clock[2] - clock[1],
+        "compile_seconds": clock[3] - clock[2],
+        "flops": product_flops(traced.jaxpr.jaxpr),
+        "flops_xla": float(cost.get("flops", 0.0)) * max(devices, 1),
+        "devices_used": max(devices, 1),
+        "bytes_arguments": byte("argument_size_in_bytes"),
+        "bytes_aliased": byte("alias_size_in_bytes"),
+        "bytes_temporary": byte("temp_size_in_bytes"),
+    }
+
+
+def peak_memory() -> int | None:
+    """Return the peak of the first device's memory in bytes, where it is counted."""
+    try:
+        return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    except Exception:  # a platform without statistics
+        return None
+
+
+def repeated(step: Callable[..., Any], state: Any, batches: Sequence[Any]) -> Callable[[int], None]:
+    """Return what does n steps on the batches in turn, keeps the state, and waits for the last."""
+    box, done = [state], [0]
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            box[0], told = step(box[0], batches[done[0] % len(batches)])
+            done[0] += 1
+        jax.block_until_ready((box[0], told))
+
+    return run
+
+
+def pictures(case: Any, count: int | None = None, seed: int = 0) -> np.ndarray:
+    """Return random pictures in [-1, 1]."""
+    size = (count or case.batch, *case.shape)
+    return np.random.default_rng(seed).uniform(-1, 1, size).astype(np.float32)

@@ -1,0 +1,111 @@
+"""Distributions, tables on standard output, JSON in a file."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rounds import ROOT
+
+
+def say(text: str = "") -> None:
+    """Print a line at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def progress(text: str) -> None:
+    """Show how far it is, on standard error."""
+    sys.stderr.write(f"[{time.strftime('%H:%M:%S')}] {text}\n")
+    sys.stderr.flush()
+
+
+def distribution(values: Sequence[float]) -> dict[str, Any]:
+    """Return median, quartiles, least and number of values; nothing for none."""
+    if not values:
+        return {}
+    low, middle, high = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values[:1] * 3
+    )
+    return {"median": middle, "quartiles": [low, high], "min": min(values), "count": len(values)}
+
+
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def revision() -> str:
+    """Return the commit that is measured, marked if files differ from it."""
+    git = lambda *words: subprocess.run(
+        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    try:
+        return git("rev-parse", "--short", "HEAD") + (
+            "+" if git("status", "--porcelain", "-uno") else ""
+        )
+    except OSError:
+        return "unknown"
+
+
+def machine() -> dict[str, Any]:
+    """Return where and when this was measured, and how busy the machine was with other things."""
+    return {
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "load": list(os.getloadavg()),
+        "system": platform.platform(),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        "revision": revision(),
+    }
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Return a number for people; nothing for None."""
+    if value is None or value == "":
+        return ""
+    if isinstance(value, str):
+        return value
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Return lines with aligned columns, the first to the left, as Markdown takes them."""
+    cells = [[str(h) for h in head], *([number(c) for c in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    pad = lambda row: "| " + " | ".join(
+        c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+    ) + " |"  # fmt: skip
+    marks = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return [pad(cells[0]), "|-" + "-|-".join(marks) + "-|", *map(pad, cells[1:])]
+
+
+def absentees(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return one line for everyone who is missing or failed."""
+    return [f"{r['name']}: {k}: {r[k]}" for r in records for k in ("missing", "failed") if k in r]
+
+
+def finish(
+    kind: str, records: Sequence[Any], lines: Sequence[str], out: str | None, **more: Any
+) -> None:
+    """Print the table and write the JSON."""
+    say("\n".join(lines))
+    if out:
+        found = {"benchmark": kind, "machine": machine(), **more, "rows": list(records)}
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        Path(out).write_text(json.dumps(found, indent=1) + "\n")
+        say(f"written to {out}")
