@@ -5,14 +5,13 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
 from diffusion.compatibility import check_training
 from diffusion.experiment import Experiment
 from diffusion.incidents import Rollbacks
-from diffusion.lap import Lap, batches_of, compiled_dispatch, compiled_step
+from diffusion.lap import Lap, compiled_dispatch
 from diffusion.networks import count_parameters
 from diffusion.training import (
     DivergedError,
@@ -46,28 +45,6 @@ def describe(experiment: Experiment) -> list[str]:
         f"devices: {len(devices)} x {devices[0].device_kind}, {type(experiment.parallel).__name__}",
         f"budget: {experiment.train.steps(experiment.batch_size)} steps of {experiment.batch_size} examples",
     ]
-
-
-def dry_run(experiment: Experiment) -> dict[str, Any]:
-    """Compile the training step and return what it would cost, without training."""
-    state = experiment.parallel.place_state(experiment.init_state())
-    with batches_of(experiment, 0, 1) as batches:
-        batch = experiment.parallel.place_batch(next(batches))
-    started = time.monotonic()
-    compiled = compiled_step(experiment).lower(state, batch).compile()
-    seconds = time.monotonic() - started
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    cost = cost[0] if isinstance(cost, list) else cost
-    mebi = lambda name: round(getattr(memory, name, 0) / 2**20, 2)
-    return {
-        "parameters": count_parameters(experiment.abstract_state().params),
-        "state_and_batch_mib": mebi("argument_size_in_bytes"),
-        "activations_and_temporaries_mib": mebi("temp_size_in_bytes"),
-        "gflop_per_step_and_device": round((cost or {}).get("flops", 0.0) / 1e9, 3),
-        "compile_seconds": round(seconds, 1),
-        "steps": experiment.train.steps(experiment.batch_size),
-        "config": experiment.resolved(),
-    }
 
 
 def run(

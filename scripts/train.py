@@ -67,9 +67,11 @@ def main(overrides: list[tuple[str, str]]) -> int:
     experiment = Experiment.from_config(config)
     experiment.parallel.check_batch(experiment.batch_size, experiment.train.accumulate)
     if FLAGS.dry_run:
+        from diffusion.dry_run import dry_run
+
         for line in runner.describe(experiment):
             _command.say(line)
-        _command.say(json.dumps(runner.dry_run(experiment), indent=2))
+        _command.say(json.dumps(dry_run(experiment), indent=2))
         return 0
     runner.run(experiment, workdir, tensorboard=FLAGS.tensorboard, restart=FLAGS.restart)
     return 0

@@ -62,8 +62,6 @@ TIERS = {
 
 def measure(call: Call, tier: Tier) -> None:
     """Measure the choices, the reference and the long training."""
-    for name, changes in tier.choices.items():
-        call.item("choices", name, make=partial(chosen, call, tier, name, changes))
     folder = call.models / tier.file.replace(":", "_")
     run = trained(folder, tier.file, kept(tier))
     call.item("training images", make=partial(of_training_images, run.experiment, tier))
@@ -71,6 +69,8 @@ def measure(call: Call, tier: Tier) -> None:
     for step in range(run.step // tier.points, run.step + 1, run.step // tier.points):
         make = partial(along, folder, tier, step)
         call.item("curve", str(step), make=make)
+    for name, changes in tier.choices.items():
+        call.item("choices", name, make=partial(chosen, call, tier, name, changes))
 
 
 def kept(tier: Tier) -> list[tuple[str, Any]]:

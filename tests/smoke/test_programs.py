@@ -173,7 +173,11 @@ def test_dry_run_prices_a_run(data_dir):
     assert code == 0, err
     report = json.loads(out[out.index("{") :])
     assert report["parameters"] > 0
-    assert report["gflop_per_step_and_device"] > 0
+    flops, memory = report["gflop_per_step_and_device"], report["mib_per_device"]
+    assert 0 < flops["counted"] <= flops["compiled"]  # which has elementwise operations as well
+    assert min(memory["counted"].values()) >= 0 < memory["compiled"]["peak"]
+    of_parts = sum(v for k, v in memory["counted"].items() if k != "peak")
+    assert memory["counted"]["peak"] == pytest.approx(of_parts, abs=0.05)
     assert report["config"]["process"]["beta_max"] == 20.0
 
 

@@ -1,0 +1,140 @@
+"""What a program costs, counted from its equations before any compiler has seen it.
+
+    operations   2 x multiplications of every matrix product and convolution; zeros of padding and of gaps are not
+                 multiplied. Elementwise work is left out, as it is from "model FLOPs".
+    activations  what reverse-mode differentiation keeps of the forward pass: each array once, arguments not. Of what
+                 an elementwise function that is a call of its own makes (silu, gelu) two arrays count, its result
+                 and one more: compilers make the rest of its derivative from these.
+
+What the compiler reports can be held against these numbers.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.extend.core as core
+import jax.numpy as jnp
+import numpy as np
+
+_LOOPS = ("scan", "while", "cond")
+_NOT_ELEMENTWISE = ("dot_general", "conv_general_dilated", "reduce_sum", "reduce_max", *_LOOPS)
+
+
+def trace(function: Callable[..., Any], *args: Any) -> Any:
+    """Return the jaxpr of a function for arguments, or shapes of them; nothing is computed."""
+    return jax.make_jaxpr(function)(*args).jaxpr
+
+
+def bytes_of(tree: Any) -> int:
+    """Return the bytes of all arrays, or shapes of arrays, in a tree; a random key has eight."""
+    return sum(_bytes(x) for x in jax.tree.leaves(tree))
+
+
+def _bytes(x: Any) -> int:
+    key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return math.prod(x.shape) * (8 if key else jnp.dtype(x.dtype).itemsize)
+
+
+def _called(equation: Any) -> Iterator[Any]:
+    """Go through the programs inside an equation."""
+    for value in equation.params.values():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(one, core.ClosedJaxpr | core.Jaxpr):
+                yield getattr(one, "jaxpr", one)
+
+
+# ---- operations ---------------------------------------------------------------------------------
+
+
+def matrix_flops(jaxpr: Any) -> int:
+    """Return the operations of all matrix products and convolutions of a program.
+
+    The body of a loop counts as often as it runs, once if that is not known before; of branches the dearest counts.
+    """
+    total = 0
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if name == "dot_general":
+            total += _dot(equation)
+        elif name == "conv_general_dilated":
+            total += _convolution(equation)
+        else:
+            inside = [matrix_flops(program) for program in _called(equation)]
+            times = equation.params["length"] if name == "scan" else 1
+            total += times * (max(inside, default=0) if name == "cond" else sum(inside))
+    return total
+
+
+def _dot(equation: Any) -> int:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    shape = equation.invars[0].aval.shape
+    summed = math.prod(shape[d] for d in contracted)
+    return 2 * math.prod(equation.outvars[0].aval.shape) * summed
+
+
+def _convolution(equation: Any) -> int:
+    p = equation.params
+    lhs, rhs = (v.aval.shape for v in equation.invars)
+    out, where = equation.outvars[0].aval.shape, p["dimension_numbers"]
+    meetings = 1
+    for d in range(len(out) - 2):
+        meetings *= _meetings(
+            size=lhs[where.lhs_spec[2 + d]], kernel=rhs[where.rhs_spec[2 + d]],
+            out=out[where.out_spec[2 + d]], stride=p["window_strides"][d], low=p["padding"][d][0],
+            gap=p["lhs_dilation"][d], dilation=p["rhs_dilation"][d],
+        )  # fmt: skip
+    batch, features = out[where.out_spec[0]], out[where.out_spec[1]]
+    return 2 * batch * features * rhs[where.rhs_spec[1]] * meetings
+
+
+def _meetings(
+    *, size: int, kernel: int, out: int, stride: int, low: int, gap: int, dilation: int
+) -> int:
+    """Return how many pairs (output, weight) along one axis meet an input, not padding or a gap."""
+    at = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - low
+    return int(((at >= 0) & (at <= (size - 1) * gap) & (at % gap == 0)).sum())
+
+
+# ---- memory -------------------------------------------------------------------------------------
+
+
+def activation_bytes(function: Callable[..., Any], *args: Any) -> int:
+    """Return the bytes that the derivative of a function by its first argument keeps of the forward pass.
+
+    Args:
+        function: returns a number.
+        args: its arguments, or shapes of them.
+    """
+
+    def kept(first: Any, *rest: Any) -> Any:
+        return jax.vjp(lambda x: function(x, *rest), first)[1]
+
+    jaxpr = trace(kept, *args)
+    made = {v: e for e in jaxpr.eqns for v in e.outvars}
+    left: dict[Any, int] = {}  # arrays of an elementwise call that still count
+    total = 0
+    for v in dict.fromkeys(v for v in jaxpr.outvars if isinstance(v, core.Var) and v in made):
+        call = made[v]
+        if _is_elementwise_call(call):
+            left[id(call)] = left.get(id(call), 2) - 1
+            if left[id(call)] < 0:
+                continue
+        total += _bytes(v.aval)
+    return total
+
+
+def _is_elementwise_call(equation: Any) -> bool:
+    if equation.primitive.name in _LOOPS:
+        return False
+    programs = list(_called(equation))
+    shapes = {v.aval.shape for v in equation.outvars if v.aval.shape}
+    return bool(programs) and len(shapes) == 1 and not any(map(_combines, programs))
+
+
+def _combines(jaxpr: Any) -> bool:
+    """Say whether a program does more than work on single elements."""
+    return any(
+        e.primitive.name in _NOT_ELEMENTWISE or any(map(_combines, _called(e))) for e in jaxpr.eqns
+    )
