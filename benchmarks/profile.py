@@ -1,0 +1,182 @@
+"""Where the time of a training step or of a sampling call goes, by kind of operation.
+
+    python -m benchmarks.profile train|sample [--case unet|dit|edm56] [--size small|base|tiny] [--steps N]
+
+A trace of the profiler has the time of every operation of the compiled program on every thread; its names are
+looked up in the program's text, and times are summed by kind. Threads overlap, so that shares are of the summed time;
+`busy` is the union of all operations over the wall time, the share of time in which the device had work.
+"""
+
+import argparse
+import collections
+import glob
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = \S+ ([\w\-]+)\((.*)$", re.MULTILINE)
+
+
+def kinds_of(program: str) -> dict[str, str]:
+    """Return the kind of every instruction of a compiled program's text, by its name."""
+    kinds = {}
+    for name, opcode, rest in INSTRUCTION.findall(program):
+        source = re.search(r'op_name="([^"]*)"', rest)
+        told = source.group(1) if source else ""
+        kinds[name] = _kind(opcode, name, rest, told)
+    return kinds
+
+
+def _kind(opcode: str, name: str, rest: str, source: str) -> str:
+    target = re.search(r'custom_call_target="([^"]*)"', rest)
+    what = (
+        f"{opcode} {name} {target.group(1) if target else ''} {source.rsplit('/', 1)[-1]}".lower()
+    )
+    if "conv_general" in what or re.search(r"convolution|conv\$|cudnn\$conv", what):
+        return "gradient of convolutions" if "transpose(" in source else "convolutions"
+    if re.search(r"\bdot|gemm|matmul|dot_general", what):
+        return "gradient of matrix products" if "transpose(" in source else "matrix products"
+    if re.search(r"fmha|attention", what):
+        return "attention"
+    if re.search(r"all-reduce|all-gather|reduce-scatter|collective", what):
+        return "between devices"
+    if "rng" in what or "threefry" in what or "random" in what:
+        return "random numbers"
+    if re.search(r"transpose|copy|pad|concatenate|slice|reshape|bitcast", opcode + name):
+        return "copies and changes of layout"
+    if "reduce" in what:
+        return "reductions"
+    return "elementwise"
+
+
+def events_of(folder: str) -> list[tuple[str, str, float, float]]:
+    """Return (line, name, start, duration) in seconds of every event in the newest trace of a folder."""
+    import jax
+
+    files = glob.glob(os.path.join(folder, "**", "*.xplane.pb"), recursive=True)
+    found = []
+    for plane in jax.profiler.ProfileData.from_file(max(files, key=os.path.getmtime)).planes:
+        for line in plane.lines:
+            where = f"{plane.name}/{line.name}"
+            found += [(where, e.name, e.start_ns / 1e9, e.duration_ns / 1e9) for e in line.events]
+    return found
+
+
+def union(spans: Iterable[tuple[float, float]]) -> float:
+    """Return the length that intervals (start, end) cover together."""
+    total, end = 0.0, float("-inf")
+    for a, b in sorted(spans):
+        total += max(0.0, b - max(a, end))
+        end = max(end, b)
+    return total
+
+
+def summarise(
+    events: Sequence[tuple[str, str, float, float]], kinds: Mapping[str, str], wall: float
+) -> dict[str, Any]:
+    """Return seconds by kind, their sum, and the share of the wall time in which any operation ran."""
+    sums: collections.Counter[str] = collections.Counter()
+    spans = []
+    for _, name, start, duration in events:
+        if (kind := kinds.get(name)) is not None and duration > 0:
+            sums[kind] += duration
+            spans.append((start, start + duration))
+    return {"seconds": dict(sums.most_common()), "busy": union(spans) / wall, "wall": wall}
+
+
+def traced(work: Any, count: int, program: str) -> dict[str, Any]:
+    """Do work under the profiler and summarise."""
+    import jax
+
+    work(1)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            began = time.perf_counter()
+            work(count)
+            wall = time.perf_counter() - began
+        return summarise(events_of(folder), kinds_of(program), wall)
+
+
+def train(case: Any, count: int) -> dict[str, Any]:
+    """Profile training steps with their data, as the program runs them."""
+    from benchmarks.peers.ours import experiment_of
+    from diffusion.lap import batches_of, compiled_step
+
+    experiment = experiment_of(case)
+    layout = experiment.parallel
+    box = [layout.place_state(experiment.init_state())]
+    with batches_of(experiment, 0, count + 2) as source:
+        batch = layout.place_batch(next(source))
+        program = compiled_step(experiment).lower(box[0], batch).compile()
+
+        def work(n: int) -> None:
+            import jax
+
+            for _ in range(n):
+                box[0], metrics = program(box[0], layout.place_batch(next(source)))
+            jax.block_until_ready(metrics)
+
+        return traced(work, count, program.as_text())
+
+
+def sample(case: Any, count: int) -> dict[str, Any]:
+    """Profile calls of DDIM with 20 steps and as many examples as a batch has."""
+    import jax
+    import jax.numpy as jnp
+
+    import diffusion
+    from benchmarks.peers.ours import experiment_of
+
+    experiment = experiment_of(case)
+    params = experiment.init_params()
+    times, shape = experiment.times(), (case.batch, *case.shape)
+
+    @jax.jit
+    def draw(params: Any, key: Any) -> Any:
+        model = experiment.model(params)
+        z = jax.random.normal(key, shape, jnp.float32)
+        return diffusion.sample(experiment.sampler, experiment.process, model, key, z, times)
+
+    program = draw.lower(params, jax.random.key(0)).compile()
+
+    def work(n: int) -> None:
+        found = [program(params, jax.random.key(i)) for i in range(n)]
+        jax.block_until_ready(found)
+
+    return traced(work, count, program.as_text())
+
+
+def told(found: Mapping[str, Any], count: int) -> str:
+    """Return the summary as lines of text."""
+    whole = sum(found["seconds"].values()) or 1.0
+    lines = [
+        f"{found['wall'] / count * 1e3:9.2f} ms a call; operations ran in {found['busy']:.1%} of the time"
+    ]
+    for kind, seconds in found["seconds"].items():
+        lines.append(f"{seconds / count * 1e3:9.2f} ms {seconds / whole:6.1%}  {kind}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Profile one kind of work and print where its time goes."""
+    from benchmarks.cases import CASES, SIZES, case_of
+
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.profile", description="Where time goes, by kind of operation."
+    )
+    parser.add_argument("what", choices=("train", "sample"))
+    parser.add_argument("--case", choices=tuple(CASES), default="unet")
+    parser.add_argument("--size", choices=tuple(SIZES), default="small")
+    parser.add_argument("--steps", type=int, default=10, help="steps or calls under the profiler")
+    given = parser.parse_args()
+    case = case_of(given.case, given.size)
+    found = (train if given.what == "train" else sample)(case, given.steps)
+    sys.stdout.write(told(found, given.steps) + "\n")
+
+
+if __name__ == "__main__":
+    main()
