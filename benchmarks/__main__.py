@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
                 help="interpreter of another environment to look for peers in; may be repeated")  # fmt: skip
             add("--only", action="append", default=[], metavar="NAME",
                 help="only competitors whose name begins so; may be repeated")  # fmt: skip
-        if name in ("train", "sample", "compile", "scaling"):
+        if name != "import":
             add("--case", choices=tuple(CASES), default="unet", help="the work (default: unet)")
             add(
                 "--size", choices=tuple(SIZES), default="small", help="of the case (default: small)"
@@ -104,7 +104,42 @@ def importing(given: Any) -> None:
     finish("import", found["rows"], command.lines(found), given.out)
 
 
-COMMANDS = {"train": train, "sample": sample, "import": importing}
+def data(given: Any) -> None:
+    """Measure data sets."""
+    from benchmarks import data as command
+
+    case = case_from(given)
+    found = command.run(case, plan_of(given), cores())
+    more = {"case": dataclasses.asdict(case)}
+    finish("data", found["rows"], command.lines(found, case), given.out, **more)
+
+
+def compiling(given: Any) -> None:
+    """Measure the way to the first step."""
+    from benchmarks import compiling as command
+
+    case = case_from(given)
+    found = command.run([case], plan_of(given), cores())
+    more = {"case": dataclasses.asdict(case)}
+    finish("compile", found["rows"], command.lines(found), given.out, **more)
+
+
+def scaling(given: Any) -> None:
+    """Measure growth."""
+    from benchmarks import scaling as command
+
+    case = case_from(given)
+    found = command.run(case, plan_of(given), cores())
+    more = {"exponents": found["exponents"], "case": dataclasses.asdict(case)}
+    finish("scaling", found["rows"], command.lines(found, case), given.out, **more)
+    if given.picture:
+        command.draw(found, given.picture)
+
+
+COMMANDS = {
+    "train": train, "sample": sample, "data": data, "compile": compiling, "import": importing,
+    "scaling": scaling,
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

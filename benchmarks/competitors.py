@@ -65,11 +65,17 @@ TORCH_SAMPLERS = {
     "azula": ("azula", ("DDIM", "Euler", "Heun")),
 }
 
+OUR_SAMPLERS = ("ddim", "euler", "heun", "ancestral", "dpm_solver_pp_2m")
+DEW = ("dew", "jax", "flax", "optax")
+
 OVERHEAD = (
-    *(Competitor(f"ours, {name}", "ours", OURS, name)
-      for name in ("ddim", "euler", "heun", "ancestral", "dpm_solver_pp_2m")),
+    *(Competitor(f"ours, {name}", "ours", OURS, name) for name in OUR_SAMPLERS),
+    Competitor("ours, ddim, inside jax.jit", "ours", OURS, "ddim:jit"),
     *(Competitor(f"{library}, {name}", "torch_samplers", ("torch", module), f"{library}:{name}")
       for library, (module, names) in TORCH_SAMPLERS.items() for name in names),
+    *(Competitor(f"dewml, {name}, inside jax.jit", "dewml", DEW, name)
+      for name in ("DDIM", "Euler", "Heun", "EulerAncestral", "UniPC")),
+    Competitor("dewml, DDIM", "dewml", DEW, "DDIM:eager"),
 )  # fmt: skip
 
 DRAW = (

@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.flops import product_flops
@@ -33,6 +34,24 @@ def cores() -> int:
 def count(params: Any) -> int:
     """Return the number of parameters."""
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
+
+
+def drawn(init: Callable[[Any], Any]) -> Any:
+    """Return parameters of the shapes that `init` (a function of a key) gives, drawn by NumPy.
+
+    To draw them by JAX compiles a random number generator per array, which takes longer than the step.
+    """
+    rng = np.random.default_rng(0)
+
+    def leaf(path: Any, x: Any) -> jax.Array:
+        name = str(getattr(path[-1], "key", path[-1]))
+        if len(x.shape) < 2:
+            return jnp.full(x.shape, float(name == "scale"), x.dtype)
+        fan_in = np.prod(x.shape[:-1])
+        return jnp.asarray(rng.standard_normal(x.shape) / np.sqrt(fan_in), x.dtype)
+
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
 def compiled(step: Any, *arguments: Any) -> tuple[Any, dict[str, Any]]:

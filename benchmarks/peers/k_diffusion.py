@@ -14,7 +14,7 @@ def network(case: Case) -> Any:
     widths = [case.channels * m for m in case.multipliers]
     sides = [case.shape[0] // 2**i for i in range(len(widths))]
     attend = [side in case.attention or i == len(sides) - 1 for i, side in enumerate(sides)]
-    depths = [case.blocks + 1] * len(widths)
+    depths = [case.blocks + 1 + max(0, 2 - i) for i in range(len(widths))]  # the FLOPs agree
     return ImageDenoiserModelV1(case.shape[-1], 4 * case.channels, depths, widths, attend,
                                 dropout_rate=case.dropout)  # fmt: skip
 
@@ -22,5 +22,7 @@ def network(case: Case) -> Any:
 def train(case: Case, variant: str) -> Work:
     """Return the step of its U-Net."""
     predict = lambda net, x, t: net(x, (t + 1.0) / 1000)
-    differs = "two blocks per level each way, attention in all of the lowest, fixed resampling"
+    differs = (
+        "4, 3, 2 blocks on the levels, each way, attention in all of the lowest, fixed resampling"
+    )
     return trainer(case, variant, network(case), predict, ("k-diffusion",), differs=differs)

@@ -11,6 +11,7 @@ from benchmarks.cases import Case
 from benchmarks.peers.jax_tools import compiled, count, peak_memory, repeated, versions
 from benchmarks.worker import Work
 from diffusion import build, sample
+from diffusion.compilation import use_compilation_cache
 from diffusion.evaluation import generate
 from diffusion.evaluation.generate import block_size, generate_batch
 from diffusion.experiment import Experiment
@@ -75,6 +76,13 @@ def train(case: Case, variant: str) -> Work:
     return Work(run=repeated(program, state, batches), facts=facts, memory=peak_memory)
 
 
+def cached(case: Case, variant: str) -> Work:
+    """Return the step of a run whose compiled programs are kept in the folder `variant`, if it is one."""
+    if variant:
+        use_compilation_cache(variant)
+    return train(case, "")
+
+
 def _with_data(experiment: Experiment, program: Any, state: Any) -> Any:
     """Return what does n steps, each with a new batch."""
     source, box = batches_of(experiment, 0, 10**9), [state]
@@ -95,15 +103,22 @@ def shrink(x: Any, t: Any) -> Any:
 
 
 def overhead(case: Case, variant: str) -> Work:
-    """Return calls of `diffusion.sample`, `case.steps` steps each, around a denoiser that costs nothing."""
-    process, sampler = build("process", "vp"), build("sampler", variant)
+    """Return calls of `diffusion.sample`, `case.steps` steps each, around a denoiser that costs nothing.
+
+    The variant is the sampler's name, or NAME:jit: under one more `jax.jit`, so that its table of
+    coefficients is a constant.
+    """
+    name, _, how = variant.partition(":")
+    process, sampler = build("process", "vp"), build("sampler", name)
     times = build("grid", "uniform")(process, case.steps)
     key_x, key = jax.random.split(jax.random.key(0))
     x = jax.random.normal(key_x, (case.batch, *case.shape))
+    once = lambda x, key: sample(sampler, process, shrink, key, x, times)
+    call = jax.jit(once) if how else once
 
     def run(n: int) -> None:
         for _ in range(n):
-            y = sample(sampler, process, shrink, key, x, times)
+            y = call(x, key)
         jax.block_until_ready(y)
 
     return Work(run=run, facts=versions("demolish") | {"devices_used": 1}, memory=peak_memory)

@@ -17,6 +17,7 @@ from benchmarks.cases import Case
 from benchmarks.peers.jax_tools import (
     compiled,
     count,
+    drawn,
     peak_memory,
     pictures,
     repeated,
@@ -215,11 +216,6 @@ def trainer(case: Case, apply: Any, init: Any) -> Work:
     """
     optimizer, decay = optax.adam(case.learning_rate), case.ema_decay
 
-    def begin(key: Any) -> Any:
-        params = init(key)
-        average = jax.tree.map(jnp.copy, params)
-        return params, optimizer.init(params), average, jnp.zeros((), jnp.int32)
-
     def step(state: Any, x: Any) -> Any:
         params, opt_state, average, number = state
         key = jax.random.fold_in(jax.random.key(1), number)
@@ -231,7 +227,8 @@ def trainer(case: Case, apply: Any, init: Any) -> Work:
         average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
         return (params, opt_state, average, number + 1), value
 
-    state = jax.jit(begin)(jax.random.key(0))
+    params = drawn(init)
+    state = params, optimizer.init(params), jax.tree.map(jnp.copy, params), jnp.zeros((), jnp.int32)
     batches = [jax.device_put(pictures(case, seed=seed)) for seed in range(4)]
     program, facts = compiled(jax.jit(step, donate_argnums=0), state, batches[0])
     facts |= versions("optax") | {"parameters": count(state[0])}
@@ -254,7 +251,8 @@ def draw(case: Case, variant: str) -> Work:
     """Return calls that draw a batch by DDIM in one jitted scan."""
     del variant
     module = module_of(case)
-    params = module.init(jax.random.key(0), jnp.zeros((1, *case.shape)), jnp.zeros(1))
+    x = jnp.zeros((1, *case.shape))
+    params = drawn(lambda key: module.init(key, x, jnp.zeros(1)))
     times = np.linspace(1.0, 1e-3, case.steps + 1)
     log_alpha = -0.25 * times**2 * 19.9 - 0.05 * times
     alpha, sigma = np.exp(log_alpha), np.sqrt(-np.expm1(2 * log_alpha))
