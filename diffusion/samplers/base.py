@@ -120,7 +120,7 @@ class StepSampler(Sampler):
     def _start(self, process: Process, key: Key | None, x: Data, times: Any) -> tuple[Any, ...]:
         """Return the table in the dtype of x, the price, and the key if one is needed."""
         require_rung(process, self.rung, f"the sampler {type(self).__name__}")
-        table = self.prepare(process, times)
+        table = _table(self, process, times)
         nfe = self.nfe(table)
         table = jax.tree.map(lambda c: _cast(c, x.dtype), table)
         return table, nfe, key if self.stochastic else None  # deterministic: no key is touched
@@ -160,6 +160,26 @@ class StepSampler(Sampler):
                 path += [state.x] if save else []
                 callback(done, float(times[done]), state.x)
         return Solution(state.x, jnp.stack(path) if save else None, nfe)
+
+
+def _table(sampler: StepSampler, process: Process, times: Any) -> Any:
+    """Return the sampler's table, kept for the next batch on the same grid where nothing is traced.
+
+    To make one asks a device for numbers, and so waits for what it is doing; later batches only send their loop.
+    """
+    if not isinstance(times, np.ndarray) or not is_static(sampler, process):
+        return sampler.prepare(process, times)
+    grid = (times.tobytes(), times.shape, times.dtype.str, bool(jax.config.read("jax_enable_x64")))
+    return _kept_table(sampler, process, *grid)
+
+
+@functools.lru_cache(maxsize=128)
+def _kept_table(
+    sampler: StepSampler, process: Process, times: bytes, shape: Any, dtype: str, x64: bool
+) -> Any:
+    del x64  # what is computed without `on_host` depends on it
+    with jax.ensure_compile_time_eval():  # or it would be traced with the first caller
+        return sampler.prepare(process, np.frombuffer(times, dtype).reshape(shape))
 
 
 def _cast(c: Any, dtype: Any) -> Any:

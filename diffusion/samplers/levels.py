@@ -1,5 +1,6 @@
 """Where a grid stands: its times with the scales of the process, in float64 on the host."""
 
+import functools
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import is_traced, on_host, value_and_ddt
+from diffusion.numerics import is_hashable, is_traced, on_host, value_and_ddt
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.time_grids import check_times
@@ -70,4 +71,10 @@ def noise_left(process: Process, times: Any) -> bool:
     """Say whether the state at the last time still carries noise; a traced time is assumed to."""
     if not isinstance(process, AffineProcess) or is_traced(times, process):
         return True
-    return bool(on_host(process.sigma, np.asarray(times, np.float64)[-1]) > 0)
+    last = float(np.asarray(times, np.float64)[-1])
+    return (_noise_left if is_hashable(process) else _noise_left.__wrapped__)(process, last)
+
+
+@functools.lru_cache(maxsize=128)  # asked for at every batch, and to answer is to wait for a device
+def _noise_left(process: AffineProcess, t: float) -> bool:
+    return bool(on_host(process.sigma, t) > 0)
