@@ -55,6 +55,7 @@ TRAIN = (
     Competitor("azula", "azula", ("torch", "azula")),
     Competitor("azula, compiled", "azula", ("torch", "azula"), "compile"),
     Competitor("k-diffusion", "k_diffusion", ("torch", "k_diffusion")),
+    Competitor("plain Flax, dewml's JAX", "plain_flax", (*FLAX, "dew"), families=BOTH),
     Competitor("dewml", "dewml", ("dew", "jax", "flax", "optax")),
     Competitor("hackable_diffusion", "hackable_diffusion", ("hackable_diffusion", "jax", "flax", "optax")),
 )  # fmt: skip
@@ -66,6 +67,7 @@ TORCH_SAMPLERS = {
 }
 
 OUR_SAMPLERS = ("ddim", "euler", "heun", "ancestral", "dpm_solver_pp_2m")
+HACKABLE = ("hackable_diffusion", "jax", "flax", "optax")
 DEW = ("dew", "jax", "flax", "optax")
 
 OVERHEAD = (
@@ -76,6 +78,9 @@ OVERHEAD = (
     *(Competitor(f"dewml, {name}, inside jax.jit", "dewml", DEW, name)
       for name in ("DDIM", "Euler", "Heun", "EulerAncestral", "UniPC")),
     Competitor("dewml, DDIM", "dewml", DEW, "DDIM:eager"),
+    *(Competitor(f"hackable_diffusion, {name}, inside jax.jit", "hackable_diffusion", HACKABLE, name)
+      for name in ("DDIM", "SDE")),
+    Competitor("hackable_diffusion, DDIM", "hackable_diffusion", HACKABLE, "DDIM:eager"),
 )  # fmt: skip
 
 DRAW = (

@@ -1,5 +1,6 @@
 """Seconds of a training step, ours and others', beside the limit that a matrix product sets."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ HEAD = ("who", "parameters, M", "GFLOP", "s/step", "quartiles", "min", "images/s
 
 def environment(devices: int) -> tuple[tuple[str, str], ...]:
     """Return what a process gets besides: virtual devices on a CPU, and no greed on a GPU."""
-    flags = f"{FLAG}={devices}"
+    given = " ".join(w for w in os.environ.get("XLA_FLAGS", "").split() if not w.startswith(FLAG))
+    flags = f"{given} {FLAG}={devices}".strip()
     return (("XLA_FLAGS", flags), ("XLA_PYTHON_CLIENT_PREALLOCATE", "false"))
 
 
