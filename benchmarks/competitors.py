@@ -19,6 +19,7 @@ class Competitor:
         variant: what is done differently.
         families: of the networks that it has.
         one_device: runs on one virtual device, whatever ours do.
+        asked: takes part only if its name is asked for.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Competitor:
     variant: str = ""
     families: tuple[str, ...] = ("unet",)
     one_device: bool = True
+    asked: bool = False
 
 
 OURS = ("diffusion", "jax", "flax", "optax")
@@ -37,6 +39,9 @@ TRAIN = (
     Competitor("ours", "ours", OURS, families=BOTH, one_device=False),
     Competitor("ours, one device", "ours", OURS, families=BOTH),
     Competitor("ours, with the data", "ours", OURS, "pipeline", BOTH, one_device=False),
+    Competitor(
+        "ours, four steps per dispatch", "ours", OURS, "many", BOTH, one_device=False, asked=True
+    ),
     Competitor("plain Flax", "plain_flax", FLAX, families=BOTH),
     Competitor("plain PyTorch", "plain_torch", ("torch",), families=BOTH),
     Competitor("plain PyTorch, compiled", "plain_torch", ("torch",), "compile", BOTH),
@@ -147,7 +152,9 @@ class Interpreters:
 
 
 def chosen(competitors: Sequence[Competitor], only: Sequence[str]) -> list[Competitor]:
-    """Return those who are called one of these words, or whose names begin so; all, without words.
+    """Return those who are called one of these words, or whose names begin so.
+
+    Without words these are all but those who have to be asked for.
 
     Raises:
         ValueError: a word fits no name.
@@ -161,4 +168,4 @@ def chosen(competitors: Sequence[Competitor], only: Sequence[str]) -> list[Compe
                 f"--only {word!r} fits nobody; there are {', '.join(map(repr, names))}."
             )
         wanted |= fits
-    return [c for c in competitors if not only or c.name in wanted]
+    return [c for c in competitors if c.name in wanted or not (only or c.asked)]

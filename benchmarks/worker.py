@@ -31,11 +31,13 @@ class Work:
         run: does the work n times and returns when the last is done, not only dispatched.
         facts: what is known of it: versions, parameters, FLOPs, what differs from the others' work.
         memory: device memory at its peak in bytes, where a device can say.
+        size: how many of what is counted one piece of the work does; seconds are told for one of them.
     """
 
     run: Callable[[int], Any]
     facts: dict[str, Any] = field(default_factory=dict)
     memory: Callable[[], int | None] = lambda: None
+    size: int = 1
 
 
 def seconds_of(run: Callable[[int], Any], count: int) -> float:
@@ -77,7 +79,8 @@ def serve(work: Work, began: float) -> None:
         order = json.loads(line)
         warm = seconds_of(work.run, 1)  # another process has had the caches in between
         count = count or order.get("steps") or pieces(min(again, warm), order["least_seconds"])
-        times = [seconds_of(work.run, count) / count for _ in range(order["repeats"])]
+        each = count * work.size
+        times = [seconds_of(work.run, count) / each for _ in range(order["repeats"])]
         answer(seconds=times, pieces=count)
     answer(done=True, peak_rss=peak_rss(), peak_device=work.memory())
 

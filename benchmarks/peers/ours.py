@@ -15,7 +15,7 @@ from diffusion.compilation import use_compilation_cache
 from diffusion.evaluation import generate
 from diffusion.evaluation.generate import block_size, generate_batch
 from diffusion.experiment import Experiment
-from diffusion.lap import batches_of, compiled_step
+from diffusion.lap import batches_of, compiled_step, training_step
 
 
 def network(case: Case) -> dict[str, Any]:
@@ -62,18 +62,35 @@ def experiment_of(case: Case, examples: int = 1024) -> Experiment:
 
 
 def train(case: Case, variant: str) -> Work:
-    """Return the step of a run; with the variant "pipeline" its batches are made and placed as well."""
+    """Return the step of a run.
+
+    With the variant "pipeline" its batches are made and placed as well; "many" takes four steps per dispatch.
+    """
     experiment = experiment_of(case)
     layout = experiment.parallel
     layout.check_batch(case.batch)
     state = layout.place_state(experiment.init_state())
     with batches_of(experiment, 0, 4) as source:
-        batches = [layout.place_batch(batch) for batch in source]
+        made = list(source)
+    if variant == "many":
+        return _many(experiment, state, made)
+    batches = [layout.place_batch(batch) for batch in made]
     program, facts = compiled(compiled_step(experiment), state, batches[0])
     facts |= versions("demolish", "optax") | {"parameters": count(state.params)}
     if variant == "pipeline":
         return Work(run=_with_data(experiment, program, state), facts=facts, memory=peak_memory)
     return Work(run=repeated(program, state, batches), facts=facts, memory=peak_memory)
+
+
+def _many(experiment: Experiment, state: Any, made: list[Any]) -> Work:
+    """Return dispatches of as many steps as there are batches; the facts are those of one step."""
+    layout, steps = experiment.parallel, len(made)
+    batches = layout.place_batches(made)
+    program, facts = compiled(layout.compile_many(training_step(experiment)), state, batches)
+    facts |= versions("demolish", "optax") | {"parameters": count(state.params)}
+    facts |= {name: facts[name] / steps for name in ("flops", "flops_xla")}
+    run = repeated(program, state, [batches])
+    return Work(run=run, facts=facts, memory=peak_memory, size=steps)
 
 
 def cached(case: Case, variant: str) -> Work:

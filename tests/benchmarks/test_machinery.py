@@ -13,10 +13,12 @@ from benchmarks.__main__ import ABOUT, COMMANDS, main
 from benchmarks.cases import CASES, SIZES, Case, case_of
 from benchmarks.competitors import DRAW, OVERHEAD, TRAIN, Competitor, Interpreters, chosen
 from benchmarks.flops import product_flops
+from benchmarks.peers import ours, plain_flax
 from benchmarks.report import distribution, machine, table
 from benchmarks.rounds import Plan, Task, measure
 from benchmarks.train import derived, devices_for, environment, lines, peak, tasks_of
 from benchmarks.worker import pieces
+from diffusion.registry import build
 
 QUICK = Plan(rounds=2, repeats=1, least_seconds=0.0, timeout=120.0)
 
@@ -55,22 +57,20 @@ def test_flops_of_loops_count_every_turn():
     assert product_flops(jax.make_jaxpr(loop)(a).jaxpr) == 7 * 2 * 4 * 5 * 5
 
 
-def test_plain_networks_are_the_same_work_as_ours():
-    from benchmarks.peers import ours, plain_flax
-    from diffusion.registry import build
-
-    count = lambda p: sum(math.prod(v.shape) for v in jax.tree.leaves(p))
-    for name in CASES:
-        case = case_of(name, "tiny")
-        x = jax.ShapeDtypeStruct((1, *case.shape), jnp.float32)
-        t = jax.ShapeDtypeStruct((1,), jnp.float32)
-        found = []
-        for net in (plain_flax.module_of(case), build("network", ours.network(case))):
-            params = jax.eval_shape(net.init, jax.random.key(0), x, t)
-            found.append(
-                (count(params), product_flops(jax.make_jaxpr(net.apply)(params, x, t).jaxpr))
-            )
-        assert found[0] == found[1], name
+@pytest.mark.parametrize(
+    "name", ["unet", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dit", "edm56"))]
+)
+def test_plain_networks_are_the_same_work_as_ours(name):
+    case = case_of(name, "tiny")
+    x = jax.ShapeDtypeStruct((1, *case.shape), jnp.float32)
+    t = jax.ShapeDtypeStruct((1,), jnp.float32)
+    found = []
+    for net in (plain_flax.module_of(case), build("network", ours.network(case))):
+        params = jax.eval_shape(net.init, jax.random.key(0), x, t)
+        jaxpr = jax.make_jaxpr(net.apply)(params, x, t)
+        number = sum(math.prod(v.shape) for v in jax.tree.leaves(params))
+        found.append((number, product_flops(jaxpr.jaxpr)))
+    assert found[0] == found[1]
 
 
 def test_distribution():
