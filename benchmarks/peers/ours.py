@@ -162,7 +162,7 @@ def draw(case: Case, variant: str) -> Work:
 def stream(case: Case, variant: str) -> Work:
     """Return calls that draw blocks as a survey does: "one" awaited at a time, or "many" at once.
 
-    A piece of work is one block per device.
+    A piece of work is four blocks per device; seconds are told for one.
     """
     experiment = experiment_of(case)
     params, times = experiment.init_params(), experiment.grid(experiment.process, case.steps)
@@ -170,9 +170,9 @@ def stream(case: Case, variant: str) -> Work:
     per_call = block_size(case.shape) * jax.local_device_count()
 
     def run(n: int) -> None:
-        size = per_call if variant == "one" else 8 * per_call
-        for _ in generate(*parts, 0, n * per_call, case.shape, times, batch_size=size):
+        size = per_call if variant == "one" else 4 * per_call
+        for _ in generate(*parts, 0, 4 * n * per_call, case.shape, times, batch_size=size):
             pass
 
     facts = versions("demolish") | {"block": per_call, "parameters": count(params)}
-    return Work(run=run, facts=facts, memory=peak_memory)
+    return Work(run=run, facts=facts, memory=peak_memory, size=4)
