@@ -5,8 +5,8 @@
     images    the network of the case, DDIM with `case.steps` steps, a batch per call
     busy      seconds of a block that is waited for / seconds per block of a stream
 
-A stream asks for four blocks at once, of five steps each, as `scripts/sample.py --num_samples N` does. The share is 1 if the
-device waits for nothing; as the block that is waited for contains one dispatch, it may exceed 1.
+A stream asks for four blocks at once, of five steps each, as `scripts/sample.py --num_samples N` does.
+The share is 1 if the device waits for nothing; as the block that is waited for contains one dispatch, it may exceed 1.
 """
 
 import dataclasses
