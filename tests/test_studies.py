@@ -27,6 +27,7 @@ STUDIES = (
     "architectures",
     "ddim_steps",
     "demolish_and_rebuild",
+    "fashion_mnist",
     "optimal_variance",
     "predictions",
     "sde_and_ode",

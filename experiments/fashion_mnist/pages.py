@@ -75,7 +75,7 @@ def pictures(found: Mapping[str, Any]) -> None:
     for key in ("pixels", "classifier"):
         curves = {"generated": (x, [r[key] for r in rows])}
         panels.append(
-            Panel(curves, "minutes", f"Frechet distance, {key}", log_x=False, level=real[key],
+            Panel(curves, "minutes", f"Frechet distance, {key}", log_x=False, log_y=False, level=real[key],
                   level_name="training images")
         )  # fmt: skip
     loss = parts["training"]["loss"]

@@ -45,9 +45,11 @@ class Bench:
     @classmethod
     def of(cls, tier: Tier, name: str, folder: Path) -> "Bench":
         """Train or open everything that the tier needs."""
-        workdir = trained(folder / name, tier.config)
+        workdir = trained(folder / name, tier.config, tier.changes)
         run = open_run(workdir, workdir.read_config())
-        weaker_dir = trained(folder / f"{name}_weaker", tier.config, tier.weaker)
+        weaker_dir = trained(
+            folder / f"{name}_weaker", tier.config, {**tier.changes, **tier.weaker}
+        )
         weaker = open_run(weaker_dir, weaker_dir.read_config())
         classifier = open_classifier(trained(folder / f"{name}_classifier", tier.classifier).path)
         e = run.experiment
