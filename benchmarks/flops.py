@@ -31,7 +31,7 @@ def _convolution(eqn: Any) -> float:
     zeros = math.prod(
         p["lhs_dilation"]
     )  # of a strided convolution's gradient: nothing is multiplied
-    return 2.0 * math.prod(out) * each / zeros / p["batch_group_count"]
+    return 2.0 * math.prod(out) * each / zeros
 
 
 def product_flops(jaxpr: Any) -> float:

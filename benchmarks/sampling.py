@@ -62,14 +62,14 @@ def busy(case: Case, plan: Plan, pythons: Interpreters, cores: int) -> dict[str,
 def run(case: Case, plan: Plan, *, peer_pythons: Sequence[str] = (), only: Sequence[str] = (),
         cores: int = 1) -> dict[str, Any]:  # fmt: skip
     """Measure all three; see `train.run` for the arguments."""
-    known = [*OVERHEAD, *DRAW]
+    known = [*OVERHEAD, *DRAW, *STREAM]
     wanted = {c.name for c in chosen(known, only)}
-    pythons = Interpreters.of(peer_pythons, [*known, *STREAM])
+    pythons = Interpreters.of(peer_pythons, known)
     pick = lambda group: [c for c in group if c.name in wanted]
     return {
         "overhead": overhead(case, plan, pythons, pick(OVERHEAD)),
         "images": images(case, plan, pythons, pick(DRAW), cores) if pick(DRAW) else [],
-        "busy": busy(case, plan, pythons, cores) if not only else {"share": None, "rows": []},
+        "busy": busy(case, plan, pythons, cores) if pick(STREAM) else {"share": None, "rows": []},
     }
 
 
