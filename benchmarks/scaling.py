@@ -115,5 +115,8 @@ def draw(found: dict[str, Any], path: str) -> None:
         ax.plot(x, [middle[1] * (v / middle[0]) ** law["seconds"] for v in x])
         ax.set(xscale="log", yscale="log", xlabel=quantity, ylabel="seconds per step",
                title=f"{law['seconds']:.2f} (expected {law['expected']})")  # fmt: skip
+        for axis, values in ((ax.xaxis, x), (ax.yaxis, y)):  # what was measured, and nothing else
+            axis.set_ticks(values, [number(v) for v in values])
+            axis.set_ticks([], minor=True)
     figure.savefig(path, dpi=100)
     plt.close(figure)
