@@ -5,7 +5,6 @@ Nothing that takes long to import is imported before a measurement begins, and t
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from benchmarks.cases import CASES, SIZES, case_of
 from benchmarks.report import finish
 from benchmarks.rounds import Plan
+from benchmarks.worker import cores
 
 ABOUT = {
     "train": "seconds of a training step, beside others and the limit of a matrix product",
@@ -64,11 +64,6 @@ def case_from(given: Any) -> Any:
     """Return the case that the command line asks for."""
     size = "tiny" if given.quick else given.size
     return case_of(given.case, size, dtype=given.dtype, batch=given.batch)
-
-
-def cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train(given: Any) -> None:

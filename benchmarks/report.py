@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rounds import ROOT
+from benchmarks.worker import cores
 
 
 def say(text: str = "") -> None:
@@ -64,9 +65,7 @@ def machine() -> dict[str, Any]:
     """Return where and when this was measured, and how busy the machine was with other things."""
     return {
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "load": list(os.getloadavg()),
         "system": platform.platform(),
         "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),

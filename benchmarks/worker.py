@@ -10,6 +10,7 @@ The interpreter may be another one than ours, so nothing but the standard librar
 
 import importlib
 import json
+import os
 import platform
 import resource
 import sys
@@ -38,6 +39,11 @@ class Work:
     facts: dict[str, Any] = field(default_factory=dict)
     memory: Callable[[], int | None] = lambda: None
     size: int = 1
+
+
+def cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def seconds_of(run: Callable[[int], Any], count: int) -> float:

@@ -63,13 +63,17 @@ def counted(experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "peak_bytes": sum(found.values()), "flops": flops}
 
 
-def compiled(experiment: Experiment) -> dict[str, Any]:
-    """Compile the training step; return what the compiler reports for one device: bytes, operations, seconds."""
-    state = experiment.parallel.place_state(experiment.init_state())
-    with batches_of(experiment, 0, 1) as batches:
-        batch = experiment.parallel.place_batch(next(batches))
+def compiled(experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Compile the training step; return what the compiler reports for one device: bytes, operations, seconds.
+
+    Args:
+        experiment: what is trained.
+        batch: arrays of a global batch.
+    """
+    layout = experiment.parallel
+    state, placed = layout.place_state(experiment.init_state()), layout.place_batch(batch)
     began = time.monotonic()
-    program = compiled_step(experiment).lower(state, batch).compile()
+    program = compiled_step(experiment).lower(state, placed).compile()
     seconds = time.monotonic() - began
     memory, cost = program.memory_analysis(), program.cost_analysis()
     cost = cost[0] if isinstance(cost, list) else cost
@@ -91,19 +95,21 @@ def dry_run(experiment: Experiment) -> dict[str, Any]:
         `compiled` as the compiler reports them, elementwise operations included.
     """
     with batches_of(experiment, 0, 1) as batches:
-        by_hand = counted(experiment, next(batches))
-    found = compiled(experiment)
-    mebi = lambda told: {k: round(v / 2**20, 2) for k, v in told.items()}
-    giga = lambda told: round(told.pop("flops") / 1e9, 3)
-    seconds = found.pop("seconds")
-    flops = {"counted": giga(by_hand), "compiled": giga(found)}
-    rename = lambda told: {k.removesuffix("_bytes"): v for k, v in mebi(told).items()}
+        batch = next(batches)
+    found = {"counted": counted(experiment, batch), "compiled": compiled(experiment, batch)}
     return {
         "parameters": count_parameters(experiment.abstract_state().params),
         "devices": len(experiment.parallel.devices),
-        "mib_per_device": {"counted": rename(by_hand), "compiled": rename(found)},
-        "gflop_per_step_and_device": flops,
-        "compile_seconds": round(seconds, 1),
+        "mib_per_device": {how: _mebibytes(told) for how, told in found.items()},
+        "gflop_per_step_and_device": {
+            how: round(told["flops"] / 1e9, 3) for how, told in found.items()
+        },
+        "compile_seconds": round(found["compiled"]["seconds"], 1),
         "steps": experiment.train.steps(experiment.batch_size),
         "config": experiment.resolved(),
     }
+
+
+def _mebibytes(told: Mapping[str, Any]) -> dict[str, float]:
+    bytes_ = {k.removesuffix("_bytes"): v for k, v in told.items() if k not in ("flops", "seconds")}
+    return {k: round(v / 2**20, 2) for k, v in bytes_.items()}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 
+from diffusion.accounting import bytes_of
 from diffusion.compatibility import check_training
 from diffusion.experiment import Experiment
 from diffusion.incidents import Rollbacks
@@ -33,15 +34,12 @@ def describe(experiment: Experiment) -> list[str]:
     spec, state = experiment.spec, experiment.abstract_state()
     size = "endless" if spec.size is None else f"{spec.size} examples"
     number = count_parameters(state.params)
-    total = sum(
-        x.size * x.dtype.itemsize for x in jax.tree.leaves(state) if hasattr(x.dtype, "itemsize")
-    )
     devices = experiment.parallel.devices
     classes = f", {spec.num_classes} classes" if spec.num_classes else ""
     return [
         f"data: {experiment.config['data']['name']}, {size} of shape {spec.shape}{classes}",
         f"process: {experiment.process}",
-        f"network: {number:,} parameters; state with optimizer and averages {total / 2**20:.1f} MiB",
+        f"network: {number:,} parameters; state with optimizer and averages {bytes_of(state) / 2**20:.1f} MiB",
         f"devices: {len(devices)} x {devices[0].device_kind}, {type(experiment.parallel).__name__}",
         f"budget: {experiment.train.steps(experiment.batch_size)} steps of {experiment.batch_size} examples",
     ]

@@ -24,53 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.compilation import use_compilation_cache
+from experiments._results import Results
+
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
-
-# ---- results ------------------------------------------------------------------------------------
-
-
-def rounded(value: Any, digits: int = 5) -> Any:
-    """Return numbers as plain ones of a few digits: no more were measured."""
-    if isinstance(value, Mapping):
-        return {str(k): rounded(v, digits) for k, v in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [rounded(v, digits) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
-
-
-@dataclass(frozen=True)
-class Results:
-    """The file of what was measured, by paths of names."""
-
-    file: Path
-
-    def load(self) -> dict[str, Any]:
-        """Return everything measured so far."""
-        return json.loads(self.file.read_text()) if self.file.is_file() else {}
-
-    def get(self, *path: str) -> Any:
-        """Return the record at a path of names, or None."""
-        place: Any = self.load()
-        for name in path:
-            place = place.get(name) if isinstance(place, dict) else None
-        return place
-
-    def keep(self, *path: str, record: Any) -> Any:
-        """Put a record at a path of names and write the file whole; return it as it was written."""
-        found = place = self.load()
-        for name in path[:-1]:
-            place = place.setdefault(name, {})
-        place[path[-1]] = rounded(record)
-        self.write(found)
-        return place[path[-1]]
-
-    def write(self, found: Mapping[str, Any]) -> None:
-        """Write the file whole."""
-        from diffusion.evaluation.records import write_atomically
-
-        write_atomically(self.file, (json.dumps(found, indent=1) + "\n").encode())
 
 
 @dataclass(frozen=True)
@@ -110,7 +67,7 @@ def command(study: Path, doc: str, tiers: Sequence[str] = ("small", "full")) -> 
     parser.add_argument("--keep", type=Path, default=Path("runs/studies"),
                         help="where trained models and compiled programs lie")  # fmt: skip
     args = parser.parse_args()
-    importlib.import_module("diffusion.compilation").use_compilation_cache(args.keep / "cache")
+    use_compilation_cache(args.keep / "cache")
     return Call(args.tier, args.keep, Results(study / "results.json"), time.monotonic())
 
 
@@ -231,6 +188,11 @@ def measured(
 
 
 # ---- pages --------------------------------------------------------------------------------------
+
+
+def heading(title: str, study: str) -> list[str]:
+    """Return the first lines of a table.md."""
+    return [f"# {title}", "", f"Written by `python -m experiments.{study}`.", ""]
 
 
 def markdown(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:

@@ -19,14 +19,14 @@ A step takes between max(compute, communication), all hidden, and their sum, not
 """
 
 import argparse
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks.flops import product_flops
+from diffusion.accounting import bytes_of
 from diffusion.networks import count_parameters
 from diffusion.registry import build
 
@@ -104,32 +104,6 @@ class Counts:
     stored_remat: float
 
 
-def _inner(value: Any) -> Iterable[Any]:
-    values = value if isinstance(value, tuple | list) else (value,)
-    for item in values:
-        if hasattr(item, "eqns"):
-            yield item
-        elif hasattr(item, "jaxpr"):
-            yield item.jaxpr
-
-
-def product_flops(jaxpr: Any) -> float:
-    """Count the FLOPs of all matrix products and convolutions of a jaxpr, borders of zeros included."""
-    total = 0.0
-    for eqn in jaxpr.eqns:
-        inner = sum(product_flops(j) for v in eqn.params.values() for j in _inner(v))
-        total += inner * (eqn.params["length"] if eqn.primitive.name == "scan" else 1)
-        if eqn.primitive.name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            lhs, out = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-            total += 2.0 * math.prod(out) * math.prod(lhs[i] for i in contracted)
-        elif eqn.primitive.name == "conv_general_dilated":
-            kernel, out = eqn.invars[1].aval.shape, eqn.outvars[0].aval.shape
-            out_axis = eqn.params["dimension_numbers"].rhs_spec[0]
-            total += 2.0 * math.prod(out) * math.prod(kernel) / kernel[out_axis]
-    return total
-
-
 def _only_products(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive.name in ("dot_general", "conv_general_dilated")
 
@@ -152,7 +126,7 @@ def count(recipe: Recipe, dtype: str = "bfloat16") -> Counts:
         apply = jax.checkpoint(network.apply, policy=_only_products) if remat else network.apply
         backward = lambda p, *a: jax.vjp(lambda q: apply(q, *a), p)[1]
         leaves = jax.tree.leaves(jax.eval_shape(backward, params, *inputs(batch)))
-        return float(sum(x.size * x.dtype.itemsize for x in leaves))
+        return float(bytes_of(leaves))
 
     return Counts(
         parameters=count_parameters(params),

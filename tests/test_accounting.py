@@ -153,7 +153,7 @@ def test_a_training_step_costs_what_was_counted(network, tmp_path):
     }
     experiment = Experiment.from_config(config)
     with batches_of(experiment, 0, 1) as batches:
-        by_hand = counted(experiment, next(batches))
-    found = compiled(experiment)
+        batch = next(batches)
+    by_hand, found = counted(experiment, batch), compiled(experiment, batch)
     assert by_hand["flops"] == pytest.approx(found["flops"], rel=0.05)
     assert by_hand["peak_bytes"] == pytest.approx(found["peak_bytes"], rel=0.15)

@@ -14,7 +14,7 @@ from dew.nn.backbones.unet import Unet
 from dew.sampling import sample, solvers
 
 from benchmarks.cases import Case
-from benchmarks.peers.jax_tools import peak_memory, versions
+from benchmarks.peers.jax_tools import called, peak_memory, versions
 from benchmarks.peers.plain_flax import trainer
 from benchmarks.worker import Work
 
@@ -82,9 +82,6 @@ def overhead(case: Case, variant: str) -> Work:
 
     call = once if how else jax.jit(once)
 
-    def run(n: int) -> None:
-        for _ in range(n):
-            y = call(x, key)
-        jax.block_until_ready(y)
-
-    return Work(run=run, facts=versions("dewml") | {"devices_used": 1}, memory=peak_memory)
+    return Work(
+        run=called(call, x, key), facts=versions("dewml") | {"devices_used": 1}, memory=peak_memory
+    )

@@ -13,7 +13,7 @@ from hackable_diffusion.lib.corruption import gaussian, schedules
 from hackable_diffusion.lib.sampling import gaussian_step_sampler, sampling, time_scheduling
 
 from benchmarks.cases import Case
-from benchmarks.peers.jax_tools import peak_memory, versions
+from benchmarks.peers.jax_tools import called, peak_memory, versions
 from benchmarks.peers.plain_flax import Embed, trainer
 from benchmarks.worker import Work
 
@@ -95,11 +95,8 @@ def overhead(case: Case, variant: str) -> Work:
 
     call = once if how else jax.jit(once)
 
-    def run(n: int) -> None:
-        for _ in range(n):
-            y = call(x, key)
-        jax.block_until_ready(y)
-
     return Work(
-        run=run, facts=versions("hackable-diffusion") | {"devices_used": 1}, memory=peak_memory
+        run=called(call, x, key),
+        facts=versions("hackable-diffusion") | {"devices_used": 1},
+        memory=peak_memory,
     )

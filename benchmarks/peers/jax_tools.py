@@ -1,6 +1,5 @@
 """What the JAX competitors share: compiling with a clock, counting, versions, memory."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.flops import product_flops
+from benchmarks.worker import cores
 
 
 def versions(*packages: str) -> dict[str, Any]:
@@ -24,11 +24,6 @@ def versions(*packages: str) -> dict[str, Any]:
         "devices": jax.device_count(),
         "threads": cores(),
     }
-
-
-def cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def count(params: Any) -> int:
@@ -101,6 +96,17 @@ def repeated(step: Callable[..., Any], state: Any, batches: Sequence[Any]) -> Ca
             box[0], told = step(box[0], batches[done[0] % len(batches)])
             done[0] += 1
         jax.block_until_ready((box[0], told))
+
+    return run
+
+
+def called(call: Callable[..., Any], *arguments: Any) -> Callable[[int], None]:
+    """Return what calls a function n times and waits for the last result."""
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            y = call(*arguments)
+        jax.block_until_ready(y)
 
     return run
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from benchmarks.cases import Case
-from benchmarks.peers.jax_tools import compiled, count, peak_memory, repeated, versions
+from benchmarks.peers.jax_tools import called, compiled, count, peak_memory, repeated, versions
 from benchmarks.worker import Work
 from diffusion import build, sample
 from diffusion.compilation import use_compilation_cache
@@ -133,12 +133,11 @@ def overhead(case: Case, variant: str) -> Work:
     once = lambda x, key: sample(sampler, process, shrink, key, x, times)
     call = jax.jit(once) if how else once
 
-    def run(n: int) -> None:
-        for _ in range(n):
-            y = call(x, key)
-        jax.block_until_ready(y)
-
-    return Work(run=run, facts=versions("demolish") | {"devices_used": 1}, memory=peak_memory)
+    return Work(
+        run=called(call, x, key),
+        facts=versions("demolish") | {"devices_used": 1},
+        memory=peak_memory,
+    )
 
 
 def draw(case: Case, variant: str) -> Work:

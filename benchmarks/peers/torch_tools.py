@@ -6,7 +6,6 @@ which may be joined by "+": "channels_last" (memory format of pictures and weigh
 On CUDA, products of float32 may use TF32, as JAX allows itself by default.
 """
 
-import os
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cases import Case
-from benchmarks.worker import Work
+from benchmarks.worker import Work, cores
 
 Predict = Callable[[Any, Any, Any], Any]  # (network, x_t, number of the time) -> noise
 
@@ -28,13 +27,8 @@ def device() -> torch.device:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
         return torch.device("cuda")
-    torch.set_num_threads(threads())
+    torch.set_num_threads(cores())
     return torch.device("cpu")
-
-
-def threads() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def wait() -> None:

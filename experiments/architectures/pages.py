@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments._common import Panel, markdown, plot
+from experiments._common import Panel, heading, markdown, plot
 
 HERE = Path(__file__).parent
 RESIDUALS = ("adaptive", "pre_norm", "post_norm", "deep_norm", "deep_pre")
@@ -84,12 +84,7 @@ def depths(found: Mapping[str, Any]) -> list[str]:
 
 def table(found: Mapping[str, Any]) -> str:
     """Return everything measured as Markdown."""
-    lines = [
-        "# Architectures, measured",
-        "",
-        "Written by `python -m experiments.architectures`.",
-        "",
-    ]
+    lines = heading("Architectures, measured", "architectures")
     for tier, parts in found.items():
         if "contest" in parts:
             lines += [f"## {tier}: U-Net against DiT", "", *contest(parts["contest"])]

@@ -74,7 +74,7 @@ def round_trips(found: Mapping[str, Any]) -> list[str]:
 
 def table(results: Mapping[str, Any]) -> str:
     """Return everything measured as Markdown."""
-    lines = ["# DDIM: noise and steps", "", "Written by `python -m experiments.ddim_steps`.", ""]
+    lines = common.heading("DDIM: noise and steps", "ddim_steps")
     for tier, found in results.items():
         lines += [f"## {tier}", ""]
         real = found.get("training data", {})

@@ -80,12 +80,7 @@ def gaussian(found: Mapping[str, Any]) -> list[str]:
 
 def table(results: Mapping[str, Any]) -> str:
     """Return everything measured as Markdown."""
-    lines = [
-        "# Demolish and rebuild",
-        "",
-        "Written by `python -m experiments.demolish_and_rebuild`.",
-        "",
-    ]
+    lines = common.heading("Demolish and rebuild", "demolish_and_rebuild")
     for tier, found in results.items():
         lines += [f"## {tier}", "", "### Reverse steps", ""]
         lines += [*of_data(found), *reverse_steps(found, tier, tuple(MEASURES))]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments._common import Panel, markdown, plot
+from experiments._common import Panel, heading, markdown, plot
 
 HERE = Path(__file__).parent
 HEAD = ("bits per dimension", "Frechet, pixels", "Frechet, classifier")
@@ -48,12 +48,7 @@ def tables(parts: Mapping[str, Any]) -> list[str]:
 
 def table(found: Mapping[str, Any]) -> str:
     """Return everything measured as Markdown."""
-    lines = [
-        "# Fashion-MNIST by budget, measured",
-        "",
-        "Written by `python -m experiments.fashion_mnist`.",
-        "",
-    ]
+    lines = heading("Fashion-MNIST by budget, measured", "fashion_mnist")
     for tier, parts in found.items():
         lines += [f"## {tier}", "", *tables(parts)]
     return "\n".join(lines)

@@ -25,6 +25,7 @@ from diffusion.evaluation.images import scatter_grid
 from diffusion.operators import CompressedSensing, Mask, Matrix
 from diffusion.posterior import dps, moment_matching, pigdm, replacement
 from diffusion.testing import CorrelatedGaussian, GaussianMixture, linear_posterior
+from experiments._common import heading
 
 HERE = Path(__file__).parent
 DIM, DRAWS, STEPS, MEASUREMENTS = 16, 3_000, 100, 3
@@ -141,12 +142,7 @@ def average(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def pages(averages: list[dict[str, Any]]) -> str:
     """Return everything measured as Markdown."""
-    lines = [
-        "# Distance from the posterior, measured",
-        "",
-        "Written by `python -m experiments.inverse_problems`.",
-        "",
-    ]
+    lines = heading("Distance from the posterior, measured", "inverse_problems")
     for problem, std in dict.fromkeys((r["problem"], r["std"]) for r in averages):
         lines += [f"## {problem}, std {std:g}", ""]
         lines += [

@@ -8,6 +8,7 @@ import numpy as np
 
 from diffusion import build
 from diffusion.evaluation import images, pictures
+from experiments._common import heading
 from experiments.ode_from_scratch import store
 from experiments.ode_from_scratch.plane import BUDGETS, CURVED, KINDS
 from experiments.ode_from_scratch.recipes import DIGITS, PLANE
@@ -149,7 +150,7 @@ def _curves() -> None:
 
 def write(folder: Path) -> None:
     """Write table.md and the pictures."""
-    lines = ["# What was measured", "", "Written by `python -m experiments.ode_from_scratch`.", ""]
+    lines = heading("What was measured", "ode_from_scratch")
     lines += _examples()
     for kind in KINDS:
         lines += _plane(kind) + _few_steps(kind)

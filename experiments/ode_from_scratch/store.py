@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments._common import Results
+from experiments._results import Results
 
 HERE = Path(__file__).parent
 RESULTS = Results(HERE / "results.json")

@@ -108,7 +108,7 @@ def examples(found: Mapping[str, Any], tier: str, measure: str) -> list[str]:
 
 def table(results: Mapping[str, Any]) -> str:
     """Return everything measured as Markdown."""
-    lines = ["# Optimal variance", "", "Written by `python -m experiments.optimal_variance`.", ""]
+    lines = common.heading("Optimal variance", "optimal_variance")
     for tier, found in results.items():
         lines += [
             f"## {tier}",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments._common import Panel, markdown, plot, spread
+from experiments._common import Panel, heading, markdown, plot, spread
 
 HERE = Path(__file__).parent
 OUTPUTS = ("data", "noise", "velocity")
@@ -72,7 +72,7 @@ def sweep(toy: Mapping[str, Any]) -> list[str]:
 
 def table(found: Mapping[str, Any]) -> str:
     """Return everything measured as Markdown."""
-    lines = ["# Predictions, measured", "", "Written by `python -m experiments.predictions`.", ""]
+    lines = heading("Predictions, measured", "predictions")
     for tier, parts in found.items():
         if "toy" in parts:
             toy = parts["toy"]

@@ -21,6 +21,7 @@ import diffusion
 from diffusion import build, registered
 from diffusion.samplers import StepSampler
 from diffusion.testing import GaussianMixture, gaussian, gaussian_flow
+from experiments._common import heading
 
 HERE = Path(__file__).parent
 PROCESSES = ("vp", "edm", "rectified_flow")
@@ -147,12 +148,7 @@ def pages(found: dict[str, list[dict[str, Any]]]) -> str:
     """Return everything measured as Markdown."""
     budgets = " | ".join(str(n) for n in BUDGETS)
     errors = lambda row, form: [form.format(row["error"][n]) for n in BUDGETS]
-    lines = [
-        "# Orders and errors, measured",
-        "",
-        "Written by `python -m experiments.sampler_orders`.",
-        "",
-    ]
+    lines = heading("Orders and errors, measured", "sampler_orders")
     for process in PROCESSES:
         for target in ("gaussian", "mixture"):
             lines += [f"## {process}, {target}: error by evaluations", ""]

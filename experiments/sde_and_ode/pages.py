@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments._common import Panel, markdown, plot
+from experiments._common import Panel, heading, markdown, plot
 from experiments.sde_and_ode.family import LAMBDAS, PROCESSES
 
 HERE = Path(__file__).parent
@@ -73,7 +73,7 @@ def bits(digits: Mapping[str, Any]) -> list[str]:
 
 def table(found: Mapping[str, Any]) -> str:
     """Return everything measured as Markdown."""
-    lines = ["# SDE and ODE, measured", "", "Written by `python -m experiments.sde_and_ode`.", ""]
+    lines = heading("SDE and ODE, measured", "sde_and_ode")
     for tier, parts in found.items():
         plane, digits = parts.get("plane", {}), parts.get("digits", {})
         if "family" in plane:
