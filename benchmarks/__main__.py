@@ -1,4 +1,4 @@
-"""Command line: `python -m benchmarks train|sample|data|compile|import|scaling`.
+"""Command line: `python -m benchmarks train|sample|data|compile|import|scaling|memory|convolutions`.
 
 Nothing that takes long to import is imported before a measurement begins, and then in other processes.
 """
@@ -21,6 +21,8 @@ ABOUT = {
     "compile": "seconds to trace, lower and compile, in a first and in a second process",
     "import": "CPU seconds of imports and of --help",
     "scaling": "seconds of a step against batch, resolution, width and devices",
+    "memory": "memory and operations of a step, counted and as the compiler reports them",
+    "convolutions": "ways to compute a convolution, beside the compiler's own",
 }
 
 
@@ -131,9 +133,33 @@ def scaling(given: Any) -> None:
         command.draw(found, given.picture)
 
 
+def memory(given: Any) -> None:
+    """Count and compile a case, and the same with a quarter of the batch."""
+    from benchmarks import memory as command
+
+    case = case_from(given)
+    found = command.run([case, case.replaced(batch=max(case.batch // 4, 1))])
+    finish("memory", found["rows"], command.lines(found), given.out)
+
+
+def convolutions(given: Any) -> None:
+    """Measure ways to compute the convolutions of a case."""
+    from benchmarks import convolutions as command
+
+    case = case_from(given)
+    found = command.run(case, plan_of(given))
+    finish(
+        "convolutions",
+        found["rows"],
+        command.lines(found, case),
+        given.out,
+        case=dataclasses.asdict(case),
+    )
+
+
 COMMANDS = {
     "train": train, "sample": sample, "data": data, "compile": compiling, "import": importing,
-    "scaling": scaling,
+    "scaling": scaling, "memory": memory, "convolutions": convolutions,
 }  # fmt: skip
 
 

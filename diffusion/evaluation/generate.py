@@ -110,8 +110,8 @@ def generate(
     """Generate examples start ... start + num_samples - 1, a batch at a time, as float32 arrays.
 
     Arguments beyond those of `generate_batch`: `num_samples` and `start` say which examples, and `cond_of`
-    gives the conditions of global indices. `batch_size` examples are handed out at once, and at least as many
-    are under way; no bit depends on it. `block` is what a device computes at once, `block_size(shape)` unless
+    gives the conditions of global indices. `batch_size` examples are handed out at once, and up to twice as
+    many are under way; no bit depends on it. `block` is what a device computes at once, `block_size(shape)` unless
     told; it belongs to what determines the bits.
     """
     size = block or block_size(shape)
@@ -123,26 +123,25 @@ def generate(
     # where the steps of an example depend on its neighbours, these are those of its block
     spread = not sampler.coupled
     stop, call = start + num_samples, size * (len(jax.local_devices()) if spread else 1)
-    firsts = range(start - start % size, stop, call)
-    for calls in batched(firsts, -(-batch_size // call)):
-        under_way = []
-        for first in calls:  # dispatched one after the other, and only then waited for
-            indices = np.arange(first, first + call)
-            under_way.append(
-                generate_batch(
-                    sampler,
-                    process,
-                    model_of,
-                    seed,
-                    indices,
-                    shape,
-                    times,
-                    cond_of(indices),
-                    spread=spread,
-                ).x
-            )
+
+    def begin(first: int) -> Any:
+        indices = np.arange(first, first + call)
+        return generate_batch(
+            sampler, process, model_of, seed, indices, shape, times, cond_of(indices), spread=spread
+        ).x  # fmt: skip
+
+    def finish(firsts: Sequence[int], under_way: Sequence[Any]) -> np.ndarray:
         x = np.concatenate([np.asarray(part, np.float32) for part in under_way])
-        yield x[max(start - calls[0], 0) : stop - calls[0]]
+        return x[max(start - firsts[0], 0) : stop - firsts[0]]
+
+    before = None  # what is under way while the batch after it is begun: devices never wait for us
+    for firsts in batched(range(start - start % size, stop, call), -(-batch_size // call)):
+        began = firsts, [begin(first) for first in firsts]
+        if before is not None:
+            yield finish(*before)
+        before = began
+    if before is not None:
+        yield finish(*before)
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -1,6 +1,15 @@
 """Tables and pictures from records like those that are measured; nothing is measured here."""
 
-from benchmarks import compiling, data, importing, sampling, scaling, train
+from benchmarks import (
+    compiling,
+    convolutions,
+    data,
+    importing,
+    memory,
+    sampling,
+    scaling,
+    train,
+)
 from benchmarks.cases import case_of
 from benchmarks.report import distribution
 
@@ -72,3 +81,19 @@ def test_growth_and_its_picture(tmp_path):
     assert sum("batch" in line for line in told) == 3
     scaling.draw(found, str(tmp_path / "growth.png"))
     assert (tmp_path / "growth.png").stat().st_size > 1000
+
+
+def test_memory():
+    told = dict(counted={"peak": 110.0}, compiled={"peak": 100.0})
+    gflop = dict(counted=9.0, compiled=10.0)
+    row = dict(name="unet", batch=4, mib_per_device=told, gflop_per_step_and_device=gflop)
+    (line,) = (line for line in memory.lines({"rows": [row]}) if "unet" in line)
+    assert " 1.1 " in line
+    assert " 0.9 " in line
+
+
+def test_convolutions():
+    row = dict(side=8, channels=4, what="forward", seconds=VALUES, flops=4e9)
+    rows = [row | {"way": "compiler"}, row | {"way": "patches", "seconds": distribution([6.0])}]
+    told = convolutions.lines({"rows": rows}, TINY)
+    assert any("patches" in line and " 3 " in line for line in told)

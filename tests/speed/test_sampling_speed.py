@@ -176,3 +176,18 @@ def test_processes_that_are_traced_keep_nothing():
     slopes = [jax.grad(end)(beta) for beta in (10.0, 20.0)]
     assert slopes[0] != slopes[1]
     assert all(s != 0 for s in slopes)
+
+
+def test_the_next_batch_is_begun_before_one_is_handed_out():
+    begun = []
+    model_of = lambda cond: Shrink(jnp.float32(0.5))
+    cond_of = lambda indices: begun.append(len(indices))
+    parts = generate(
+        build("sampler", "ddim"), VP, model_of, 0, 16, (3,), TIMES, cond_of, batch_size=4, block=4
+    )
+    counts = [(len(x), sum(begun)) for x in parts]
+    devices = len(jax.local_devices())
+    one = 4 * devices  # a block for each device
+    handed = [min(one, 16 - first) for first in range(0, 16, one)]
+    ahead = [min(one * (i + 2), one * len(handed)) for i in range(len(handed))]
+    assert counts == list(zip(handed, ahead, strict=True))
