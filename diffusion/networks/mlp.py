@@ -95,6 +95,8 @@ class MLP(nn.Module):
         multi_hot_dim: entries of cond["multi_hot"]; 0 ignores it.
         embedding: features of the noise level, "sinusoidal" or "fourier".
         outputs: how many times the last axis comes out: 2 for a learned variance.
+        linear_skip: add g(embedding) x to the output, with one number g per example. Far from the data fields are
+            nearly linear in x, and the trunk, which normalises, is not: for noise with heavy tails.
         dtype: of the computation.
     """
 
@@ -106,6 +108,7 @@ class MLP(nn.Module):
     multi_hot_dim: int = 0
     embedding: str = "sinusoidal"
     outputs: int = 1
+    linear_skip: bool = False
     dtype: str = "float32"
 
     @nn.compact
@@ -120,7 +123,11 @@ class MLP(nn.Module):
         emb = embed(log_snr, cond, len(x))
         h = MLPTrunk(self.width, self.depth, self.dropout, self.dtype, name="trunk")(x, emb)
         y = head(self.outputs * math.prod(x.shape[1:]), self.dtype)(h)
-        return y.reshape(*x.shape[:-1], self.outputs * x.shape[-1])
+        y = y.reshape(*x.shape[:-1], self.outputs * x.shape[-1])
+        if self.linear_skip:
+            gain = dense(1, wide(self.dtype), zero=True, name="linear_skip")(emb)
+            y = y.at[..., : x.shape[-1]].add(gain.reshape(-1, *(1,) * (x.ndim - 1)) * x)
+        return y
 
 
 def head(features: int, dtype: str) -> nn.Dense:

@@ -1,26 +1,18 @@
 """table.md and the pictures, from what has been measured."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from diffusion import build
 from diffusion.evaluation import images, pictures
-from experiments._common import heading
+from experiments._common import heading, markdown
 from experiments.ode_from_scratch import store
-from experiments.ode_from_scratch.plane import BUDGETS, CURVED, KINDS
+from experiments.ode_from_scratch.plane import BATCHES, BUDGETS, CURVED, KINDS, trained_on
 from experiments.ode_from_scratch.recipes import DIGITS, PLANE
 
 METHODS = tuple(f"{s}, {g}" for s in ("euler", "heun") for g in ("uniform", "uniform_log_snr"))
 NAMES = {"linear_path": "linear_path (straight)"}
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Return a Markdown table, one line per row."""
-    line = lambda cells: f"| {' | '.join(str(c) for c in cells)} |"
-    return [line(head), "|---" * len(head) + "|", *map(line, rows), ""]
 
 
 def _examples() -> list[str]:
@@ -29,7 +21,7 @@ def _examples() -> list[str]:
         for r in store.get("examples") or ()
     ]
     head = ("part", "what", "printed", "measured", "agrees")
-    return ["## Worked numbers", "", *table(head, rows)] if rows else []
+    return ["## Worked numbers", "", *markdown(head, rows)] if rows else []
 
 
 def _thousandths(found: dict[str, float] | None) -> str:
@@ -48,43 +40,45 @@ def _ratio(trained: dict[str, float], exact: list[dict[str, float]], floor: floa
 
 
 def _plane(kind: str) -> list[str]:
-    measured = store.get("plane", kind, "recipes") or {}
-    floor = store.get("plane", kind, "floor")
-    if not measured or floor is None:
+    found, floor = store.get("plane", kind) or {}, store.get("plane", kind, "floor")
+    exact = found.get("exact", {})
+    trained = [found.get(trained_on(size), {}) for size in BATCHES]
+    if floor is None or len(exact) < 2:
         return []
-    exact = [r["exact"] for r in measured.values() if "exact" in r]
+    fields = [r["distance"] for r in exact.values()]
+    ratio = lambda r: _ratio(r["distance"], fields, floor["plain"]) if r else "-"
     rows = []
     for name in PLANE:
-        if (r := measured.get(name)) is None:
-            continue
-        ratio = _ratio(r["trained"], exact, floor["plain"]) if len(exact) > 1 else "-"
-        rows.append((name, PLANE[name].family, _thousandths(r["trained"]),
-                     _thousandths(r.get("exact")), ratio, f"{r['seconds']:.0f}"))  # fmt: skip
-    head = ("recipe", "construction", "trained", "exact field", "ratio", "s of training")
+        runs = [part.get(name) for part in trained]
+        last = runs[-1] or {}
+        rows.append((name, PLANE[name].family, *(ratio(r) for r in runs), _thousandths(last.get("distance")),
+                     _thousandths(exact.get(name, {}).get("distance")), f"{last.get('seconds', 0):.0f}"))  # fmt: skip
+    ratios = [f"ratio, {trained_on(size)}" for size in BATCHES]
+    head = ("recipe", "construction", *ratios, "trained", "exact field", "s of training")
     return [
         f"## {kind}: energy distance, in thousandths",
         "",
         f"Fresh points from fresh points: {1e3 * floor['rms']:.2f} (root mean square of {floor['repetitions']}); "
         f"the 2,000 training points: {1e3 * floor['points']:.2f}. "
-        f"`floor` in the ratio: {1e3 * floor['plain']:.2f}.",
+        f"`floor` in the ratio: {1e3 * floor['plain']:.2f}. "
+        f"Distances and seconds are those of {trained_on(BATCHES[-1])}.",
         "",
-        *table(head, rows),
+        *markdown(head, rows),
     ]
 
 
 def _few_steps(kind: str) -> list[str]:
-    measured = store.get("plane", kind, "recipes") or {}
     rows = []
-    for part, model in (("few_steps", "trained"), ("few_steps_exact", "exact")):
+    for part, model in ((trained_on(BATCHES[-1]), "trained"), ("exact", "exact")):
         for method in METHODS:
             for name in CURVED:
-                found = measured.get(name, {}).get(part)
+                found = store.get("plane", kind, part, name, "few_steps")
                 if found is not None:
                     values = [f"{1e3 * found[method][str(n)]:.1f}" for n in BUDGETS]
                     rows.append((model, method, NAMES.get(name, name), *values))
     head = ("field", "sampler, grid", "path", *(f"{n} evaluations" for n in BUDGETS))
     title = f"## {kind}: curved against straight, energy distance in thousandths"
-    return [title, "", *table(head, rows)] if rows else []
+    return [title, "", *markdown(head, rows)] if rows else []
 
 
 def _digits() -> list[str]:
@@ -107,7 +101,7 @@ def _digits() -> list[str]:
         "lost",
         "s of training",
     )
-    return ["## Digits", "", *table(head, rows)]
+    return ["## Digits", "", *markdown(head, rows)]
 
 
 def _scatter(folder: Path, kind: str) -> None:
@@ -135,10 +129,9 @@ def _digit_rows(folder: Path) -> None:
 def _curves() -> None:
     """Draw what evaluations buy on straight and on curved paths."""
     for kind in KINDS:
-        measured = store.get("plane", kind, "recipes") or {}
         curves = {}
         for name in CURVED:
-            found = measured.get(name, {}).get("few_steps")
+            found = store.get("plane", kind, trained_on(BATCHES[-1]), name, "few_steps")
             for method in ("euler, uniform", "heun, uniform"):
                 if found is not None:
                     row = [max(found[method][str(n)], 1e-5) for n in BUDGETS]

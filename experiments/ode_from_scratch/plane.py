@@ -13,6 +13,7 @@ a better estimate for each of them than its own D.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,16 @@ from experiments.ode_from_scratch.training import experiment_of, samples, traine
 
 KINDS = ("8gaussians", "checkerboard")
 NUM_POINTS, NUM_SAMPLES, NUM_FEW, SHOWN = 2000, 16_384, 4096, 1500
-NUM_STEPS, BATCH_SIZE = 5000, 256
+NUM_STEPS, BATCHES = 5000, (256, 2048)  # noise of the gradient is what separates the two
 CURVED = ("linear_path", "parabola", "asinh_path")  # the first one is straight
 BUDGETS = (4, 8, 16, 32)  # evaluations of the model
 
 Say = Callable[[str], None]
 
 
-def _experiment(kind: str, recipe: Recipe) -> Experiment:
+def _experiment(kind: str, recipe: Recipe, batch_size: int = BATCHES[-1]) -> Experiment:
     changes = dict(
-        data=dict(kind=kind, size=NUM_POINTS, batch_size=BATCH_SIZE),
+        data=dict(kind=kind, size=NUM_POINTS, batch_size=batch_size),
         train=dict(num_steps=NUM_STEPS, sample_every=0),
         # half the width and four times the rate of the file: measured better here, in half the time
         network=dict(width=64),
@@ -98,29 +99,52 @@ def _few_steps(experiment: Experiment, model_of: Any, kind: str) -> dict[str, di
     return found
 
 
-def measure(kind: str, name: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Train one recipe on one data set and compare it with its exact field."""
+def of_exact_field(kind: str, name: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Measure the exact field of the training points under one recipe."""
+    given = recipe.exact if isinstance(recipe.exact, dict) else recipe.process
+    process = build("process", given)
+    field = exact_field(process, training_points(kind))
     experiment = _experiment(kind, recipe)
+    began = time.monotonic()
+    x = samples(experiment.replaced(process=process), lambda cond: field, NUM_SAMPLES)
+    record: dict[str, Any] = dict(seconds=round(time.monotonic() - began, 1))
+    store.keep_examples(folder, kind, name, "exact", x=x[:SHOWN])
+    record["distance"] = _distance(x, kind)
+    if name in CURVED:
+        record["few_steps"] = _few_steps(experiment, lambda cond: field, kind)
+    return record
+
+
+def of_network(
+    kind: str, name: str, recipe: Recipe, folder: Path, batch_size: int
+) -> dict[str, Any]:
+    """Train one recipe on one data set, with one size of batches, and measure it."""
+    experiment = _experiment(kind, recipe, batch_size)
     params, record = trained(experiment)
     model_of = lambda cond: experiment.model(params, cond)
     began = time.monotonic()
     x = samples(experiment, model_of, NUM_SAMPLES)
     record["sampling_seconds"] = round(time.monotonic() - began, 1)
-    store.keep_examples(folder, kind, name, x=x[:SHOWN])
-    record["trained"] = _distance(x, kind)
-    if recipe.exact:
-        given = recipe.exact if isinstance(recipe.exact, dict) else recipe.process
-        process = build("process", given)
-        field = exact_field(process, training_points(kind))
-        began = time.monotonic()
-        x = samples(experiment.replaced(process=process), lambda cond: field, NUM_SAMPLES)
-        record["exact_seconds"] = round(time.monotonic() - began, 1)
-        store.keep_examples(folder, kind, name, "exact", x=x[:SHOWN])
-        record["exact"] = _distance(x, kind)
-    if name in CURVED:
-        record["few_steps"] = _few_steps(experiment, model_of, kind)
-        record["few_steps_exact"] = _few_steps(experiment, lambda cond: field, kind)
+    record["distance"] = _distance(x, kind)
+    if batch_size == BATCHES[-1]:
+        store.keep_examples(folder, kind, name, x=x[:SHOWN])
+        if name in CURVED:
+            record["few_steps"] = _few_steps(experiment, model_of, kind)
     return record
+
+
+def trained_on(batch_size: int) -> str:
+    """Return the name of what was measured with one size of batches."""
+    return f"batches of {batch_size}"
+
+
+def parts_of(kind: str, name: str, recipe: Recipe, folder: Path) -> dict[str, Callable[[], Any]]:
+    """Return what is measured of a recipe on one data set, by name."""
+    network = partial(of_network, kind, name, recipe, folder)
+    parts = {trained_on(size): partial(network, size) for size in BATCHES}
+    return parts | (
+        {"exact": partial(of_exact_field, kind, name, recipe, folder)} if recipe.exact else {}
+    )
 
 
 def run(folder: Path, say: Say) -> None:
@@ -129,11 +153,7 @@ def run(folder: Path, say: Say) -> None:
         if store.get("plane", kind, "floor") is None:
             store.keep("plane", kind, "floor", record=noise_floor(kind))
         for name, recipe in PLANE.items():
-            if store.get("plane", kind, "recipes", name) is not None:
-                continue
-            record = measure(kind, name, recipe, folder)
-            store.keep("plane", kind, "recipes", name, record=record)
-            say(
-                f"{kind}, {name}: {record['trained']} exact {record.get('exact')}, "
-                f"{record['seconds']} s, {record['sampling_seconds']} s, {record.get('exact_seconds')} s"
-            )
+            for part, call in parts_of(kind, name, recipe, folder).items():
+                if store.get("plane", kind, part, name) is None:
+                    record = store.keep("plane", kind, part, name, record=call())
+                    say(f"{kind}, {name}, {part}: {record['distance']}, {record['seconds']} s")

@@ -233,3 +233,13 @@ def test_patches_of_a_unet_are_a_smaller_image(shape):
     dims = len(shape) - 2
     assert params["encoder"]["conv_in"]["kernel"].shape == (*(3,) * dims, 2 * 3**dims, 8)
     assert jax.eval_shape(network.apply, params, x, 0.0).shape == shape
+
+
+@pytest.mark.parametrize(("linear_skip", "power"), [(True, 1), (False, 0)])
+def test_a_linear_skip_grows_with_the_input_where_the_trunk_does_not(linear_skip, power):
+    """Far away y(2 x) is 2 y(x) with the skip connection, and y(x) without."""
+    network = build("network", {"name": "mlp", "width": 8, "depth": 1, "linear_skip": linear_skip})
+    x, level = jnp.array([[3e6, -4e6], [1e6, 2e6]]), jnp.zeros(2)
+    params = jax.tree.map(lambda p: p + 0.3, network.init(jax.random.key(0), x, level))
+    near, far = (network.apply(params, scale * x, level) for scale in (1.0, 2.0))
+    np.testing.assert_allclose(far, 2.0**power * near, rtol=1e-4)

@@ -19,6 +19,7 @@ SMALL = {
 }
 VARIANTS = [  # options with parameters or computations of their own
     ("mlp", {"embedding": "fourier", "vector_dim": 2}),
+    ("mlp", {"linear_skip": True}),
     ("unet", {"resample": "conv", "skip": "add", "vector_dim": 2, "image_channels": 1}),
     ("unet", {"resample": "fir", "resample_in_block": True, "embedding": "fourier"}),
     ("unet", {"family": "ddpmpp", "patch": 2, "multi_hot_dim": 2}),
