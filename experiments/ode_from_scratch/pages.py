@@ -9,7 +9,7 @@ from diffusion.evaluation import images, pictures
 from experiments._common import heading, markdown
 from experiments.ode_from_scratch import store
 from experiments.ode_from_scratch.plane import BATCHES, BUDGETS, CURVED, KINDS, trained_on
-from experiments.ode_from_scratch.recipes import DIGITS, PLANE
+from experiments.ode_from_scratch.recipes import DIGITS, PLANE, exact_field_of
 
 METHODS = tuple(f"{s}, {g}" for s in ("euler", "heun") for g in ("uniform", "uniform_log_snr"))
 NAMES = {"linear_path": "linear_path (straight)"}
@@ -39,6 +39,13 @@ def _ratio(trained: dict[str, float], exact: list[dict[str, float]], floor: floa
     return f"{value:.2f} ± {np.hypot(trained['error'], value * spread) / below:.2f}"
 
 
+def _to_own(run: dict[str, Any] | None, own: dict[str, float] | None, floor: float) -> str:
+    """Return the ratio to the recipe's own exact field, which began at the same draws of the prior."""
+    if run is None or own is None:
+        return "-"
+    return f"{(run['distance']['value'] + floor) / (own['value'] + floor):.2f}"
+
+
 def _plane(kind: str) -> list[str]:
     found, floor = store.get("plane", kind) or {}, store.get("plane", kind, "floor")
     exact = found.get("exact", {})
@@ -50,18 +57,28 @@ def _plane(kind: str) -> list[str]:
     rows = []
     for name in PLANE:
         runs = [part.get(name) for part in trained]
-        last = runs[-1] or {}
-        rows.append((name, PLANE[name].family, *(ratio(r) for r in runs), _thousandths(last.get("distance")),
-                     _thousandths(exact.get(name, {}).get("distance")), f"{last.get('seconds', 0):.0f}"))  # fmt: skip
+        last, own = runs[-1], exact.get(exact_field_of(name), {}).get("distance")
+        rows.append((
+            name, PLANE[name].family, *(ratio(r) for r in runs), _to_own(last, own, floor["plain"]),
+            _thousandths(last and last["distance"]), _thousandths(own), f"{last['seconds']:.0f}" if last else "-",
+        ))  # fmt: skip
     ratios = [f"ratio, {trained_on(size)}" for size in BATCHES]
-    head = ("recipe", "construction", *ratios, "trained", "exact field", "s of training")
+    head = (
+        "recipe",
+        "construction",
+        *ratios,
+        "to its own",
+        "trained",
+        "exact field",
+        "s of training",
+    )
     return [
         f"## {kind}: energy distance, in thousandths",
         "",
         f"Fresh points from fresh points: {1e3 * floor['rms']:.2f} (root mean square of {floor['repetitions']}); "
         f"the 2,000 training points: {1e3 * floor['points']:.2f}. "
         f"`floor` in the ratio: {1e3 * floor['plain']:.2f}. "
-        f"Distances and seconds are those of {trained_on(BATCHES[-1])}.",
+        f"Distances, seconds and the ratio to the recipe's own exact field are those of {trained_on(BATCHES[-1])}.",
         "",
         *markdown(head, rows),
     ]

@@ -23,6 +23,8 @@ class Recipe:
         prediction: the section; it has no effect on the lowest rung.
         time: the section.
         weight: the section, likewise.
+        network: fields that are added to the section.
+        train: fields that are added to the section.
         exact: whether there is an exact field of the data; or a process that is the same in law and has its
             inverse in closed form, where Newton steps for every pair of points would take too long.
     """
@@ -32,6 +34,8 @@ class Recipe:
     prediction: dict[str, Any] = field(default_factory=lambda: VELOCITY)
     time: dict[str, Any] = field(default_factory=lambda: UNIFORM)
     weight: dict[str, Any] = field(default_factory=lambda: dict(name="simple"))
+    network: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
     exact: bool | dict[str, Any] = True
 
 
@@ -56,6 +60,11 @@ PLANE = {
     "poisson_flow": Recipe(
         family="gravity", process=dict(name="poisson_flow"), prediction=DATA, time=LEVELS
     ),
+    "poisson_flow, batch": Recipe(
+        family="the same, the mean of the batch as target",
+        process=dict(name="poisson_flow"), prediction=DATA, time=LEVELS,
+        weight=dict(name="min_snr", gamma=100.0), train=dict(batch_target=True),
+    ),
     "poisson_flow 8": Recipe(
         family="gravity, 8 extra dimensions", process=dict(name="poisson_flow", extra_dims=8.0),
         prediction=_residual(1.0), time=LEVELS,
@@ -72,6 +81,11 @@ PLANE = {
         family="radial law psi(r, t)",
         process=dict(name="radial", law="tanh_sinh", t_min=0.02, t_max=20.0),
         time=dict(name="logit_normal", mean=-3.0, std=1.5, stratified=True),
+    ),
+    "radial tanh_sinh, skip": Recipe(
+        family="the same, a linear skip connection",
+        process=dict(name="radial", law="tanh_sinh", t_min=0.02, t_max=20.0),
+        time=dict(name="logit_normal", mean=-3.0, std=1.5, stratified=True), network=dict(linear_skip=True),
     ),
     "radial tanh_sinh, clock": Recipe(
         family="the same, times by the clock",
@@ -96,6 +110,14 @@ PLANE = {
         prediction=_residual(1.0), time=LEVELS,
     ),
 }  # fmt: skip
+
+
+def exact_field_of(name: str) -> str | None:
+    """Return the first recipe whose exact field is that of this one, if it has one: its name."""
+    of = lambda recipe: recipe.process if recipe.exact is True else recipe.exact
+    wanted = of(PLANE[name])
+    return next(n for n, recipe in PLANE.items() if of(recipe) == wanted) if wanted else None
+
 
 _PIXELS = 0.7  # standard deviation of the pixels of the digits, which lie in [-1, 1]
 

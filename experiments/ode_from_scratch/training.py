@@ -25,7 +25,8 @@ def experiment_of(config_file: str, recipe: Recipe, changes: Mapping[str, Any]) 
     config = config_of(config_file)
     for section in ("process", "prediction", "time", "weight"):
         config[section] = dict(getattr(recipe, section))
-    for section, fields in changes.items():
+    added = {"network": recipe.network, "train": recipe.train}
+    for section, fields in (*added.items(), *changes.items()):
         config[section] = {**config[section], **fields}
     return Experiment.from_config(config)
 
