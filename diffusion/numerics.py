@@ -105,6 +105,15 @@ def _evaluate(fn: Callable, owner: Any, *args: Array) -> Any:
     return fn(owner, *args)
 
 
+@functools.cache
+def _host() -> Any:
+    """Return a CPU device: TPUs only imitate float64. None, JAX's default, where CPUs are excluded."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+
+
 def on_host(method: Callable[..., Any], *args: Any) -> Any:
     """Evaluate a method of numbers in float64 on the host, also while JAX is tracing.
 
@@ -118,7 +127,7 @@ def on_host(method: Callable[..., Any], *args: Any) -> Any:
     fn, owner = getattr(method, "__func__", None), getattr(method, "__self__", None)
     assert fn is not None, "on_host takes a bound method"
     evaluate = _evaluate if is_hashable(fn, owner) else lambda fn, owner, *args: fn(owner, *args)
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True), jax.default_device(_host()):
         values = evaluate(fn, owner, *(jnp.asarray(np.asarray(a, np.float64)) for a in args))
         return jax.tree.map(np.array, values)
 

@@ -325,3 +325,23 @@ def test_reduction_is_checked():
 def test_on_host_is_float64_even_without_x64(name):
     with jax.enable_x64(False):
         assert on_host(build("process", name).alpha, [0.5]).dtype == np.float64
+
+
+def test_on_host_computes_on_the_first_cpu_whatever_the_default_device():
+    """TPUs imitate float64 by pairs of smaller numbers, and a table needs no accelerator."""
+
+    class Schedule:
+        def __init__(self):
+            self.seen = []
+
+        __hash__ = None  # so that the method is called as it is
+
+        def at(self, t):
+            self.seen.append((t.devices(), t.dtype))
+            return 2 * t
+
+    schedule, last = Schedule(), jax.devices()[-1]
+    with jax.default_device(last):
+        np.testing.assert_array_equal(on_host(schedule.at, [0.5, 1.0]), [1.0, 2.0])
+        assert jnp.zeros(()).devices() == {last}  # and nothing else has moved
+    assert schedule.seen == [({jax.local_devices(backend="cpu")[0]}, np.float64)]
