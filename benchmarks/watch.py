@@ -4,9 +4,13 @@
     python -m benchmarks.watch scripts/sample.py --workdir runs/digits --num_samples 50000 --out samples.npz
 
 The program runs in this process as it would alone. A thread beside it traces a window now and then: a trace of
-the whole would not fit on a disk. Busy is the union over all devices of the operations of compiled programs; loops,
-calls and branches, which contain the others, are not counted themselves. An operation that began before its window is
-not seen, so the share is a little too low. Columns: seconds since the start, operations, busy share.
+the whole would not fit on a disk. Two shares of the time, over all devices together:
+
+    busy     some operation of a compiled program runs; loops, calls and branches, which contain others, do not count
+    engaged  those count as well: what is missing is time in which devices wait for the host, and what lies between
+             busy and engaged is what the runtime needs from one small operation to the next
+
+What began before its window is not seen, so both are a little too low.
 """
 
 import argparse
@@ -27,26 +31,22 @@ from benchmarks.report import distribution, machine, say
 CONTAINERS = ("while", "call", "conditional")  # operations that only contain others
 
 
-def operations(folder: str) -> list[tuple[float, float]]:
-    """Return (start, end) in seconds of every operation of a compiled program in a folder's only trace."""
+def operations(folder: str) -> list[tuple[str, tuple[float, float]]]:
+    """Return name and (start, end) in seconds of every operation of a compiled program in a folder's only trace."""
     import jax
 
     (file,) = glob.glob(os.path.join(folder, "**", "*.xplane.pb"), recursive=True)
     return [
-        (event.start_ns / 1e9, (event.start_ns + event.duration_ns) / 1e9)
+        (str(name), (event.start_ns / 1e9, (event.start_ns + event.duration_ns) / 1e9))
         for plane in jax.profiler.ProfileData.from_file(file).planes
         for line in plane.lines
         for event in line.events
-        if event.duration_ns and _operation(dict(event.stats).get("hlo_op"))
+        if event.duration_ns and (name := dict(event.stats).get("hlo_op")) is not None
     ]
 
 
-def _operation(name: Any) -> bool:
-    return isinstance(name, str) and not name.startswith(CONTAINERS)
-
-
 def window(seconds: float) -> dict[str, Any]:
-    """Trace for some seconds; return how long, how many operations ran, and the share of time they cover."""
+    """Trace for some seconds; return how long, how many operations ran, and both shares."""
     import jax
 
     options = jax.profiler.ProfileOptions()
@@ -56,8 +56,16 @@ def window(seconds: float) -> dict[str, Any]:
             began = time.perf_counter()
             time.sleep(seconds)
             wall = time.perf_counter() - began
-        spans = operations(folder)
-    return {"seconds": wall, "operations": len(spans), "busy": min(union(spans) / wall, 1.0)}
+        found = operations(folder)
+    plain = [span for name, span in found if not name.startswith(CONTAINERS)]
+    every = [span for _, span in found]
+    share = lambda spans: min(union(spans) / wall, 1.0)
+    return {
+        "seconds": wall,
+        "operations": len(plain),
+        "busy": share(plain),
+        "engaged": share(every),
+    }
 
 
 def watch(
@@ -81,7 +89,8 @@ def watch(
             return  # the program ended inside this window
         found.append(record)
         sys.stderr.write(
-            f"[{record['at']:.0f} s] {record['operations']} operations, busy {record['busy']:.1%}\n"
+            f"[{record['at']:.0f} s] {record['operations']} operations, busy {record['busy']:.1%}, "
+            f"engaged {record['engaged']:.1%}\n"
         )
         wait = max(every - (time.perf_counter() - now), 0.0)
 
@@ -122,17 +131,19 @@ def report(
     found: list[dict[str, Any]], seconds: float, out: str | None, command: list[str]
 ) -> None:
     """Print the distribution over windows and write the JSON."""
-    shares = [record["busy"] for record in found]
-    if not shares:
+    if not found:
         say(f"the program took {seconds:.1f} s: no window fits; see --after and --every")
         return
-    say(
-        f"{len(shares)} windows in {seconds:.0f} s: busy {statistics.mean(shares):.1%} on average, "
-        f"median {statistics.median(shares):.1%}, least {min(shares):.1%}"
-    )
+    shares = {key: [record[key] for record in found] for key in ("busy", "engaged")}
+    say(f"{len(found)} windows in {seconds:.0f} s")
+    for key, values in shares.items():
+        middle, least = statistics.median(values), min(values)
+        say(
+            f"{key}: {statistics.mean(values):.1%} on average, median {middle:.1%}, least {least:.1%}"
+        )
     if out:
         told = {"benchmark": "watch", "machine": machine(), "command": command, "seconds": seconds,
-                "busy": distribution(shares), "rows": found}  # fmt: skip
+                **{key: distribution(values) for key, values in shares.items()}, "rows": found}  # fmt: skip
         with open(out, "w", encoding="utf-8") as file:
             file.write(json.dumps(told, indent=1) + "\n")
 

@@ -41,7 +41,8 @@ def test_windows_of_a_program(tmp_path):
     found = json.loads(out.read_text())
     assert found["command"][1:] == ["--flag", "1"]
     assert found["rows"]
-    assert all(0 < row["busy"] <= 1 and row["operations"] > 0 for row in found["rows"])
+    assert all(0 < row["busy"] <= row["engaged"] <= 1 for row in found["rows"])
+    assert all(row["operations"] > 0 for row in found["rows"])
 
 
 def test_a_short_program_has_no_window(tmp_path):
