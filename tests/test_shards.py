@@ -58,7 +58,28 @@ def test_all_are_made_once_and_read_back(tmp_path):
     assert not list(tmp_path.glob("**/*.tmp"))
 
 
-@pytest.mark.parametrize("stops", list(itertools.product((1, 4, 9), (2, 5))))
+@pytest.mark.parametrize("batch", [3, 10, 25])
+def test_shards_side_by_side_are_made_in_one_go(tmp_path, batch):
+    """Devices would wait between calls; a shard is written as soon as it is whole."""
+    calls, there = [], []
+    with arrays(tmp_path).opened() as shards:
+        shards.fill(20, 30, maker())
+
+        def make(first, count):
+            calls.append((first, count))
+            for x in maker(batch)(first, count):
+                there.append(sum(s.count for s in shards.committed()))
+                yield x
+
+        assert shards.fill(0, 55, make) == 55
+        np.testing.assert_array_equal(read(shards, 0, 55), truth(0, 55))
+        assert [s.count for s in shards.committed()] == [10, 10, 10, 10, 10, 5]
+    assert calls == [(0, 20), (30, 25)]
+    made = [min(k, 20) for k in range(0, 20, batch)] + [20 + k for k in range(0, 25, batch)]
+    assert there == [10 + m - m % 10 for m in made]
+
+
+@pytest.mark.parametrize("stops", list(itertools.product((1, 4, 7), (2, 5))))
 def test_a_stop_keeps_what_there_is_and_another_size_goes_on(tmp_path, stops):
     """Stopped twice in the middle of a shard, then finished with shards of another size."""
     made = []

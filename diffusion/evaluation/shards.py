@@ -13,7 +13,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -170,7 +170,8 @@ class Shards(abc.ABC):
         Args:
             start: index of the first example.
             stop: the index after the last.
-            make: make(first, count) yields the examples of a range, batch by batch.
+            make: make(first, count) yields the examples of a range, batch by batch; ranges of missing shards that
+                lie side by side are one.
             stopping: asked after every batch; what there is of the shard is then committed, and no more made.
             progress: told how many examples there are.
 
@@ -179,22 +180,38 @@ class Shards(abc.ABC):
         """
         holes = self.missing(start, stop)
         done = stop - start - sum(b - a for a, b in holes)
-        for first, end in holes:
+        for row in _side_by_side(holes):  # made in one go: no device waits while a shard is written
             if stopping():
                 break
-            parts = []
-            for x in make(first, end - first):
-                parts.append(x)
+            first, ends, made = row[0][0], [end for _, end in row], []
+            for x in make(first, ends[-1] - first):
+                made.append(x)
                 done += len(x)
                 progress(done)
+                while ends and first + sum(map(len, made)) >= ends[0]:
+                    whole, size = np.concatenate(made), ends.pop(0) - first
+                    self.commit(first, whole[:size])
+                    first, made = first + size, [whole[size:]]
                 if stopping():
                     break
-            self.commit(first, np.concatenate(parts))
+            if sum(map(len, made)):
+                self.commit(first, np.concatenate(made))
         return done
 
     def remove(self) -> None:
         """Remove the folder, when its examples are elsewhere."""
         shutil.rmtree(self.folder)
+
+
+def _side_by_side(ranges: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Group ranges (first, stop) in order into rows, each of which begins where the one before ends."""
+    rows: list[list[tuple[int, int]]] = []
+    for first, stop in ranges:
+        if rows and rows[-1][-1][1] == first:
+            rows[-1].append((first, stop))
+        else:
+            rows.append([(first, stop)])
+    return rows
 
 
 @final
