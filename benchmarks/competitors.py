@@ -42,6 +42,7 @@ TRAIN = (
     Competitor(
         "ours, four steps per dispatch", "ours", OURS, "many", BOTH, one_device=False, asked=True
     ),
+    Competitor("ours, on patches of 2x2", "ours", OURS, "patches", one_device=False, asked=True),
     Competitor("plain Flax", "plain_flax", FLAX, families=BOTH),
     Competitor("plain PyTorch", "plain_torch", ("torch",), families=BOTH),
     Competitor("plain PyTorch, compiled", "plain_torch", ("torch",), "compile", BOTH),
