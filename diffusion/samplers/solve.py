@@ -61,7 +61,11 @@ def solve(
         solution = sampler.walk(process, model, key, x, times, save, callback)
     if not (denoise_last and noise_left(process, times)):
         return solution
-    run = _compiled_finish if is_static(process) else _finish
+    ours = (
+        solution.x is not x and callback is None
+    )  # nobody else has seen it: it may be overwritten
+    compiled = _finish_in_place if ours else _compiled_finish
+    run = compiled if is_static(process) else _finish
     end = run(process, as_pytree(model), solution.x, jnp.asarray(times[-1], x.dtype))
     return Solution(end, solution.trajectory, solution.nfe + process.finish_evaluations)
 
@@ -83,6 +87,7 @@ def _finish(process: Process, model: Any, x: Data, t: Time) -> Data:
 
 
 _compiled_finish = functools.partial(jax.jit, static_argnums=0)(_finish)
+_finish_in_place = functools.partial(jax.jit, static_argnums=0, donate_argnums=2)(_finish)
 
 
 def sample(

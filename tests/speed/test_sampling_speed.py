@@ -15,6 +15,7 @@ from diffusion import build, registered
 from diffusion.denoiser import ConditionalModel, make_denoiser
 from diffusion.evaluation import generate
 from diffusion.samplers.base import StepSampler, _table
+from diffusion.samplers.solve import _finish_in_place
 
 VP = build("process", "vp")
 KEY = jax.random.key(0)
@@ -191,3 +192,16 @@ def test_the_next_batch_is_begun_before_one_is_handed_out():
     handed = [min(one, 16 - first) for first in range(0, 16, one)]
     ahead = [min(one * (i + 2), one * len(handed)) for i in range(len(handed))]
     assert counts == list(zip(handed, ahead, strict=True))
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_the_last_state_is_overwritten_and_what_the_caller_has_is_not(save):
+    """The posterior mean takes the memory of the loop's result."""
+    sampler, model, x = build("sampler", "ddim"), Shrink(jnp.float32(0.5)), jnp.array(X)
+    found = diffusion.solve(sampler, VP, model, KEY, x, TIMES, save=save)
+    again = diffusion.solve(sampler, VP, model, KEY, x, TIMES, save=save)
+    np.testing.assert_array_equal(found.x, again.x)  # x can still be read, and so can all results
+    if save:
+        np.testing.assert_array_equal(found.trajectory, again.trajectory)
+    text = _finish_in_place.lower(VP, model, x, jnp.float32(0.1)).as_text()
+    assert "tf.aliasing_output" in text or "jax.buffer_donor" in text
