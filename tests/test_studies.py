@@ -216,3 +216,8 @@ def test_ddim_of_the_study_is_the_sampler_and_goes_both_ways(x64):
     np.testing.assert_allclose(down, exact, atol=1e-12)
     back = run.ddim(process, model, down, times[::-1])
     assert float(jnp.abs(back - x).max()) < 0.1  # of first order in 1 / 400
+
+
+def test_the_table_of_the_constructions_is_what_was_measured():
+    pages = importlib.import_module("experiments.ode_from_scratch.pages")
+    assert (folder("ode_from_scratch") / "table.md").read_text() == pages.text()

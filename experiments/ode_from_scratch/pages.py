@@ -1,6 +1,7 @@
 """table.md and the pictures, from what has been measured."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -158,14 +159,18 @@ def _curves() -> None:
             pictures.save_lines(path, curves, "evaluations", "energy distance", log=True)
 
 
-def write(folder: Path) -> None:
-    """Write table.md and the pictures."""
-    lines = heading("What was measured", "ode_from_scratch")
-    lines += _examples()
+def text() -> str:
+    """Return everything measured as Markdown."""
+    lines = heading("What was measured", "ode_from_scratch") + _examples()
     for kind in KINDS:
         lines += _plane(kind) + _few_steps(kind)
+    return "\n".join(lines + _digits())
+
+
+def write(folder: Path) -> None:
+    """Write table.md and the pictures."""
+    (store.HERE / "table.md").write_text(text())
+    for kind in KINDS:
         _scatter(folder, kind)
-    lines += _digits()
     _digit_rows(folder)
     _curves()
-    (store.HERE / "table.md").write_text("\n".join(lines))
