@@ -125,13 +125,16 @@ class Logistic(Prior):
 
 
 def _scattered(
-    key: Key, shape: tuple[int, ...], centres: Array, log_weights: Array, std: Scalar
+    key: Key, shape: tuple[int, ...], centres: Array, log_weights: Array | None, std: Scalar
 ) -> Array:
-    """Draw a centre by its weight and add isotropic normal noise."""
+    """Draw a centre by its weight, all being equal for None, and add isotropic normal noise."""
 
     def sample(key: Key, shape: tuple[int, ...]) -> Array:
         key_k, key_z = jax.random.split(key)
-        k = jax.random.categorical(key_k, log_weights, shape=shape[:1])
+        if log_weights is None:  # a categorical draw would take a random number for every centre
+            k = jax.random.randint(key_k, shape[:1], 0, len(centres))
+        else:
+            k = jax.random.categorical(key_k, log_weights, shape=shape[:1])
         chosen = centres[k].reshape(
             shape[0], *(1,) * (len(shape) - centres.ndim), *centres.shape[1:]
         )
@@ -223,7 +226,7 @@ class DataPrior(Prior):
         return points, jnp.zeros(len(points), points.dtype)
 
     def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
-        return _scattered(key, shape, *self._parts(), self.bandwidth)
+        return _scattered(key, shape, self._parts()[0], None, self.bandwidth)
 
     def log_prob(self, x: Data) -> PerExample:
         if self.bandwidth == 0:
