@@ -5,25 +5,77 @@ Nothing that takes long to import is imported before a measurement begins, and t
 
 import argparse
 import dataclasses
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.cases import CASES, SIZES, case_of
+from benchmarks.cases import CASES, SIZES, Case, case_of
 from benchmarks.report import finish
 from benchmarks.rounds import Plan
-from benchmarks.worker import cores
 
-ABOUT = {
-    "train": "seconds of a training step, beside others and the limit of a matrix product",
-    "sample": "overhead of samplers, images per second, share of the time that the device is busy",
-    "data": "batches per second of data sets, beside the need of a training step",
-    "compile": "seconds to trace, lower and compile, in a first and in a second process",
-    "import": "CPU seconds of imports and of --help",
-    "scaling": "seconds of a step against batch, resolution, width and devices",
-    "memory": "memory and operations of a step, counted and as the compiler reports them",
-    "convolutions": "ways to compute a convolution, beside the compiler's own",
-}
+Add = Callable[..., Any]
+PEERS = ("peer_pythons", "only")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One kind of measurement: a module of this package with `run(...)` and `lines(found, ...)`.
+
+    Attributes:
+        module: its name.
+        about: in the help.
+        takes: arguments of `run`; `lines` takes the case as well, if `run` does.
+    """
+
+    module: str
+    about: str
+    takes: tuple[str, ...] = ("case", "plan")
+
+
+COMMANDS = {
+    "train": Command(
+        "train", "seconds of a training step, beside others and the limit of a matrix product",
+        ("case", "plan", *PEERS),
+    ),
+    "sample": Command(
+        "sampling", "overhead of samplers, images per second, share of the time that the device is busy",
+        ("case", "plan", *PEERS),
+    ),
+    "data": Command("data", "batches per second of data sets, beside the need of a training step"),
+    "compile": Command(
+        "compiling", "seconds to trace, lower and compile, in a first and in a second process"
+    ),
+    "import": Command("importing", "CPU seconds of imports and of --help", ("plan", "quick")),
+    "scaling": Command("scaling", "seconds of a step against batch, resolution, width and devices"),
+    "memory": Command(
+        "memory", "memory and operations of a step, counted and as the compiler reports them", ("case",)
+    ),
+    "convolutions": Command("convolutions", "ways to compute a convolution, beside the compiler's own"),
+}  # fmt: skip
+
+
+def _case_options(add: Add) -> None:
+    add("--case", choices=tuple(CASES), default="unet", help="the work (default: unet)")
+    add("--size", choices=tuple(SIZES), default="small", help="of the case (default: small)")
+    add("--dtype", help="of the computation, instead of the case's")
+    add("--batch", type=int, help="examples per step, instead of the case's")
+
+
+def _plan_options(add: Add) -> None:
+    add("--rounds", type=int, help="turns of all competitors (default: 5)")
+    add("--repeats", type=int, help="measurements per turn (default: 3)")
+
+
+def _peer_options(add: Add) -> None:
+    add("--peer_python", dest="peer_pythons", action="append", default=[], metavar="PATH",
+        help="interpreter of another environment to look for peers in; may be repeated")  # fmt: skip
+    add("--only", action="append", default=[], metavar="NAME",
+        help="only competitors whose name begins so; may be repeated")  # fmt: skip
+
+
+OPTIONS = {"case": _case_options, "plan": _plan_options, "only": _peer_options}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,24 +84,13 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", description="Speed and memory, measured."
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, about in ABOUT.items():
-        add = commands.add_parser(name, help=about, description=about).add_argument
+    for name, command in COMMANDS.items():
+        add = commands.add_parser(name, help=command.about, description=command.about).add_argument
         add("--out", metavar="FILE", help="write everything as JSON")
         add("--quick", action="store_true", help="tiny sizes and two rounds: a test that it runs")
-        add("--rounds", type=int, help="turns of all competitors (default: 5)")
-        add("--repeats", type=int, help="measurements per turn (default: 3)")
-        if name in ("train", "sample"):
-            add("--peer_python", action="append", default=[], metavar="PATH",
-                help="interpreter of another environment to look for peers in; may be repeated")  # fmt: skip
-            add("--only", action="append", default=[], metavar="NAME",
-                help="only competitors whose name begins so; may be repeated")  # fmt: skip
-        if name != "import":
-            add("--case", choices=tuple(CASES), default="unet", help="the work (default: unet)")
-            add(
-                "--size", choices=tuple(SIZES), default="small", help="of the case (default: small)"
-            )
-            add("--dtype", help="of the computation, instead of the case's")
-            add("--batch", type=int, help="examples per step, instead of the case's")
+        for argument, options in OPTIONS.items():
+            if argument in command.takes:
+                options(add)
         if name == "scaling":
             add("--picture", metavar="FILE", help="draw the curves")
     return top
@@ -62,112 +103,33 @@ def plan_of(given: Any) -> Plan:
                 least_seconds=quick.least_seconds)  # fmt: skip
 
 
-def case_from(given: Any) -> Any:
+def case_from(given: Any) -> Case:
     """Return the case that the command line asks for."""
     size = "tiny" if given.quick else given.size
     return case_of(given.case, size, dtype=given.dtype, batch=given.batch)
 
 
-def train(given: Any) -> None:
-    """Measure the training step."""
-    from benchmarks import train as command
-
-    case = case_from(given)
-    found = command.run(
-        case, plan_of(given), peer_pythons=given.peer_python, only=given.only, cores=cores()
-    )
-    more = {k: found[k] for k in ("limit", "limits")} | {"case": dataclasses.asdict(case)}
-    finish("train", found["rows"], command.lines(found, case), given.out, **more)
+MADE: Mapping[str, Callable[[Any], Any]] = {"case": case_from, "plan": plan_of}
 
 
-def sample(given: Any) -> None:
-    """Measure sampling."""
-    from benchmarks import sampling as command
-
-    case = case_from(given)
-    found = command.run(
-        case, plan_of(given), peer_pythons=given.peer_python, only=given.only, cores=cores()
-    )
-    rows = [*found["overhead"], *found["images"], *found["busy"]["rows"]]
-    more = {"busy": found["busy"]["share"], "case": dataclasses.asdict(case)}
-    finish("sample", rows, command.lines(found, case), given.out, **more)
-
-
-def importing(given: Any) -> None:
-    """Measure imports."""
-    from benchmarks import importing as command
-
-    found = command.run(plan_of(given), given.quick)
-    finish("import", found["rows"], command.lines(found), given.out)
-
-
-def data(given: Any) -> None:
-    """Measure data sets."""
-    from benchmarks import data as command
-
-    case = case_from(given)
-    found = command.run(case, plan_of(given), cores())
-    more = {"case": dataclasses.asdict(case)}
-    finish("data", found["rows"], command.lines(found, case), given.out, **more)
-
-
-def compiling(given: Any) -> None:
-    """Measure the way to the first step."""
-    from benchmarks import compiling as command
-
-    case = case_from(given)
-    found = command.run([case], plan_of(given), cores())
-    more = {"case": dataclasses.asdict(case)}
-    finish("compile", found["rows"], command.lines(found), given.out, **more)
-
-
-def scaling(given: Any) -> None:
-    """Measure growth."""
-    from benchmarks import scaling as command
-
-    case = case_from(given)
-    found = command.run(case, plan_of(given), cores())
-    more = {"exponents": found["exponents"], "case": dataclasses.asdict(case)}
-    finish("scaling", found["rows"], command.lines(found, case), given.out, **more)
-    if given.picture:
-        command.draw(found, given.picture)
-
-
-def memory(given: Any) -> None:
-    """Count and compile a case, and the same with a quarter of the batch."""
-    from benchmarks import memory as command
-
-    case = case_from(given)
-    found = command.run([case, case.replaced(batch=max(case.batch // 4, 1))])
-    finish("memory", found["rows"], command.lines(found), given.out)
-
-
-def convolutions(given: Any) -> None:
-    """Measure ways to compute the convolutions of a case."""
-    from benchmarks import convolutions as command
-
-    case = case_from(given)
-    found = command.run(case, plan_of(given))
-    finish(
-        "convolutions",
-        found["rows"],
-        command.lines(found, case),
-        given.out,
-        case=dataclasses.asdict(case),
-    )
-
-
-COMMANDS = {
-    "train": train, "sample": sample, "data": data, "compile": compiling, "import": importing,
-    "scaling": scaling, "memory": memory, "convolutions": convolutions,
-}  # fmt: skip
+def perform(given: Any) -> None:
+    """Measure, print the table, write the JSON, and draw where a picture was asked for."""
+    command = COMMANDS[given.command]
+    module = importlib.import_module(f"benchmarks.{command.module}")
+    parts = {n: MADE[n](given) if n in MADE else getattr(given, n) for n in command.takes}
+    found = module.run(**parts)
+    case = {"case": parts["case"]} if "case" in parts else {}
+    more = {name: dataclasses.asdict(value) for name, value in case.items()}
+    finish(given.command, {**more, **found}, module.lines(found, **case), given.out)
+    if getattr(given, "picture", None):
+        module.draw(found, given.picture)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     given = parser().parse_args(argv)
     try:
-        COMMANDS[given.command](given)
+        perform(given)
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -146,10 +146,7 @@ class Interpreters:
             n for n in competitor.needs if not any(n in names for names in self.found.values())
         ]
         what = f" ({', '.join(absent)})" if absent else ""
-        return {
-            "name": competitor.name,
-            "missing": f"not installed{what} in {', '.join(self.found)}",
-        }
+        return {"name": competitor.name, "missing": f"not installed{what} in any interpreter"}
 
 
 def chosen(competitors: Sequence[Competitor], only: Sequence[str]) -> list[Competitor]:

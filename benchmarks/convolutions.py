@@ -10,8 +10,7 @@ All are the same function up to round-off. x is (batch, side, side, channels), s
 multiples of 4.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,8 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cases import Case
+from benchmarks.peers.jax_tools import called
 from benchmarks.report import distribution, number, progress, table
 from benchmarks.rounds import Plan
+from benchmarks.worker import pieces, seconds_of
 
 TILE, WINDOW = 4, 6
 B_T = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
@@ -74,9 +75,8 @@ def _combination(row: np.ndarray, parts: Sequence[jax.Array]) -> jax.Array:
 def _transformed(matrix: np.ndarray, parts: Sequence[Sequence[jax.Array]]) -> list[list[jax.Array]]:
     """Return M P M^T for a square table P of arrays."""
     half = [[_combination(row, line) for row in matrix] for line in parts]
-    half = jax.lax.optimization_barrier(
-        half
-    )  # or the first sums are computed once for every second one
+    # or the first sums would be computed once for every second one
+    half = jax.lax.optimization_barrier(half)
     return [[_combination(row, column) for column in zip(*half, strict=True)] for row in matrix]
 
 
@@ -122,15 +122,6 @@ def layers(case: Case) -> list[tuple[int, int]]:
     return [(case.shape[0] // 2**i, case.channels * m) for i, m in enumerate(case.multipliers)]
 
 
-def seconds_of(call: Callable[..., Any], arguments: Sequence[Any], least: float) -> float:
-    """Return the mean seconds of a call over at least `least` seconds."""
-    began, count = time.perf_counter(), 0
-    while not count or time.perf_counter() - began < least:
-        jax.block_until_ready(call(*arguments))
-        count += 1
-    return (time.perf_counter() - began) / count
-
-
 def run(case: Case, plan: Plan) -> dict[str, Any]:
     """Measure every way on every level, the ways in turn."""
     rows = []
@@ -140,14 +131,16 @@ def run(case: Case, plan: Plan) -> dict[str, Any]:
         w = jax.random.normal(keys[2], (3, 3, channels, channels), case.dtype)
         flops = 2 * 9 * channels**2 * side**2 * case.batch
         for what, ways, arguments in (("forward", FORWARD, (x, w)), ("kernel", GRADIENT, (x, dy))):
-            compiled = {name: jax.jit(way) for name, way in ways.items()}
-            values: dict[str, list[float]] = {name: [] for name in ways}
-            for call in compiled.values():
-                jax.block_until_ready(call(*arguments))
             progress(f"{side} x {side} x {channels}, {what}")
+            calls = {name: called(jax.jit(way), *arguments) for name, way in ways.items()}
+            for call in calls.values():
+                call(1)
+            least = plan.least_seconds / 3
+            counts = {n: pieces(seconds_of(call, 1), least) for n, call in calls.items()}
+            values: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(plan.rounds * plan.repeats):
-                for name, call in compiled.items():
-                    values[name].append(seconds_of(call, arguments, plan.least_seconds / 3))
+                for name, call in calls.items():
+                    values[name].append(seconds_of(call, counts[name]) / counts[name])
             rows += [
                 {"side": side, "channels": channels, "what": what, "way": name, "flops": flops,
                  "values": found, "seconds": distribution(found)}

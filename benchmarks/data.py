@@ -7,15 +7,16 @@ from benchmarks.cases import Case
 from benchmarks.report import absentees, distribution, number, progress, table
 from benchmarks.rounds import Plan, Task, measure
 from benchmarks.train import devices_for, environment
+from benchmarks.worker import cores
 
 SETS = ("array", "digits", "fashion_mnist")
 STEP = "a training step"
 HEAD = ("batches", "batches/s", "quartiles", "examples/s", "seconds / step's seconds")
 
 
-def tasks_of(case: Case, cores: int) -> list[Task]:
+def tasks_of(case: Case) -> list[Task]:
     """Return the data sets, made and placed, and our training step."""
-    devices = devices_for(case, cores)
+    devices = devices_for(case, cores())
     shared = {"python": sys.executable, "case": case.to_json(), "environment": environment(devices)}
     sets = [
         Task(name=f"{name}, {how}", module="ours_data", work="batches", variant=f"{name}:{how}", **shared)
@@ -24,9 +25,9 @@ def tasks_of(case: Case, cores: int) -> list[Task]:
     return [*sets, Task(name=STEP, module="ours", work="train", **shared)]
 
 
-def run(case: Case, plan: Plan, cores: int) -> dict[str, Any]:
+def run(case: Case, plan: Plan) -> dict[str, Any]:
     """Measure all; the share of a row is its seconds in units of those of the step."""
-    rows = measure(tasks_of(case, cores), plan, progress)
+    rows = measure(tasks_of(case), plan, progress)
     for r in rows:
         if r["values"]:
             r |= {"seconds": distribution(r["values"])}

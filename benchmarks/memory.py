@@ -8,19 +8,20 @@ from benchmarks.report import progress, table
 HEAD = ("case", "counted, MiB", "compiled, MiB", "ratio", "counted, GFLOP", "compiled, GFLOP", "ratio")  # fmt: skip
 
 
-def run(cases: list[Case]) -> dict[str, Any]:
-    """Count and compile every case on one device."""
+def run(case: Case) -> dict[str, Any]:
+    """Count and compile a case, and the same with a quarter of the batch."""
     from benchmarks.peers.ours import experiment_of
     from diffusion.dry_run import dry_run
 
     rows = []
-    for case in cases:
-        progress(f"{case.name}, batch {case.batch}")
-        rows.append({"name": case.name, "batch": case.batch, **dry_run(experiment_of(case))})
+    for batch in (case.batch, max(case.batch // 4, 1)):
+        progress(f"{case.name}, batch {batch}")
+        experiment = experiment_of(case.replaced(batch=batch))
+        rows.append({"name": case.name, "batch": batch, **dry_run(experiment)})
     return {"rows": rows}
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(found: dict[str, Any], case: Case) -> list[str]:
     """Return the table."""
     rows = []
     for r in found["rows"]:
@@ -31,4 +32,4 @@ def lines(found: dict[str, Any]) -> list[str]:
         peaks = [told["peak"] for told in bytes_]
         rows.append((f"{r['name']}, batch {r['batch']}", *peaks, peaks[0] / peaks[1],
                      *flops, flops[0] / flops[1]))  # fmt: skip
-    return table(HEAD, rows)
+    return [f"{case.name}, {case.shape}, {case.dtype}", *table(HEAD, rows)]

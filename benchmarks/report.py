@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -98,13 +99,23 @@ def absentees(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{r['name']}: {k}: {r[k]}" for r in records for k in ("missing", "failed") if k in r]
 
 
-def finish(
-    kind: str, records: Sequence[Any], lines: Sequence[str], out: str | None, **more: Any
-) -> None:
-    """Print the table and write the JSON."""
+_FOLDERS = re.compile(r"(?<![\w.:/])/(?:[\w.+-]+/)+(?=[\w.+-])")
+
+
+def without_folders(value: Any) -> Any:
+    """Return plain data with the last part of absolute paths alone: where files lay concerns nobody else."""
+    if isinstance(value, Mapping):
+        return {without_folders(k): without_folders(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(v) for v in value]
+    return _FOLDERS.sub("", value) if isinstance(value, str) else value
+
+
+def finish(kind: str, found: Mapping[str, Any], lines: Sequence[str], out: str | None) -> None:
+    """Print the table and write what was found as JSON, with the machine."""
     say("\n".join(lines))
     if out:
-        found = {"benchmark": kind, "machine": machine(), **more, "rows": list(records)}
+        told = {"benchmark": kind, "machine": machine(), **without_folders(found)}
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out).write_text(json.dumps(found, indent=1) + "\n")
+        Path(out).write_text(json.dumps(told, indent=1) + "\n")
         say(f"written to {out}")

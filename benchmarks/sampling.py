@@ -27,7 +27,7 @@ def overhead(
 ) -> list[Any]:
     """Measure the samplers alone."""
     alone = case.replaced(batch=1, steps=10 if case.shape[0] < 16 else STEPS, dtype="float32")
-    tasks, absent = tasks_of(alone, competitors, pythons, 1, "overhead")
+    tasks, absent = tasks_of(alone, competitors, pythons, "overhead")
     rows = measure(tasks, plan, progress)
     for r in rows:
         if r["values"]:
@@ -36,11 +36,9 @@ def overhead(
     return [*rows, *absent]
 
 
-def images(
-    case: Case, plan: Plan, pythons: Interpreters, competitors: Sequence[Any], cores: int
-) -> list[Any]:
+def images(case: Case, plan: Plan, pythons: Interpreters, competitors: Sequence[Any]) -> list[Any]:
     """Measure images per second."""
-    tasks, absent = tasks_of(case, competitors, pythons, cores, "draw")
+    tasks, absent = tasks_of(case, competitors, pythons, "draw")
     rows = measure(tasks, plan, progress)
     for r in rows:
         if r["values"]:
@@ -48,49 +46,56 @@ def images(
     return [*rows, *absent]
 
 
-def busy(case: Case, plan: Plan, pythons: Interpreters, cores: int) -> dict[str, Any]:
+def stream(case: Case, plan: Plan, pythons: Interpreters, competitors: Sequence[Any]) -> list[Any]:
     """Measure a block alone and blocks in a stream."""
     short = case.replaced(steps=min(case.steps, 5))  # short calls are the harder ones
-    tasks, absent = tasks_of(short, STREAM, pythons, cores, "stream")
+    tasks, absent = tasks_of(short, competitors, pythons, "stream")
     rows = measure(tasks, dataclasses.replace(plan, repeats=1), progress)
-    values = {r["name"]: distribution(r["values"]) for r in rows}
-    alone, many = (values.get(c.name, {}).get("median") for c in STREAM)
-    share = alone / many if alone and many else None
-    return {"share": share, "rows": [*rows, *absent]}
+    for r in rows:
+        r["seconds"] = distribution(r["values"])
+    return [*rows, *absent]
 
 
-def run(case: Case, plan: Plan, *, peer_pythons: Sequence[str] = (), only: Sequence[str] = (),
-        cores: int = 1) -> dict[str, Any]:  # fmt: skip
-    """Measure all three; see `train.run` for the arguments."""
+def busy(rows: Sequence[Any]) -> float | None:
+    """Return the share of time in which the device is busy, from the rows of `stream`."""
+    medians = {r["name"]: r.get("seconds", {}).get("median") for r in rows}
+    alone, many = (medians.get(c.name) for c in STREAM)
+    return alone / many if alone and many else None
+
+
+PARTS = {"overhead": (overhead, OVERHEAD), "images": (images, DRAW), "stream": (stream, STREAM)}
+
+
+def run(case: Case, plan: Plan, *, peer_pythons: Sequence[str] = (),
+        only: Sequence[str] = ()) -> dict[str, Any]:  # fmt: skip
+    """Measure all three, each row under the name of its part; see `train.run` for the arguments."""
     known = [*OVERHEAD, *DRAW, *STREAM]
-    wanted = {c.name for c in chosen(known, only)}
+    wanted = chosen(known, only)
     pythons = Interpreters.of(peer_pythons, known)
-    pick = lambda group: [c for c in group if c.name in wanted]
-    return {
-        "overhead": overhead(case, plan, pythons, pick(OVERHEAD)),
-        "images": images(case, plan, pythons, pick(DRAW), cores) if pick(DRAW) else [],
-        "busy": busy(case, plan, pythons, cores) if pick(STREAM) else {"share": None, "rows": []},
-    }
+    rows = []
+    for part, (measured, group) in PARTS.items():
+        competitors = [c for c in group if c in wanted]
+        rows += [{"part": part, **r} for r in measured(case, plan, pythons, competitors)]
+    return {"rows": rows, "busy": busy(rows)}
 
 
 def lines(found: dict[str, Any], case: Case) -> list[str]:
     """Return the tables."""
     quartiles = lambda d: " .. ".join(map(number, d["quartiles"]))
 
-    def rows(records: Sequence[Any], key: str) -> list[tuple[Any, ...]]:
+    def rows(key: str) -> list[tuple[Any, ...]]:
         return [
             (r["name"], r[key]["median"], quartiles(r[key]), r[key]["min"], r["first_seconds"])
-            for r in records if key in r
+            for r in found["rows"] if key in r
         ]  # fmt: skip
 
     head = lambda unit: ("who", unit, "quartiles", "min", "first call, s")
-    share = found["busy"]["share"]
+    share = found["busy"]
     return [
         "overhead, microseconds per step at batch 1",
-        *table(head("us/step"), rows(found["overhead"], "microseconds_per_step")), "",
-        *absentees(found["overhead"]), "",
+        *table(head("us/step"), rows("microseconds_per_step")), "",
         f"images per second: {case.name}, {case.shape}, DDIM, {case.steps} steps, batch {case.batch}",
-        *table(head("images/s"), rows(found["images"], "images_per_second")), "",
-        *absentees([*found["images"], *found["busy"]["rows"]]), "",
+        *table(head("images/s"), rows("images_per_second")), "",
+        *absentees(found["rows"]), "",
         f"device busy: {100 * share:.1f} %" if share else "device busy: not measured",
     ]  # fmt: skip

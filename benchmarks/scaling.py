@@ -19,18 +19,19 @@ from benchmarks.cases import Case
 from benchmarks.report import absentees, distribution, number, progress, table
 from benchmarks.rounds import Plan, Task, measure
 from benchmarks.train import devices_for, environment
+from benchmarks.worker import cores
 
 EXPECTED = {"batch": "1", "side": "2", "channels": "2", "devices": "0 to -1"}
 HEAD = ("against", "value", "s/step", "quartiles", "GFLOP", "exponent", "of FLOPs", "expected")
 
 
-def cases_of(case: Case, cores: int) -> dict[str, list[tuple[float, Case]]]:
+def cases_of(case: Case, number_of_cores: int) -> dict[str, list[tuple[float, Case]]]:
     """Return the cases by quantity, each with its value."""
     height, _, colours = case.shape
     shaped = lambda side: case.replaced(shape=(side, side, colours), batch=max(case.batch // 4, 1))
     wide = lambda factor: case.replaced(channels=int(case.channels * factor), width=int(case.width * factor),
                                         batch=max(case.batch // 2, 1))  # fmt: skip
-    counts = [n for n in (1, 2, 4, 8) if n <= max(2, cores) and case.batch % n == 0]
+    counts = [n for n in (1, 2, 4, 8) if n <= max(2, number_of_cores) and case.batch % n == 0]
     return {
         "batch": [(case.batch // f, case.replaced(batch=case.batch // f)) for f in (4, 2, 1)],
         "side": [(height * f, shaped(height * f)) for f in (1, 2)] if height >= 64
@@ -50,13 +51,13 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
     return sum((v - mean_a) * (w - mean_b) for v, w in zip(a, b, strict=True)) / spread
 
 
-def run(case: Case, plan: Plan, cores: int) -> dict[str, Any]:
+def run(case: Case, plan: Plan) -> dict[str, Any]:
     """Measure one quantity after the other; the values of one are measured in turn."""
     rows, exponents = [], {}
-    for quantity, cases in cases_of(case, cores).items():
+    for quantity, cases in cases_of(case, cores()).items():
         tasks = [
             Task(name=f"{quantity} {value:g}", module="ours", work="train", case=c.to_json(),
-                 python=sys.executable, environment=environment(devices_for(c, cores)))
+                 python=sys.executable, environment=environment(devices_for(c, cores())))
             for value, c in cases
         ]  # fmt: skip
         records = measure(tasks, plan, progress)

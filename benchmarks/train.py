@@ -8,6 +8,7 @@ from benchmarks.cases import Case
 from benchmarks.competitors import TRAIN, Competitor, Interpreters, chosen
 from benchmarks.report import absentees, distribution, number, progress, table
 from benchmarks.rounds import Plan, Task, measure
+from benchmarks.worker import cores
 
 LIMITS = (
     Competitor("matrix product, JAX", "matmul", ("jax",), "jax"),
@@ -25,18 +26,17 @@ def environment(devices: int) -> tuple[tuple[str, str], ...]:
     return (("XLA_FLAGS", flags), ("XLA_PYTHON_CLIENT_PREALLOCATE", "false"))
 
 
-def devices_for(case: Case, cores: int) -> int:
+def devices_for(case: Case, number_of_cores: int) -> int:
     """Return the virtual devices of ours: one per core, as far as they divide the batch."""
     if case.devices:
         return case.devices
-    return max(n for n in (1, 2, 4, 8) if n <= cores and case.batch % n == 0)
+    return max(n for n in (1, 2, 4, 8) if n <= number_of_cores and case.batch % n == 0)
 
 
 def tasks_of(
     case: Case,
     competitors: Sequence[Competitor],
     pythons: Interpreters,
-    cores: int,
     work: str = "train",
 ) -> tuple[list[Task], list[dict[str, Any]]]:
     """Return the tasks of those who are installed, and records of the others."""
@@ -46,7 +46,7 @@ def tasks_of(
         if python is None:
             absent.append(pythons.missing(c))
             continue
-        devices = 1 if c.one_device else devices_for(case, cores)
+        devices = 1 if c.one_device else devices_for(case, cores())
         tasks.append(Task(
             name=c.name, module=c.module, work=work, variant=c.variant, case=case.to_json(),
             python=python, environment=environment(devices),
@@ -88,21 +88,21 @@ def derived(record: dict[str, Any], case: Case, limit: float | None) -> dict[str
     return record | {"seconds": told} | more
 
 
-def run(case: Case, plan: Plan, *, peer_pythons: Sequence[str] = (), only: Sequence[str] = (),
-        cores: int = 1) -> dict[str, Any]:  # fmt: skip
-    """Measure one case; return rows, limits and the case.
+def run(
+    case: Case, plan: Plan, *, peer_pythons: Sequence[str] = (), only: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Measure one case; return rows and limits.
 
     Args:
         case: the work.
         plan: how long.
         peer_pythons: interpreters of other environments.
         only: beginnings of names.
-        cores: of this machine.
     """
     known = [c for c in TRAIN if case.family in c.families]
     competitors = chosen(known, only)
     pythons = Interpreters.of(peer_pythons, [*competitors, *LIMITS])
-    tasks, absent = tasks_of(case, competitors, pythons, cores)
+    tasks, absent = tasks_of(case, competitors, pythons)
     before = limits(case, pythons, plan)
     rows = measure(tasks, plan, progress)
     after = limits(case, pythons, plan)

@@ -15,7 +15,6 @@ What began before its window is not seen, so both are a little too low.
 
 import argparse
 import glob
-import json
 import os
 import runpy
 import statistics
@@ -26,7 +25,7 @@ import time
 from typing import Any
 
 from benchmarks.profile import union
-from benchmarks.report import distribution, machine, say
+from benchmarks.report import distribution, finish, progress, say
 
 CONTAINERS = ("while", "call", "conditional")  # operations that only contain others
 
@@ -88,9 +87,9 @@ def watch(
         if done.is_set():
             return  # the program ended inside this window
         found.append(record)
-        sys.stderr.write(
-            f"[{record['at']:.0f} s] {record['operations']} operations, busy {record['busy']:.1%}, "
-            f"engaged {record['engaged']:.1%}\n"
+        progress(
+            f"after {record['at']:.0f} s: {record['operations']} operations, busy {record['busy']:.1%}, "
+            f"engaged {record['engaged']:.1%}"
         )
         wait = max(every - (time.perf_counter() - now), 0.0)
 
@@ -135,17 +134,13 @@ def report(
         say(f"the program took {seconds:.1f} s: no window fits; see --after and --every")
         return
     shares = {key: [record[key] for record in found] for key in ("busy", "engaged")}
-    say(f"{len(found)} windows in {seconds:.0f} s")
-    for key, values in shares.items():
-        middle, least = statistics.median(values), min(values)
-        say(
-            f"{key}: {statistics.mean(values):.1%} on average, median {middle:.1%}, least {least:.1%}"
-        )
-    if out:
-        told = {"benchmark": "watch", "machine": machine(), "command": command, "seconds": seconds,
-                **{key: distribution(values) for key, values in shares.items()}, "rows": found}  # fmt: skip
-        with open(out, "w", encoding="utf-8") as file:
-            file.write(json.dumps(told, indent=1) + "\n")
+    mean = lambda values: {"mean": statistics.mean(values), **distribution(values)}
+    told = {key: mean(values) for key, values in shares.items()}
+    lines = [f"{len(found)} windows in {seconds:.0f} s"] + [
+        f"{key}: {d['mean']:.1%} on average, median {d['median']:.1%}, least {d['min']:.1%}"
+        for key, d in told.items()
+    ]
+    finish("watch", {"command": command, "seconds": seconds, **told, "rows": found}, lines, out)
 
 
 if __name__ == "__main__":

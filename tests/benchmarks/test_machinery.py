@@ -1,5 +1,7 @@
 """The machinery of the benchmarks: cases, counting, distributions, rounds of processes; no time is asserted."""
 
+import importlib
+import inspect
 import json
 import math
 import sys
@@ -9,13 +11,13 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import importing, scaling
-from benchmarks.__main__ import ABOUT, COMMANDS, main
+from benchmarks.__main__ import COMMANDS, main
 from benchmarks.cases import CASES, SIZES, Case, case_of
 from benchmarks.competitors import DRAW, OVERHEAD, TRAIN, Competitor, Interpreters, chosen
 from benchmarks.flops import product_flops
 from benchmarks.peers import ours, plain_flax
-from benchmarks.report import distribution, machine, table
-from benchmarks.rounds import Plan, Task, measure
+from benchmarks.report import distribution, finish, machine, table, without_folders
+from benchmarks.rounds import ROOT, Plan, Task, measure
 from benchmarks.train import derived, devices_for, environment, lines, peak, tasks_of
 from benchmarks.worker import pieces
 from diffusion.registry import build
@@ -113,7 +115,7 @@ def test_utilisation_is_flops_per_second_of_the_limit():
 def test_who_is_not_installed_is_listed():
     absent = Competitor("nobody", "nobody", ("a_module_that_nobody_has",))
     pythons = Interpreters.of((), [absent])
-    tasks, records = tasks_of(case_of("unet", "tiny"), [absent], pythons, 1)
+    tasks, records = tasks_of(case_of("unet", "tiny"), [absent], pythons)
     assert tasks == []
     assert "a_module_that_nobody_has" in records[0]["missing"]
     told = lines({"rows": records, "limit": peak([])}, case_of("unet", "tiny"))
@@ -162,13 +164,41 @@ def test_processes_are_measured_in_turn_and_failures_are_told():
 
 def test_an_import_is_measured_and_written(tmp_path, capsys):
     out = tmp_path / "deep" / "import.json"
-    assert set(ABOUT) == set(COMMANDS)
     assert main(["import", "--quick", "--rounds", "1", "--out", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["benchmark"] == "import"
     assert {"cpu", "revision", "load"} <= set(found["machine"])
     assert {r["name"] for r in found["rows"]} == {"pass", importing.BASE}
     assert "CPU s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_takes_what_its_module_asks_for(name):
+    command = COMMANDS[name]
+    module = importlib.import_module(f"benchmarks.{command.module}")
+    assert set(inspect.signature(module.run).parameters) == set(command.takes)
+    assert list(inspect.signature(module.lines).parameters)[1:] == ["case"] * (
+        "case" in command.takes
+    )
+
+
+def test_files_do_not_say_where_things_lay(tmp_path):
+    found = {
+        "rows": [{"failed": "no module in /a/b-1/c_d.py, /x/y/z"}, {"path": ("/q/r.npz", 3, None)}],
+        "command": ["scripts/a.py", "runs/b", "https://a.b/c/d", "1/2", "/", "not / or /"],
+    }
+    finish("kind", found, [], str(tmp_path / "out.json"))
+    told = json.loads((tmp_path / "out.json").read_text())
+    assert told["rows"] == [{"failed": "no module in c_d.py, z"}, {"path": ["r.npz", 3, None]}]
+    assert told["command"] == found["command"]
+
+
+def test_the_results_that_are_kept_do_not_either():
+    files = list((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert files
+    for file in files:
+        found = json.loads(file.read_text())
+        assert found == without_folders(found), file.name
 
 
 def test_bad_words_leave_with_one_line(capsys):

@@ -32,12 +32,15 @@ def test_training():
 
 
 def test_sampling():
-    found = {
-        "overhead": [record("ours, ddim", microseconds_per_step=VALUES), FAILED],
-        "images": [record("ours, U-Net", images_per_second=VALUES)],
-        "busy": {"share": 0.97, "rows": []},
-    }
-    told = sampling.lines(found, TINY)
+    stream = [
+        {"name": c.name, "seconds": {"median": s}}
+        for c, s in zip(sampling.STREAM, (97, 100), strict=True)
+    ]
+    rows = [
+        record("ours, ddim", microseconds_per_step=VALUES), FAILED,
+        record("ours, U-Net", images_per_second=VALUES), *stream,
+    ]  # fmt: skip
+    told = sampling.lines({"rows": rows, "busy": sampling.busy(rows)}, TINY)
     assert told[-1] == "device busy: 97.0 %"
     assert any("ours, ddim" in line for line in told)
     assert "bad: failed: an error" in told
@@ -52,7 +55,7 @@ def test_data_sets():
 def test_compiling():
     row = {"name": "unet, no cache", "values": []} | dict.fromkeys(compiling.PARTS, VALUES)
     empty = FAILED | {key: {} for key in compiling.PARTS}
-    told = compiling.lines({"rows": [row, empty]})
+    told = compiling.lines({"rows": [row, empty]}, TINY)
     assert sum("unet, no cache" in line for line in told) == 1
     assert "bad: failed: an error" in told
 
@@ -87,7 +90,7 @@ def test_memory():
     told = dict(counted={"peak": 110.0}, compiled={"peak": 100.0})
     gflop = dict(counted=9.0, compiled=10.0)
     row = dict(name="unet", batch=4, mib_per_device=told, gflop_per_step_and_device=gflop)
-    (line,) = (line for line in memory.lines({"rows": [row]}) if "unet" in line)
+    (line,) = (line for line in memory.lines({"rows": [row]}, TINY) if "batch 4" in line)
     assert " 1.1 " in line
     assert " 0.9 " in line
 
