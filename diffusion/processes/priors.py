@@ -125,19 +125,17 @@ class Logistic(Prior):
 
 
 def _scattered(
-    key: Key, shape: tuple[int, ...], centres: Array, log_weights: Array | None, std: Scalar
+    key: Key, shape: tuple[int, ...], centres: Array, weights: Array | None, std: Scalar
 ) -> Array:
-    """Draw a centre by its weight, all being equal for None, and add isotropic normal noise."""
+    """Draw a centre by its weight, all being equal for None, and add isotropic normal noise.
+
+    One random number per draw chooses, however many centres there are.
+    """
 
     def sample(key: Key, shape: tuple[int, ...]) -> Array:
         key_k, key_z = jax.random.split(key)
-        if log_weights is None:  # a categorical draw would take a random number for every centre
-            k = jax.random.randint(key_k, shape[:1], 0, len(centres))
-        else:
-            k = jax.random.categorical(key_k, log_weights, shape=shape[:1])
-        chosen = centres[k].reshape(
-            shape[0], *(1,) * (len(shape) - centres.ndim), *centres.shape[1:]
-        )
+        chosen = jax.random.choice(key_k, centres, shape[:1], p=weights)
+        chosen = chosen.reshape(shape[0], *(1,) * (len(shape) - centres.ndim), *centres.shape[1:])
         return jnp.broadcast_to(chosen, shape) + std * jax.random.normal(key_z, shape)
 
     return draw(sample, key, shape)
@@ -146,7 +144,7 @@ def _scattered(
 _CENTRES = 64  # looked at together, whatever their number
 
 
-def _scattered_log_prob(x: Data, centres: Array, log_weights: Array, std: Scalar) -> PerExample:
+def _scattered_log_prob(x: Data, centres: Array, weights: Array, std: Scalar) -> PerExample:
     def component(centre: Array) -> Array:
         return sum_features(norm.logpdf(x, jnp.broadcast_to(centre, x.shape), std))
 
@@ -157,7 +155,7 @@ def _scattered_log_prob(x: Data, centres: Array, log_weights: Array, std: Scalar
 
     more = -len(centres) % min(_CENTRES, len(centres))
     centres = jnp.concatenate([centres, centres[:more]])
-    log_weights = jnp.pad(log_weights, (0, more), constant_values=-jnp.inf)
+    log_weights = jnp.pad(jnp.log(weights), (0, more), constant_values=-jnp.inf)
     split = lambda a: a.reshape(-1, min(_CENTRES, len(a)), *a.shape[1:])
     nothing = jnp.full(x.shape[:1], -jnp.inf, x.dtype)
     return jax.lax.scan(add, nothing, (split(centres), split(log_weights)))[0]
@@ -183,14 +181,14 @@ class Mixture(Prior):
 
     def _parts(self) -> tuple[Array, Array]:
         weights = np.asarray(self.weights or (1.0,) * len(self.means), np.float64)
-        return jnp.asarray(self.means), jnp.asarray(np.log(weights / weights.sum()))
+        return jnp.asarray(self.means), jnp.asarray(weights / weights.sum())
 
     def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
         return _scattered(key, shape, *self._parts(), self.std)
 
     def log_prob(self, x: Data) -> PerExample:
-        centres, log_weights = (c.astype(x.dtype) for c in self._parts())
-        return _scattered_log_prob(x, centres, log_weights, self.std)
+        centres, weights = (c.astype(x.dtype) for c in self._parts())
+        return _scattered_log_prob(x, centres, weights, self.std)
 
 
 @register("prior", "data")
@@ -221,18 +219,15 @@ class DataPrior(Prior):
         if not isinstance(self.points, tuple):  # an array cannot be hashed
             object.__setattr__(self, "points", _nested(np.asarray(self.points).tolist()))
 
-    def _parts(self) -> tuple[Array, Array]:
-        points = jnp.asarray(_held(self))
-        return points, jnp.zeros(len(points), points.dtype)
-
     def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
-        return _scattered(key, shape, self._parts()[0], None, self.bandwidth)
+        return _scattered(key, shape, jnp.asarray(_held(self)), None, self.bandwidth)
 
     def log_prob(self, x: Data) -> PerExample:
         if self.bandwidth == 0:
             return super().log_prob(x)
-        points, zeros = (c.astype(x.dtype) for c in self._parts())
-        return _scattered_log_prob(x, points, zeros - np.log(len(points)), self.bandwidth)
+        points = jnp.asarray(_held(self), x.dtype)
+        equal = jnp.full(len(points), 1 / len(points), x.dtype)
+        return _scattered_log_prob(x, points, equal, self.bandwidth)
 
 
 def _nested(value: Any) -> Any:

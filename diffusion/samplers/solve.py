@@ -61,9 +61,8 @@ def solve(
         solution = sampler.walk(process, model, key, x, times, save, callback)
     if not (denoise_last and noise_left(process, times)):
         return solution
-    ours = (
-        solution.x is not x and callback is None
-    )  # nobody else has seen it: it may be overwritten
+    # what nobody else has seen may be overwritten
+    ours = solution.x is not x and callback is None
     compiled = _finish_in_place if ours else _compiled_finish
     run = compiled if is_static(process) else _finish
     end = run(process, as_pytree(model), solution.x, jnp.asarray(times[-1], x.dtype))
