@@ -8,7 +8,7 @@ of README.md and the pictures are made from what there is.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Tier:
         held_out: examples whose bits are counted.
         choices: changes to that config by name, each trained for a short while.
         short: steps of those.
+        foldings: likewise, with steps of their own.
     """
 
     file: str
@@ -46,6 +47,7 @@ class Tier:
     held_out: int = 100
     choices: Mapping[str, Changes]
     short: int = 1000
+    foldings: Mapping[str, Changes] = field(default_factory=dict)
 
 
 OLD_TIMES = (("time.mean", -1.2), ("time.std", 1.2))
@@ -54,8 +56,14 @@ CHOICES: dict[str, Changes] = {
     "log sigma ~ N(-1.2, 1.2^2)": OLD_TIMES,
     "log sigma ~ N(-1.8, 1.8^2)": (),
 }
+FULL_RESOLUTION = (("network.patch", 1), ("network.attention", (14,)))  # the lowest level attends
+FOLDINGS: dict[str, Changes] = {
+    f"{name}, {steps:,} steps": (*changes, ("train.num_steps", steps))
+    for name, changes, budgets in (("folded", (), (3000,)), ("28x28", FULL_RESOLUTION, (900, 2700)))
+    for steps in budgets
+}
 TIERS = {
-    "small": Tier(file="fashion_mnist:half_hour", choices=CHOICES),
+    "small": Tier(file="fashion_mnist:half_hour", choices=CHOICES, foldings=FOLDINGS),
     "full": Tier(file="fashion_mnist:gpu", drawn=10_000, held_out=1000, choices=CHOICES, short=10_000),
 }  # fmt: skip
 
@@ -69,8 +77,10 @@ def measure(call: Call, tier: Tier) -> None:
     for step in range(run.step // tier.points, run.step + 1, run.step // tier.points):
         make = partial(along, folder, tier, step)
         call.item("curve", str(step), make=make)
-    for name, changes in tier.choices.items():
-        call.item("choices", name, make=partial(chosen, call, tier, name, changes))
+    for part in ("choices", "foldings"):
+        for number, (name, changes) in enumerate(getattr(tier, part).items()):
+            folder = call.models / f"{part}_{tier.file.replace(':', '_')}_{number}"
+            call.item(part, name, make=partial(chosen, folder, tier, changes))
 
 
 def kept(tier: Tier) -> list[tuple[str, Any]]:
@@ -79,11 +89,11 @@ def kept(tier: Tier) -> list[tuple[str, Any]]:
     return [("train.checkpoint_every", every), ("train.keep", tier.points), ("train.log_every", 50)]
 
 
-def chosen(call: Call, tier: Tier, name: str, changes: Changes) -> dict[str, float]:
+def chosen(folder: Path, tier: Tier, changes: Changes) -> dict[str, float]:
     """Train for a short while with some choice, and measure."""
-    folder = call.models / f"choice_{tier.file.replace(':', '_')}_{list(tier.choices).index(name)}"
     run = trained(folder, tier.file, [("train.num_steps", tier.short), *changes])
-    return numbers(run, tier)
+    minutes = run.step * run.experiment.batch_size / speed(folder) / 60
+    return {"minutes": minutes, **numbers(run, tier)}
 
 
 def along(folder: Path, tier: Tier, step: int) -> dict[str, float]:
@@ -122,13 +132,22 @@ def of_training_images(experiment: Any, tier: Tier) -> dict[str, float]:
 
 def told(folder: Path, run: Any) -> dict[str, Any]:
     """Return what a training was, and the smoothed loss in it by step."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    speed = float(np.median([r["images_per_second"] for r in lines if "images_per_second" in r]))
     return {
         "parameters": count_parameters(run.params), "steps": run.step,
-        "batch": run.experiment.batch_size, "images per second": speed,
-        "loss": {str(r["step"]): r["loss"] for r in lines if r["step"] % (run.step // 30) == 0},
+        "batch": run.experiment.batch_size, "images per second": speed(folder),
+        "loss": {str(r["step"]): r["loss"] for r in history(folder) if r["step"] % (run.step // 30) == 0},
     }  # fmt: skip
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """Return what a training wrote about itself."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def speed(folder: Path) -> float:
+    """Return the median number of images per second of a training."""
+    told = (record.get("images_per_second") for record in history(folder))
+    return float(np.median([rate for rate in told if rate]))
 
 
 def pictures_of(call: Call, tier: Tier) -> None:
