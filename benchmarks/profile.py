@@ -1,21 +1,25 @@
-"""Where the time of a training step or of a sampling call goes, by kind of operation.
+"""Where the time of a training step, of a sampling call or of a start goes, from a trace of the profiler.
 
-    python -m benchmarks.profile train|sample [--case unet|dit|edm56] [--size small|base|tiny] [--steps N]
+    python -m benchmarks.profile train|sample|start [--case unet|dit|edm56] [--size small|base|tiny] [--steps N]
 
 A trace of the profiler has the time of every operation of the compiled program on every thread; its names are
 looked up in the program's text, and times are summed by kind. Threads overlap, so that shares are of the summed time;
 `busy` is the union of all operations over the wall time, the share of time in which the device had work.
+
+A start is what a training program does from its config to the end of the first step, without kept programs: seconds
+by phase, and those of everything that the runtime and the compiler report by name, which may contain one another.
 """
 
 import argparse
 import collections
+import contextlib
 import glob
 import os
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = \S+ ([\w\-]+)\((.*)$", re.MULTILINE)
@@ -150,6 +154,71 @@ def sample(case: Any, count: int) -> dict[str, Any]:
     return traced(work, count, program.as_text())
 
 
+@contextlib.contextmanager
+def timed(phases: dict[str, float], name: str) -> Iterator[None]:
+    """Note the seconds of a block under a name."""
+    began = time.perf_counter()
+    yield
+    phases[name] = time.perf_counter() - began
+
+
+def start(case: Any) -> dict[str, Any]:
+    """Profile the way from a config to the end of the first step."""
+    import jax
+
+    from benchmarks.peers.ours import experiment_of
+    from diffusion.lap import batches_of, compiled_step
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # or every call of a Python function would be slowed down
+    phases: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            with timed(phases, "experiment"):
+                experiment = experiment_of(case)
+            with timed(phases, "first state"):
+                state = experiment.parallel.place_state(experiment.init_state())
+                jax.block_until_ready(state)
+            with timed(phases, "first batch"), batches_of(experiment, 0, 1) as source:
+                batch = experiment.parallel.place_batch(next(source))
+            with timed(phases, "trace"):
+                traced = compiled_step(experiment).trace(state, batch)
+            with timed(phases, "lower"):
+                lowered = traced.lower()
+            with timed(phases, "compile"):
+                program = lowered.compile()
+            with timed(phases, "first step"):
+                jax.block_until_ready(program(state, batch))
+        inside = by_name(events_of(folder))
+    return {"phases": phases, "inside": inside, "wall": sum(phases.values())}
+
+
+def by_name(events: Sequence[tuple[str, str, float, float]]) -> dict[str, tuple[float, int]]:
+    """Return seconds and number of the events of each name; of some on one line that overlap, their union."""
+    spans: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for line, name, begin, duration in events:
+        lines = spans.setdefault(name, {})
+        lines.setdefault(line, []).append((begin, begin + duration))
+    return {
+        name: (sum(map(union, lines.values())), sum(map(len, lines.values())))
+        for name, lines in spans.items()
+    }
+
+
+def told_of_start(found: Mapping[str, Any], least: float = 0.02) -> str:
+    """Return the phases, and what took at least some share of the time by name, as lines of text."""
+    wall = found["wall"]
+    line = lambda seconds, name: f"{seconds:9.2f} s {seconds / wall:6.1%}  {name}"
+    inside = sorted(found["inside"].items(), key=lambda item: -item[1][0])
+    return "\n".join([
+        f"{wall:9.2f} s from the config to the end of the first step",
+        *(line(seconds, name) for name, seconds in found["phases"].items()),
+        "what was reported by name:",
+        *(line(s, f"{name} ({count})") for name, (s, count) in inside if s >= least * wall),
+    ])  # fmt: skip
+
+
 def told(found: Mapping[str, Any], count: int) -> str:
     """Return the summary as lines of text."""
     whole = sum(found["seconds"].values()) or 1.0
@@ -168,14 +237,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.profile", description="Where time goes, by kind of operation."
     )
-    parser.add_argument("what", choices=("train", "sample"))
+    parser.add_argument("what", choices=("train", "sample", "start"))
     parser.add_argument("--case", choices=tuple(CASES), default="unet")
     parser.add_argument("--size", choices=tuple(SIZES), default="small")
     parser.add_argument("--steps", type=int, default=10, help="steps or calls under the profiler")
     given = parser.parse_args()
     case = case_of(given.case, given.size)
-    found = (train if given.what == "train" else sample)(case, given.steps)
-    sys.stdout.write(told(found, given.steps) + "\n")
+    if given.what == "start":
+        text = told_of_start(start(case))
+    else:
+        text = told((train if given.what == "train" else sample)(case, given.steps), given.steps)
+    sys.stdout.write(text + "\n")
 
 
 if __name__ == "__main__":

@@ -91,6 +91,8 @@ def run(main: Callable[[list[tuple[str, str]]], Any], doc: str, positional: bool
         sys.exit(0)
     try:
         rest = flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        fail(_unknown_flag(error))
     except flags.Error as error:
         fail(f"{error} See --help.")
     except SystemExit:
@@ -110,6 +112,14 @@ def run(main: Callable[[list[tuple[str, str]]], Any], doc: str, positional: bool
     except Exception as error:  # the boundary of the program: every error becomes one line
         _report(error)
     sys.exit(code or 0)
+
+
+def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
+    told = str(error).replace(" ?", "?")
+    told += "" if told.endswith("?") else "."
+    if "." in error.flagname and "config" in flags.FLAGS:
+        told += f" Fields of the config are written --config.{error.flagname}=VALUE."
+    return f"{told} See --help."
 
 
 def leave_on_signals() -> None:

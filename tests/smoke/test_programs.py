@@ -220,6 +220,8 @@ TRAIN = ["train.py", "--config", "configs/digits.py", "--workdir", "/tmp/never-m
         ([*TRAIN, "--config.optimizer.learning_rate=fast"], 2, "learning_rate"),
         ([*TRAIN, "--config.data.batch_size=0"], 2, "batch_size"),
         ([*TRAIN, "--config.network.name=uent"], 2, "'unet'"),
+        ([*TRAIN, "--network.patch=2"], 2, "--config.network.patch=VALUE"),
+        ([*TRAIN, "--wrkdir=x"], 2, "Did you mean: workdir? See --help."),
         (["train.py", "--config", "configs/absent.py", "--workdir", "x"], 2, "--config"),
         (["train.py", "--workdir", "x"], 2, "--config is required"),
         (["train.py", "--config", "configs/digits.py"], 2, "--workdir is required"),
