@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion.networks.base import wide
 from diffusion.networks.dit import patchify, unpatchify
 from diffusion.networks.layers import (
     Attention,
+    GroupNorm,
     Resample,
     crop,
     log_length_scale,
@@ -85,3 +87,47 @@ def test_groups_divide_channels(channels):
     assert channels % groups == 0
     assert groups <= 32
     assert channels < 8 or channels // groups >= 4
+
+
+def normed(x, dtype):
+    """Return our normalisation of x, Linen's with the same weights, and the definition in float64."""
+    groups, channels = num_groups(x.shape[-1]), x.shape[-1]
+    weights = {
+        "scale": jnp.linspace(0.5, 2, channels, dtype=wide(dtype)),
+        "bias": jnp.linspace(-1, 1, channels, dtype=wide(dtype)),
+    }
+    variables = {"params": {"GroupNorm_0": weights}}
+    ours = GroupNorm(dtype).apply(variables, x)
+    theirs = nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype).apply({"params": weights}, x)
+    parts = np.asarray(x, np.float64).reshape(len(x), -1, groups, channels // groups)
+    centred = parts - parts.mean((1, 3), keepdims=True)
+    y = centred / np.sqrt((centred**2).mean((1, 3), keepdims=True) + 1e-5)
+    return (
+        ours,
+        theirs,
+        y.reshape(x.shape) * np.asarray(weights["scale"]) + np.asarray(weights["bias"]),
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 12), (2, 4, 5, 16), (3, 7)])
+def test_group_norm_is_its_definition(shape, x64):
+    x = jax.random.normal(jax.random.key(0), shape, "float64") + 2
+    ours, _, exact = normed(x, "float64")
+    np.testing.assert_allclose(ours, exact, atol=1e-12)
+
+
+def test_group_norm_loses_no_more_digits_than_linens():
+    """E[x^2] - mean^2 cancels where a mean is large, and long sums in float32 add to that."""
+    x = 3 + jax.random.normal(jax.random.key(0), (8, 32, 32, 32), "float32")
+    ours, theirs, exact = normed(x, "float32")
+    worst = lambda y: np.abs(np.asarray(y, np.float64) - exact).max()
+    assert worst(ours) <= worst(theirs) < 1e-3
+
+
+def test_group_norm_of_small_floats_is_computed_in_float32():
+    x = (100 + jax.random.normal(jax.random.key(0), (2, 8, 8, 8))).astype("bfloat16")
+    y = normed(x, "bfloat16")[0]
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        np.asarray(y, np.float32), normed(x, "bfloat16")[2], rtol=2**-8, atol=2e-3
+    )
