@@ -15,14 +15,12 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from diffusion.networks.base import precision, wide
+from diffusion.networks.convolutions import Features, NewFeatures, conv, interleave
 from diffusion.networks.initial import kernel
 from diffusion.networks.kernels import attention_implementation
 from diffusion.networks.positions import rotate
 from diffusion.numerics import require
 from diffusion.registry import nearest
-
-Features = Float[Array, "batch *space channels"]
-NewFeatures = Float[Array, "batch *new_space new_channels"]
 
 
 def num_groups(channels: int) -> int:
@@ -69,27 +67,6 @@ class GroupNorm(nn.Module):
         return y.astype(self.dtype)
 
 
-def conv(
-    features: int,
-    dims: int,
-    dtype: str,
-    *,
-    size: int = 3,
-    stride: int = 1,
-    zero: bool = False,
-    name: str | None = None,
-) -> nn.Conv:
-    """Return a convolution over `dims` axes of space; zero: it starts as the constant 0."""
-    return nn.Conv(
-        features,
-        (size,) * dims,
-        strides=stride,
-        kernel_init=kernel(zero),
-        **precision(dtype),
-        name=name,
-    )
-
-
 def check_outputs(outputs: int) -> None:
     """Raise ValueError unless this is a number of outputs per input."""
     require(outputs >= 1, f"`outputs` must be at least 1; got {outputs}.")
@@ -115,11 +92,6 @@ def _split(x: Array, axis: int) -> Array:
     return x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
 
 
-def _interleave(even: Array, odd: Array, axis: int) -> Array:
-    both = jnp.stack([even, odd], axis=axis + 1)
-    return both.reshape(*even.shape[:axis], 2 * even.shape[axis], *even.shape[axis + 1 :])
-
-
 def _neighbours(x: Array, axis: int) -> tuple[Array, Array]:
     """Return x[i - 1] and x[i + 1], with the values at the ends repeated."""
     n = x.shape[axis]
@@ -134,7 +106,7 @@ def _pool_down(x: Array, axis: int) -> Array:
 
 
 def _pool_up(x: Array, axis: int) -> Array:
-    return _interleave(x, x, axis)
+    return interleave(x, x, axis)
 
 
 def _fir_down(x: Array, axis: int) -> Array:
@@ -147,7 +119,7 @@ def _fir_down(x: Array, axis: int) -> Array:
 def _fir_up(x: Array, axis: int) -> Array:
     """y_{2i} = (x_{i-1} + 3 x_i) / 4, y_{2i+1} = (3 x_i + x_{i+1}) / 4."""
     before, after = _neighbours(x, axis)
-    return _interleave((before + 3 * x) / 4, (3 * x + after) / 4, axis)
+    return interleave((before + 3 * x) / 4, (3 * x + after) / 4, axis)
 
 
 # name: (halve, double) along one axis. FIR is the kernel [1, 3, 3, 1] of StyleGAN 2 and NCSN++.
@@ -181,12 +153,12 @@ class Resample(nn.Module):
     def __call__(self, x: Features) -> NewFeatures:
         """Resample x, whose axes of space must be even on the way down."""
         dims, channels = x.ndim - 2, x.shape[-1]
-        if self.method == "conv" and not self.up:
-            return conv(channels, dims, self.dtype, stride=2, name="conv")(x)
-        fn = FILTERS["pool" if self.method == "conv" else self.method][self.up]
+        if self.method == "conv":
+            stride = 1 if self.up else 2
+            return conv(channels, dims, self.dtype, stride=stride, repeat=self.up, name="conv")(x)
         for axis in range(1, 1 + dims):
-            x = fn(x, axis)
-        return conv(channels, dims, self.dtype, name="conv")(x) if self.method == "conv" else x
+            x = FILTERS[self.method][self.up](x, axis)
+        return x
 
 
 def pad_to_multiple(x: Features, multiple: int) -> NewFeatures:

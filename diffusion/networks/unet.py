@@ -18,14 +18,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.networks.base import Data, FlaxNetwork, LogSNR, precision, takes_fields_of, wide
+from diffusion.networks.convolutions import Features, NewFeatures, conv
 from diffusion.networks.embeddings import Embedder, concat_image
 from diffusion.networks.layers import (
     Attention,
-    Features,
     GroupNorm,
-    NewFeatures,
     Resample,
-    conv,
     crop,
     dense,
     fold_space,
@@ -54,10 +52,11 @@ class ResBlock(nn.Module):
         """Return features of the block's width and size."""
         c, dims = self.config, x.ndim - 2
         h = nn.silu(GroupNorm(c.dtype, name="norm_in")(x))
+        repeat = bool(self.up) and c.resample == "pool"  # then the convolution after it does both
         if self.up is not None:
-            h = Resample(self.up, c.resample, c.dtype, name="resample")(h)
+            h = h if repeat else Resample(self.up, c.resample, c.dtype, name="resample")(h)
             x = Resample(self.up, c.resample, c.dtype, name="resample_skip")(x)
-        h = conv(self.features, dims, c.dtype, name="conv_in")(h)
+        h = conv(self.features, dims, c.dtype, repeat=repeat, name="conv_in")(h)
         h = nn.silu(self._modulate(h, emb))
         h = nn.Dropout(c.dropout, deterministic=not self.has_rng("dropout"))(h)
         h = conv(self.features, dims, c.dtype, zero=True, name="conv_out")(h)

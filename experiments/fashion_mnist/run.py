@@ -59,7 +59,7 @@ CHOICES: dict[str, Changes] = {
 FULL_RESOLUTION = (("network.patch", 1), ("network.attention", (14,)))  # the lowest level attends
 FOLDINGS: dict[str, Changes] = {
     f"{name}, {steps:,} steps": (*changes, ("train.num_steps", steps))
-    for name, changes, budgets in (("folded", (), (3000,)), ("28x28", FULL_RESOLUTION, (900, 2700)))
+    for name, changes, budgets in (("folded", (), (3000,)), ("28x28", FULL_RESOLUTION, (900,)))
     for steps in budgets
 }
 TIERS = {
