@@ -21,6 +21,12 @@ def choices(found: Mapping[str, Any]) -> list[str]:
     return markdown(("choice", *HEAD), [(name, *cells(row)) for name, row in found.items()])
 
 
+def foldings(found: Mapping[str, Any]) -> list[str]:
+    """Return the trainings with and without folding."""
+    rows = [(name, f"{row['minutes']:.0f}", *cells(row)) for name, row in found.items()]
+    return markdown(("images", "minutes", *HEAD), rows)
+
+
 def minutes(parts: Mapping[str, Any], step: str) -> float:
     """Return how long training took up to a step at its median speed."""
     training = parts["training"]
@@ -43,7 +49,10 @@ def tables(parts: Mapping[str, Any]) -> list[str]:
         f"{training['parameters']:,} parameters, {training['steps']:,} steps of {training['batch']} images, "
         f"{training['images per second']:.0f} images a second (median):"
     )
-    return [told, "", *curve(parts), "Choices, by short trainings:", "", *choices(parts["choices"])]
+    lines = [told, "", *curve(parts), "Choices, by short trainings:", "", *choices(parts["choices"])]
+    if "foldings" in parts:
+        lines += ["Folded or not, each with a cosine of its own:", "", *foldings(parts["foldings"])]
+    return lines
 
 
 def table(found: Mapping[str, Any]) -> str:
