@@ -4,7 +4,8 @@
                  multiplied. Elementwise work is left out, as it is from "model FLOPs".
     activations  what reverse-mode differentiation keeps of the forward pass: each array once, arguments not. Of what
                  an elementwise function that is a call of its own makes (silu, gelu) two arrays count, its result
-                 and one more: compilers make the rest of its derivative from these.
+                 and one more, from which compilers make the rest of its derivative; its result alone if its input
+                 follows from another kept array by scales and shifts, as after a norm.
 
 What the compiler reports can be held against these numbers.
 """
@@ -115,14 +116,44 @@ def activation_bytes(function: Callable[..., Any], *args: Any) -> int:
     made = {v: e for e in jaxpr.eqns for v in e.outvars}
     left: dict[Any, int] = {}  # arrays of an elementwise call that still count
     total = 0
-    for v in dict.fromkeys(v for v in jaxpr.outvars if isinstance(v, core.Var) and v in made):
+    kept_arrays = dict.fromkeys(_origin(v, made) for v in jaxpr.outvars if isinstance(v, core.Var))
+    for v in (v for v in kept_arrays if v in made):
         call = made[v]
         if _is_elementwise_call(call):
-            left[id(call)] = left.get(id(call), 2) - 1
+            if id(call) not in left:
+                left[id(call)] = 1 if _follows(call.invars[0], made, kept_arrays) else 2
+            left[id(call)] -= 1
             if left[id(call)] < 0:
                 continue
         total += _bytes(v.aval)
     return total
+
+
+def _origin(v: Any, made: dict[Any, Any]) -> Any:
+    """Return the variable whose memory this one is: another shape of an array takes no place of its own."""
+    while v in made and made[v].primitive.name == "reshape":
+        (v,) = made[v].invars
+    return v
+
+
+_SCALES_AND_SHIFTS = ("add", "sub", "mul", "convert_element_type", "reshape")
+
+
+def _follows(v: Any, made: dict[Any, Any], kept: dict[Any, None]) -> bool:
+    """Say whether an array is another, kept one, scaled and shifted by broadcasts of smaller ones."""
+    spread = lambda u: u in made and made[u].primitive.name == "broadcast_in_dim"
+    while True:
+        if v not in made or made[v].primitive.name not in _SCALES_AND_SHIFTS:
+            return False
+        whole = [
+            u for u in made[v].invars
+            if isinstance(u, core.Var) and u.aval.size == v.aval.size and not spread(u)
+        ]  # fmt: skip
+        if len(whole) != 1:
+            return False
+        (v,) = whole
+        if v in kept:
+            return True
 
 
 def _is_elementwise_call(equation: Any) -> bool:

@@ -119,6 +119,17 @@ def test_of_an_activation_function_its_argument_and_two_arrays_count():
     assert found == 4 * (3 * 3 * 7)
 
 
+def test_an_activation_function_after_a_norm_keeps_one_array_less():
+    """a h + b is what silu takes: h, that, and the result, not the rest of its derivative."""
+
+    def loss(w, x):
+        h = x @ w[0]
+        return (jax.nn.silu(h * jnp.mean(h, axis=0) + w[2]) @ w[1]).sum()
+
+    found = activation_bytes(loss, (shape(5, 7), shape(7, 1), shape(7)), shape(3, 5))
+    assert found == 4 * (3 * 3 * 7 + 7)  # and the means
+
+
 def test_rematerialisation_keeps_less():
     def loss(w, x, layer):
         for _ in range(4):

@@ -63,7 +63,10 @@ class GroupNorm(nn.Module):
             rearrange(a.mean(1), "b (g c) -> b g c", c=size).mean(-1) for a in (flat, flat**2)
         )
         factor = jax.lax.rsqrt(jnp.maximum(square - mean**2, 0) + 1e-5)
-        y = (x - spread(mean)) * (spread(factor) * scale) + bias
+        slope = spread(factor) * scale
+        y = slope * x + (
+            bias - spread(mean) * slope
+        )  # so gradients need x alone, not x - mean as well
         return y.astype(self.dtype)
 
 

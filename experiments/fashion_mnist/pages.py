@@ -49,7 +49,14 @@ def tables(parts: Mapping[str, Any]) -> list[str]:
         f"{training['parameters']:,} parameters, {training['steps']:,} steps of {training['batch']} images, "
         f"{training['images per second']:.0f} images a second (median):"
     )
-    lines = [told, "", *curve(parts), "Choices, by short trainings:", "", *choices(parts["choices"])]
+    lines = [
+        told,
+        "",
+        *curve(parts),
+        "Choices, by short trainings:",
+        "",
+        *choices(parts["choices"]),
+    ]
     if "foldings" in parts:
         lines += ["Folded or not, each with a cosine of its own:", "", *foldings(parts["foldings"])]
     return lines
