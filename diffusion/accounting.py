@@ -142,12 +142,13 @@ _SCALES_AND_SHIFTS = ("add", "sub", "mul", "convert_element_type", "reshape")
 def _follows(v: Any, made: dict[Any, Any], kept: dict[Any, None]) -> bool:
     """Say whether an array is another, kept one, scaled and shifted by broadcasts of smaller ones."""
     spread = lambda u: u in made and made[u].primitive.name == "broadcast_in_dim"
+    size = lambda u: math.prod(u.aval.shape)
     while True:
         if v not in made or made[v].primitive.name not in _SCALES_AND_SHIFTS:
             return False
         whole = [
             u for u in made[v].invars
-            if isinstance(u, core.Var) and u.aval.size == v.aval.size and not spread(u)
+            if isinstance(u, core.Var) and size(u) == size(v) and not spread(u)
         ]  # fmt: skip
         if len(whole) != 1:
             return False
