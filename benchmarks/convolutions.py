@@ -1,4 +1,4 @@
-"""Ways to compute a 3x3 convolution and the gradient of its kernel, beside the compiler's own.
+"""Ways to compute the layers of a U-Net beside the plain one: 3x3 convolutions, and three that the networks have.
 
     patches         nine shifted copies of x side by side, then one matrix product
     nine products   the gradient alone: dW[i, j] = (x shifted by i, j)^T dy
@@ -6,13 +6,20 @@
                     middle is one of matrices over channels at each of 36 places, a quarter of the multiplications
                     (Lavin and Gray 2016, section 4.3).
 
+Of three layers the forward pass and all gradients, plain and as the networks have them:
+
+    repeated        x repeated twice along both axes, then a convolution: the learned way up
+    single points   a 1x1 convolution, which joins or changes channels
+    group norm      Linen's beside ours
+
 All are the same function up to round-off. x is (batch, side, side, channels), stride 1, borders of zeros, and sides are
 multiples of 4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +29,8 @@ from benchmarks.peers.jax_tools import called
 from benchmarks.report import distribution, number, progress, table
 from benchmarks.rounds import Plan
 from benchmarks.worker import pieces, seconds_of
+from diffusion.networks.convolutions import conv_of_repeated, pointwise
+from diffusion.networks.layers import GroupNorm, num_groups
 
 TILE, WINDOW = 4, 6
 B_T = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
@@ -117,20 +126,74 @@ GRADIENT = {
 }  # fmt: skip
 
 
+def _repeated(x: jax.Array, w: jax.Array) -> jax.Array:
+    return convolve(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2), w)
+
+
+def _layer(layer: Any, name: str | None = None) -> Callable[..., jax.Array]:
+    """Return a function of x and the parameters of a layer, or of the one in it that has this name."""
+    inside = lambda params: params if name is None else {name: params}
+    return lambda x, params: layer.apply({"params": inside(params)}, x)
+
+
+def of_networks(channels: int, dtype: str = "float32") -> dict[str, tuple[dict[str, Any], Any]]:
+    """Return the ways of three layers, and shapes of their parameters."""
+    kernel, bias = (lambda size: (size, size, channels, channels)), (channels,)
+    linen = nn.GroupNorm(num_groups(channels), epsilon=1e-5, dtype=dtype)
+    repeated = {"plain": _repeated, "ours": conv_of_repeated_image}
+    return {
+        "repeated": (repeated, kernel(3)),
+        "single points": ({"plain": convolve, "ours": pointwise}, kernel(1)),
+        "group norm": (
+            {"plain": _layer(linen), "ours": _layer(GroupNorm(dtype), "GroupNorm_0")},
+            {"scale": bias, "bias": bias},
+        ),
+    }
+
+
+def conv_of_repeated_image(x: jax.Array, w: jax.Array) -> jax.Array:
+    """Return `conv_of_repeated` for images."""
+    return conv_of_repeated(x, w, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def both_ways(way: Callable[..., jax.Array]) -> Callable[..., Any]:
+    """Return what computes the value of a layer and its gradients by x and parameters, for a cotangent y."""
+
+    def run(x: jax.Array, params: Any) -> Any:
+        y, back = jax.vjp(way, x, params)
+        return back(y)
+
+    return run
+
+
 def layers(case: Case) -> list[tuple[int, int]]:
     """Return (side, channels) of the levels of a case's U-Net."""
     return [(case.shape[0] // 2**i, case.channels * m) for i, m in enumerate(case.multipliers)]
+
+
+def tasks_of(case: Case, side: int, channels: int) -> list[tuple[str, dict[str, Any], Any, Any]]:
+    """Return what is computed on a level: its name, the ways, their arguments, FLOPs where they are told."""
+    shape, keys = (case.batch, side, side, channels), jax.random.split(jax.random.key(0), 3)
+    x, dy = (jax.random.normal(k, shape, case.dtype) for k in keys[:2])
+    w = jax.random.normal(keys[2], (3, 3, channels, channels), case.dtype)
+    flops = 2 * 9 * channels**2 * side**2 * case.batch
+    tasks = [("forward", FORWARD, (x, w), flops), ("kernel", GRADIENT, (x, dy), flops)]
+    for what, (ways, shapes) in of_networks(channels, case.dtype).items():
+        is_shape = lambda s: isinstance(s, tuple)
+        params = jax.tree.map(lambda s: jnp.ones(s, case.dtype), shapes, is_leaf=is_shape)
+        trained = {name: both_ways(way) for name, way in ways.items()}
+        tasks += [
+            (what, ways, (x, params), None),
+            (f"{what}, gradients", trained, (x, params), None),
+        ]
+    return tasks
 
 
 def run(case: Case, plan: Plan) -> dict[str, Any]:
     """Measure every way on every level, the ways in turn."""
     rows = []
     for side, channels in layers(case):
-        shape, keys = (case.batch, side, side, channels), jax.random.split(jax.random.key(0), 3)
-        x, dy = (jax.random.normal(k, shape, case.dtype) for k in keys[:2])
-        w = jax.random.normal(keys[2], (3, 3, channels, channels), case.dtype)
-        flops = 2 * 9 * channels**2 * side**2 * case.batch
-        for what, ways, arguments in (("forward", FORWARD, (x, w)), ("kernel", GRADIENT, (x, dy))):
+        for what, ways, arguments, count in tasks_of(case, side, channels):
             progress(f"{side} x {side} x {channels}, {what}")
             calls = {name: called(jax.jit(way), *arguments) for name, way in ways.items()}
             for call in calls.values():
@@ -142,7 +205,7 @@ def run(case: Case, plan: Plan) -> dict[str, Any]:
                 for name, call in calls.items():
                     values[name].append(seconds_of(call, counts[name]) / counts[name])
             rows += [
-                {"side": side, "channels": channels, "what": what, "way": name, "flops": flops,
+                {"side": side, "channels": channels, "what": what, "way": name, "flops": count,
                  "values": found, "seconds": distribution(found)}
                 for name, found in values.items()
             ]  # fmt: skip
@@ -150,12 +213,13 @@ def run(case: Case, plan: Plan) -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any], case: Case) -> list[str]:
-    """Return the table; ratios are to the compiler's own way, and FLOPs are those of its multiplications."""
+    """Return the table; ratios are to the first, plain way, and FLOPs are those of its multiplications."""
     rows, own = [], 1.0
     for r in found["rows"]:
         told = r["seconds"]
-        own = told["median"] if r["way"] == "compiler" else own
+        own = told["median"] if r["way"] in ("compiler", "plain") else own
         low, high = (number(q * 1e3) for q in told["quartiles"])
+        rate = r["flops"] and r["flops"] / told["median"] / 1e9
         rows.append((f"{r['side']} x {r['side']} x {r['channels']}", r["what"], r["way"], told["median"] * 1e3,
-                     f"{low} .. {high}", r["flops"] / told["median"] / 1e9, told["median"] / own))  # fmt: skip
-    return [f"batch {case.batch}, {case.dtype}, 3x3", "", *table(HEAD, rows)]
+                     f"{low} .. {high}", rate, told["median"] / own))  # fmt: skip
+    return [f"batch {case.batch}, {case.dtype}", "", *table(HEAD, rows)]

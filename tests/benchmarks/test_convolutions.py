@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 
 from benchmarks.cases import case_of
-from benchmarks.convolutions import A_T, B_T, FORWARD, GRADIENT, G, layers, run
+from benchmarks.convolutions import (
+    A_T,
+    B_T,
+    FORWARD,
+    GRADIENT,
+    G,
+    layers,
+    of_networks,
+    run,
+    tasks_of,
+)
 from benchmarks.rounds import Plan
 
 KEYS = jax.random.split(jax.random.key(0), 3)
@@ -36,6 +46,14 @@ def test_gradient_of_the_kernel(way):
     np.testing.assert_allclose(GRADIENT[way](x, dy), expected, atol=1e-11)
 
 
+def test_layers_of_the_networks_are_the_plain_ones():
+    case = case_of("unet", "tiny").replaced(dtype="float64")
+    for what, ways, arguments, _ in tasks_of(case, 8, 8)[2:]:
+        plain, ours = (way(*arguments) for way in ways.values())
+        for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(ours), strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-9, err_msg=what)
+
+
 def test_matrices_of_winograd_correlate_a_line():
     """A^T ((G g) * (B^T d)) is the correlation of six numbers with three: four numbers."""
     rng = np.random.default_rng(0)
@@ -46,5 +64,8 @@ def test_matrices_of_winograd_correlate_a_line():
 def test_every_way_is_measured_on_every_level():
     case = case_of("unet", "tiny")
     rows = run(case, Plan(rounds=1, repeats=1, least_seconds=0.0))["rows"]
-    assert len(rows) == len(layers(case)) * (len(FORWARD) + len(GRADIENT))
+    of_a_level = (
+        len(FORWARD) + len(GRADIENT) + 2 * sum(len(ways) for ways, _ in of_networks(8).values())
+    )
+    assert len(rows) == len(layers(case)) * of_a_level
     assert all(r["seconds"]["median"] > 0 for r in rows)
