@@ -5,6 +5,7 @@ decoding 60,000 pictures. `decoded.json` beside them holds the sizes of all file
 of them differs, the arrays are made again.
 """
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from diffusion.data.storage import LOG, file_sizes, publish
 def facts(folder: Path, layout: Layout) -> dict[str, Any]:
     """Return shape, num_classes and class_names, from the decoded arrays if they are there."""
     for path in sorted(folder.glob(f"decoded/*-{layout.slug}/decoded.json")):
-        if _matches(path.parent, folder):
-            return json.loads(path.read_text())
+        with contextlib.suppress(OSError):  # what cannot be read is not needed either
+            if _matches(path.parent, folder):
+                return json.loads(path.read_text())
     return _describe(RecordReader(folder, next(iter(split_sizes(folder))), layout))
 
 
@@ -52,7 +54,13 @@ def decoded(
         _save(target, folder, split, layout)
         return target
 
-    if ready() is None:
+    try:
+        kept = ready() is not None
+    except OSError as error:  # it may be whole: it is not made anew
+        LOG.warning("Decoded pixels cannot be read (%s); they are decoded again.", error)
+        table, _ = _decode_all(folder, split, layout)
+        return _rows(table.values, table.labels, start, stop)
+    if not kept:
         try:
             publish(cache.parent, ready, write, replace=True)
         except OSError as error:
@@ -75,12 +83,12 @@ def _rows(values: np.ndarray, labels: np.ndarray | None, start: int, stop: int |
 
 
 def _matches(cache: Path, folder: Path) -> bool:
-    """Tell whether the decoded arrays are whole and belong to these records."""
+    """Tell whether the decoded arrays are whole and belong to these records; OSError if they cannot be read."""
     try:
         notes = json.loads((cache / "decoded.json").read_text())
         arrays = {k: v for k, v in file_sizes(cache).items() if k.endswith(".npy")}
         return notes["records"] == file_sizes(folder) and notes["arrays"] == arrays
-    except (OSError, ValueError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return False
 
 

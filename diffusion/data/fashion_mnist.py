@@ -32,10 +32,12 @@ def read_idx(path: Path) -> np.ndarray:
     """Read a gzipped idx file of unsigned bytes, the format of MNIST (LeCun et al., 1998).
 
     Raises:
+        OSError: the file cannot be read, so nobody knows.
         ValueError: the file is damaged or of another kind.
     """
+    content = path.read_bytes()
     try:
-        raw = gzip.decompress(path.read_bytes())
+        raw = gzip.decompress(content)
     except (OSError, EOFError) as error:
         raise ValueError(f"{path} is damaged: {error}. Delete it and get it again.") from error
     ndim = raw[3] if raw[:3] == b"\x00\x00\x08" and len(raw) > 3 else 0

@@ -26,6 +26,7 @@ from diffusion.evaluation.frechet import Moments
 from diffusion.evaluation.records import digest_of_json
 from diffusion.numerics import is_hashable, require
 from diffusion.registry import spec_of
+from diffusion.training.exits import cannot_read
 
 PROTOCOL = 1  # raise it when the same data and features would give other statistics
 NUM_ROWS = 10_000  # features that are kept
@@ -189,6 +190,9 @@ def statistics(
         pass
     except ValueError as error:
         LOG.warning("%s: made again", error)
+    except OSError as error:  # it may be whole: the numbers are computed, the file stays
+        LOG.warning("statistics are made again: cannot read %s (%s)", path, error.strerror)
+        return compute(dataset, extractor, about)
     found = compute(dataset, extractor, about)
     try:
         write(path, found)
@@ -251,6 +255,7 @@ def read(path: Path, expected: dict[str, Any] | None = None) -> Statistics:
 
     Raises:
         FileNotFoundError: there is no such file.
+        OSError: it cannot be read.
         ValueError: the file is damaged, is something else, or was made of other data or features.
     """
     try:
@@ -262,6 +267,8 @@ def read(path: Path, expected: dict[str, Any] | None = None) -> Statistics:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and cannot_read(error):
+            raise
         raise ValueError(
             f"{path} is damaged, or no file of statistics ({type(error).__name__})"
         ) from None

@@ -103,6 +103,17 @@ class SaveError(OSError):
     exit_code = FILES
 
 
+class ReadError(OSError):
+    """A file cannot be read, by a fault of the machine or for lack of permission: it may be whole."""
+
+    exit_code = FILES
+
+
+def cannot_read(error: OSError) -> bool:
+    """Say whether an error says nothing about the content of a file, and not even that it is missing."""
+    return error.errno is not None and not isinstance(error, FileNotFoundError | NotADirectoryError)
+
+
 class LockedError(RuntimeError):
     """Another process owns the work directory."""
 

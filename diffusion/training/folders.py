@@ -11,18 +11,19 @@ Nothing here knows what the folders hold, and nothing asks a clock.
 import contextlib
 import re
 import shutil
+import stat
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from diffusion.training.exits import CheckpointError, DamageError
+from diffusion.training.exits import CheckpointError, DamageError, ReadError
 from diffusion.training.faults import reach
-from diffusion.training.manifest import read_json, sync, verify, write_manifest
+from diffusion.training.manifest import failed, mode_of, read_json, sync, verify, write_manifest
 
 Say = Callable[[str], None]
 
-_NUMBER = re.compile(r"0|[1-9]\d{0,17}")
+_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 _LEFT_OVER = re.compile(
-    r"\.(saving|removing)-\d+|\d+\.orbax-checkpoint-tmp.*"
+    r"\.(saving|removing)-[0-9]+|[0-9]+\.orbax-checkpoint-tmp.*"
 )  # the last: format 1
 
 
@@ -34,13 +35,25 @@ class StepFolders:
         self.directory = directory
 
     def _names(self) -> list[str]:
-        return [p.name for p in self.directory.iterdir()] if self.directory.is_dir() else []
+        try:
+            return [p.name for p in self.directory.iterdir()]
+        except OSError as error:
+            problem = failed(error, self.directory, "missing")
+            if isinstance(problem, ReadError):
+                raise problem from None
+            return []
 
     def steps(self) -> tuple[int, ...]:
-        """Return the steps that have a complete folder, oldest first."""
-        real = lambda p: p.is_dir() and not p.is_symlink()
-        numbers = [n for n in self._names() if _NUMBER.fullmatch(n) and real(self.directory / n)]
-        return tuple(sorted(map(int, numbers)))
+        """Return the steps that have a complete folder, oldest first.
+
+        Raises:
+            ReadError: what there is cannot be seen.
+        """
+        return tuple(s for s in self._numbered() if stat.S_ISDIR(mode_of(self.path(s))))
+
+    def _numbered(self) -> list[int]:
+        """Return the numbers that something stands under, also a link or a file, lowest first."""
+        return sorted(int(name) for name in self._names() if _NUMBER.fullmatch(name))
 
     def path(self, step: int) -> Path:
         """Return where the folder of a step is, or would be."""
@@ -48,7 +61,7 @@ class StepFolders:
 
     def set_aside_before(self) -> list[str]:
         """Return the names of damaged folders that were set aside."""
-        return sorted(n for n in self._names() if re.fullmatch(r"\d+\.damaged-.*", n))
+        return sorted(n for n in self._names() if re.fullmatch(r"[0-9]+\.damaged-.*", n))
 
     # ---- writing --------------------------------------------------------------------------------
 
@@ -122,8 +135,11 @@ class StepFolders:
 
         Raises:
             DamageError: it is not what was written.
+            ReadError: it cannot be read, so nobody knows.
         """
         folder = self.path(step)
+        if not stat.S_ISDIR(mode_of(folder)):
+            raise DamageError("no-folder", f"{folder} is not a folder")
         if _is_format_1(folder, step):
             return False
         manifest = verify(folder)
@@ -145,14 +161,17 @@ class StepFolders:
 
         Raises:
             CheckpointError: there are folders, but none is whole; they stay as they are.
+            ReadError: one that may be the newest cannot be read; nothing is moved.
         """
         wrong: dict[int, DamageError] = {}
-        for step in reversed(self.steps()):
+        for step in reversed(self._numbered()):
             try:
                 hashed = step in known or self.verify(step)
-            except DamageError as error:
-                if not self.path(step).exists():  # its owner deleted it just now
+            except (DamageError, ReadError) as error:
+                if not mode_of(self.path(step)):  # its owner deleted it just now
                     return self.newest(say, move=move, known=known)
+                if isinstance(error, ReadError):
+                    raise
                 wrong[step] = error
                 continue
             break
@@ -183,11 +202,13 @@ class StepFolders:
 def _is_format_1(folder: Path, step: int) -> bool:
     """Say whether a folder is of the format without a manifest, as far as can be told."""
     meta = folder / "meta" / "metadata"
-    if (folder / "meta.json").exists() or not meta.is_file() or meta.is_symlink():
+    if mode_of(folder / "meta.json") or not stat.S_ISREG(mode_of(meta)):
         return False
     try:
         content = read_json(meta)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise failed(error, meta, "metadata") from None
+    except ValueError as error:
         raise DamageError("metadata", str(error)) from None
     given = (content.get("format"), content.get("step")) if isinstance(content, dict) else ()
     if given != (1, step):

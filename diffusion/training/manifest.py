@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from diffusion.training.exits import DamageError
+from diffusion.training.exits import DamageError, ReadError, cannot_read
 
 NAME = "manifest.json"
 FORMAT = 2
@@ -57,6 +57,37 @@ def _parsed(content: bytes, path: Path) -> Any:
             return found
         level = list(itertools.chain.from_iterable(inner))
     raise ValueError(f"{path} is nested too deeply")
+
+
+def failed(error: OSError, path: Path, reason: str) -> DamageError | ReadError:
+    """Return what an error of reading means: damage where something is missing, else nothing of the content.
+
+    Args:
+        error: of the system.
+        path: of what was to be read.
+        reason: of the damage, if it is one.
+    """
+    what = f"{path}: {error.strerror or error}"
+    if not cannot_read(error):
+        return DamageError(reason, what)
+    return ReadError(
+        f"{what}. It cannot be read, but may be whole: nothing was changed. Try again once it can be read, or move "
+        "its folder away to go on without it."
+    )
+
+
+def mode_of(path: Path) -> int:
+    """Return the mode of what stands at a path, a link or what else; 0 if nothing does.
+
+    Raises:
+        ReadError: nobody can tell.
+    """
+    try:
+        return path.lstat().st_mode
+    except OSError as error:
+        if cannot_read(error):
+            raise failed(error, path, "missing") from None
+        return 0
 
 
 def sync(path: Path) -> None:
@@ -128,19 +159,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         DamageError: it does not, or there is none.
+        ReadError: it cannot be read.
     """
     path = folder / NAME
-    try:
-        mode = path.lstat().st_mode
-    except OSError:
-        raise DamageError("no-manifest", f"{folder} has no {NAME}") from None
+    mode = mode_of(path)
+    if not mode:
+        raise DamageError("no-manifest", f"{folder} has no {NAME}")
     if not stat.S_ISREG(mode):
         raise DamageError("no-manifest", f"{path} is not a plain file")
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise DamageError("unreadable", f"{path}: {error.strerror}") from None
+        raise failed(error, path, "missing") from None
     if len(raw) > MAX_BYTES:
         raise DamageError("manifest", f"{path} is longer than {MAX_BYTES} bytes")
     try:
@@ -190,14 +221,15 @@ def verify(folder: Path) -> dict[str, Any]:
 
     Raises:
         DamageError: a file is missing or is not what was written; the message says which and how.
+        ReadError: a file cannot be read, so nobody knows.
     """
-    if folder.is_symlink() or not folder.is_dir():
+    if not stat.S_ISDIR(mode_of(folder)):
         raise DamageError("no-folder", f"{folder} is not a folder")
     content = read_manifest(folder)
     try:
         present, _ = _found(folder)
     except OSError as error:
-        raise DamageError("unreadable", f"{error.filename}: {error.strerror}") from None
+        raise failed(error, Path(error.filename or folder), "missing") from None
     for entry in content["files"]:  # all sizes first: they cost nothing
         _check_size(folder / entry["path"], present.get(entry["path"]), entry["size"])
     workers = min(4, len(content["files"]), os.cpu_count() or 1)
@@ -220,6 +252,6 @@ def _check_content(folder: Path, entry: Mapping[str, Any]) -> None:
     try:
         same = digest(path) == entry["sha256"]
     except OSError as error:
-        raise DamageError("unreadable", f"{path}: {error.strerror}") from None
+        raise failed(error, path, "missing") from None
     if not same:
         raise DamageError("checksum", f"{path} is not what was written: its SHA-256 differs")

@@ -5,20 +5,25 @@ with what was asked for, leaf by leaf, before it is read, since Orbax would cast
 without a word. Nothing here makes, moves or deletes a file, and nothing can run code from one.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from diffusion.registry import nearest
-from diffusion.training.exits import CheckpointError
+from diffusion.training.exits import CheckpointError, ReadError, cannot_read
 from diffusion.training.folders import Say, StepFolders
-from diffusion.training.manifest import FORMAT, read_json
+from diffusion.training.manifest import FORMAT, failed, mode_of, read_json
 from diffusion.training.processes import first_process
 from diffusion.training.progress import nobody
 from diffusion.training.state import TrainState, data_to_keys
 from diffusion.training.stored import differences, entries, storable_template
 from diffusion.types import Params
+
+_NUMBER = re.compile(
+    r"os[_ ]error(?:_code=')? ?([0-9]{1,3})\b", re.IGNORECASE
+)  # as TensorStore writes it
 
 
 class CheckpointReader:
@@ -74,6 +79,7 @@ class CheckpointReader:
 
         Raises:
             CheckpointError: there are checkpoints, but all of them are damaged; they stay as they are.
+            ReadError: one that may be the newest cannot be read; nothing is moved.
         """
 
         def find() -> int:
@@ -115,8 +121,10 @@ class CheckpointReader:
         folder = self.verify(step)
         file = folder / "meta.json"
         try:
-            meta = read_json(file if file.exists() else folder / "meta" / "metadata")
-        except (OSError, ValueError) as error:
+            meta = read_json(file if mode_of(file) else folder / "meta" / "metadata")
+        except OSError as error:
+            raise failed(error, file, "metadata") from None
+        except ValueError as error:
             raise CheckpointError(f"Checkpoint {folder} cannot be read: {error}") from None
         if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
             raise CheckpointError(f"Checkpoint {folder} cannot be read: it names no config")
@@ -148,15 +156,18 @@ class CheckpointReader:
         finally:
             self._verified.discard(step)
 
-    def _unreadable(self, step: int, error: Exception) -> CheckpointError:
+    def _unreadable(self, step: int, error: Exception) -> CheckpointError | ReadError:
         folder = self._folders.path(step)
-        if not folder.exists():
+        if not mode_of(folder):
             return CheckpointError(
                 f"Checkpoint {folder} was deleted while it was read, by the run that trains there. Try again: "
                 "there is a newer one."
             )
+        if isinstance(error, ReadError):
+            return error
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        return CheckpointError(f"Checkpoint {folder} cannot be read: {first}")
+        text = f"Checkpoint {folder} cannot be read: {first}"
+        return ReadError(f"{text}. Try again.") if _of_the_machine(error) else CheckpointError(text)
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """Read a state into the shapes, types and placement of another.
@@ -221,3 +232,15 @@ class CheckpointReader:
                 + "\nRestore it with the network, optimizer and ema it was written with: its config "
                 "is stored beside it."
             )
+
+
+def _of_the_machine(error: BaseException | None) -> bool:
+    """Say whether the system refused to read, whatever the libraries made of its error on the way."""
+    while error is not None:
+        if isinstance(error, OSError) and cannot_read(error):
+            return True
+        for number in _NUMBER.findall(str(error)):
+            if cannot_read(OSError(int(number), "")):
+                return True
+        error = error.__cause__ or error.__context__
+    return False

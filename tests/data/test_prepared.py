@@ -1,5 +1,6 @@
 """Preparing, keeping and reading image sets."""
 
+import errno
 import gzip
 import json
 import os
@@ -88,6 +89,22 @@ def test_damaged_decoded_arrays_are_made_again(tmp_path):
     notes = cache.parent / "decoded.json"
     notes.write_text(json.dumps({"records": {}}))
     np.testing.assert_array_equal(Digits(data_dir=root).examples(0, 2000)["data"], whole["data"])
+
+
+def test_decoded_arrays_that_cannot_be_read_stay(tmp_path, monkeypatch):
+    root = str(tmp_path)
+    whole = Digits(data_dir=root).examples(0, 2000)
+    (cache,) = tmp_path.glob("digits/*/decoded/train-*/images.npy")
+    before, read = cache.stat().st_mtime_ns, Path.read_text
+
+    def fail(path, *args, **options):
+        if path.name == "decoded.json":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read(path, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    np.testing.assert_array_equal(Digits(data_dir=root).examples(0, 2000)["data"], whole["data"])
+    assert cache.stat().st_mtime_ns == before
 
 
 def test_failed_preparation_leaves_nothing(tmp_path):

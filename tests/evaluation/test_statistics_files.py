@@ -1,5 +1,6 @@
 """Statistics of reference data: all examples count, files are believed only when they are whole and meant."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,25 @@ def test_damaged_and_foreign_files_are_made_again(rows, damage, caplog):
     assert "made again" in caplog.text
     np.testing.assert_array_equal(again.moments.scatter, good.moments.scatter)
     reference.read(path, about)
+
+
+def test_a_file_that_cannot_be_read_stays(rows, caplog, monkeypatch):
+    dataset = Rows(rows + 7)
+    extractor = pixels_of(dataset)
+    good = reference.statistics(dataset, extractor)
+    path = reference.path_of(reference.about_of(dataset, extractor))
+    before = path.read_bytes()
+
+    def fail(*args, **options):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(reference.np, "load", fail)
+    again = reference.statistics(dataset, extractor)
+    monkeypatch.undo()
+    assert "cannot read" in caplog.text
+    assert "damaged" not in caplog.text
+    np.testing.assert_array_equal(again.moments.scatter, good.moments.scatter)
+    assert path.read_bytes() == before
 
 
 def test_a_read_only_folder_is_no_error(rows, caplog, monkeypatch):

@@ -1,11 +1,14 @@
 """Damaged and hostile checkpoints: every change is seen, before a byte of them is interpreted or run."""
 
+import errno
+import io
 import json
 import os
 import pickle
 import random
 import shutil
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 
 from diffusion import build
 from diffusion.training import CheckpointError, CheckpointReader, Checkpoints, DamageError
+from diffusion.training.exits import ReadError
 from diffusion.training.manifest import MAX_BYTES, read_manifest, spelled, verify
 
 from .problem import make
@@ -269,3 +273,110 @@ def test_links_and_devices_are_not_followed(folder, tmp_path, kind):
     with pytest.raises(DamageError) as error:
         verify(folder / "2")
     assert error.value.reason in ("no-file", "missing")
+
+
+# ---- what cannot be read is not damaged -----------------------------------------------------------
+
+ERRORS = [
+    (errno.EACCES, "open"), (errno.EMFILE, "open"), (errno.EIO, "read"), (errno.ESTALE, "read"),
+    (errno.ESTALE, "lstat"), (errno.EIO, "lstat"), (errno.EMFILE, "scandir"), (errno.EACCES, "scandir"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """A function that makes the system refuse to open, read or look at a path with an error, and to list it."""
+
+    def refuse(path, number, call):
+        def guarded(function, at):
+            def guard(given, *args, **options):
+                if os.fspath(given) == os.fspath(at):
+                    raise OSError(number, os.strerror(number), os.fspath(given))
+                return function(given, *args, **options)
+
+            return guard
+
+        if call == "read":  # the file opens, and its disk fails
+
+            class Broken(io.FileIO):
+                def readinto(self, buffer):
+                    raise OSError(number, os.strerror(number))
+
+                read = readall = readinto
+
+            opened = lambda given, *args, **options: (
+                Broken(given) if given == path else builtin(given, *args, **options)
+            )
+            builtin = Path.open
+            monkeypatch.setattr(Path, "open", opened)
+        elif call == "open":
+            monkeypatch.setattr(Path, "open", guarded(Path.open, path))
+        elif call == "lstat":
+            monkeypatch.setattr(Path, "lstat", guarded(Path.lstat, path))
+        else:
+            for name in ("scandir", "listdir"):
+                monkeypatch.setattr(os, name, guarded(getattr(os, name), path.parent))
+
+    return refuse
+
+
+@pytest.mark.parametrize(("number", "call"), ERRORS)
+@pytest.mark.parametrize("name", ["manifest.json", "meta.json"])
+def test_what_cannot_be_read_stays_where_it_is(folder, refusing, monkeypatch, number, name, call):
+    before = sorted(p for p in folder.rglob("*"))
+    refusing(folder / "2" / name, number, call)
+    for kind in (Checkpoints, CheckpointReader):
+        lines = []
+        with kind(folder, say=lines.append) as checkpoints:
+            with pytest.raises(ReadError, match="nothing was changed") as error:
+                checkpoints.recover()
+        assert error.value.exit_code == 6
+        assert os.strerror(number) in str(error.value)
+        assert lines == []
+    monkeypatch.undo()
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_folder_that_cannot_be_listed_or_seen_is_not_empty(folder, refusing):
+    refusing(folder / "2", errno.EIO, "scandir")  # of the folder above
+    with pytest.raises(ReadError), CheckpointReader(folder) as checkpoints:
+        checkpoints.recover()
+    refusing(folder / "2", errno.ESTALE, "lstat")
+    with pytest.raises(ReadError), CheckpointReader(folder) as checkpoints:
+        checkpoints.recover()
+
+
+def test_the_libraries_that_read_say_it_in_their_own_ways(folder, state, monkeypatch):
+    with CheckpointReader(folder) as checkpoints:
+
+        def fail(error):
+            def restore(*args, **options):
+                raise error
+
+            monkeypatch.setattr(checkpoints._handler, "restore", restore)
+
+        fail(ValueError("UNKNOWN: Error reading local file: Failed to open [os_error_code='5']"))
+        with pytest.raises(ReadError, match="cannot be read"):
+            checkpoints.restore(2, state)
+        fail(OSError(errno.EMFILE, "Too many open files"))
+        with pytest.raises(ReadError, match="cannot be read"):
+            checkpoints.restore(2, state)
+        fail(ValueError("NOT_FOUND: Error reading [os_error_code='2']"))
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            checkpoints.restore(2, state)
+
+
+def test_a_number_that_is_no_folder_is_said_and_makes_room(folder, tmp_path, state):
+    (folder / "2").rename(tmp_path / "elsewhere")
+    (folder / "2").symlink_to(tmp_path / "elsewhere")
+    (folder / "3").write_text("a file")
+    lines = []
+    with Checkpoints(folder, say=lines.append) as checkpoints:
+        assert checkpoints.recover() == 1
+        assert checkpoints.save(2, state, {})
+    assert [line.split(":")[0] for line in lines] == [
+        "checkpoint of step 3 is damaged",
+        "checkpoint of step 2 is damaged",
+    ]
+    assert (folder / "2.damaged-no-folder-1").is_symlink()
+    assert (tmp_path / "elsewhere" / "manifest.json").is_file()

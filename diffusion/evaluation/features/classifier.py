@@ -262,6 +262,9 @@ def kept(
         pass
     except ValueError as error:
         LOG.warning("%s: trained again", error)
+    except OSError as error:  # it may be whole: it is trained, the file stays
+        LOG.warning("the classifier is trained again: cannot read %s (%s)", path, error.strerror)
+        return make()
     from safetensors.numpy import save
 
     params, about = make()
@@ -279,6 +282,7 @@ def read(path: Path, spec: DataSpec, made_of: dict[str, Any]) -> tuple[Params, d
 
     Raises:
         FileNotFoundError: there is none.
+        OSError: it cannot be read.
         ValueError: it is damaged, or another one.
     """
     from safetensors import SafetensorError, safe_open
@@ -289,9 +293,7 @@ def read(path: Path, spec: DataSpec, made_of: dict[str, Any]) -> tuple[Params, d
             params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         whole = digest_of(params) == card["sha256"] and card["made_of"] == made_of
         about = card["about"]
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"{path} is damaged ({error})") from None
     right = {k: v.shape for k, v in params.items()} == shapes_of(spec)
     require(whole and right, f"{path} is damaged, or holds another classifier")
