@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from diffusion.config import ConfigError
+from diffusion.earlier import record
 from diffusion.evaluation.records import digest_of_json, write_atomically
 from diffusion.experiment import Experiment
 from diffusion.provenance import provenance
@@ -177,6 +178,7 @@ def import_run(path: Path, workdir: Workdir, *, allow_code: bool = False) -> int
         )
         with Checkpoints(made.checkpoints, asynchronous=False) as checkpoints:
             checkpoints.save(0, _state_of(experiment, path), experiment.config, block=True)
+        record(made, 0)
         made.path.replace(workdir.path)
     finally:
         shutil.rmtree(made.path, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import jax
 
 from diffusion.accounting import bytes_of
 from diffusion.compatibility import check_training
+from diffusion.earlier import is_halfway, lost, record, refuse_anew, set_aside
 from diffusion.experiment import Experiment
 from diffusion.incidents import Rollbacks
 from diffusion.lap import Lap, compiled_dispatch
@@ -62,7 +64,8 @@ def run(
     Raises:
         Stopped: a signal came; the state is saved.
         DivergedError: steps were not finite, again after the last rollback.
-        CheckpointError: there are checkpoints, and none can be used.
+        CheckpointError: there are checkpoints, and none can be used; or there were, and none is left.
+        ReadError: a checkpoint cannot be read; nothing was moved.
         SaveError: a checkpoint could not be written.
         LockedError: another process is training there.
     """
@@ -79,9 +82,16 @@ def run(
         )
         lock = stack.enter_context(owned(workdir.path, say))
         rollbacks = _prepare(experiment, workdir, say, restart)
-        checkpoints = Checkpoints(workdir.checkpoints, keep=options.keep, say=say)
+        checkpoints = Checkpoints(
+            workdir.checkpoints,
+            keep=options.keep,
+            say=say,
+            completed=functools.partial(record, workdir),
+        )
         stack.enter_context(checkpoints)
-        first = checkpoints.recover() or 0
+        newest = checkpoints.recover()
+        _write_down(experiment, workdir, say, newest)
+        first = newest or 0
         step = compiled_dispatch(experiment)
         lap = Lap(experiment, workdir, checkpoints, lock, stop, terminal, say, step, watchdog)
         while True:
@@ -102,19 +112,35 @@ def _prepare(experiment: Experiment, workdir: Workdir, say: Say, restart: bool) 
     """Make a work directory ready for a run, or refuse it; return what rollbacks the run had."""
 
     def clear() -> int:
-        workdir.sweep()
-        if restart and (moved := workdir.set_aside()):
+        if (restart or is_halfway(workdir)) and (moved := set_aside(workdir)):
             say(f"the earlier run is now in {moved}")
+        return 0
+
+    def look() -> int:
+        if refuse_anew(workdir):
+            say(
+                "a run was begun here, and ended before its first checkpoint was complete: step 0 again"
+            )
+        workdir.sweep()
         return 0
 
     first_process(clear)
     workdir.claim(experiment.config)
     rollbacks = Rollbacks.read(workdir)
+    first_process(look)
+    return rollbacks
+
+
+def _write_down(experiment: Experiment, workdir: Workdir, say: Say, newest: int | None) -> None:
+    """Say and write what is trained, once it is known that it goes on from the checkpoint of step `newest`."""
     for line in describe(experiment):
         say(line)
-    if jax.process_index() == 0:
-        workdir.write("config.json", experiment.config)
-        workdir.write("resolved.json", experiment.resolved())
-        workdir.write("data.json", dataclasses.asdict(experiment.spec))
-        workdir.write("run.json", provenance())
-    return rollbacks
+    if jax.process_index() != 0:
+        return
+    if newest is not None and (line := lost(workdir, newest)):
+        say(line)
+    record(workdir, newest)
+    workdir.write("config.json", experiment.config)
+    workdir.write("resolved.json", experiment.resolved())
+    workdir.write("data.json", dataclasses.asdict(experiment.spec))
+    workdir.write("run.json", provenance())

@@ -8,6 +8,7 @@ metrics.jsonl   one line of metrics per logging period
 bad_steps/      reports of steps that did not count
 rollbacks.json  where the run went back to after many of them
 checkpoints/    states
+newest.json     the step of the newest of them that was completed
 samples/        grids of generated examples
 variance.npz    posterior variances of a checkpoint, from scripts/estimate_variance.py
 cache/          compiled programs
@@ -39,13 +40,6 @@ from diffusion.registry import nearest
 from diffusion.trained_classifier import TrainedClassifier
 from diffusion.types import Params
 from diffusion.variance import WithVariance, with_variance
-
-# What a run leaves, in the order in which it is set aside: a folder without checkpoints is that of a new run.
-LEFT = (
-    "checkpoints", "rollbacks.json", "metrics.jsonl", "bad_steps", "samples", "tensorboard", "variance.npz",
-    "evaluation.json", "evaluation.json.parts", "evaluation_samples.png", "evaluation_nearest.png", "report.html",
-    "run.json", "resolved.json", "data.json", "config.json",
-)  # fmt: skip
 
 
 def _json(file: Path) -> Any:
@@ -151,23 +145,10 @@ class Workdir:
                 "--workdir, the config it was started with, or --restart to move the old run aside."
             )
 
-    def set_aside(self) -> Path | None:
-        """Move what a run has left into a folder of its own; return it, or None if there was nothing."""
-        found = [name for name in LEFT if (self.path / name).exists()]
-        if not found:
-            return None
-        number = 1
-        while (folder := self.path / f"earlier-{number}").exists():
-            number += 1
-        folder.mkdir()
-        for name in found:
-            (self.path / name).rename(folder / name)
-        return folder
-
     def sweep(self) -> None:
         """Delete temporary files of processes that died; only the owner may."""
         for file in self.path.glob(".*.json.*"):
-            if re.search(r"\.\d+(\.tmp)?$", file.name):  # the first: of earlier versions
+            if re.search(r"\.[0-9]+(\.tmp)?$", file.name):  # the first: of earlier versions
                 file.unlink(missing_ok=True)
 
 

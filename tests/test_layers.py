@@ -24,7 +24,7 @@ LAYERS = {  # module or folder -> layer; a file may import lower layers, and its
     "options": 5, "compilation": 5, "config": 5, "compatibility": 5.9, "conditions": 5.9, "assembly": 5.95,
     "experiment": 6, "trained_classifier": 6.05, "workdir": 6.1,
     "grids": 6.15, "trend": 6.15, "incidents": 6.15, "lap": 6.18, "export": 6.15, "dry_run": 6.2, "runner": 6.2,
-    "__init__": 7,
+    "earlier": 6.12, "__init__": 7,
 }  # fmt: skip
 
 PURE = {"jax", "numpy", "jaxtyping", "diffusion"}  # all that layers 0 to 4 may use ...

@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
+from diffusion import earlier
 from diffusion.config import FREE, IDENTITY, SECTIONS, ConfigError
+from diffusion.earlier import is_halfway, lost, record, refuse_anew, set_aside
 from diffusion.options import TrainOptions
+from diffusion.training import CheckpointError
 from diffusion.workdir import Workdir
 
 CONFIG = {
@@ -90,13 +94,103 @@ def test_setting_aside_loses_nothing_and_leaves_nothing(workdir):
     (workdir.checkpoints / "5").mkdir(parents=True)
     (workdir.path / "notes.txt").write_text("mine")
     (workdir.path / "cache").mkdir()
-    assert workdir.set_aside() == workdir.path / "earlier-1"
+    assert set_aside(workdir) == workdir.path / "earlier-1"
     assert sorted(p.name for p in workdir.path.iterdir()) == ["cache", "earlier-1", "notes.txt"]
     assert (workdir.path / "earlier-1" / "checkpoints" / "5").is_dir()
     assert Workdir.of(workdir.path / "earlier-1").read_config() == CONFIG
-    assert workdir.set_aside() is None
+    assert set_aside(workdir) is None
     workdir.write("config.json", CONFIG)
-    assert workdir.set_aside() == workdir.path / "earlier-2"
+    assert set_aside(workdir) == workdir.path / "earlier-2"
+
+
+class DiedError(BaseException):
+    """What stands for a kill: nothing handles it."""
+
+
+@pytest.mark.parametrize("moved", [1, 2, 3, 4])
+def test_setting_aside_that_was_killed_is_finished(workdir, monkeypatch, moved):
+    def die(place):
+        assert place == "mid_restart"
+        times.append(place)
+        if len(times) == moved:
+            raise DiedError
+
+    times = []
+    (workdir.checkpoints / "5").mkdir(parents=True)
+    workdir.metrics.write_text(json.dumps({"step": 5}))
+    record(workdir, 5)
+    monkeypatch.setattr(earlier, "reach", die)
+    with pytest.raises(DiedError):
+        set_aside(workdir)
+    monkeypatch.undo()
+    assert is_halfway(workdir)
+    assert not (workdir.path / "earlier-1").exists()
+    workdir.write("evaluation.json", {})  # by whoever measured meanwhile
+    assert set_aside(workdir) == workdir.path / "earlier-1"
+    names = {"checkpoints", "config.json", "metrics.jsonl", "newest.json", "evaluation.json"}
+    assert {p.name for p in (workdir.path / "earlier-1").iterdir()} == names
+    assert [p.name for p in workdir.path.iterdir()] == ["earlier-1"]
+
+
+def test_what_was_made_since_is_not_written_over(workdir):
+    (workdir.path / earlier.HALFWAY).mkdir()
+    (workdir.path / earlier.HALFWAY / "config.json").write_text("first")
+    assert set_aside(workdir) == workdir.path / "earlier-2"
+    assert (workdir.path / "earlier-1" / "config.json").read_text() == "first"
+    assert Workdir.of(workdir.path / "earlier-2").read_config() == CONFIG
+
+
+def lose(workdir, way, tmp_path):
+    """Lose the checkpoints of a run."""
+    if way == "missing":
+        shutil.rmtree(workdir.checkpoints)
+    elif way == "empty":
+        shutil.rmtree(workdir.checkpoints / "5")
+    elif way == "half":
+        (workdir.checkpoints / "5").rename(workdir.checkpoints / ".saving-5")
+    elif way == "link to nothing":
+        workdir.checkpoints.rename(tmp_path / "elsewhere")
+        workdir.checkpoints.symlink_to(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("way", ["missing", "empty", "half", "link to nothing"])
+@pytest.mark.parametrize("proof", ["record", "log", "finished", "damaged record"])
+def test_a_run_that_had_a_checkpoint_is_not_begun_anew(workdir, tmp_path, way, proof):
+    (workdir.checkpoints / "5").mkdir(parents=True)
+    assert not refuse_anew(workdir)  # there is one: others judge it
+    if proof == "record":
+        record(workdir, 5)
+    elif proof == "finished":
+        workdir.write("run.json", {"steps": 5})
+    else:
+        workdir.metrics.write_text('{"step": 4}\n{"step": 5}\n')
+        if proof == "damaged record":
+            (workdir.path / "newest.json").write_text('{"stup": null}')
+    lose(workdir, way, tmp_path)
+    before = sorted(workdir.path.rglob("*"))
+    with pytest.raises(CheckpointError, match=r"step 5|5 steps") as refusal:
+        refuse_anew(workdir)
+    assert "--restart" in str(refusal.value)
+    assert refusal.value.exit_code == 4
+    assert sorted(workdir.path.rglob("*")) == before
+
+
+def test_a_run_that_never_had_one_begins_again(workdir):
+    assert not refuse_anew(workdir)  # a config alone
+    record(workdir, None)
+    workdir.metrics.write_text('{"step": 4}\n')
+    assert refuse_anew(workdir)
+    (workdir.checkpoints / ".saving-5").mkdir(parents=True)
+    assert refuse_anew(workdir)
+
+
+def test_a_newer_checkpoint_that_is_gone_is_said(workdir):
+    (workdir.checkpoints / "5").mkdir(parents=True)
+    assert lost(workdir, 5) == ""
+    record(workdir, 9)
+    assert "step 9 was completed and is gone; step 5 is used, 4 before it" in lost(workdir, 5)
+    (workdir.checkpoints / "9.damaged-size-1").mkdir()
+    assert lost(workdir, 5) == ""  # it was said why
 
 
 def test_files_of_processes_that_died_are_swept(workdir):

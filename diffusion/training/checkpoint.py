@@ -14,7 +14,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,13 @@ class Checkpoints(CheckpointReader):
     _moves = True
 
     def __init__(
-        self, directory: str | Path, *, keep: int = 3, asynchronous: bool = True, say: Say = nobody
+        self,
+        directory: str | Path,
+        *,
+        keep: int = 3,
+        asynchronous: bool = True,
+        say: Say = nobody,
+        completed: Callable[[int | None], None] = lambda step: None,
     ):
         """Open a folder; make it if need be, and delete what processes that died have left in it.
 
@@ -75,12 +81,14 @@ class Checkpoints(CheckpointReader):
             keep: how many to keep; the newest are kept.
             asynchronous: `save` returns as soon as the state is copied, and writes on.
             say: gets a line about what is damaged, and what is done about it.
+            completed: is told the step of every checkpoint that is complete, before older ones are deleted; and,
+                before later ones are deleted, what will be the newest. Process 0 calls it.
         """
         import orbax.checkpoint as ocp
 
         require(keep >= 1, f"`keep` must be at least 1; got {keep}.")
         super().__init__(directory, say=say)
-        self._keep, self._asynchronous = keep, asynchronous
+        self._keep, self._asynchronous, self._completed = keep, asynchronous, completed
         self._writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
         self._saving: tuple[int, int, Background] | None = None  # step, bytes, what writes it
         logging.getLogger("absl").addFilter(_not_said_twice)  # once: it is the same each time
@@ -153,6 +161,7 @@ class Checkpoints(CheckpointReader):
         self.wait()
 
         def delete() -> int:
+            self._completed(max((s for s in self._folders.steps() if s <= step), default=None))
             for later in reversed([s for s in self._folders.steps() if s > step]):
                 self._folders.remove(later)
             return 0
@@ -194,6 +203,7 @@ class Checkpoints(CheckpointReader):
         self._writer.wait_until_finished()
         if jax.process_index() == 0:
             self._folders.commit(step)
+            self._completed(step)
             try:
                 self._folders.prune(self._keep, step)
             except OSError as error:

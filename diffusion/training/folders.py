@@ -55,6 +55,10 @@ class StepFolders:
         """Return the numbers that something stands under, also a link or a file, lowest first."""
         return sorted(int(name) for name in self._names() if _NUMBER.fullmatch(name))
 
+    def has_any(self) -> bool:
+        """Say whether anything is left of any checkpoint: under a number, or set aside."""
+        return bool(self._numbered() or self.set_aside_before())
+
     def path(self, step: int) -> Path:
         """Return where the folder of a step is, or would be."""
         return self.directory / str(step)

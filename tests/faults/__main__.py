@@ -56,6 +56,7 @@ def campaign(
     yield "flips", lambda: damage.seen("one flipped bit", whole, damage.flips, tier["flips"], seed)
     yield "damaged", lambda: damage.continued(whole, folder, expected, tier["resumed"], seed)
     yield "ruined", lambda: damage.nothing_left(whole, folder)
+    yield "lost", lambda: damage.lost(whole, folder, expected)
     yield "owners", lambda: surroundings.two_owners(folder)
     yield "disk", lambda: surroundings.full_disk(whole, folder, expected)
     yield "places", lambda: surroundings.no_place(folder)

@@ -111,3 +111,33 @@ def nothing_left(whole: Path, folder: Path) -> Tally:
     ended = run(train(workdir, "--restart"), folder / "log")
     tally.note(whole=ended.code == 0, wrong=f"--restart: code {ended.code}: {ended.text}")
     return tally
+
+
+def _names(workdir: Path) -> list[Path]:
+    """Return what there is, compiled programs left out."""
+    return sorted(p for p in workdir.rglob("*") if workdir / "cache" not in (p, *p.parents))
+
+
+def lost(whole: Path, folder: Path, expected: list[str]) -> Tally:
+    """Lose every checkpoint: refused, nothing touched; then a --restart that is killed is finished unasked."""
+    tally = Tally("every checkpoint gone; then --restart, killed on its way")
+    for number, way in enumerate(("missing", "empty", "links")):
+        workdir = folder / f"lost{number}"
+        shutil.copytree(whole, workdir)
+        (workdir / "checkpoints").rename(folder / f"elsewhere{number}")
+        if way != "missing":
+            (workdir / "checkpoints").mkdir()
+        for kept in (folder / f"elsewhere{number}").iterdir() if way == "links" else ():
+            (workdir / "checkpoints" / kept.name).symlink_to(kept)
+        before, log = _names(workdir), (workdir / "metrics.jsonl").read_bytes()
+        ended = run(train(workdir), folder / "log")
+        good = ended.code == 4 and "--restart" in ended.last_line and _names(workdir) == before
+        tally.note(refused=good, wrong=f"{way}: code {ended.code}: {ended.text}")
+        place = {"DEMOLISH_KILL_AT": f"mid_restart:{2 * number + 1}"}
+        killed = run(train(workdir, "--restart"), folder / "log", place)
+        ended = run(train(workdir), folder / "log")
+        whole_now = ended.code == 0 and call(lambda where=workdir: outcome(where)) == expected
+        kept = (workdir / "earlier-1" / "metrics.jsonl").read_bytes() == log if whole_now else False
+        wrong = f"{way}: {killed.code}, then code {ended.code}: {ended.text}"
+        tally.note(whole=killed.code == -9 and whole_now and kept, wrong=wrong)
+    return tally

@@ -115,6 +115,35 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew_unasked(copy,
 
 
 @pytest.mark.slow
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew_unasked(copy, finished, tmp_path):
+    files = lambda: [p for p in copy.rglob("*") if copy / "cache" not in p.parents]
+    snapshot = lambda: {p: p.is_file() and p.read_bytes() for p in files()}
+    (copy / "checkpoints").rename(tmp_path / "elsewhere")
+    (copy / "checkpoints").mkdir()
+    before = snapshot()
+    code, message = error_of(*WORDS, "--workdir", copy, BUDGET)
+    assert code == 4
+    assert "completed a checkpoint of step 8" in message
+    assert snapshot() == before
+    for step in "68":  # links to whole ones: what they point to may change at any time
+        (copy / "checkpoints" / step).symlink_to(tmp_path / "elsewhere" / step)
+    before = snapshot()
+    code, message = error_of(*WORDS, "--workdir", copy, BUDGET)
+    assert code == 4
+    assert "is not a folder" in message
+    assert snapshot() == before
+    code, _, err = train(copy, BUDGET, "--restart", DEMOLISH_KILL_AT="mid_restart:1")
+    assert code == -signal.SIGKILL, err
+    code, _, err = train(copy, BUDGET)  # what was begun is finished
+    assert code == 0, err
+    assert f"the earlier run is now in {copy / 'earlier-1'}" in err
+    assert (copy / "earlier-1" / "checkpoints" / "8").is_symlink()
+    assert (copy / "earlier-1" / "metrics.jsonl").read_bytes() == before[copy / "metrics.jsonl"]
+    assert_whole(copy, finished)
+    assert json.loads((copy / "newest.json").read_text()) == {"step": 8}
+
+
+@pytest.mark.slow
 def test_a_work_directory_has_one_owner(copy):
     with Lock(copy):
         code, message = error_of(*WORDS, "--workdir", copy, BUDGET, "--restart")

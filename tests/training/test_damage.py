@@ -327,9 +327,11 @@ def test_what_cannot_be_read_stays_where_it_is(folder, refusing, monkeypatch, nu
     refusing(folder / "2" / name, number, call)
     for kind in (Checkpoints, CheckpointReader):
         lines = []
-        with kind(folder, say=lines.append) as checkpoints:
-            with pytest.raises(ReadError, match="nothing was changed") as error:
-                checkpoints.recover()
+        with (
+            kind(folder, say=lines.append) as checkpoints,
+            pytest.raises(ReadError, match="nothing was changed") as error,
+        ):
+            checkpoints.recover()
         assert error.value.exit_code == 6
         assert os.strerror(number) in str(error.value)
         assert lines == []
