@@ -23,7 +23,8 @@ HALFWAY = ".setting-aside"
 
 # What a run leaves, in the order in which it is set aside.
 LEFT = (
-    "checkpoints", RECORD, "rollbacks.json", "metrics.jsonl", "bad_steps", "samples", "tensorboard", "variance.npz",
+    "checkpoints", RECORD, "rollbacks.json", "metrics.jsonl", "metrics.jsonl.damaged", "bad_steps", "samples",
+    "tensorboard", "variance.npz",
     "evaluation.json", "evaluation.json.parts", "evaluation_samples.png", "evaluation_nearest.png", "report.html",
     "run.json", "resolved.json", "data.json", "config.json",
 )  # fmt: skip

@@ -97,7 +97,7 @@ def _writers(workdir: Workdir, start: int, say: Say, tensorboard: bool) -> Itera
     if jax.process_index() == 0:
         workdir.path.mkdir(parents=True, exist_ok=True)
         names = ("loss", "grad_norm", "images_per_second")
-        writers = [JsonLines(workdir.metrics, start), Console(say, names)]
+        writers = [JsonLines(workdir.metrics, start, say), Console(say, names)]
         if tensorboard:
             writers.append(TensorBoard(workdir.path / "tensorboard", start))
     try:

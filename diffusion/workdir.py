@@ -4,7 +4,7 @@ config.json     the config as it was given
 resolved.json   the same with every default written out
 data.json       what the data is: shape, classes, range; sampling needs no more of it
 run.json        command, versions, device, and how the run went
-metrics.jsonl   one line of metrics per logging period
+metrics.jsonl   one line of metrics per logging period; damaged ones go to metrics.jsonl.damaged
 bad_steps/      reports of steps that did not count
 rollbacks.json  where the run went back to after many of them
 checkpoints/    states

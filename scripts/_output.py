@@ -30,7 +30,7 @@ def shards_of(out: Path, manifest: dict[str, Any], size: int) -> Any:
     folder, say = kept_in(out), Terminal(sys.stderr).say
     if out.suffix:
         return ArrayShards(folder=folder, manifest=manifest, size=size, say=say)
-    numbered = re.compile(r"\d{6,}\.png")
+    numbered = re.compile(r"[0-9]{6,}\.png")
     if not (folder / MANIFEST).is_file() and out.is_dir():
         found = sorted(p.name for p in out.iterdir() if numbered.fullmatch(p.name))
         if found:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def write(out: Path, workdir: str | None, title: str = "") -> Path:
     trained = _json(run.path / "run.json") if run else {}
     page = Report(
         title=title or out.name, summary=_summary(about, trained), pictures=_pictures(out, run),
-        history=read_jsonl(run.metrics) if run else (), results=measured.results, cards=measured.cards,
+        history=read_jsonl(run.metrics, _warn) if run else (), results=measured.results, cards=measured.cards,
         config=about.get("config") or (_json(run.path / "resolved.json") if run else {}) or config,
         made_by={k: about[k] for k in ("versions", "python", "device", "devices", "commit") if k in about},
         commands={
@@ -171,6 +172,10 @@ def write(out: Path, workdir: str | None, title: str = "") -> Path:
     path = out.with_name("report.html") if default else out.with_suffix(".html")
     write_atomically(path, page.encode())
     return path
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _name(section: Any) -> str:

@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 _VARIATION = 0xFE0F  # "as a picture, not as text": fonts of pictures ignore it
 _TONES = range(0x1F3FB, 0x1F400)
 _LIGATURES = 4  # type of a lookup in GSUB
-_LINE = re.compile(r"(?P<points>[0-9A-F ]+?)\s*; fully-qualified\s*# \S+ (E[\d.]+ )?(?P<name>.+)")
+_LINE = re.compile(r"(?P<points>[0-9A-F ]+?)\s*; fully-qualified\s*# \S+ (E[0-9.]+ )?(?P<name>.+)")
 
 
 @dataclass(frozen=True, kw_only=True)

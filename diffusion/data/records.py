@@ -115,7 +115,7 @@ def quiet() -> Any:
 def newest_version(folder: Path) -> Path | None:
     """Return the prepared set of the highest version below <root>/<name>[/<config>], or None."""
     found = [p.parent for p in folder.glob("*/dataset_info.json")]
-    numbered = [p for p in found if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
+    numbered = [p for p in found if re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", p.name)]
     return max(numbered, key=lambda p: [int(n) for n in p.name.split(".")], default=None)
 
 

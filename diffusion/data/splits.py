@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-_PART = re.compile(r"(?P<name>\w+)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
+_PART = re.compile(r"(?P<name>\w+)(\[(?P<start>-?[0-9]+%?)?:(?P<stop>-?[0-9]+%?)?\])?")
 
 
 def _bound(text: str | None, size: int, default: int) -> int:

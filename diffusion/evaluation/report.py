@@ -8,7 +8,6 @@ import base64
 import html
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -231,13 +230,22 @@ def _history_line(history: Sequence[Mapping[str, Any]], key: str, name: str) -> 
     return Line(name=name, x=[s for s, _ in rows], y=[v for _, v in rows])
 
 
+def _ends(name: str) -> list[float]:
+    """Return the ends of a bin of log-SNR; none if that is no name of one, as in a damaged line."""
+    try:
+        low, high = map(float, name.removeprefix(_LEVEL).split(".."))
+    except ValueError:
+        return []
+    return [low, high]
+
+
 def _last_levels(history: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> str:
     lines = [r for r in history if any(k in r for k in levels)]
     lines = lines[-max(1, len(lines) // 10) :]
     points = []
     for name in levels:
         values = [r[name] for r in lines if _is_number(r.get(name))]
-        ends = [float(v) for v in re.split(r"\.\.", name.removeprefix(_LEVEL))]
+        ends = _ends(name)
         inside = [v for v in ends if math.isfinite(v)]
         if values and inside:  # an open bin is shown one unit beyond its end
             middle = sum(ends) / 2 if len(inside) == 2 else inside[0] + math.copysign(1, sum(ends))

@@ -27,7 +27,7 @@ from diffusion.training import exits
 from diffusion.training.faults import reach
 
 MANIFEST = "manifest.json"
-_NAME = re.compile(r"(\d+)-(\d+)\.([0-9a-f]{64})\.(npy|json)")
+_NAME = re.compile(r"([0-9]+)-([0-9]+)\.([0-9a-f]{64})\.(npy|json)")
 
 Say = Callable[[str], None]
 

@@ -31,7 +31,7 @@ def choose_attention(
         head: features of a head.
         forward: whether derivatives other than one in reverse mode may be taken.
     """
-    found = re.fullmatch(r"(\d+)\.(\d+)", capability)
+    found = re.fullmatch(r"([0-9]+)\.([0-9]+)", capability)
     able = (
         platform in ("gpu", "cuda")
         and found is not None

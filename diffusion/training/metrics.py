@@ -2,6 +2,8 @@
 
 A writer takes named floats per step, and named pictures. The file of JSON lines is the truth: when a
 run resumes it is cut back to the restored step, so that no step appears twice. The others mirror it.
+A line that is damaged costs itself alone: it is left out by readers, and put into a file beside when
+the log is cut back.
 """
 
 import json
@@ -9,12 +11,14 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from diffusion.training import faults
+from diffusion.training.progress import Say, nobody
 
+_DECODER = json.JSONDecoder()
 Scalars = Mapping[str, Any]  # numbers of any type
 Images = Mapping[str, np.ndarray]  # (height, width, 1 or 3), uint8
 
@@ -36,26 +40,72 @@ class Writer(Protocol):
         ...
 
 
-def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """Read a file of JSON lines; a last line that was cut off by a crash is left out."""
-    path = Path(path)
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+class _Lines(NamedTuple):
+    """What a log holds: lines with their records, in order, and lines that are damaged."""
+
+    good: list[tuple[str, dict[str, Any]]]
+    bad: list[bytes]
+
+
+def _records(line: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """Return the record of a line, with its text; none if it is damaged, two where their newline is."""
+    text, found = line.decode("latin-1"), []  # what is written is ASCII
+    while text:
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+            record, end = _DECODER.raw_decode(text)
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
+            return []
+        found.append((text[:end], record))
+        text = text[end + 1 :]  # one byte stands where the newline was
+    return found if all(line.isascii() for line, _ in found) else []
 
 
-def truncate_jsonl(path: str | Path, step: int) -> None:
-    """Drop every line after this step, in one atomic replacement."""
+def _read(path: Path) -> _Lines:
+    lines = _Lines([], [])
+    if not path.exists():
+        return lines
+    *whole, rest = path.read_bytes().split(b"\n")
+    for line in whole:
+        found = _records(line)
+        lines.good.extend(found)
+        if len(found) != 1 or found[0][0] != line.decode("latin-1"):
+            lines.bad.append(line)
+    lines.good.extend(_records(rest))  # else it was cut off by a crash, or is being written
+    return lines
+
+
+def read_jsonl(path: str | Path, say: Say = nobody) -> list[dict[str, Any]]:
+    """Read a file of JSON lines, each an object with a whole number `step`.
+
+    Args:
+        path: of the file; where there is none there are no lines.
+        say: gets a line if others are damaged; these are left out. So is a last one that was cut off by a crash.
+    """
+    lines = _read(Path(path))
+    if lines.bad:
+        say(f"{path}: {_count(lines.bad)} left out")
+    return [record for _, record in lines.good]
+
+
+def _count(lines: list[bytes]) -> str:
+    return "a damaged line is" if len(lines) == 1 else f"{len(lines)} damaged lines are"
+
+
+def truncate_jsonl(path: str | Path, step: int, say: Say = nobody) -> None:
+    """Drop every line after this step, in one atomic replacement; damaged ones go to a file beside, and it is said."""
     path = Path(path)
     if not path.exists():
         return
-    kept = [_line(r) for r in read_jsonl(path) if r["step"] <= step]
+    lines = _read(path)
+    if lines.bad:
+        aside = path.with_name(f"{path.name}.damaged")
+        with aside.open("ab") as file:
+            file.writelines(line + b"\n" for line in lines.bad)
+        say(f"{path}: {_count(lines.bad)} now in {aside.name}; the others stay")
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(kept))
+    temporary.write_text("".join(f"{line}\n" for line, r in lines.good if r["step"] <= step))
     os.replace(temporary, path)
 
 
@@ -69,16 +119,17 @@ class JsonLines:
     Also a context manager, which closes the file.
     """
 
-    def __init__(self, path: str | Path, step: int = 0):
+    def __init__(self, path: str | Path, step: int = 0, say: Say = nobody):
         """Open the file, cut back to a step.
 
         Args:
             path: the file; its folder is made.
             step: the step that training starts from; 0 begins an empty file.
+            say: gets a line if some of its lines are damaged.
         """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        truncate_jsonl(self.path, step if step else -1)
+        truncate_jsonl(self.path, step if step else -1, say)
         self._file = self.path.open("a")
 
     def __enter__(self) -> "JsonLines":

@@ -55,7 +55,7 @@ def initialize_distributed(
 def _number(name: str) -> int | None:
     """Return a whole number from the environment, or None if there is none."""
     word = os.environ.get(name, "")
-    if word and not word.isdecimal():
+    if word and not (word.isascii() and word.isdecimal()):
         raise ValueError(f"{name} must be a whole number; got {word!r}.")
     return int(word) if word else None
 

@@ -6,7 +6,6 @@ results.json is written after every item; a later call measures only what is mis
 of README.md and the pictures are made from what there is.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +17,7 @@ import numpy as np
 from diffusion.evaluation.held_out import bits_per_dim
 from diffusion.evaluation.images import save_grid
 from diffusion.networks.base import count_parameters
+from diffusion.training.metrics import read_jsonl
 from diffusion.workdir import Workdir, open_run
 from experiments._common import Call, command, config_of, measured, samples, trained, write_pages
 from experiments.fashion_mnist import pages
@@ -135,13 +135,16 @@ def told(folder: Path, run: Any) -> dict[str, Any]:
     return {
         "parameters": count_parameters(run.params), "steps": run.step,
         "batch": run.experiment.batch_size, "images per second": speed(folder),
-        "loss": {str(r["step"]): r["loss"] for r in history(folder) if r["step"] % (run.step // 30) == 0},
+        "loss": {
+            str(r["step"]): r["loss"]
+            for r in history(folder) if "loss" in r and r["step"] % (run.step // 30) == 0
+        },
     }  # fmt: skip
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
     """Return what a training wrote about itself."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return read_jsonl(folder / "metrics.jsonl")
 
 
 def speed(folder: Path) -> float:

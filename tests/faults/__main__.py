@@ -57,6 +57,7 @@ def campaign(
     yield "damaged", lambda: damage.continued(whole, folder, expected, tier["resumed"], seed)
     yield "ruined", lambda: damage.nothing_left(whole, folder)
     yield "lost", lambda: damage.lost(whole, folder, expected)
+    yield "log", lambda: damage.log_lines_kept(whole, folder, expected, tier["resumed"], seed)
     yield "owners", lambda: surroundings.two_owners(folder)
     yield "disk", lambda: surroundings.full_disk(whole, folder, expected)
     yield "places", lambda: surroundings.no_place(folder)

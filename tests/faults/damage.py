@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .processes import call, run
-from .recipe import EVERY, STEPS, outcome, train
+from .recipe import EVERY, STEPS, outcome, state_hash, train
 from .tally import Tally
 
 BEFORE = STEPS - EVERY  # the checkpoint that stands in for the damaged newest one
@@ -140,4 +140,29 @@ def lost(whole: Path, folder: Path, expected: list[str]) -> Tally:
         kept = (workdir / "earlier-1" / "metrics.jsonl").read_bytes() == log if whole_now else False
         wrong = f"{way}: {killed.code}, then code {ended.code}: {ended.text}"
         tally.note(whole=killed.code == -9 and whole_now and kept, wrong=wrong)
+    return tally
+
+
+def log_lines_kept(whole: Path, folder: Path, expected: list[str], count: int, seed: int) -> Tally:
+    """Flip a bit of a name in the log, or of a newline, and resume five steps before the end."""
+    tally = Tally("one flipped bit in the log, resumed by the real command")
+    draw = random.Random(seed)
+    for number in range(count):
+        workdir = folder / f"log{number}"
+        shutil.copytree(whole, workdir)
+        shutil.rmtree(workdir / "checkpoints" / str(STEPS))
+        path = workdir / "metrics.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True)
+        harmed = draw.randrange(BEFORE)
+        changed = bytearray(lines[harmed])
+        changed[2 if number % 2 == 0 else -1] ^= 1 << draw.randrange(6)  # of "step", or the newline
+        path.write_bytes(b"".join([*lines[:harmed], changed, *lines[harmed + 1 :]]))
+        ended = run(train(workdir), folder / "log")
+        after = path.read_bytes().splitlines(keepends=True)
+        kept = lines[:BEFORE] if number % 2 else lines[:harmed] + lines[harmed + 1 : BEFORE]
+        aside = (workdir / "metrics.jsonl.damaged").is_file() and "damaged line" in ended.text
+        same = ended.code == 0 and call(lambda where=workdir: state_hash(where)) == expected[0]
+        whole_log = after[: len(kept)] == kept and len(after) == len(kept) + EVERY
+        tally.note(whole=same and whole_log and aside, wrong=f"code {ended.code}: {ended.text}")
+        shutil.rmtree(workdir)
     return tally

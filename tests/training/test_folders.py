@@ -7,6 +7,7 @@ model of a few lines: a dictionary from steps to what they should hold.
 import os
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -201,9 +202,21 @@ def test_what_is_not_a_folder_of_a_step_is_ignored(tmp_path):
     (tmp_path / "8").write_text("a file")
     (tmp_path / "9").symlink_to(folders.path(7))
     (tmp_path / "10").symlink_to(tmp_path / "10")
-    for name in ("07", "+7", "7.0", "-1", "a", "٧"):
+    others = ("07", "+7", "7.0", "-1", "a", "٧", "1٧", ".saving-٧", "٧.damaged-size-1")
+    for name in others:
         (tmp_path / name).mkdir()
     assert folders.steps() == (7,)
+    assert folders.set_aside_before() == []
+    folders.sweep()
+    assert all((tmp_path / name).is_dir() for name in others)
+
+
+def test_patterns_know_ascii_digits_alone():
+    """The class of digits of the module re holds those of every script, and `int` reads them all as numbers."""
+    root = Path(__file__).parents[2]
+    files = [*(root / "diffusion").rglob("*.py"), *(root / "scripts").glob("*.py")]
+    assert len(files) > 100
+    assert [p for p in files if "\\d" in p.read_text()] == []
 
 
 def test_an_existing_step_is_never_written_over(tmp_path):
