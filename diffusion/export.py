@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from diffusion.training import Checkpoints, TrainState
 from diffusion.training.exits import CheckpointError
 from diffusion.training.manifest import read_json
 from diffusion.training.tensors import read_tensors, write_tensors
+from diffusion.trust import refuse_code
 from diffusion.workdir import Workdir, open_run
 
 FORMAT = 1
@@ -51,7 +52,7 @@ def _digest(card: Mapping[str, Any]) -> str:
 
 
 def export_run(
-    workdir: Workdir, out: Path, ema: str = "", step: int | None = None
+    workdir: Workdir, out: Path, ema: str = "", step: int | None = None, *, allow_code: bool = False
 ) -> dict[str, Any]:
     """Write the weights of a checkpoint of a run, and what they are, to two files.
 
@@ -60,13 +61,14 @@ def export_run(
         out: a file that ends in .safetensors; the other stands beside it and ends in .json.
         ema: the name of an average, "raw" for the weights themselves, "" for the first average.
         step: of the checkpoint; the newest that is whole if it is None.
+        allow_code: let the config of the run import modules by name, which runs their code.
 
     Returns:
         What stands in the JSON file.
     """
     config = workdir.read_config()
     sampling = {"sampler": {"name": "ddim"}}  # none that needs a table
-    run = open_run(workdir, config | sampling, ema, step)
+    run = open_run(workdir, config | sampling, ema, step, allow_code=allow_code)
     tensors = {name: np.asarray(x) for name, x in _named(run.params).items()}
     digest = write_tensors(out, tensors, {"step": str(run.step), "ema": run.ema})
     card = {
@@ -123,25 +125,6 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
-def _code(value: Any) -> Iterator[str]:
-    """Find the names in a config that make code be imported: "module:attribute"."""
-    if isinstance(value, Mapping):
-        value = [*value, *value.values()]
-    if isinstance(value, list):
-        for inner in value:
-            yield from _code(inner)
-    elif isinstance(value, str) and ":" in value:
-        yield value
-
-
-def _refuse_code(config: Mapping[str, Any], path: Path) -> None:
-    if names := list(_code(config)):
-        raise ConfigError(
-            f"the config of {path} names code: {', '.join(names)[:200]}. It would be imported and run. If you "
-            "trust it, give --allow_code."
-        )
-
-
 def import_run(path: Path, workdir: Workdir, *, allow_code: bool = False) -> int:
     """Make a work directory from an exported model: step 0 of a new run, with these weights.
 
@@ -163,8 +146,7 @@ def import_run(path: Path, workdir: Workdir, *, allow_code: bool = False) -> int
     if workdir.path.exists() and any(workdir.path.iterdir()):
         raise ConfigError(f"{workdir.path} is not empty; give another --workdir.")
     card = read_card(path)
-    if not allow_code:
-        _refuse_code(card["config"], path)
+    refuse_code(card["config"], str(path), allow_code=allow_code)
     workdir.path.parent.mkdir(parents=True, exist_ok=True)
     made = Workdir(workdir.path.with_name(f".{workdir.path.name}.{os.getpid()}"))
     made.write("data.json", card["data"])

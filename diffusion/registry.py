@@ -1,16 +1,19 @@
 """Names for things that a config selects.
 
 One dictionary per kind; `build` binds strictly, so that a misspelt field is an error that lists what
-is accepted. Code outside the package needs no registration: "module:attribute" is a name as well.
+is accepted. Code outside the package needs no registration: "module:attribute" is a name as well, of
+something that makes objects of the kind; anything else is refused before it is called.
 """
 
 import dataclasses
-import difflib
-import importlib
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from types import UnionType
+from types import FunctionType, ModuleType, UnionType
 from typing import Any, TypeVar
+
+from diffusion.names import load as load
+from diffusion.names import nearest as nearest
 
 KINDS = (
     "process",
@@ -38,14 +41,9 @@ KINDS = (
 )
 
 _REGISTRY: dict[str, dict[str, Callable]] = {kind: {} for kind in KINDS}
+_CLASSES: dict[str, type] = {}  # or protocols, that the objects of a kind are of
 
 T = TypeVar("T", bound=Callable)
-
-
-def nearest(name: str, known: Any, count: int = 3) -> str:
-    """Say which of the known names resemble this one, as the end of an error message."""
-    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=count, cutoff=0.5)
-    return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 
 def _known(kind: str) -> dict[str, Callable]:
@@ -84,29 +82,68 @@ def registered(kind: str) -> tuple[str, ...]:
     return tuple(sorted(_known(kind)))
 
 
-def load(path: str) -> Any:
-    """Import "module:attribute"."""
-    module, _, attribute = path.partition(":")
+def define_kinds(classes: Mapping[str, type]) -> None:
+    """Say which class, or which protocol of methods, the objects of each kind are of."""
+    for kind in classes:
+        _known(kind)
+    _CLASSES.update(classes)
+
+
+def is_of(kind: str, made: type) -> bool:
+    """Say whether the objects of a class are of a kind."""
+    return issubclass(made, _CLASSES.get(kind, object))
+
+
+def _makes(kind: str, target: Any) -> bool:
+    """Say whether something makes objects of a kind, as far as can be known before it is called.
+
+    A class does if its objects are of the kind; a function if it says so by what it returns, or says nothing and
+    stands in a module that uses this package.
+    """
+    if isinstance(target, functools.partial):
+        return _makes(kind, target.func)
+    if isinstance(target, type):
+        return is_of(kind, target)
+    target = inspect.unwrap(target) if callable(target) else target
+    if not isinstance(target, FunctionType):
+        return False
     try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):
-            raise  # the module was found, something that it imports was not
-        raise KeyError(
-            f"No module {module!r} for {path!r}. It must be importable: lie in the current folder, "
-            "be installed, or be on PYTHONPATH."
-        ) from None
-    if not hasattr(found, attribute):
-        names = [n for n in vars(found) if not n.startswith("_")]
-        raise KeyError(f"Module {module!r} has no {attribute!r}.{nearest(attribute, names)}")
-    return getattr(found, attribute)
+        told = inspect.signature(target, eval_str=True).return_annotation
+    except (NameError, TypeError, ValueError, SyntaxError):
+        told = None
+    if isinstance(told, type) and told not in (object, Any, inspect.Signature.empty):
+        return is_of(kind, told)
+    package = __name__.partition(".")[0]
+    home = lambda x: (
+        x.__name__ if isinstance(x, ModuleType)
+        else x.__module__ if isinstance(x, type | FunctionType) else type(x).__module__
+    )  # fmt: skip
+    homes = [str(home(x)).partition(".")[0] for x in list(target.__globals__.values())]
+    return package in homes
+
+
+def _require_kind(kind: str, name: str, fits: bool) -> None:
+    if fits:
+        return
+    cls = _CLASSES.get(kind, object)
+    raise TypeError(
+        f"{name!r} makes no {kind}: that is a class derived from {cls.__module__}.{cls.__qualname__}, or a "
+        f"function that returns its objects and says so, `-> {cls.__name__}`."
+    )
 
 
 def lookup(kind: str, name: str) -> Callable:
-    """Return what is registered under a name, or what "module:attribute" points to."""
+    """Return what is registered under a name, or what "module:attribute" points to.
+
+    Raises:
+        KeyError: there is none.
+        TypeError: what "module:attribute" points to makes no objects of this kind.
+    """
     known = _known(kind)
     if ":" in name:
-        return load(name)
+        target = load(name)
+        _require_kind(kind, name, _makes(kind, target))
+        return target
     if name in known:
         return known[name]
     raise KeyError(
@@ -235,4 +272,7 @@ def build(kind: str, spec: Any, **extra: Any) -> Any:
         inspect.signature(target).bind(**fields)
     except TypeError as error:
         raise TypeError(f"{kind} {name!r}: {error}. It accepts: {', '.join(parameters)}.") from None
-    return target(**fields)
+    built = target(**fields)
+    if ":" in name:
+        _require_kind(kind, name, is_of(kind, type(built)))
+    return built

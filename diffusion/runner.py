@@ -26,6 +26,7 @@ from diffusion.training.lock import owned
 from diffusion.training.processes import first_process
 from diffusion.training.progress import Terminal, duration
 from diffusion.training.watchdog import Watchdog
+from diffusion.trust import remember_code
 from diffusion.workdir import Workdir, provenance
 
 Say = Callable[[str], None]
@@ -141,6 +142,7 @@ def _write_down(experiment: Experiment, workdir: Workdir, say: Say, newest: int 
         say(line)
     record(workdir, newest)
     workdir.write("config.json", experiment.config)
+    remember_code(experiment.config, say)
     workdir.write("resolved.json", experiment.resolved())
     workdir.write("data.json", dataclasses.asdict(experiment.spec))
     workdir.write("run.json", provenance())

@@ -11,7 +11,6 @@ checkpoints/    states
 newest.json     the step of the newest of them that was completed
 samples/        grids of generated examples
 variance.npz    posterior variances of a checkpoint, from scripts/estimate_variance.py
-cache/          compiled programs
 evaluation.json what scripts/evaluate.py measured, with a card for every number; pictures beside it
 report.html     the same for people, with the curves of training
 lock.json       the process that trains here, while it does
@@ -38,6 +37,7 @@ from diffusion.experiment import Experiment
 from diffusion.provenance import provenance as provenance
 from diffusion.registry import nearest
 from diffusion.trained_classifier import TrainedClassifier
+from diffusion.trust import refuse_code
 from diffusion.types import Params
 from diffusion.variance import WithVariance, with_variance
 
@@ -162,7 +162,14 @@ class Trained:
     ema: str
 
 
-def open_run(workdir: Workdir, config: Mapping, ema: str = "", step: int | None = None) -> Trained:
+def open_run(
+    workdir: Workdir,
+    config: Mapping,
+    ema: str = "",
+    step: int | None = None,
+    *,
+    allow_code: bool = False,
+) -> Trained:
     """Open a checkpoint of a run, on whatever devices there are.
 
     Nothing is written; a line on standard error says if a newer one is damaged.
@@ -172,16 +179,20 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "", step: int | None 
         config: its config, perhaps with other sampling sections.
         ema: the name of an average, "raw" for the parameters themselves, "" for the first average.
         step: of the checkpoint; the newest that is whole if it is None.
+        allow_code: let the stored config import modules by name, which runs their code; without it only those
+            that this user's own training has recorded.
 
     Raises:
-        ConfigError: the config differs in what the checkpoint depends on, or the average is unknown.
+        ConfigError: the config differs in what the checkpoint depends on, or names code, or the average is unknown.
         CheckpointError: there is no checkpoint, none is whole, or the newest does not fit the config.
     """
     from diffusion.training.exits import CheckpointError
     from diffusion.training.progress import Terminal
     from diffusion.training.reader import CheckpointReader
 
-    kept = [line for line in differences(workdir.read_config(), config, PARAMETERS)
+    stored = workdir.read_config()
+    refuse_code(stored, str(workdir.path), used=config, allow_code=allow_code)
+    kept = [line for line in differences(stored, config, PARAMETERS)
             if not line.startswith("data.batch_size")]  # fmt: skip
     if kept:
         raise ConfigError(f"the checkpoint was trained with another {'; '.join(kept)}.")
@@ -205,12 +216,15 @@ def open_run(workdir: Workdir, config: Mapping, ema: str = "", step: int | None 
     return Trained(experiment=experiment, params=params, step=step, ema=ema)
 
 
-def open_classifier(path: str | os.PathLike[str], ema: str = "") -> TrainedClassifier:
+def open_classifier(
+    path: str | os.PathLike[str], ema: str = "", *, allow_code: bool = False
+) -> TrainedClassifier:
     """Open the newest checkpoint of a classifier.
 
     Args:
         path: the work directory that it was trained in.
         ema: the name of an average, "raw" for the parameters themselves, "" for the first average.
+        allow_code: as of `open_run`.
 
     Raises:
         ConfigError: there is no run, or it trained something else.
@@ -224,7 +238,7 @@ def open_classifier(path: str | os.PathLike[str], ema: str = "") -> TrainedClass
             f"{workdir.path} holds a generator, not a classifier. Train one with --config.task=classifier, such as "
             "configs/digits_classifier.py."
         )
-    run = open_run(workdir, config, ema)
+    run = open_run(workdir, config, ema, allow_code=allow_code)
     return TrainedClassifier(
         experiment=run.experiment,
         params=run.params,

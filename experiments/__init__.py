@@ -1,1 +1,7 @@
 """Studies: a question, several runs, a table."""
+
+import os
+import sys
+
+# `python -m` searches the current folder first; what lies there must not stand in for an installed package
+sys.path.sort(key=lambda p: os.path.abspath(p) == os.getcwd())

@@ -65,9 +65,9 @@ def command(study: Path, doc: str, tiers: Sequence[str] = ("small", "full")) -> 
     )
     parser.add_argument("--tier", choices=tuple(tiers), default=tiers[0])
     parser.add_argument("--keep", type=Path, default=Path("runs/studies"),
-                        help="where trained models and compiled programs lie")  # fmt: skip
+                        help="where trained models lie")  # fmt: skip
     args = parser.parse_args()
-    use_compilation_cache(args.keep / "cache")
+    use_compilation_cache(say=print)
     return Call(args.tier, args.keep, Results(study / "results.json"), time.monotonic())
 
 

@@ -1,5 +1,6 @@
 """What all programs share: flags, configs with overrides, errors of one line, exit codes."""
 
+import importlib.util
 import os
 import signal
 import sys
@@ -7,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import _plain
 from absl import flags
 
 EXIT_CODES = """Exit codes: 0 done; 1 unforeseen error; 2 wrong command line, config or input; 3 training diverged;
@@ -33,6 +35,29 @@ def define_weights() -> None:
         "Which checkpoint; by default the newest that is whole.",
         module_name=sys.argv[0],
     )
+
+    define_trust()
+
+
+def define_trust() -> None:
+    """Define the flag of a program that opens what is stored, which may come from anyone."""
+    flags.DEFINE_bool(
+        "allow_code",
+        False,
+        "Let a stored config import modules by name, which runs their code; what your own training recorded needs "
+        "no flag.",
+        module_name=sys.argv[0],
+    )
+
+
+def part(name: str) -> Any:
+    """Import another file of this folder, which is on no search path while a program runs."""
+    if name not in sys.modules:
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
+        spec: Any = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 def say(text: str) -> None:
@@ -102,7 +127,7 @@ def run(main: Callable[[list[tuple[str, str]]], Any], doc: str, positional: bool
     if len(rest) > 1 and not positional:
         fail(f"unexpected argument {rest[1]!r}: flags are written --name=value. See --help.")
     leave_on_signals()
-    sys.path.insert(0, os.getcwd())  # so that "mymodule:MyProcess" is found beside the user
+    _plain.hide_programs()
     try:
         code = main(overrides)
     except SystemExit as error:
@@ -191,11 +216,22 @@ def use_all_cores(batch_size: int = 0, blocks: int = 0) -> None:
     os.environ["XLA_FLAGS"] = f"{given} {flag}={count}".strip()
 
 
-def use_compilation_cache(workdir: str) -> None:
-    """Keep compiled programs in the work directory, so that a second start is quick."""
+def stored_config(workdir: Any, overrides: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return the config of a work directory with overrides; what it names of code must be the user's own."""
+    from diffusion.config import apply_overrides
+    from diffusion.trust import refuse_code
+
+    stored = workdir.read_config()
+    config = apply_overrides(stored, overrides)
+    refuse_code(stored, str(workdir.path), used=config, allow_code=flags.FLAGS.allow_code)
+    return config
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs in the user's own folder, so that a second start is quick."""
     from diffusion import compilation
 
-    compilation.use_compilation_cache(os.path.join(workdir, "cache"))
+    compilation.use_compilation_cache(say=lambda text: print(text, file=sys.stderr, flush=True))
 
 
 def versions() -> dict[str, str]:

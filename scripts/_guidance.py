@@ -142,7 +142,7 @@ def open_helpers(experiment: Any) -> Helpers:
 
     given, card, params, speaker = {}, {}, {}, experiment
     if FLAGS.classifier is not None:
-        found = open_classifier(FLAGS.classifier)
+        found = open_classifier(FLAGS.classifier, allow_code=FLAGS.allow_code)
         spec, own = experiment.spec, found.experiment.spec
         if not experiment.conditional:  # the classifier alone knows classes
             known = ("num_classes", "multi_hot_dim")
@@ -153,7 +153,7 @@ def open_helpers(experiment: Any) -> Helpers:
         card["classifier"] = {"workdir": found.where, "step": found.step, "ema": found.ema}
     if FLAGS.guide is not None:
         workdir = Workdir.of(FLAGS.guide)
-        run = open_run(workdir, workdir.read_config())
+        run = open_run(workdir, workdir.read_config(), allow_code=FLAGS.allow_code)
         check_guide(experiment, run.experiment, str(workdir.path))
         told = run.experiment.conditional
         given["guide"] = lambda cond: run.experiment.base_model(run.params, cond if told else None)

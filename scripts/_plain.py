@@ -1,14 +1,22 @@
-"""What the programs on data share: one line for every error, and an exit code."""
+"""What the programs on data share: one line for every error, and an exit code; and what all programs do first."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 
 FAILED, USAGE, MISSING = 1, 2, 5  # exit codes, the same as those of the other programs
 
 
+def hide_programs() -> None:
+    """Take this folder off the search path: a module of the user's may be called like one of the programs."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [p for p in sys.path if os.path.abspath(p) != here]
+
+
 def run(work: Callable[[], None], program: str) -> int:
     """Do the work with the package's messages on stderr; errors become one line and an exit code."""
+    hide_programs()
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("diffusion").setLevel(logging.INFO)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # ten retries are not ten messages

@@ -16,26 +16,26 @@ flags.DEFINE_string("out", None, "The PNG to write; by default WORKDIR/demo.png.
 flags.DEFINE_float("guidance", 2.0, "Scale of the guided block.")
 flags.DEFINE_integer("columns", 6, "Examples per class and block.")
 flags.DEFINE_integer("seed", 0, "Seed of the examples.")
+_command.define_trust()
 
 
 def main(overrides: list[tuple[str, str]]) -> int:
     """Sample twice and draw."""
     if FLAGS.workdir is None:
         _command.fail("--workdir is required: a run on labelled images. See --help.")
-    from diffusion.config import apply_overrides
     from diffusion.workdir import Workdir, open_run
 
     workdir = Workdir.of(FLAGS.workdir)
-    config = apply_overrides(workdir.read_config(), overrides)
+    config = _command.stored_config(workdir, overrides)
     _command.use_all_cores(10 * FLAGS.columns)
-    _command.use_compilation_cache(str(workdir.path))
+    _command.use_compilation_cache()
 
     import numpy as np
 
     from diffusion import build
     from diffusion.evaluation import generate_batch, images, pictures
 
-    run = open_run(workdir, config)
+    run = open_run(workdir, config, allow_code=FLAGS.allow_code)
     experiment, spec = run.experiment, run.experiment.spec
     if spec.kind != "image" or not isinstance(spec.num_classes, int) or spec.num_classes < 2:
         _command.fail(f"the picture needs images with one label each; this run has {spec}.")

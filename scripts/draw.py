@@ -27,6 +27,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("process", None, "A registered name, or module:attribute of your own class.")
 flags.DEFINE_string("workdir", None, "Draw the field of this trained run, instead of --process.")
 flags.DEFINE_string("ema", "", "With --workdir: which average of the weights, or 'raw'.")
+_command.define_trust()
 flags.DEFINE_string(
     "data",
     None,
@@ -136,16 +137,15 @@ def defined(overrides: list[tuple[str, str]]) -> dict:
 
 def trained(overrides: list[tuple[str, str]]) -> dict:
     """Return the same of --workdir, with its model."""
-    from diffusion.config import apply_overrides
     from diffusion.guidance import without_condition
     from diffusion.registry import resolve
     from diffusion.workdir import Workdir, open_run
 
     workdir = Workdir.of(FLAGS.workdir)
     changes = [("sampler.name", FLAGS.sampler), *overrides]
-    config = apply_overrides(workdir.read_config(), changes)
-    _command.use_compilation_cache(str(workdir.path))
-    run = open_run(workdir, config, FLAGS.ema)
+    config = _command.stored_config(workdir, changes)
+    _command.use_compilation_cache()
+    run = open_run(workdir, config, FLAGS.ema, allow_code=FLAGS.allow_code)
     guidance = without_condition(run.experiment.guidance)  # drawn without labels
     experiment = run.experiment.replaced(guidance=guidance)
     return {

@@ -98,13 +98,11 @@ def edit(command: str, overrides: list[tuple[str, str]]) -> int:
         _command.fail("inpaint needs --mask: a file, box:TOP,LEFT,BOTTOM,RIGHT or random:SHARE.")
     if command != "inpaint" and FLAGS.mask is not None:
         _command.fail(f"--mask belongs to inpaint; {command} does not know it.")
-    import _edit
-
-    from diffusion.config import apply_overrides
+    _edit = _command.part("_edit")
     from diffusion.workdir import Workdir
 
     workdir = Workdir.of(FLAGS.workdir)
-    config = apply_overrides(workdir.read_config(), short_overrides() + overrides)
+    config = _command.stored_config(workdir, short_overrides() + overrides)
     config["guidance"] = []  # what compares conditions has no meaning here
     inverse = command not in ("interpolate", "vary")
     if inverse:
@@ -120,10 +118,10 @@ def edit(command: str, overrides: list[tuple[str, str]]) -> int:
         config["guidance"] = _edit.guidance(FLAGS.method, operator, FLAGS.std, FLAGS.scale)
     total = FLAGS.num_samples * (1 if command == "interpolate" else len(x))
     _command.use_all_cores(min(FLAGS.batch_size, total))
-    _command.use_compilation_cache(str(workdir.path))
+    _command.use_compilation_cache()
     from diffusion.workdir import open_run
 
-    run = open_run(workdir, config, FLAGS.ema, FLAGS.step)
+    run = open_run(workdir, config, FLAGS.ema, FLAGS.step, allow_code=FLAGS.allow_code)
     if inverse:
         panels, said = _edit.invert(run, operator, x, FLAGS)
     else:

@@ -46,15 +46,14 @@ def check_flags() -> None:
 def main(overrides: list[tuple[str, str]]) -> int:
     """Estimate, print and write."""
     check_flags()
-    from diffusion.config import apply_overrides
     from diffusion.workdir import Workdir, open_run, provenance, write_variance
 
     workdir = Workdir.of(FLAGS.workdir)
     out = Path(FLAGS.out) if FLAGS.out else workdir.variance
     _command.check_writable(out)
     # no sampler is run: one that needs the table must not ask for it here
-    config = apply_overrides(workdir.read_config(), [*overrides, ("sampler.name", "ddim")])
-    _command.use_compilation_cache(str(workdir.path))
+    config = _command.stored_config(workdir, [*overrides, ("sampler.name", "ddim")])
+    _command.use_compilation_cache()
 
     import jax
     import numpy as np
@@ -62,7 +61,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     from diffusion.numerics import on_host
     from diffusion.variance import estimate_variance
 
-    run = open_run(workdir, config, FLAGS.ema, FLAGS.step)
+    run = open_run(workdir, config, FLAGS.ema, FLAGS.step, allow_code=FLAGS.allow_code)
     experiment = run.experiment
     if not experiment.affine:
         _command.fail(f"{type(experiment.process).__name__} has no posterior of x_0 to estimate.")

@@ -70,7 +70,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     count = config.get("evaluate", {}).get("num_samples", 1000)
     _command.use_all_cores(blocks=-(-count // 32) if isinstance(count, int) else 1)
     if FLAGS.workdir is not None:
-        _command.use_compilation_cache(str(run_path()))
+        _command.use_compilation_cache()
     return measured(out, config)
 
 
@@ -120,7 +120,7 @@ def config_of(overrides: list[tuple[str, str]]) -> dict[str, Any]:
 
     short = [] if FLAGS.num_samples is None else [("evaluate.num_samples", str(FLAGS.num_samples))]
     if FLAGS.workdir is not None:
-        config = apply_overrides(Workdir.of(FLAGS.workdir).read_config(), short + overrides)
+        config = _command.stored_config(Workdir.of(FLAGS.workdir), short + overrides)
     elif FLAGS.data:
         config = apply_overrides({"data": {"name": FLAGS.data}}, short + overrides)
     else:
@@ -169,8 +169,7 @@ def measured(out: Path, config: dict[str, Any]) -> int:
 
 def opened(config: dict[str, Any], folder: Path, poll: Any, stop: Any) -> tuple[Any, Any]:
     """Open the run or the examples; return the metrics by name, and what they measure."""
-    import _evaluate
-
+    _evaluate = _command.part("_evaluate")
     from diffusion.workdir import Workdir, open_run
 
     if FLAGS.images:
@@ -179,7 +178,8 @@ def opened(config: dict[str, Any], folder: Path, poll: Any, stop: Any) -> tuple[
         path, count = images_path(), FLAGS.num_samples
         return metrics, _evaluate.of_examples(path, config, FLAGS.seed, count, poll)
     ema = FLAGS.ema or config.get("evaluate", {}).get("ema", "")
-    run = open_run(Workdir.of(FLAGS.workdir), config, ema, FLAGS.step)
+    workdir = Workdir.of(FLAGS.workdir)
+    run = open_run(workdir, config, ema, FLAGS.step, allow_code=FLAGS.allow_code)
     metrics = _evaluate.metrics_of(run.experiment.evaluate.metrics)
     return metrics, _evaluate.of_run(run, FLAGS.seed, folder, poll, stop)
 

@@ -22,7 +22,6 @@ flags.DEFINE_string("workdir", None, "The run to export, or the folder to make w
 flags.DEFINE_string("out", None, "Where to write the weights: a file that ends in .safetensors.")
 flags.DEFINE_string("from", None, "Make a run from this file instead.")
 _command.define_weights()
-flags.DEFINE_bool("allow_code", False, "Let the config that comes with --from import modules.")
 
 
 def main(overrides: list[tuple[str, str]]) -> int:
@@ -46,7 +45,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
         step = import_run(path, workdir, allow_code=FLAGS.allow_code)
         _command.say(f"made {workdir.path} from {path}: the weights of step {step}, as step 0")
     else:
-        card = export_run(workdir, path, FLAGS.ema, FLAGS.step)
+        card = export_run(workdir, path, FLAGS.ema, FLAGS.step, allow_code=FLAGS.allow_code)
         beside = path.with_suffix(".json")
         _command.say(f"wrote {path} and {beside}: step {card['step']}, weights {card['ema']}")
     return 0

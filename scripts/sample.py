@@ -117,18 +117,17 @@ def main(overrides: list[tuple[str, str]]) -> int:
     """Sample and write."""
     out = check_flags()
     _guidance.check_flags()
-    from diffusion.config import apply_overrides
     from diffusion.workdir import Workdir, open_run
 
     workdir = Workdir.of(FLAGS.workdir)
-    config = apply_overrides(workdir.read_config(), sampling_overrides(overrides))
+    config = _command.stored_config(workdir, sampling_overrides(overrides))
     config["guidance"] = _guidance.section(config.get("guidance", []))
     _command.use_all_cores(blocks=-(-FLAGS.num_samples // (FLAGS.block or 32)))
-    _command.use_compilation_cache(str(workdir.path))
+    _command.use_compilation_cache()
     from diffusion.training.stop import StopFlag
 
     with StopFlag() as stop:
-        run = open_run(workdir, config, FLAGS.ema, FLAGS.step)
+        run = open_run(workdir, config, FLAGS.ema, FLAGS.step, allow_code=FLAGS.allow_code)
         helpers = _guidance.open_helpers(run.experiment)
         labels = labels_of(helpers.speaker)
         _guidance.check_labels(run.experiment, told(labels, helpers.speaker))

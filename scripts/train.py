@@ -57,7 +57,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     if FLAGS.workdir is not None:
         workdir = Workdir.of(FLAGS.workdir)
         _command.check_writable(workdir.path)
-        _command.use_compilation_cache(str(workdir.path))
+        _command.use_compilation_cache()
     if FLAGS.distributed:
         from diffusion.training import initialize_distributed
 

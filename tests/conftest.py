@@ -1,6 +1,9 @@
 """What all tests share."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,6 +17,11 @@ os.environ.setdefault(
 
 import jax
 import pytest
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the folders of whoever runs the tests are left alone
+    HOME = tempfile.mkdtemp(prefix="demolish-tests-")
+    atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+    os.environ["XDG_CACHE_HOME"], os.environ["XDG_DATA_HOME"] = f"{HOME}/cache", f"{HOME}/share"
 
 
 @pytest.hookimpl(optionalhook=True)
