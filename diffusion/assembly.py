@@ -5,7 +5,7 @@ from typing import Any
 
 from diffusion.classification import columns_of
 from diffusion.classifier_losses import ClassifierLoss
-from diffusion.compatibility import loss_target
+from diffusion.compatibility import default_sampler, loss_target
 from diffusion.conditions import network_fields
 from diffusion.config import (
     ConfigError,
@@ -22,7 +22,7 @@ from diffusion.registry import build
 from diffusion.training import make_ema
 
 PARTS = (
-    "process", "prediction", "time", "weight", "classifier_loss", "sampler", "grid", "parallel", "coupling"
+    "prediction", "time", "weight", "classifier_loss", "sampler", "grid", "parallel", "coupling"
 )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def _spec_of(dataset: Dataset) -> DataSpec:
 
 def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
     """Build every section, or say which one cannot be built and why; see `Experiment.from_config`."""
-    config = with_defaults(config)
+    given, config = config, with_defaults(config)
     check_sections(config)
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         raise ConfigError(f"config.seed must be an integer from 0 up; got {config['seed']!r}.")
@@ -75,7 +75,10 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
     positive(config, "grid", "num_steps", 50)
     dataset: Dataset = dataset_of(config)
     found = _spec_of(dataset) if spec is None else spec
-    built = {name: build_section(config, name) for name in PARTS}
+    process = build_section(config, "process")
+    if "sampler" not in given:
+        config["sampler"] = {"name": default_sampler(process)}
+    built = {"process": process} | {name: build_section(config, name) for name in PARTS}
     built["optimizer"] = build_section(config, "optimizer", total_steps=train.steps(batch_size))
     built["loss_target"] = loss_target(train.loss_target)
     extras = network_extras(config, train, found, built["classifier_loss"])

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.config import ConfigError
+from diffusion.config import SAMPLERS, ConfigError
 from diffusion.guidance import check_entries
 from diffusion.prediction import Prediction
 from diffusion.processes import GaussianProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import build
+from diffusion.registry import build, lookup
 
 
 def loss_target(name: str) -> Prediction | None:
@@ -26,6 +26,12 @@ def loss_target(name: str) -> Prediction | None:
         return build("prediction", name) if name else None
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"config.train.loss_target: {error.args[0]}") from None
+
+
+def default_sampler(process: Process) -> str:
+    """Return the sampler of a config that names none: the first of `SAMPLERS` for processes of this rung."""
+    carried = lambda name: isinstance(process, getattr(lookup("sampler", name), "rung", Process))
+    return next((name for name in SAMPLERS if carried(name)), SAMPLERS[-1])
 
 
 def sampler_variances(sampler: Any) -> list[str]:

@@ -72,6 +72,9 @@ DEFAULTS: dict[str, Any] = {
     "evaluate": {},
 }
 
+# The default sampler is the first of these that the process carries.
+SAMPLERS = ("ddim", "heun")
+
 
 def with_defaults(config: Any) -> dict[str, Any]:
     """Return a plain config in which every section stands; one that gives fields without a name keeps the default's."""

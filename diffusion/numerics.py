@@ -17,7 +17,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Shaped
 
-from diffusion.types import Key, Scalar, Time
+from diffusion.tracing import made_of_jax
+from diffusion.types import Key, KeyLike, Scalar, Time
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
 
@@ -127,7 +128,13 @@ def on_host(method: Callable[..., Any], *args: Any) -> Any:
     fn, owner = getattr(method, "__func__", None), getattr(method, "__self__", None)
     assert fn is not None, "on_host takes a bound method"
     evaluate = _evaluate if is_hashable(fn, owner) else lambda fn, owner, *args: fn(owner, *args)
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True), jax.default_device(_host()):
+    host = jax.default_device(_host())
+    with (
+        made_of_jax(type(owner).__name__),
+        jax.ensure_compile_time_eval(),
+        jax.enable_x64(True),
+        host,
+    ):
         values = evaluate(fn, owner, *(jnp.asarray(np.asarray(a, np.float64)) for a in args))
         return jax.tree.map(np.array, values)
 
@@ -161,8 +168,26 @@ def invert_decreasing(
     return jnp.asarray((low + high) / 2)
 
 
-def fold_in(key: Key, data: Any) -> Key:
+def as_key(key: Any) -> Key:
+    """Return a random key; a whole number is the seed of one.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if hasattr(key, "dtype") and not isinstance(key, np.generic):
+        return key
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        require(key >= 0, f"a `key` given as a number is its seed, not negative; got {key}.")
+        return jax.random.key(int(key))
+    raise TypeError(
+        "`key` must be a random key such as jax.random.key(0), or a whole number, its seed; got "
+        f"{type(key).__name__}."
+    )
+
+
+def fold_in(key: KeyLike, data: Any) -> Key:
     """Fold a number into one key, or into each of several keys of shape (batch,)."""
+    key = as_key(key)
     return (
         jax.vmap(lambda k: jax.random.fold_in(k, data))(key)
         if is_many(key)
@@ -176,14 +201,15 @@ def is_many(key: Key) -> bool:
     return key.ndim > (0 if typed else 1)
 
 
-def split(key: Key, num: int = 2) -> tuple[Key, ...]:
+def split(key: KeyLike, num: int = 2) -> tuple[Key, ...]:
     """Split one key, or each of several, into `num` keys."""
+    key = as_key(key)
     if not is_many(key):
         return tuple(jax.random.split(key, num))
     return tuple(jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, num))(key), 1, 0))
 
 
-def draw(sampler: Callable[..., Array], key: Key, shape: tuple[int, ...]) -> Array:
+def draw(sampler: Callable[..., Array], key: KeyLike, shape: tuple[int, ...]) -> Array:
     """Draw an array of a shape (batch, ...) from one key, or row i from key i of several.
 
     Args:
@@ -191,18 +217,20 @@ def draw(sampler: Callable[..., Array], key: Key, shape: tuple[int, ...]) -> Arr
         key: one key, or keys of shape (batch,); then row i does not depend on the batch size.
         shape: the full shape, batch first.
     """
+    key = as_key(key)
     if not is_many(key):
         return sampler(key, shape)
     return jax.vmap(lambda k: sampler(k, (1, *shape[1:]))[0])(key)
 
 
-def normal_like(key: Key, x: Float[Array, "batch *data"]) -> Float[Array, "batch *data"]:
+def normal_like(key: KeyLike, x: Float[Array, "batch *data"]) -> Float[Array, "batch *data"]:
     """Draw standard normal noise shaped like x, from one key or from one key per example."""
     return draw(lambda k, s: jax.random.normal(k, s, x.dtype), key, x.shape)
 
 
-def row_keys(key: Key, row: Int[Array, " batch"]) -> Key:
+def row_keys(key: KeyLike, row: Int[Array, " batch"]) -> Key:
     """Return one key per row, a function of the key and of the row's global number."""
+    key = as_key(key)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(row)
 
 

@@ -16,6 +16,7 @@ from diffusion.experiment import Experiment
 from diffusion.incidents import Rollbacks
 from diffusion.lap import Lap, compiled_dispatch
 from diffusion.networks import count_parameters
+from diffusion.notes import notes
 from diffusion.training import (
     DivergedError,
     StopFlag,
@@ -45,6 +46,7 @@ def describe(experiment: Experiment) -> list[str]:
         f"network: {number:,} parameters; state with optimizer and averages {bytes_of(state) / 2**20:.1f} MiB",
         f"devices: {len(devices)} x {devices[0].device_kind}, {type(experiment.parallel).__name__}",
         f"budget: {experiment.train.steps(experiment.batch_size)} steps of {experiment.batch_size} examples",
+        *(f"note: {note}" for note in notes(experiment)),
     ]
 
 

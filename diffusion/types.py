@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 Key: TypeAlias = jax.Array  # one typed or raw random key
+KeyLike: TypeAlias = jax.Array | int | np.integer  # a key, or the seed of one: a whole number
 Scalar: TypeAlias = float | int | Array  # a hyperparameter, maybe traced
 Time: TypeAlias = float | int | Float[Array, "*batch"] | np.ndarray | np.floating
 Params: TypeAlias = Any  # a pytree of arrays

@@ -165,6 +165,11 @@ def leave_on_signals() -> None:
 def _report(error: Exception) -> None:
     if flags.FLAGS.debug:
         traceback.print_exc()
+    if type(error).__module__.startswith("jax."):
+        from diffusion.tracing import UNTRACEABLE, in_plain_words
+
+        if isinstance(error, UNTRACEABLE):
+            error = in_plain_words(error, "a part of your own")
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
     if isinstance(error, OSError) and error.strerror:
         message = f"{error.filename}: {error.strerror}"

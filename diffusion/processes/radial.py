@@ -33,7 +33,7 @@ from diffusion.processes.radial_law import (
     random_direction_of_length,
 )
 from diffusion.registry import load, nearest, register
-from diffusion.types import Key, Scalar, Time
+from diffusion.types import KeyLike, Scalar, Time
 
 Data = Float[Array, "batch *data"]
 
@@ -113,7 +113,7 @@ class Radial(Process):
     def _time(self, x: Data, t: Time) -> Array:
         return jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
 
-    def sample_noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample_noise(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         """Draw vectors of uniform direction and of length v, uniform on (0, 1)."""
         return random_direction_of_length(key, shape, lambda v: v)
 
@@ -134,10 +134,11 @@ class Radial(Process):
 
     def conditional_velocity(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return -(d psi / dt) / (d psi / dr) (x_t - x_0) / r."""
-        r = lengths(x_t - x_0)
-        d_t, d_r = self._slopes(r, self._time(x_t, t))
-        rate = jnp.where(r > 0, -d_t / (d_r * jnp.where(r > 0, r, 1.0)), 0.0)
-        return per_example(rate, x_t) * (x_t - x_0)
+        r, time = lengths(x_t - x_0), self._time(x_t, t)
+        d_t, d_r = self._slopes(r, time)
+        seen = d_r > 0  # elsewhere psi is 1 to round-off: far out, the rate of laws of r / t
+        rate = jnp.where(seen, -d_t / jnp.where(seen & (r > 0), d_r * r, 1.0), 1 / time)
+        return per_example(jnp.where(r > 0, rate, 0.0), x_t) * (x_t - x_0)
 
     def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return psi(r, t) (x_t - x_0) / r."""
@@ -146,10 +147,12 @@ class Radial(Process):
         return per_example(jnp.where(r > 0, v / jnp.where(r > 0, r, 1.0), 0.0), x_t) * (x_t - x_0)
 
     def log_density(self, x_t: Data, x_0: Data, t: Time) -> Float[Array, " batch"]:
-        """Return log(r^(1 - d) d psi / dr) - log S_d."""
+        """Return log(r^(1 - d) d psi / dr) - log S_d; -inf where psi is 1 to round-off."""
         r, d = lengths(x_t - x_0), x_t[0].size
         slope = self._slopes(r, self._time(x_t, t))[1]
-        return away(r, d) + jnp.log(slope) - log_sphere(d)
+        seen = slope > 0  # a difference of nearly equal terms may round to less
+        log_slope = jnp.where(seen, jnp.log(jnp.where(seen, slope, 1.0)), -jnp.inf)
+        return away(r, d) + log_slope - log_sphere(d)
 
     def noise_level(self, t: Time) -> Array:
         """Return -2 log t: the log-SNR of a law of r / t, which tells times of any size apart."""

@@ -5,7 +5,8 @@ says which hold, what was measured, and what to look at when one fails. The boun
 arithmetic: a central difference of step h has the error h^2 + eps / h, and so on.
 
 A module of laws has a tuple `LAWS` of pairs (rung, law): a law is a function of a process on this rung that
-returns one finding or several. Naming the module in `MODULES` is all it takes to include it.
+returns one finding or several. Naming the module in `MODULES` is all it takes to include it. The laws of
+`FIRST` decide whether there is anything to measure: where one fails, the others are left out.
 """
 
 import importlib
@@ -21,6 +22,7 @@ from diffusion.testing.report import Finding, Report, findings_of, in_order
 
 __all__ = ["Finding", "Report", "check_process", "prior_mismatch"]
 
+FIRST = ("definition_laws",)
 MODULES = ("laws", "process_laws", "affine_laws", "gaussian_laws", "path_laws")
 
 
@@ -61,6 +63,17 @@ def prior_mismatch(
     }
 
 
+def _findings(process: Process, modules: tuple[str, ...]) -> list[Finding]:
+    """Apply the laws of these modules that are for the rung of the process, in float64."""
+    found: list[Finding] = []
+    with jax.enable_x64(True):
+        for name in modules:
+            for rung, law in importlib.import_module(f"diffusion.testing.{name}").LAWS:
+                if isinstance(process, rung):
+                    found += findings_of(law, process)
+    return found
+
+
 def check_process(process: Process, *, data_mean: float = 0.0, data_std: float = 1.0) -> Report:
     """Hold a process to the laws of its rung and return a readable report.
 
@@ -81,13 +94,10 @@ def check_process(process: Process, *, data_mean: float = 0.0, data_std: float =
         what = "the class itself: call it" if isinstance(process, type) else repr(process)
         raise TypeError(f'`process` must be a Process, such as build("process", "vp"); got {what}.')
     require(data_std >= 0, f"`data_std` must not be negative; got {data_std}.")
-    findings: list[Finding] = []
-    with jax.enable_x64(True):
-        for name in MODULES:
-            module = importlib.import_module(f"diffusion.testing.{name}")
-            for rung, law in module.LAWS:
-                if isinstance(process, rung):
-                    findings += findings_of(law, process)
+    findings = _findings(process, FIRST)
+    if not all(f.holds for f in findings):
+        return Report(repr(process), in_order(findings), complete=False)
+    findings += _findings(process, MODULES)
     facts = {}
     if isinstance(process, GaussianProcess) and not any(isnan(f.measured) for f in findings):
         facts = prior_mismatch(process, data_mean, data_std)

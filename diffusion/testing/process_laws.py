@@ -8,6 +8,7 @@ import numpy as np
 
 from diffusion.processes import Process
 from diffusion.testing.report import Finding, largest
+from diffusion.testing.starts import starts_near
 
 SEED = 0
 
@@ -50,10 +51,10 @@ def starts_at_data(process: Process) -> Finding:
     shape = jax.eval_shape(
         lambda key: process.sample_noise(key, x_0.shape), jax.random.key(SEED)
     ).shape
-    near = jax.jit(lambda: process.interpolate(x_0, jnp.zeros(shape), process.t_min))()
-    return Finding(
-        "P1", "without noise the path starts at the data, interpolate(x_0, 0, t_min) = x_0",
-        largest(near - x_0), 0.02,
+    moved = jax.jit(lambda t: process.interpolate(x_0, jnp.zeros(shape), t) - x_0)
+    return starts_near(
+        process, "P1", "without noise the path starts at the data, interpolate(x_0, 0, t_min) = x_0",
+        lambda t: largest(moved(t)), 0.02,
         "the direction of time: data at t_min, noise at t_max; and whether t_min is small enough",
     )  # fmt: skip
 

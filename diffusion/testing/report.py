@@ -12,34 +12,48 @@ _FAMILIES = "PRFKDS"  # what the definition says first, what follows from it lat
 
 @dataclass(frozen=True)
 class Finding:
-    """One law, what was measured, the bound, and advice for when it fails."""
+    """One law, what was measured, the bound, and advice for when it is not kept.
+
+    Up to `tolerated`, where that lies above the bound, the law holds with a warning.
+    """
 
     law: str
     statement: str
     measured: float
     bound: float
     advice: str
+    tolerated: float | None = None
 
     @property
     def holds(self) -> bool:
-        """Say whether the measured number is finite and within its bound."""
-        return bool(np.isfinite(self.measured) and self.measured <= self.bound)
+        """Say whether the measured number is finite and within what is tolerated."""
+        limit = self.bound if self.tolerated is None else max(self.bound, self.tolerated)
+        return bool(np.isfinite(self.measured) and self.measured <= limit)
+
+    @property
+    def warns(self) -> bool:
+        """Say whether it holds only by what is tolerated beyond the bound."""
+        return self.holds and not self.measured <= self.bound
 
     def __str__(self) -> str:
-        mark = "holds" if self.holds else "FAILS"
+        mark = "FAILS" if not self.holds else "warns" if self.warns else "holds"
         line = (
             f"{mark}  {self.law:<3} {self.statement}: {self.measured:.2e} (bound {self.bound:.0e})"
         )
-        return line if self.holds else f"{line}\n           look at: {self.advice}"
+        return f"{line}\n           look at: {self.advice}" if mark != "holds" else line
 
 
 @dataclass(frozen=True)
 class Report:
-    """All findings about one definition, and facts about its prior."""
+    """All findings about one definition, and facts about its prior.
+
+    `complete` is false where the definition cannot be computed at all, and the laws beyond that were left out.
+    """
 
     subject: str
     findings: tuple[Finding, ...]
     facts: dict[str, float] = field(default_factory=dict)
+    complete: bool = True
 
     @property
     def holds(self) -> bool:
@@ -53,7 +67,11 @@ class Report:
         facts = [f"       {name}: {value:.4g}" for name, value in self.facts.items()]
         failed = [f.law for f in self.findings if not f.holds]
         verdict = f"{len(self.findings) - len(failed)} of {len(self.findings)} laws hold"
-        if len(failed) > 1:
+        if warned := sum(f.warns for f in self.findings):
+            verdict += f", {warned} with a warning"
+        if not self.complete:
+            verdict += "; the others are measured once these do"
+        elif len(failed) > 1:
             verdict += f"; begin with {failed[0]}, since later ones may only follow from it"
         return "\n".join([self.subject, *(f"  {f}" for f in self.findings), *facts, f"  {verdict}"])
 
