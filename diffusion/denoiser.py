@@ -17,6 +17,8 @@ from jaxtyping import Array, Float
 from diffusion.guidance import Pair
 from diffusion.prediction import Noise, Prediction, network_inputs, velocity_inputs
 from diffusion.processes import AffineProcess, Process
+from diffusion.registry import takes_names
+from diffusion.shapes import shaped_like
 from diffusion.types import Cond, Network, Params, Time, Velocity
 from diffusion.variance import split_output
 
@@ -45,7 +47,7 @@ class NetworkDenoiser:
 
     def _solve(self, x_t: Array, t: Time, y: Array) -> Array:
         skip, out = self.prediction.recover(self.process.coefficients(t, x_t))
-        return skip * x_t + out * y
+        return skip * x_t + out * shaped_like(y, x_t, "the network")
 
     def with_cond(self, cond: Cond) -> "NetworkDenoiser":
         """Return the same denoiser under another condition."""
@@ -112,13 +114,14 @@ class NetworkVelocity:
     def __call__(self, x_t: Data, t: Time) -> Data:
         """Return the velocity, shaped like x_t."""
         y = self.network.apply(self.params, *velocity_inputs(self.process, x_t, t), self.cond)
-        return y.astype(x_t.dtype)
+        return shaped_like(y, x_t, "the network").astype(x_t.dtype)
 
     def with_cond(self, cond: Cond) -> "NetworkVelocity":
         """Return the same field under another condition."""
         return dataclasses.replace(self, cond=cond)
 
 
+@takes_names
 def make_denoiser(
     network: Network,
     params: Params,
@@ -142,6 +145,7 @@ def make_denoiser(
     return kind(params=params, cond=cond, network=network, process=process, prediction=prediction)
 
 
+@takes_names
 def make_velocity(
     network: Network, params: Params, process: Process, cond: Cond = None
 ) -> Velocity:

@@ -12,14 +12,18 @@ from jaxtyping import Array
 
 from diffusion.numerics import per_example
 from diffusion.processes import GaussianProcess, Process
+from diffusion.registry import takes_names
+from diffusion.shapes import checked
 from diffusion.types import ODE, SDE, Denoiser, Scalar, Score, Time, Velocity
 
 
+@takes_names
 def forward_sde(process: GaussianProcess) -> SDE:
     """Return the SDE that demolishes data: dx = f(t) x dt + g(t) dW."""
     return SDE(lambda x, t: per_example(process.f(t), x) * x, process.g)
 
 
+@takes_names
 def score(process: GaussianProcess, denoise: Denoiser) -> Score:
     """Return grad log p_t by Tweedie's formula, (alpha E[x_0 | x_t] - x_t) / sigma^2.
 
@@ -28,11 +32,12 @@ def score(process: GaussianProcess, denoise: Denoiser) -> Score:
 
     def score_fn(x_t: Array, t: Time) -> Array:
         c = process.coefficients(t, x_t)
-        return (c.alpha * denoise(x_t, t) - x_t) / c.sigma**2
+        return (c.alpha * checked(denoise)(x_t, t) - x_t) / c.sigma**2
 
     return score_fn
 
 
+@takes_names
 def reverse_sde(process: GaussianProcess, denoise: Denoiser, lam: Scalar = 1.0) -> SDE:
     """Return the member `lam` of the reverse family: 0 is the ODE, 1 Anderson's reversal.
 
@@ -47,6 +52,7 @@ def reverse_sde(process: GaussianProcess, denoise: Denoiser, lam: Scalar = 1.0) 
     return SDE(drift, lambda t: lam * process.g(t))
 
 
+@takes_names
 def forward_family(process: GaussianProcess, denoise: Denoiser, lam: Scalar = 1.0) -> SDE:
     """Return the forward SDE of noise lam g with the same marginals (Su, kexue.fm 9228)."""
     score_fn = score(process, denoise)
@@ -58,6 +64,7 @@ def forward_family(process: GaussianProcess, denoise: Denoiser, lam: Scalar = 1.
     return SDE(drift, lambda t: lam * process.g(t))
 
 
+@takes_names
 def probability_flow(process: Process, model: Denoiser | Velocity) -> ODE:
     """Return the ODE that carries noise to data and back.
 
@@ -66,11 +73,12 @@ def probability_flow(process: Process, model: Denoiser | Velocity) -> ODE:
     return process.flow(model)
 
 
+@takes_names
 def score_to_denoiser(process: GaussianProcess, score_fn: Score) -> Denoiser:
     """Return E[x_0 | x_t] = (x_t + sigma^2 score) / alpha for a score that was written by hand."""
 
     def denoise(x_t: Array, t: Time) -> Array:
         c = process.coefficients(jnp.asarray(t, x_t.dtype), x_t)
-        return (x_t + c.sigma**2 * score_fn(x_t, t)) / c.alpha
+        return (x_t + c.sigma**2 * checked(score_fn)(x_t, t)) / c.alpha
 
     return denoise

@@ -19,8 +19,9 @@ from jaxtyping import Array, Float
 from diffusion.likelihood import carry
 from diffusion.numerics import fold_in, on_host, per_example, require
 from diffusion.processes import AffineProcess, Process
+from diffusion.registry import takes_names
 from diffusion.samplers import Sampler, sample
-from diffusion.types import Key
+from diffusion.types import KeyLike
 
 __all__ = ["decode", "encode", "interpolate", "slerp", "time_of_level", "times_below", "vary"]
 
@@ -28,6 +29,7 @@ Data = Float[Array, "batch *data"] | Float[np.ndarray, "batch *data"]
 Other = Float[Array, "..."] | Float[np.ndarray, "..."]  # held against the first by `require`
 
 
+@takes_names
 def encode(process: Process, model: Any, x: Data, num_steps: int = 100) -> Array:
     """Carry images at t_min along the generative ODE to their latents at t_max.
 
@@ -40,6 +42,7 @@ def encode(process: Process, model: Any, x: Data, num_steps: int = 100) -> Array
     return carry(process, model, x, process.natural_times(num_steps)[::-1])
 
 
+@takes_names
 def decode(process: Process, model: Any, x: Data, num_steps: int = 100) -> Array:
     """Carry latents at t_max along the generative ODE to images at t_min: the inverse of `encode`."""
     return carry(process, model, x, process.natural_times(num_steps))
@@ -78,6 +81,7 @@ def slerp(a: Data, b: Other, share: Any) -> Array:
     return jnp.where(u == 0, flat_a, jnp.where(u == 1, flat_b, between)).reshape(a.shape)
 
 
+@takes_names
 def time_of_level(process: Process, level: float) -> float:
     """Return the time at which noise has this share, sigma / sqrt(alpha^2 + sigma^2), in [t_min, t_max].
 
@@ -110,7 +114,10 @@ def times_below(times: Any, t: float) -> np.ndarray:
     return np.concatenate([[t], rest])
 
 
-def vary(sampler: Sampler, process: Process, model: Any, key: Key, x: Data, times: Any) -> Array:
+@takes_names
+def vary(
+    sampler: Sampler, process: Process, model: Any, key: KeyLike, x: Data, times: Any
+) -> Array:
     """Noise images to times[0] and sample from there: variations that keep what noise has not hidden.
 
     Meng et al. (2022), "SDEdit". With a single time, t_min, nothing is done.
@@ -126,11 +133,12 @@ def vary(sampler: Sampler, process: Process, model: Any, key: Key, x: Data, time
     return interpolate(sampler, process, model, key, x, x, 0.0, times)
 
 
+@takes_names
 def interpolate(
     sampler: Sampler,
     process: Process,
     model: Any,
-    key: Key,
+    key: KeyLike,
     a: Data,
     b: Other,
     share: Any,

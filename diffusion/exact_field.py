@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import is_traced, per_example, require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
+from diffusion.registry import takes_names
 from diffusion.types import Time
 
 Data = Float[Array, "batch *data"]
@@ -198,6 +199,7 @@ def squared_distances(
     return rough.at[jnp.arange(len(x))[:, None], nearest].set(exact)
 
 
+@takes_names
 def exact_field(
     process: Process, points: Any, weights: Any = None, *, chunk: int = 1024
 ) -> ExactField:

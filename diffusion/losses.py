@@ -24,7 +24,8 @@ from diffusion.numerics import require, row_keys
 from diffusion.prediction import Noise, Prediction, network_inputs, velocity_inputs
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest
+from diffusion.registry import nearest, takes_names
+from diffusion.shapes import shaped_like
 from diffusion.time_sampling import TimeDistribution, Times
 from diffusion.types import Coefficients, Cond, Denoiser, Key, Network, Params
 from diffusion.variance import LearnedVariance, split_output
@@ -115,6 +116,7 @@ def batch_mean(process: AffineProcess, d: Demolition, cond: Cond) -> Array:
     return jnp.tensordot(jax.nn.softmax(log_p, axis=-1), d.x_0, axes=1)
 
 
+@takes_names
 def regression_loss(
     network: Network,
     process: AffineProcess,
@@ -164,7 +166,7 @@ def regression_loss(
         if batch_target:
             x_0 = batch_mean(process, d, batch.get("cond"))
             z = (d.x_t - c.alpha * x_0) / c.sigma
-        error = y - (a * x_0 + b * z)
+        error = shaped_like(y, x_0, "the network") - (a * x_0 + b * z)
         each = _factor(c, prediction, loss_target, weight) * over_features(error**2)
         u = weight.uncertainty(params, log_snr)
         if u is not None:  # per feature, so that both reductions have the same optimum
@@ -178,6 +180,7 @@ def regression_loss(
     return loss
 
 
+@takes_names
 def flow_matching_loss(
     network: Network,
     process: Process,
@@ -198,12 +201,14 @@ def flow_matching_loss(
         d = demolish(process, time, key_draw, batch, batch_size)
         scaled, level = velocity_inputs(process, d.x_t, d.t)
         y = network.apply(params, scaled, level, batch.get("cond"), key_net)
+        y = shaped_like(y, d.x_0, "the network")
         error = over_features((y - process.velocity(d.x_0, d.z, d.t)) ** 2)
         return d.corrected(error, level)
 
     return loss
 
 
+@takes_names
 def variance_loss(
     network: Network,
     process: GaussianProcess,
@@ -244,6 +249,7 @@ def variance_loss(
         z_hat = jax.lax.stop_gradient((d.x_t - c.alpha * denoise(d.x_t, d.t)) / c.sigma)
         scaled, log_snr = network_inputs(process, Noise(), c, d.x_t, d.t)
         y = network.apply(params, scaled, log_snr, None, key_net)
+        y = shaped_like(y, d.x_0, "the network")
         error = REDUCTIONS["mean"]((y - SQUARES[kind](d.z, z_hat)) ** 2)
         return d.corrected(error, log_snr)
 

@@ -14,7 +14,7 @@ import numpy as np
 from diffusion.numerics import on_host, require
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, register
+from diffusion.registry import nearest, register, takes_names
 
 
 def check_times(times: Any, source: str = "`times`") -> np.ndarray:
@@ -47,6 +47,7 @@ class Grid(abc.ABC):
     def place(self, process: Process, num_steps: int) -> np.ndarray:
         """Return decreasing times; the ends may be inexact."""
 
+    @takes_names
     def __call__(self, process: Process, num_steps: int) -> np.ndarray:
         """Return float64 times of shape (num_steps + 1,), from t_max to t_min inclusive.
 
@@ -177,6 +178,7 @@ class Given(Grid):
     def place(self, process: Process, num_steps: int) -> np.ndarray:
         return np.asarray(self.times, np.float64)
 
+    @takes_names
     def __call__(self, process: Process, num_steps: int) -> np.ndarray:
         """Return the given times."""
         times = check_times(self.place(process, num_steps), "the grid `given`")

@@ -20,6 +20,7 @@ from jaxtyping import Array
 
 from diffusion.numerics import as_pytree, fold_in, require, row_keys
 from diffusion.processes import Process
+from diffusion.registry import takes_names
 from diffusion.samplers import Sampler, Solution, solve
 from diffusion.types import Cond, Key
 
@@ -50,6 +51,7 @@ def replicated(tree: Any) -> Any:
     return tree if len(jax.local_devices()) == 1 else _placed(tree, PartitionSpec())
 
 
+@takes_names
 def generate_batch(
     sampler: Sampler,
     process: Process,
@@ -93,6 +95,7 @@ def generate_batch(
     )  # fmt: skip
 
 
+@takes_names
 def generate(
     sampler: Sampler,
     process: Process,

@@ -22,7 +22,7 @@ from diffusion.guidance.scales import Scale, as_scale, check_scale, is_number, s
 from diffusion.numerics import as_pytree, require
 from diffusion.processes import GaussianProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, register
+from diffusion.registry import nearest, register, takes_names
 from diffusion.types import Denoiser, Time
 
 LogProb: TypeAlias = Callable[
@@ -63,6 +63,7 @@ class Tilted:
         return x_0, gradient
 
 
+@takes_names
 def classifier(
     process: GaussianProcess,
     denoise: Denoiser,

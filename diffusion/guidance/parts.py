@@ -15,7 +15,7 @@ from diffusion.guidance.scales import as_scale
 from diffusion.numerics import as_pytree, per_example, require
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, register
+from diffusion.registry import nearest, register, takes_names
 from diffusion.types import Denoiser, Scalar, Time
 
 NEUTRAL = ClassifierFree(scale=1.0)
@@ -80,6 +80,7 @@ class OnInterval:
         return self.process.noise_level(t)
 
 
+@takes_names
 def on_interval(
     process: Process,
     guided: Denoiser,

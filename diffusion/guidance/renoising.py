@@ -24,7 +24,7 @@ from diffusion.guidance.scales import Stepped, is_number
 from diffusion.numerics import on_host, require, value_and_ddt
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import register
+from diffusion.registry import register, takes_names
 from diffusion.types import Denoiser, Scalar, Time
 
 
@@ -33,6 +33,7 @@ def _scales(process: AffineProcess, t: Time) -> tuple[Array, Array]:
     return value_and_ddt(process.alpha, t)[0], value_and_ddt(process.sigma, t)[0]
 
 
+@takes_names
 def cfg_pp_scale(process: AffineProcess, times: Any, scale: Scalar = 0.6) -> Stepped:
     """Return t -> scale / (1 - rho), with which a DDIM step on these times is one of CFG++.
 

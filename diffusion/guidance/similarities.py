@@ -18,7 +18,7 @@ from diffusion.guidance.gradients import LogProb, Tilt, classifier
 from diffusion.guidance.scales import Scale
 from diffusion.numerics import as_pytree, require
 from diffusion.processes import GaussianProcess
-from diffusion.registry import load, nearest, register
+from diffusion.registry import load, nearest, register, takes_names
 from diffusion.types import Denoiser, Time
 
 Measure: TypeAlias = Callable[[Array, Array], Array]  # (x, target) -> similarity, (batch,)
@@ -95,6 +95,7 @@ class Similar:
         return self.measure(x, target)
 
 
+@takes_names
 def similarity(
     process: GaussianProcess,
     denoise: Denoiser,

@@ -25,7 +25,7 @@ from diffusion.guidance.scales import Scale, as_scale, scale_at
 from diffusion.numerics import as_pytree, per_example, require
 from diffusion.processes import GaussianProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import register
+from diffusion.registry import register, takes_names
 from diffusion.types import Denoiser, Scalar, Time
 
 
@@ -75,6 +75,7 @@ def check_size(shape: tuple[int, ...], factor: int) -> None:
     )
 
 
+@takes_names
 def upsample(
     process: GaussianProcess, denoise: Denoiser, factor: int = 2, scale: Scale = 1.2
 ) -> Denoiser:

@@ -39,14 +39,6 @@ def check_count(value: Any, name: str) -> None:
     )
 
 
-def check_key(key: Any) -> None:
-    """Raise TypeError unless this is a random key or None."""
-    if key is not None and not isinstance(key, jax.Array):
-        raise TypeError(
-            f"`key` must be a random key such as jax.random.key(0); got {type(key).__name__}."
-        )
-
-
 def check_name(value: Any, known: Any, name: str) -> None:
     """Raise ValueError unless this is one of the known names."""
     require(
@@ -138,18 +130,3 @@ def rising_times(process: Process, num_steps: int) -> Any:
         inner = process.time_of_log_snr(jnp.linspace(finite[0], finite[1], num_steps + 1)[1:-1])
     inner = jax.lax.stop_gradient(inner)
     return jnp.concatenate([ends[:1], inner, ends[1:]])
-
-
-def checked(model: Any) -> Any:
-    """Return the model, refusing while it is traced an output that is not shaped like x."""
-
-    def same_shape(x: Array, t: Any) -> Array:
-        out = model(x, t)
-        require(
-            jnp.shape(out) == x.shape,
-            f"the model must return an array shaped like x, {list(x.shape)}; it returned "
-            f"{list(jnp.shape(out))}, which would be broadcast.",
-        )
-        return out
-
-    return same_shape

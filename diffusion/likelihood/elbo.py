@@ -21,14 +21,13 @@ from jaxtyping import Array, Float, Shaped
 from diffusion.likelihood.checks import (
     check_batch,
     check_count,
-    check_key,
     check_name,
     check_rising,
-    checked,
     rising_times,
 )
 from diffusion.likelihood.decoders import Decoder, GaussianDecoder
 from diffusion.numerics import (
+    as_key,
     as_pytree,
     fold_in,
     is_many,
@@ -44,7 +43,9 @@ from diffusion.numerics import (
 )
 from diffusion.processes import GaussianProcess
 from diffusion.processes.base import require_rung
-from diffusion.types import Key, Scalar
+from diffusion.registry import takes_names
+from diffusion.shapes import checked
+from diffusion.types import Key, KeyLike, Scalar
 
 Data = Float[Array, "batch *data"]
 Given = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # from the user: checked by `check_batch`
@@ -171,11 +172,12 @@ def _elbo(
 _compiled_elbo = functools.partial(jax.jit, static_argnums=(0, 1))(_elbo)
 
 
+@takes_names
 def elbo(
     process: GaussianProcess,
     model: Any,
     x: Given,
-    key: Key,
+    key: KeyLike,
     times: Any = None,
     *,
     num_steps: int | None = None,
@@ -212,7 +214,7 @@ def elbo(
     x = check_batch(x)
     if key is None:
         raise TypeError("the bound is an estimate and needs a `key`; got None.")
-    check_key(key)
+    key = as_key(key)
     check_name(sampling, _SAMPLINGS, "sampling")
     require(
         times is None or num_steps is None,

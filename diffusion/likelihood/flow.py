@@ -21,17 +21,17 @@ from diffusion.likelihood.adaptive import Adaptive, integrate
 from diffusion.likelihood.checks import (
     check_batch,
     check_count,
-    check_key,
     check_monotone,
     check_name,
     check_rising,
-    checked,
     rising_times,
 )
 from diffusion.likelihood.divergence import PROBES, exact_divergence, probe_divergences
-from diffusion.numerics import as_pytree, fold_in, is_static, is_traced, runge_kutta
+from diffusion.numerics import as_key, as_pytree, fold_in, is_static, is_traced, runge_kutta
 from diffusion.processes import Process
-from diffusion.types import Key, Time, Velocity
+from diffusion.registry import takes_names
+from diffusion.shapes import checked
+from diffusion.types import KeyLike, Time, Velocity
 
 Data = Float[Array, "batch *data"]
 Given = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # from the user: checked by `check_batch`
@@ -99,22 +99,23 @@ _compiled_flow = functools.partial(jax.jit, static_argnums=0)(_flow)
 _compiled_changes = functools.partial(jax.jit, static_argnums=(0, 1))(_changes)
 
 
-def _probes(key: Key | None, x: Data, num_probes: int, probe: str) -> Array | None:
+def _probes(key: KeyLike | None, x: Data, num_probes: int, probe: str) -> Array | None:
     check_count(num_probes, "num_probes")
     check_name(probe, PROBES, "probe")
-    check_key(key)
     if key is None:
         return None
+    key = as_key(key)
     return jax.vmap(lambda i: PROBES[probe](fold_in(key, i), x))(jnp.arange(num_probes))
 
 
+@takes_names
 def log_prob_estimate(
     process: Process,
     model: Any,
     x: Given,
     times: Any = None,
     *,
-    key: Key | None = None,
+    key: KeyLike | None = None,
     num_probes: int = 1,
     probe: str = "rademacher",
     num_steps: int = 128,
@@ -172,13 +173,14 @@ def _standard_error(changes: Change, probes: Array | None) -> Array:
     return changes.std(axis=0, ddof=1) / n**0.5 if n > 1 else jnp.full_like(changes[0], jnp.nan)
 
 
+@takes_names
 def log_prob(
     process: Process,
     model: Any,
     x: Given,
     times: Any = None,
     *,
-    key: Key | None = None,
+    key: KeyLike | None = None,
     num_probes: int = 1,
     probe: str = "rademacher",
     num_steps: int = 128,
@@ -198,6 +200,7 @@ def log_prob(
     ).value  # fmt: skip
 
 
+@takes_names
 def carry(process: Process, model: Any, x: Given, times: Any) -> Data:
     """Carry x along the generative ODE through any monotone times, up or down: encode or decode.
 

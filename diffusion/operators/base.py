@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.numerics import draw
-from diffusion.types import Key, Scalar
+from diffusion.types import KeyLike, Scalar
 
 Data = Float[Array, "batch *data"]
 Shape = tuple[int, ...]
@@ -42,7 +42,10 @@ class Operator(abc.ABC):
     def adjoint(self, y: Data, shape: Shape) -> Array:
         """Return A^T y for examples of this shape, (batch, ...)."""
         like = jax.ShapeDtypeStruct((len(y), *shape), y.dtype)
-        return jax.linear_transpose(self.forward, like)(y)[0]
+        forward = lambda x: self.forward(x).astype(
+            y.dtype
+        )  # which may hold numbers of another type
+        return jax.linear_transpose(forward, like)(y)[0]
 
     def pinv(self, y: Data, shape: Shape) -> Array:
         """Return A^+ y for examples of this shape, (batch, ...).
@@ -56,7 +59,7 @@ class Operator(abc.ABC):
                 f"{type(self).__name__} states no pseudo-inverse; the methods dps, pigdm and moment_matching "
                 "need none."
             )
-        return self.adjoint(y, shape) / gram
+        return self.adjoint(y, shape) / jnp.asarray(gram, y.dtype)
 
     def gram(self, shape: Shape) -> float | None:
         """Return c where A A^T = c I on what A can produce, or None."""
@@ -77,7 +80,7 @@ class Operator(abc.ABC):
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         return jax.eval_shape(self.forward, x).shape[1:]
 
-    def measure(self, key: Key, x: Data, std: Scalar = 0.0) -> Array:
+    def measure(self, key: KeyLike, x: Data, std: Scalar = 0.0) -> Array:
         """Draw y = A x + std n.
 
         Args:

@@ -28,6 +28,7 @@ from diffusion.guidance.base import Guidable, Guidance, given
 from diffusion.numerics import as_pytree, require, sum_features
 from diffusion.operators import Identity, Operator
 from diffusion.processes import AffineProcess
+from diffusion.shapes import bare, shaped_like
 from diffusion.types import Denoiser, Scalar, Time
 
 Data = Float[Array, "batch *data"]
@@ -48,6 +49,10 @@ class Measured(abc.ABC):
     def __call__(self, x_t: Data, t: Time) -> Data:
         """Return the approximation of E[x_0 | x_t, y], shaped like x_t."""
 
+    def seen(self, x: Data) -> Array:
+        """Return A x in the dtype of x, whatever that of the numbers in A."""
+        return self.operator.forward(x).astype(x.dtype)
+
     def residual(self, x_0: Data) -> Array:
         """Return r = y - A x_0 where A produces something, zero elsewhere.
 
@@ -62,7 +67,7 @@ class Measured(abc.ABC):
                 f"of shape {x_0.shape[1:]} under {type(self.operator).__name__}; got {y.shape}."
             )
         y = jnp.broadcast_to(y, (len(x_0), *wanted))
-        return self.operator.restrict(y - self.operator.forward(x_0))
+        return self.operator.restrict(y - self.seen(x_0))
 
     def variance(self, like: Array) -> Array:
         """Return std^2 in the dtype of an array."""
@@ -70,11 +75,12 @@ class Measured(abc.ABC):
 
     def blend(self, x_0: Data, correction: Data) -> Data:
         """Return x_0 + scale correction."""
-        return x_0 + jnp.asarray(self.scale, x_0.dtype) * correction
+        return x_0 + jnp.asarray(self.scale, x_0.dtype) * correction.astype(x_0.dtype)
 
 
 def measured(model: Any, kind: type[Measured]) -> Any:
     """Return the denoiser of this kind that a model is or wraps, or None."""
+    model = bare(model)
     while model is not None and not isinstance(model, kind):
         model = getattr(model, "denoise", None)
     return model
@@ -127,7 +133,7 @@ class LinearInverse(Guidance):
 
 def pullback(denoise: Denoiser, x_t: Data, t: Time) -> tuple[Data, Callable[[Data], Data]]:
     """Return D(x_t) and v -> J^T v."""
-    x_0, transposed = jax.vjp(lambda x: denoise(x, t), x_t)
+    x_0, transposed = jax.vjp(lambda x: shaped_like(denoise(x, t), x), x_t)
     return x_0, lambda v: transposed(v.astype(x_0.dtype))[0]
 
 
@@ -154,7 +160,7 @@ def conjugate_gradients(
 
     def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         count, v, r, p, square, going = state
-        curved = matrix(p)
+        curved = matrix(p).astype(p.dtype)
         curvature = dot(p, curved)
         going = going & (curvature > 0)
         length = divided(square, curvature, going)

@@ -13,7 +13,7 @@ from diffusion.operators import Operator
 from diffusion.posterior.base import LinearInverse, Measured, bound, conjugate_gradients, pullback
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import register
+from diffusion.registry import register, takes_names
 from diffusion.types import Denoiser, Scalar, Time
 
 Data = Float[Array, "batch *data"]
@@ -43,6 +43,7 @@ class MomentMatched(Measured):
         return self.blend(x_0, spread(v))
 
 
+@takes_names
 def moment_matching(
     process: AffineProcess,
     denoise: Denoiser,

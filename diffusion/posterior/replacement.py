@@ -12,7 +12,8 @@ from diffusion.operators import Operator
 from diffusion.posterior.base import LinearInverse, Measured, bound
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import register
+from diffusion.registry import register, takes_names
+from diffusion.shapes import shaped_like
 from diffusion.types import Denoiser, Scalar, Time
 
 Data = Float[Array, "batch *data"]
@@ -27,7 +28,7 @@ class Replaced(Measured):
         return self.operator.gram(x.shape[1:])
 
     def __call__(self, x_t: Data, t: Time) -> Data:
-        x_0 = self.denoise(x_t, t)
+        x_0 = shaped_like(self.denoise(x_t, t), x_t)
         correction = self.operator.pinv(self.residual(x_0), x_0.shape[1:])
         gram = self._gram(x_0)
         if gram is None:
@@ -46,7 +47,7 @@ class Replaced(Measured):
         own = self.variance(x) / gram if gram is not None else jnp.zeros((), x.dtype)
         rest = sigma**2 - alpha**2 * own
         drawn = jnp.sqrt(jnp.maximum(rest, 0)) * z - x
-        seen = self.operator.pinv(self.operator.restrict(self.operator.forward(drawn)), shape)
+        seen = self.operator.pinv(self.operator.restrict(self.seen(drawn)), shape)
         y = jnp.broadcast_to(jnp.asarray(self.measurement, x.dtype), self._measured_shape(x))
         known = self.operator.pinv(self.operator.restrict(y), shape)
         return jnp.where(rest >= 0, self.blend(x, alpha * known + seen), x)
@@ -55,6 +56,7 @@ class Replaced(Measured):
         return (len(x), *self.operator.output_shape(x.shape[1:]))
 
 
+@takes_names
 def replacement(
     process: AffineProcess,
     denoise: Denoiser,

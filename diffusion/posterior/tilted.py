@@ -18,7 +18,7 @@ from diffusion.operators import Operator
 from diffusion.posterior.base import LinearInverse, Measured, bound, conjugate_gradients, pullback
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import register
+from diffusion.registry import register, takes_names
 from diffusion.samplers.levels import levels, namespace
 from diffusion.types import Denoiser, Scalar, Time
 
@@ -88,6 +88,7 @@ def step_weight(process: AffineProcess, times: Any) -> Stepped:
     return Stepped((up[1:] + up[:-1]) / 2, xp.append(1 / pull, 1.0)[::-1])
 
 
+@takes_names
 def dps(
     process: AffineProcess,
     denoise: Denoiser,
@@ -189,6 +190,7 @@ class PseudoInverseGuided(_Tilted):
         return conjugate_gradients(total, r, ITERATIONS, 1e-6)
 
 
+@takes_names
 def pigdm(
     process: AffineProcess,
     denoise: Denoiser,

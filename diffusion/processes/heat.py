@@ -24,7 +24,7 @@ from diffusion.processes.base import (
 )
 from diffusion.processes.cosine_basis import scale_frequencies, spatial_axes, squared_frequencies
 from diffusion.registry import load, nearest, register
-from diffusion.types import Key, Scalar, Time
+from diffusion.types import KeyLike, Scalar, Time
 
 Data = Float[Array, "batch *data"]
 
@@ -143,7 +143,7 @@ class AnisotropicHeat(AffineProcess):
     def time_of_log_snr(self, log_snr: Time) -> Array:
         return jnp.exp(-0.5 * as_time(log_snr))
 
-    def sample_noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample_noise(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         """Draw N(0, M)."""
         return self._times(draw(jax.random.normal, key, shape), 0.5)
 

@@ -19,7 +19,7 @@ from diffusion.numerics import as_time, per_example, require
 from diffusion.processes.base import AffineProcess, Process, geometric_times
 from diffusion.processes.priors import DataPrior, Normal, Prior
 from diffusion.registry import load, nearest, register
-from diffusion.types import Key, Time
+from diffusion.types import KeyLike, Time
 
 Data = Float[Array, "batch *data"]
 
@@ -44,7 +44,7 @@ class WithPrior(Process):
                 'Names and mappings are for build("process", dict(name=..., prior=...)).'
             )
 
-    def sample_noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample_noise(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         """Draw end points from the prior."""
         return self.prior.sample(key, shape)
 

@@ -31,7 +31,7 @@ from diffusion.numerics import draw, per_example, require, sum_features
 from diffusion.processes.base import Data, Process
 from diffusion.processes.linear_sde import linear_beta_diffusion
 from diffusion.registry import load, register
-from diffusion.types import Key, Scalar, Time
+from diffusion.types import KeyLike, Scalar, Time
 
 Noise = Float[Array, "batch *steps_and_data"]
 
@@ -75,7 +75,7 @@ class NonlinearSDE(Process):
     def diffusion(self, t: Array) -> Scalar:
         """Return the coefficient of dW, elementwise in t, positive inside (0, t_max)."""
 
-    def sample_noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample_noise(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         """Draw all noises, (batch, num_demolition_steps + 1, ...), for data of this shape."""
         num = self.num_demolition_steps + 1
         return draw(lambda k, s: jax.random.normal(k, (s[0], num, *s[1:])), key, shape)
@@ -134,7 +134,7 @@ class NonlinearSDE(Process):
         score = -noises[-1] / spread[-1]
         return self.drift(x_t, t) - self.diffusion(t) ** 2 / 2 * score
 
-    def sample_prior(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample_prior(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         """Draw normal noise of the stated deviation, or demolish x_0 = 0."""
         if self.prior_std is not None:
             return self.prior_std * draw(jax.random.normal, key, shape)

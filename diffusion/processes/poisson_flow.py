@@ -15,7 +15,7 @@ from jaxtyping import Array
 from diffusion.numerics import as_time, draw, per_example, require
 from diffusion.processes.base import AffineProcess
 from diffusion.registry import register
-from diffusion.types import Key, Scalar, Time
+from diffusion.types import Key, KeyLike, Scalar, Time
 
 
 @register("process", "poisson_flow")
@@ -51,7 +51,7 @@ class PoissonFlow(AffineProcess):
     def time_of_log_snr(self, log_snr: Time) -> Array:
         return jnp.exp(-0.5 * as_time(log_snr))
 
-    def sample_noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample_noise(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         """Draw normal vectors over the square root of an independent chi-squared over D."""
         return draw(self._student, key, shape)
 

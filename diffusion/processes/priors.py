@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import draw, require, sum_features
 from diffusion.registry import register
-from diffusion.types import Key, Scalar
+from diffusion.types import Key, KeyLike, Scalar
 
 Data = Float[Array, "batch *data"]
 PerExample = Float[Array, " batch"]
@@ -28,7 +28,7 @@ class Prior(abc.ABC):
     """A distribution of end points."""
 
     @abc.abstractmethod
-    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         """Draw (batch, ...) from one key, or row i from key i."""
 
     def log_prob(self, x: Data) -> PerExample:
@@ -55,7 +55,7 @@ class Normal(Prior):
     def __post_init__(self) -> None:
         require(self.std > 0, f"`std` of a normal prior must be positive; got {self.std}.")
 
-    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         return jnp.asarray(self.mean) + self.std * draw(jax.random.normal, key, shape)
 
     def log_prob(self, x: Data) -> PerExample:
@@ -77,7 +77,7 @@ class Uniform(Prior):
             f"`low` of a uniform prior must lie below `high`; got {self.low}, {self.high}.",
         )
 
-    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         return self.low + (self.high - self.low) * draw(jax.random.uniform, key, shape)
 
     def log_prob(self, x: Data) -> PerExample:
@@ -98,7 +98,7 @@ class Laplace(Prior):
     def __post_init__(self) -> None:
         require(self.scale > 0, f"`scale` of a Laplace prior must be positive; got {self.scale}.")
 
-    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         return self.loc + self.scale * draw(jax.random.laplace, key, shape)
 
     def log_prob(self, x: Data) -> PerExample:
@@ -117,7 +117,7 @@ class Logistic(Prior):
     def __post_init__(self) -> None:
         require(self.scale > 0, f"`scale` of a logistic prior must be positive; got {self.scale}.")
 
-    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         return self.loc + self.scale * draw(jax.random.logistic, key, shape)
 
     def log_prob(self, x: Data) -> PerExample:
@@ -125,7 +125,7 @@ class Logistic(Prior):
 
 
 def _scattered(
-    key: Key, shape: tuple[int, ...], centres: Array, weights: Array | None, std: Scalar
+    key: KeyLike, shape: tuple[int, ...], centres: Array, weights: Array | None, std: Scalar
 ) -> Array:
     """Draw a centre by its weight, all being equal for None, and add isotropic normal noise.
 
@@ -183,7 +183,7 @@ class Mixture(Prior):
         weights = np.asarray(self.weights or (1.0,) * len(self.means), np.float64)
         return jnp.asarray(self.means), jnp.asarray(weights / weights.sum())
 
-    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         return _scattered(key, shape, *self._parts(), self.std)
 
     def log_prob(self, x: Data) -> PerExample:
@@ -219,7 +219,7 @@ class DataPrior(Prior):
         if not isinstance(self.points, tuple):  # an array cannot be hashed
             object.__setattr__(self, "points", _nested(np.asarray(self.points).tolist()))
 
-    def sample(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         return _scattered(key, shape, jnp.asarray(_held(self)), None, self.bandwidth)
 
     def log_prob(self, x: Data) -> PerExample:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import as_time, draw, is_traced, require
 from diffusion.processes.inversion import along_time, compiled, invert, log_abs_det
-from diffusion.types import ODE, Key, Scalar, Time
+from diffusion.types import ODE, KeyLike, Scalar, Time
 
 Data = Float[Array, "batch *data"]
 
@@ -54,11 +54,11 @@ class Process(abc.ABC):
         """The times at which the definition makes sense; it contains [t_min, t_max]."""
         return 0.0, self.t_max
 
-    def sample_noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample_noise(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         """Draw z of shape (batch, ...) from one key, or row i from key i."""
         return draw(jax.random.normal, key, shape)
 
-    def sample_prior(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample_prior(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         """Draw the state at t_max with the data forgotten: where generation starts."""
         z = self.sample_noise(key, shape)
         return self.interpolate(jnp.zeros_like(z), z, self.t_max)

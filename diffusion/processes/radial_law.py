@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from diffusion.numerics import as_time, draw, per_example, require, sum_features
 from diffusion.processes.base import AffineProcess
 from diffusion.registry import nearest
-from diffusion.types import Key, Scalar, Time
+from diffusion.types import Key, KeyLike, Scalar, Time
 
 Data = Float[Array, "batch *data"]
 
@@ -37,7 +37,7 @@ def lengths(x: Data) -> Float[Array, " batch"]:
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
-def random_direction_of_length(key: Key, shape: tuple[int, ...], quantile: Callable) -> Array:
+def random_direction_of_length(key: KeyLike, shape: tuple[int, ...], quantile: Callable) -> Array:
     """Draw vectors of uniform direction and of length quantile(v), v uniform on (0, 1)."""
 
     def sample(key: Key, shape: tuple[int, ...]) -> Array:
@@ -116,7 +116,7 @@ class ScaledRadial(AffineProcess):
     def _unit(self, num_dims: int) -> float:
         return num_dims**0.5 if self.rms else 1.0
 
-    def sample_noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+    def sample_noise(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         """Draw a uniform direction and the length of the law."""
         d = int(np.prod(shape[1:]))
         quantile = lambda v: self._unit(d) * LAWS[self.law].quantile(v, d)

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from diffusion.numerics import as_time, is_traced, on_host, require
 from diffusion.processes.base import GaussianProcess, require_rung
 from diffusion.processes.variance_preserving import VariancePreserving
-from diffusion.registry import register
+from diffusion.registry import register, takes_names
 from diffusion.types import Scalar, Time
 
 INNER = {"kind": "process"}
@@ -191,6 +191,7 @@ def _require_variance_preserving(process: GaussianProcess) -> None:
     )
 
 
+@takes_names
 def shift(process: GaussianProcess, s: Scalar) -> GaussianProcess:
     """Return the process with its log-SNR lowered by 2 log s, as for images s times as large."""
     return Shifted(process=process, scale=s)

@@ -14,6 +14,7 @@ from diffusion.processes import Process
 from diffusion.registry import nearest, register
 from diffusion.samplers.base import Sampler, Solution
 from diffusion.samplers.levels import host_times, noise_left
+from diffusion.shapes import checked
 from diffusion.types import Key
 
 Data = Float[Array, "batch *data"]
@@ -79,7 +80,7 @@ class DiffraxBase(Sampler):
         if noise_left(process, times):
             return self._integrated(process, model, key, x, times, save)
         before = self._integrated(process, model, key, x, times[:-1], save)
-        end = model(before.x, jnp.asarray(times[-2], x.dtype))
+        end = checked(model)(before.x, jnp.asarray(times[-2], x.dtype))
         path = before.trajectory
         return Solution(
             end, None if path is None else jnp.append(path, end[None], 0), before.nfe + 1
@@ -127,7 +128,7 @@ class DiffraxBase(Sampler):
 def _integrate(
     sampler: DiffraxBase, process: Process, save: bool, model: Any, key: Any, x: Data, times: Array
 ) -> tuple[Array, Array, Array]:
-    return sampler.integrate(process, model, key, x, times, save)
+    return sampler.integrate(process, checked(model), key, x, times, save)
 
 
 _compiled = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_integrate)

@@ -24,6 +24,7 @@ from diffusion.numerics import (
 )
 from diffusion.processes import Process
 from diffusion.processes.base import require_rung
+from diffusion.shapes import checked
 from diffusion.types import Key
 
 Data = Float[Array, "batch *data"]
@@ -196,25 +197,11 @@ def _step(
     index: Array,
     row: Any,
 ) -> Any:
-    """Take step number `index`; shapes are checked while this is traced, at no cost afterwards."""
+    """Take step number `index`."""
     step_key = None if key is None else fold_in(key, index)
-    try:
-        new = sampler.step(process, model, step_key, state, row)
-    except (TypeError, ValueError):
-        _check_model(model, state.x)  # is it the cause?
-        raise
-    if new.x.shape != state.x.shape:
-        _check_model(model, state.x)
-    return new
-
-
-def _check_model(model: Any, x: Array) -> None:
-    """Raise ValueError if the model does not return something shaped like x_t."""
-    found = jax.eval_shape(model, x, jnp.ones((), x.dtype)).shape
-    if found != x.shape:
-        raise ValueError(
-            f"the model must return an array shaped like x_t, {list(x.shape)}; got {list(found)}."
-        ) from None
+    new = sampler.step(process, checked(model), step_key, state, row)
+    # a model or an operator of float64 numbers would change the type of what the loop carries
+    return jax.tree.map(lambda after, before: jnp.asarray(after, before.dtype), new, state)
 
 
 _compiled_step = functools.partial(jax.jit, static_argnums=(0, 1))(_step)

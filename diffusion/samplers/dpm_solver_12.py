@@ -15,6 +15,7 @@ from diffusion.processes.base import require_rung
 from diffusion.registry import nearest, register
 from diffusion.samplers.base import Sampler, Solution
 from diffusion.samplers.levels import levels, noise_left
+from diffusion.shapes import checked
 from diffusion.types import Key
 
 Data = Float[Array, "batch *data"]
@@ -93,7 +94,9 @@ class DPMSolver12(Sampler):
             self._complain(reached)
         if end_clean:
             last = at.t[-2]
-            path = jnp.concatenate([path, model(path[-1], jnp.asarray(last, x.dtype))[None]])
+            path = jnp.concatenate(
+                [path, checked(model)(path[-1], jnp.asarray(last, x.dtype))[None]]
+            )
             nfe = nfe + 1
         return Solution(path[-1], path if save else None, nfe)
 
@@ -109,6 +112,7 @@ def _march(
     sampler: DPMSolver12, process: AffineProcess, model: Any, x: Data, ladder: Array
 ) -> tuple[Array, Array, Array]:
     """Return the states at every rung of the ladder of lambdas, the price, and whether it was reached."""
+    model = checked(model)
     if sampler.norm == "batch":
         return _climb(sampler, process, model, x, ladder)
     one = lambda x: _climb(sampler, process, model, x[None], ladder)

@@ -7,18 +7,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import as_pytree, is_many, is_static
+from diffusion.numerics import as_key, as_pytree, is_many, is_static
 from diffusion.processes import Process
+from diffusion.registry import takes_names
 from diffusion.samplers.base import Callback, Data, Sampler, Solution
 from diffusion.samplers.levels import noise_left
-from diffusion.types import Key, Time
+from diffusion.shapes import checked
+from diffusion.types import Key, KeyLike, Time
 
 
+@takes_names
 def solve(
     sampler: Sampler,
     process: Process,
     model: Any,
-    key: Key | None,
+    key: KeyLike | None,
     x: Array,
     times: Any,
     *,
@@ -29,13 +32,13 @@ def solve(
     """Carry x from times[0] to times[-1] and report the states and the cost as well.
 
     Args:
-        sampler: an object of kind `sampler`.
-        process: the process that the model was trained for.
+        sampler: an object of kind `sampler`, or its name, such as "heun".
+        process: the process that the model was trained for, or its name.
         model: what the process's rung asks for, (x_t, t) -> E[x_0 | x_t], or a velocity on the lowest
             rung. A callable pytree (`make_denoiser`) is compiled once and for all; a plain function is
             compiled once per function object.
-        key: a random key, or one per example, then example i does not depend on the batch size. May be
-            None for deterministic samplers.
+        key: a random key or its seed, a whole number; or one key per example, then example i does not depend on
+            the batch size. May be None for deterministic samplers.
         x: the state at times[0], (batch, ...).
         times: decreasing times, (num_steps + 1,).
         denoise_last: replace the final state by its posterior mean, one more evaluation, unless no
@@ -54,7 +57,7 @@ def solve(
         raise ValueError(
             f"`x` must be floating and have a batch axis; got {x.dtype}{list(x.shape)}."
         )
-    _check_key(sampler, key, len(x))
+    key = _checked_key(sampler, key, len(x))
     if callback is None:
         solution = sampler.solve(process, model, key, x, times, save)
     else:
@@ -69,31 +72,34 @@ def solve(
     return Solution(end, solution.trajectory, solution.nfe + process.finish_evaluations)
 
 
-def _check_key(sampler: Sampler, key: Key | None, batch_size: int) -> None:
-    """Raise unless a stochastic sampler has one key, or one per example."""
+def _checked_key(sampler: Sampler, key: Any, batch_size: int) -> Key | None:
+    """Return the key that the sampler needs, one or one per example, or raise."""
     if not sampler.stochastic:
-        return
+        return None if key is None else as_key(key)
     if key is None:
         raise TypeError(f"{type(sampler).__name__} is stochastic and needs a key; got None.")
+    key = as_key(key)
     if is_many(key) and len(key) != batch_size:
         raise ValueError(
             f"`key` must be one key, or one per example of the {batch_size} in x; got {len(key)} keys."
         )
+    return key
 
 
 def _finish(process: Process, model: Any, x: Data, t: Time) -> Data:
-    return process.finish(model, x, t)
+    return process.finish(checked(model), x, t).astype(x.dtype)
 
 
 _compiled_finish = functools.partial(jax.jit, static_argnums=0)(_finish)
 _finish_in_place = functools.partial(jax.jit, static_argnums=0, donate_argnums=2)(_finish)
 
 
+@takes_names
 def sample(
     sampler: Sampler,
     process: Process,
     model: Any,
-    key: Key | None,
+    key: KeyLike | None,
     x: Array,
     times: Any,
     *,
@@ -103,8 +109,9 @@ def sample(
     return solve(sampler, process, model, key, x, times, denoise_last=denoise_last).x
 
 
+@takes_names
 def trajectory(
-    sampler: Sampler, process: Process, model: Any, key: Key | None, x: Array, times: Any
+    sampler: Sampler, process: Process, model: Any, key: KeyLike | None, x: Array, times: Any
 ) -> Array:
     """Return the states at all times, (num_steps + 1, batch, ...), the given one first."""
     states = solve(sampler, process, model, key, x, times, denoise_last=False, save=True).trajectory
@@ -112,6 +119,7 @@ def trajectory(
     return states
 
 
+@takes_names
 def preview(process: Process, model: Any, states: Array, times: Any) -> Array:
     """Return what each state of a trajectory would become, E[x_0 | x_t], shaped like the states.
 
@@ -137,7 +145,7 @@ def preview(process: Process, model: Any, states: Array, times: Any) -> Array:
 
 
 def _preview(process: Process, model: Any, states: Array, times: Array) -> Array:
-    return jax.lax.map(lambda pair: process.finish(model, *pair), (states, times))
+    return jax.lax.map(lambda pair: process.finish(checked(model), *pair), (states, times))
 
 
 _compiled_preview = functools.partial(jax.jit, static_argnums=0)(_preview)

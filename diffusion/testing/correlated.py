@@ -12,7 +12,7 @@ from diffusion.numerics import is_traced, require
 from diffusion.processes import AffineProcess, GaussianProcess
 from diffusion.processes.base import require_rung
 from diffusion.testing.targets import Bound, at
-from diffusion.types import Denoiser, Key, Score, Time
+from diffusion.types import Denoiser, KeyLike, Score, Time
 
 Data = Float[Array, "batch d"]
 
@@ -94,7 +94,7 @@ class CorrelatedGaussian:
         """Return grad log p_t by autodiff of the log-density, an independent way to it."""
         return lambda x, t: jax.grad(lambda y: self.log_density(process, y, t).sum())(x)
 
-    def sample(self, key: Key, num_samples: int) -> Array:
+    def sample(self, key: KeyLike, num_samples: int) -> Array:
         """Draw clean examples, (num_samples, d)."""
         z = jax.random.normal(key, (num_samples, len(self.mean)))
         return jnp.asarray(self.mean) + (z * jnp.sqrt(self.variances)) @ jnp.asarray(self.axes).T

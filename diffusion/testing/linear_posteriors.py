@@ -18,9 +18,10 @@ from jaxtyping import Array, Float
 from diffusion.numerics import require
 from diffusion.operators import Operator
 from diffusion.processes import AffineProcess, GaussianProcess
+from diffusion.registry import takes_names
 from diffusion.testing.correlated import CorrelatedGaussian
 from diffusion.testing.targets import Bound, GaussianMixture
-from diffusion.types import Denoiser, Key, Time
+from diffusion.types import Denoiser, KeyLike, Time
 
 Data = Float[Array, "batch d"]
 
@@ -61,7 +62,7 @@ class CorrelatedMixture:
         mean = w @ means
         return mean, within + (means - mean).T @ (w[:, None] * (means - mean))
 
-    def sample(self, key: Key, num_samples: int) -> Array:
+    def sample(self, key: KeyLike, num_samples: int) -> Array:
         """Draw clean examples, (num_samples, d)."""
         key_k, *keys = jax.random.split(key, 1 + len(self.components))
         k = jax.random.choice(
@@ -92,6 +93,7 @@ def _conditioned(
     return CorrelatedGaussian(mean + gain @ off, (found + found.T) / 2), float(log_p)
 
 
+@takes_names
 def linear_posterior(
     data: CorrelatedGaussian | GaussianMixture,
     operator: Operator,

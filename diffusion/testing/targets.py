@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from diffusion.numerics import is_traced, per_example, require
 from diffusion.processes import AffineProcess, GaussianProcess
 from diffusion.processes.base import require_rung
-from diffusion.types import Denoiser, Key, Scalar, Score, Time
+from diffusion.types import Denoiser, KeyLike, Scalar, Score, Time
 
 Data = Float[Array, "batch *data"]
 
@@ -120,7 +120,7 @@ class GaussianMixture:
             np.ones(1), np.asarray(self.means)[k : k + 1], np.asarray(self.stds)[k : k + 1]
         )
 
-    def sample(self, key: Key, num_samples: int) -> Array:
+    def sample(self, key: KeyLike, num_samples: int) -> Array:
         """Draw clean examples, (num_samples, ...data)."""
         key_k, key_z = jax.random.split(key)
         k = jax.random.choice(key_k, len(self.weights), (num_samples,), p=jnp.asarray(self.weights))

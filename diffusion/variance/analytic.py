@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import Static, as_pytree, on_host, per_example, require, row_keys
+from diffusion.numerics import as_key, as_pytree, on_host, per_example, require, row_keys
 from diffusion.processes import AffineProcess, GaussianProcess
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest
-from diffusion.types import Cond, Key, Time
+from diffusion.registry import nearest, takes_names
+from diffusion.shapes import bare, checked
+from diffusion.types import Cond, Key, KeyLike, Time
 
 Data = Float[Array, "batch *data"]
 
@@ -34,7 +35,7 @@ def stated_variance(model: Any) -> StatesVariance:
     Raises:
         TypeError: it does not; the message says how to give it one.
     """
-    model = model.fn if isinstance(model, Static) else model
+    model = bare(model)
     if isinstance(model, StatesVariance):
         return model
     raise TypeError(
@@ -73,6 +74,7 @@ class WithVariance:
         return per_example(jnp.exp(low + share * (high - low)), x_t)
 
 
+@takes_names
 def with_variance(denoise: Any, process: AffineProcess, times: Any, values: Any) -> WithVariance:
     """Give a denoiser a table of posterior variances.
 
@@ -111,12 +113,13 @@ def with_variance(denoise: Any, process: AffineProcess, times: Any, values: Any)
 KINDS = ("noise", "data", "residual")
 
 
+@takes_names
 def estimate_variance(
     process: GaussianProcess,
     model: Any,
     batches: Iterable[Any],
     times: Any,
-    key: Key,
+    key: KeyLike,
     *,
     kind: str = "residual",
     diagonal: bool = False,
@@ -152,7 +155,7 @@ def estimate_variance(
         kind in KINDS,
         f"`kind` must be one of {', '.join(KINDS)}; got {kind!r}.{nearest(kind, KINDS)}",
     )
-    times = np.asarray(times, np.float64).reshape(-1)
+    key, times = as_key(key), np.asarray(times, np.float64).reshape(-1)
     alpha, sigma = on_host(process.alpha, times), on_host(process.sigma, times)
     require(
         bool(np.all(alpha > 0) and np.all(sigma > 0)),
@@ -199,7 +202,7 @@ def _sums(
         z = z.astype(x_0.dtype)
         t = jnp.full(len(x_0), t, x_0.dtype)
         x_t = process.interpolate(x_0, z, t)
-        error = x_0 - model(x_t, t)
+        error = x_0 - checked(model)(x_t, t)
         c = process.coefficients(t, x_0)
         gap = c.alpha / c.sigma * error  # z_hat - z
         # differences of squares of the same draws: z^2 for its expectation 1, which saves most of the noise

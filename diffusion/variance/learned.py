@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.numerics import Static, require
+from diffusion.numerics import require
 from diffusion.processes import AffineProcess
+from diffusion.shapes import bare
 from diffusion.types import Coefficients, Scalar, Time
 
 Data = Float[Array, "batch *data"]
@@ -29,7 +30,7 @@ def learned_variance(model: Any) -> LearnsVariance:
     Raises:
         TypeError: it did not; the message says how to train one that does.
     """
-    model = model.fn if isinstance(model, Static) else model
+    model = bare(model)
     if isinstance(model, LearnsVariance):
         return model
     raise TypeError(
