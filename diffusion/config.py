@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from diffusion import identity
+from diffusion.identity import as_stored, changes
 from diffusion.registry import FieldError, build, check_type, nearest, resolve
 
 SECTIONS = (
@@ -22,6 +24,8 @@ KEPT = {
     "data": ("batch_size", "data_dir", "condition"),
     "grid": ("num_steps",),
 }  # not the named class's own
+
+RECORDED = {"data": ("content",)}  # what a run adds: digests of what was read, by the section that named it
 
 # A resumed run must agree on these ...
 IDENTITY = (
@@ -95,7 +99,8 @@ def section_of(config: Mapping, section: str) -> dict[str, Any]:
 def own_fields(config: Mapping, section: str) -> dict[str, Any]:
     """Return a section without the entries that belong to the experiment rather than to the class."""
     spec = section_of(config, section)
-    return {k: v for k, v in spec.items() if k not in KEPT.get(section, ()) or k == "data_dir"}
+    not_its = (*KEPT.get(section, ()), *RECORDED.get(section, ()))
+    return {k: v for k, v in spec.items() if k not in not_its or k == "data_dir"}
 
 
 def positive(config: Mapping, section: str, field: str, default: int) -> int:
@@ -170,9 +175,7 @@ def check_shape(section: str, value: Any, default: Any) -> None:
 
 def kind_of(config: Mapping, section: str) -> str:
     """Return the kind of object that a section names."""
-    if section == "network" and config["task"] != "generator":
-        return "classifier"
-    return {"data": "dataset"}.get(section, section)
+    return identity.kind_of(section, config.get("task", "generator"))
 
 
 def build_section(config: Mapping, section: str, **extra: Any) -> Any:
@@ -277,31 +280,10 @@ def _set(config: dict, keys: list[str], value: Any, path: str) -> None:
     config[last] = _convert(path, value, config.get(last))
 
 
-def _at(config: Mapping, path: str) -> Any:
-    """Return what stands at a dotted path, or None."""
-    found: Any = config
-    for key in path.split("."):
-        found = found.get(key) if hasattr(found, "get") else None
-    return found
-
-
 def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> list[str]:
-    """Return lines "path: old -> new" for what differs in these sections, but for what is `NEUTRAL`."""
+    """Return lines "path: old -> new" for what differs in these sections, but for what is `NEUTRAL`.
 
-    def flat(value: Any, path: str) -> dict[str, Any]:
-        if not isinstance(value, Mapping):
-            return {path: value}
-        return {
-            k: v for key, inner in value.items() for k, v in flat(inner, f"{path}.{key}").items()
-        }
-
-    lines, old, new = [], with_defaults(old), with_defaults(new)
-    for key in keys:
-        a, b = flat(plain(_at(old, key)), key), flat(plain(_at(new, key)), key)
-        both_nan = lambda x, y: x != x and y != y
-        changed = sorted(
-            k for k in a | b
-            if a.get(k) != b.get(k) and not both_nan(a.get(k), b.get(k)) and k not in NEUTRAL
-        )  # fmt: skip
-        lines += [f"{k}: {a.get(k, 'default')} -> {b.get(k, 'default')}" for k in changed]
-    return lines
+    Free are also fields that say where something lies; see `diffusion.identity`.
+    """
+    old, new = plain(with_defaults(old)), plain(with_defaults(new))
+    return changes(as_stored(old), new, keys, NEUTRAL)

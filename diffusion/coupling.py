@@ -12,7 +12,7 @@ References: Liu et al. 2023 (reflow), Tong et al. 2024 and Pooladian et al. 2023
 import abc
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffusion import contents
 from diffusion.numerics import fold_in, is_traced, require, row_keys
 from diffusion.processes import Process
 from diffusion.registry import nearest, register
@@ -153,7 +154,11 @@ class Stored(Coupling):
         path: an .npz file with an array `noise`, (n, ...), in the order of the data set.
     """
 
-    path: str = "pairs.npz"
+    path: str = field(default="pairs.npz", metadata={"where": True})
+
+    def content(self) -> str:
+        """Return the digest of the noise, wherever it lies."""
+        return contents.of_arrays({"noise": _noise_of(self.path)})
 
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
         if "index" not in batch:
@@ -173,7 +178,9 @@ class Stored(Coupling):
 def _noise_of(path: str) -> np.ndarray:
     file = Path(path).expanduser()
     if not file.is_file():
-        raise FileNotFoundError(f"There is no file {file} with stored noise; check `path`.")
+        raise FileNotFoundError(
+            f"There is no file {file} with stored noise in {Path.cwd()}; check `path`."
+        )
     with np.load(file, allow_pickle=False) as arrays:
         if "noise" not in arrays:
             raise ValueError(f"{file} has no array 'noise'; it has {', '.join(arrays)}.")

@@ -41,6 +41,7 @@ from diffusion.numerics import as_pytree
 from diffusion.options import EvaluateOptions, TrainOptions
 from diffusion.prediction import Prediction
 from diffusion.processes import AffineProcess, Process
+from diffusion.recording import check_contents
 from diffusion.samplers import Sampler
 from diffusion.time_grids import Grid
 from diffusion.time_sampling import TimeDistribution
@@ -262,7 +263,12 @@ class Experiment:
     # ---- evaluation -----------------------------------------------------------------------------
 
     def held_out(self) -> Dataset:
-        """Return the data that is not trained on: the split "test", or fresh draws of what never ends."""
+        """Return the data that is not trained on: the split "test", or fresh draws of what never ends.
+
+        Raises:
+            ConfigError: the data is not that which the run was trained on.
+        """
+        check_contents(self)
         return self.dataset.held_out()
 
     def subject(self, params: Params, seed: int = 0) -> Subject:

@@ -23,6 +23,7 @@ from diffusion.config import ConfigError
 from diffusion.earlier import record
 from diffusion.evaluation.records import digest_of_json, write_atomically
 from diffusion.experiment import Experiment
+from diffusion.identity import as_stored
 from diffusion.provenance import provenance
 from diffusion.training import Checkpoints, TrainState
 from diffusion.training.exits import CheckpointError
@@ -151,7 +152,7 @@ def import_run(path: Path, workdir: Workdir, *, allow_code: bool = False) -> int
     made = Workdir(workdir.path.with_name(f".{workdir.path.name}.{os.getpid()}"))
     made.write("data.json", card["data"])
     try:
-        experiment = Experiment.from_config(card["config"], made.read_spec())
+        experiment = Experiment.from_config(as_stored(card["config"]), made.read_spec())
         made.write("config.json", experiment.config)
         made.write("resolved.json", experiment.resolved())
         made.write(

@@ -8,6 +8,7 @@ something that makes objects of the kind; anything else is refused before it is 
 import dataclasses
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, ModuleType, UnionType
 from typing import Any, TypeVar
@@ -201,6 +202,39 @@ def _nested(target: Any) -> dict[str, str]:
     if not dataclasses.is_dataclass(target):
         return {}
     return {f.name: f.metadata["kind"] for f in dataclasses.fields(target) if "kind" in f.metadata}
+
+
+def marked(kind: str, spec: Any, mark: str) -> dict[str, Any]:
+    """Return what the fields of a class say of themselves under `mark` in their metadata, by dotted path.
+
+    Fields of specs inside the spec stand under the name of the field that holds them. Nothing is imported: what is
+    not registered, or not loaded, has no marks.
+
+        where       True: the field says where something lies, not what it is
+        formerly    what a spec means that was stored without the field: its default of that time
+
+    Args:
+        kind: of the spec.
+        spec: a name, or a mapping with the entry "name".
+        mark: "where" or "formerly".
+    """
+    fields = {"name": spec} if isinstance(spec, str) else spec
+    target = _loaded(kind, fields.get("name")) if isinstance(fields, Mapping) else None
+    if not dataclasses.is_dataclass(target):
+        return {}
+    found = {f.name: f.metadata[mark] for f in dataclasses.fields(target) if mark in f.metadata}
+    for field, inner in _nested(target).items():
+        deeper = marked(inner, fields.get(field), mark)
+        found |= {f"{field}.{path}": said for path, said in deeper.items()}
+    return found
+
+
+def _loaded(kind: str, name: Any) -> Any:
+    """Return what a name stands for if that needs no import, or None."""
+    module, colon, attribute = str(name).partition(":")
+    if colon:
+        return getattr(sys.modules.get(module), attribute, None)
+    return _REGISTRY.get(kind, {}).get(str(name))
 
 
 def spec_of(kind: str, built: Any) -> Any:

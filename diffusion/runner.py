@@ -5,7 +5,8 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
@@ -17,7 +18,9 @@ from diffusion.incidents import Rollbacks
 from diffusion.lap import Lap, compiled_dispatch
 from diffusion.networks import count_parameters
 from diffusion.notes import notes
+from diffusion.recording import recorded
 from diffusion.training import (
+    CheckpointReader,
     DivergedError,
     StopFlag,
     TrainState,
@@ -84,7 +87,7 @@ def run(
             Watchdog(options.watchdog_seconds, steps=options.steps_per_dispatch)
         )
         lock = stack.enter_context(owned(workdir.path, say))
-        rollbacks = _prepare(experiment, workdir, say, restart)
+        experiment, rollbacks = _prepare(experiment, workdir, say, restart)
         checkpoints = Checkpoints(
             workdir.checkpoints,
             keep=options.keep,
@@ -111,8 +114,14 @@ def run(
     return state
 
 
-def _prepare(experiment: Experiment, workdir: Workdir, say: Say, restart: bool) -> Rollbacks:
-    """Make a work directory ready for a run, or refuse it; return what rollbacks the run had."""
+def _prepare(
+    experiment: Experiment, workdir: Workdir, say: Say, restart: bool
+) -> tuple[Experiment, Rollbacks]:
+    """Make a work directory ready for a run, or refuse it.
+
+    Returns:
+        The experiment with the config that the run records, and what rollbacks the run had.
+    """
 
     def clear() -> int:
         if (restart or is_halfway(workdir)) and (moved := set_aside(workdir)):
@@ -128,10 +137,11 @@ def _prepare(experiment: Experiment, workdir: Workdir, say: Say, restart: bool) 
         return 0
 
     first_process(clear)
+    experiment = recorded(experiment, _stored(workdir))
     workdir.claim(experiment.config)
     rollbacks = Rollbacks.read(workdir)
     first_process(look)
-    return rollbacks
+    return experiment, rollbacks
 
 
 def _write_down(experiment: Experiment, workdir: Workdir, say: Say, newest: int | None) -> None:
@@ -148,3 +158,12 @@ def _write_down(experiment: Experiment, workdir: Workdir, say: Say, newest: int 
     workdir.write("resolved.json", experiment.resolved())
     workdir.write("data.json", dataclasses.asdict(experiment.spec))
     workdir.write("run.json", provenance())
+
+
+def _stored(workdir: Workdir) -> Mapping[str, Any] | None:
+    """Return the config of the run that is to go on, from its newest checkpoint if config.json is lost."""
+    if (workdir.path / "config.json").is_file():
+        return workdir.read_config()
+    with CheckpointReader(workdir.checkpoints) as checkpoints:
+        newest = checkpoints.recover()
+        return None if newest is None else checkpoints.meta(newest)["config"]

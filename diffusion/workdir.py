@@ -34,6 +34,7 @@ from diffusion.evaluation import replicated
 from diffusion.evaluation.archives import save_arrays
 from diffusion.evaluation.records import write_atomically
 from diffusion.experiment import Experiment
+from diffusion.identity import as_stored
 from diffusion.provenance import provenance as provenance
 from diffusion.registry import nearest
 from diffusion.trained_classifier import TrainedClassifier
@@ -84,7 +85,7 @@ class Workdir:
         return self.path / "variance.npz"
 
     def read_config(self) -> dict[str, Any]:
-        """Return the config of the run.
+        """Return the config of the run; it says what it meant where defaults have changed since.
 
         Raises:
             ConfigError: there is no run, or its config is not readable.
@@ -97,7 +98,7 @@ class Workdir:
         config = _json(file)
         if not isinstance(config, dict):
             raise ConfigError(f"{file} holds no sections.")
-        return config
+        return as_stored(config)
 
     def read_spec(self) -> DataSpec | None:
         """Return what the data of the run is, if that was written down.
@@ -192,11 +193,9 @@ def open_run(
 
     stored = workdir.read_config()
     refuse_code(stored, str(workdir.path), used=config, allow_code=allow_code)
-    kept = [line for line in differences(stored, config, PARAMETERS)
-            if not line.startswith("data.batch_size")]  # fmt: skip
-    if kept:
-        raise ConfigError(f"the checkpoint was trained with another {'; '.join(kept)}.")
+    _refuse_other(stored, config, [key for key in PARAMETERS if key != "data"])
     experiment = Experiment.from_config(config, workdir.read_spec())
+    _refuse_other(stored, config, ["data"])  # now classes from elsewhere are loaded, and tell their fields
     names = [*experiment.ema, "raw"]
     ema = ema or names[0]
     if ema not in names:
@@ -214,6 +213,13 @@ def open_run(
     if experiment.needs_table:
         experiment = experiment.replaced(variance=read_variance(workdir, experiment, step, ema))
     return Trained(experiment=experiment, params=params, step=step, ema=ema)
+
+
+def _refuse_other(old: Mapping, new: Mapping, keys: Sequence[str]) -> None:
+    """Raise ConfigError where these sections are not what a checkpoint was trained with."""
+    kept = [line for line in differences(old, new, keys) if not line.startswith("data.batch_size")]
+    if kept:
+        raise ConfigError(f"the checkpoint was trained with another {'; '.join(kept)}.")
 
 
 def open_classifier(

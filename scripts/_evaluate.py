@@ -72,14 +72,15 @@ def of_run(run: Any, seed: int, folder: Path, poll: Callable[[], None], stop: An
     """Return a trained run, whose generated examples are made once and kept in shards in `folder`."""
     from diffusion.evaluation.cards import config_digest
     from diffusion.evaluation.records import digest_of
+    from diffusion.identity import without_places
     from diffusion.workdir import provenance
 
     config, card = run.experiment.resolved(), provenance()
     seen = {"step": run.step, "ema": run.ema, "seed": seed}
     weights = digest_of(run.params)
-    kept = {k: v for k, v in config.items() if k not in ("parallel", "optimizer", "train")}
+    kept = without_places(config)
+    kept = {k: v for k, v in kept.items() if k not in ("parallel", "optimizer", "train")}
     kept["evaluate"] = {k: v for k, v in config["evaluate"].items() if k not in CONFIG_ONLY}
-    kept["data"] = {k: v for k, v in config["data"].items() if k != "data_dir"}
     made_of = versions_of({
         **seen, "weights_sha256": weights, "variance_sha256": digest_of(run.experiment.variance),
         "commit": card["commit"], "config": kept,
@@ -179,9 +180,10 @@ def of_examples(
     import numpy as np
 
     from diffusion.assembly import dataset_of
-    from diffusion.config import options
+    from diffusion.config import options, section_of
     from diffusion.evaluation.metrics import Subject
     from diffusion.evaluation.sources import open_examples
+    from diffusion.identity import without_places
     from diffusion.options import EvaluateOptions
     from diffusion.workdir import provenance
 
@@ -205,7 +207,8 @@ def of_examples(
         generate=generate, train=_watched(dataset, poll), held_out=_watched(dataset.held_out(), poll),
         num_samples=count, batch_size=evaluate.batch_size, seed=seed,
     )  # fmt: skip
-    data = {k: v for k, v in config["data"].items() if k not in ("data_dir", "batch_size")}
+    data = section_of(without_places(config), "data")
+    data = {k: v for k, v in data.items() if k != "batch_size"}
     card = provenance()
     found = {k: v for k, v in examples.card().items() if k != "from"}
     made_of = {"examples": found, "num_samples": count, "data": data, "seed": seed}

@@ -138,6 +138,7 @@ def defined(overrides: list[tuple[str, str]]) -> dict:
 def trained(overrides: list[tuple[str, str]]) -> dict:
     """Return the same of --workdir, with its model."""
     from diffusion.guidance import without_condition
+    from diffusion.recording import check_contents
     from diffusion.registry import resolve
     from diffusion.workdir import Workdir, open_run
 
@@ -146,6 +147,7 @@ def trained(overrides: list[tuple[str, str]]) -> dict:
     config = _command.stored_config(workdir, changes)
     _command.use_compilation_cache()
     run = open_run(workdir, config, FLAGS.ema, allow_code=FLAGS.allow_code)
+    check_contents(run.experiment)
     guidance = without_condition(run.experiment.guidance)  # drawn without labels
     experiment = run.experiment.replaced(guidance=guidance)
     return {

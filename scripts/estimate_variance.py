@@ -59,12 +59,14 @@ def main(overrides: list[tuple[str, str]]) -> int:
     import numpy as np
 
     from diffusion.numerics import on_host
+    from diffusion.recording import check_contents
     from diffusion.variance import estimate_variance
 
     run = open_run(workdir, config, FLAGS.ema, FLAGS.step, allow_code=FLAGS.allow_code)
     experiment = run.experiment
     if not experiment.affine:
         _command.fail(f"{type(experiment.process).__name__} has no posterior of x_0 to estimate.")
+    check_contents(experiment)
     size = experiment.spec.size
     count = FLAGS.num_examples if size is None else min(FLAGS.num_examples, size)
     times = experiment.process.natural_times(max(FLAGS.num_levels - 1, 1))[: FLAGS.num_levels]

@@ -2,16 +2,17 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffusion.data.base import ConditionedTable, DataSpec, FiniteDataset
+from diffusion import contents
+from diffusion.data.base import WHERE, ConditionedTable, DataSpec, FiniteDataset
 from diffusion.data.named_conditions import checked_conditions, classes_of
 from diffusion.data.order import hold_out
-from diffusion.data.storage import MissingDataError
+from diffusion.data.storage import nowhere
 from diffusion.registry import register
 
 _KINDS = {1: "points", 2: "signal", 3: "image"}  # by the number of axes of one example
@@ -38,7 +39,7 @@ class ArrayFile(FiniteDataset):
         num_classes: None: the largest label plus one; a tuple for several labels each.
     """
 
-    path: str
+    path: str = field(metadata=WHERE)
     split: str = "train"
     test_fraction: float = 0.0
     flip: bool = False
@@ -62,6 +63,14 @@ class ArrayFile(FiniteDataset):
         return self._whole.rows(keep)
 
     @functools.cached_property
+    def _content(self) -> str:
+        return contents.of_arrays({"data": self._whole.values, **self._whole.cond})
+
+    def content(self) -> str:
+        """Return the digest of all examples of the file, as they are trained on; see `Dataset.content`."""
+        return self._content
+
+    @functools.cached_property
     def spec(self) -> DataSpec:
         """Describe the examples of this split."""
         values, cond = self._whole.values, self._whole.cond
@@ -82,11 +91,11 @@ def _load(path: Path) -> Mapping[str, Any]:
     """Read the arrays of a file by name.
 
     Raises:
-        MissingDataError: there is no such file.
+        MissingDataError: there is no such file; the message names the folder that was searched.
         ValueError: it cannot be read, or has no "data".
     """
     if not path.is_file():
-        raise MissingDataError(f"There is no file {path}; check `path`.")
+        raise nowhere("file", path)
     try:
         found = np.load(path, allow_pickle=False)  # pickles could run code
         arrays = {"data": found} if isinstance(found, np.ndarray) else dict(found)

@@ -14,6 +14,7 @@ import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -23,6 +24,7 @@ from diffusion.data.pixels import to_float
 
 Batch: TypeAlias = dict[str, Any]
 Labels: TypeAlias = np.ndarray | Mapping[str, np.ndarray] | None  # a mapping: conditions by name
+WHERE = MappingProxyType({"where": True})  # metadata of fields that say where data lies, not what it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,17 @@ class Dataset(abc.ABC):
         Raises:
             IndexError: there is no example `start`.
         """
+
+    def content(self) -> str | None:
+        """Return a digest of what lies where the fields of this set say; None where its other fields say it all.
+
+        A run records it, and goes on with, and is measured on, the same content alone, wherever that lies then.
+        """
+        return None
+
+    def decided(self) -> dict[str, Any]:
+        """Return the values of fields that are None for "as the data suggests"; a run records them."""
+        return {}
 
     def notes(self) -> dict[str, str]:
         """Return what a person may want to know beyond the `spec`, by short titles."""

@@ -157,6 +157,10 @@ class Conditioned(Dataset):
         batch = self.base.examples(start, count)
         return {**batch, "cond": self.condition.cond(batch)}
 
+    def content(self) -> str | None:
+        """Return that of the data set; see `Dataset.content`."""
+        return self.base.content()
+
     def held_out(self) -> "Conditioned":
         """Return the same of the held-out data."""
         return dataclasses.replace(self, base=self.base.held_out())

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffusion import contents
 from diffusion.data.glyphs import BitmapFont, Emoji, read_list, render
 from diffusion.data.prepared import PreparedImages
 from diffusion.data.records import write_records
@@ -82,6 +83,12 @@ class EmojiImages(PreparedImages):
         super().__post_init__()
         if self.size not in SIZES:
             raise ValueError(f"`size` must be one of {SIZES}; got {self.size}.")
+
+    def content(self) -> str:
+        """Return the digest of the pictures, which another version of the font changes; see `Dataset.content`."""
+        found = self.source.take(np.arange(len(self.source)))
+        assert isinstance(found[1], np.ndarray)
+        return contents.of_arrays({"data": found[0], "label": found[1]})
 
     @property
     def path_name(self) -> str:

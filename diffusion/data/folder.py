@@ -6,12 +6,13 @@ What is not used is counted by reason in a warning, with the first few names; se
 import dataclasses
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from diffusion.data.base import DataSpec, FiniteDataset, Source, Table
+from diffusion import contents
+from diffusion.data.base import WHERE, DataSpec, FiniteDataset, Source, Table
 from diffusion.data.order import hold_out
 from diffusion.data.pixels import decode
 from diffusion.data.scan import LeftOut, Picture, Scan, counted, scan, shown, some
@@ -68,7 +69,7 @@ class Folder(FiniteDataset):
     pictures that are damaged are left out with a warning. A class folder without a usable picture is an error.
     """
 
-    path: str
+    path: str = field(metadata=WHERE)
     size: int = 64
     channels: int = 3
     split: str = "train"
@@ -147,6 +148,17 @@ class Folder(FiniteDataset):
             bits=8,
             class_names=classes,
         )
+
+    @functools.cached_property
+    def _content(self) -> str:
+        classes, root = self._scan.folders, self._root
+        return contents.of_files(
+            (_class(p, root) if classes else "", p.path) for p in self._scan.pictures
+        )
+
+    def content(self) -> str:
+        """Return the digest of all pictures and their classes, whatever their names; see `Dataset.content`."""
+        return self._content
 
     def notes(self) -> dict[str, str]:
         """Say how large the files are, and what was left out."""

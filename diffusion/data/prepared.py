@@ -6,12 +6,12 @@ Below `MEMORY_LIMIT` a split is held in memory, from arrays that are kept beside
 
 import abc
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from diffusion.data.base import DataSpec, FiniteDataset, Source, Table
+from diffusion.data.base import WHERE, DataSpec, FiniteDataset, Source, Table
 from diffusion.data.decoded import decoded, facts
 from diffusion.data.records import (
     Layout,
@@ -35,7 +35,7 @@ class PreparedImages(FiniteDataset, abc.ABC):
         in_memory: load everything (True), decode on demand (False), or choose by size (None, "auto").
     """
 
-    data_dir: str | None = None
+    data_dir: str | None = field(default=None, metadata=WHERE)
     split: str = "train"
     flip: bool = False
     in_memory: bool | str | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion.data.storage import MissingDataError
+from diffusion.data.storage import nowhere
 
 LeftOut = Mapping[str, tuple[str, ...]]  # names of files by the reason
 
@@ -64,7 +64,7 @@ def scan(root: Path) -> Scan:
         MissingDataError: there is no such folder.
     """
     if not root.is_dir():
-        raise MissingDataError(f"There is no folder {root}; check `path`.")
+        raise nowhere("folder", root)
     pictures, left_out = [], {}
     for path, reason in sorted(_files(root, ())):
         found = reason or _look(path)

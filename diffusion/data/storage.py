@@ -25,6 +25,12 @@ class MissingDataError(FileNotFoundError):
     exit_code = 5  # of the programs
 
 
+def nowhere(what: str, path: Path) -> MissingDataError:
+    """Return the error of a file or folder that is not there; it names the folder that was searched."""
+    searched = "" if path.is_absolute() else f" in {Path.cwd()}"
+    return MissingDataError(f"There is no {what} {path}{searched}; check `path`.")
+
+
 def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder of the data sets.
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from diffusion.evaluation.records import digest_of_json
 from diffusion.evaluation.results import Entry
+from diffusion.identity import without_places
 
 FORMAT = 1
 SUBJECT = ("model", "generated", "made_by", "seed", "format")  # what is measured, not with what
@@ -60,8 +61,7 @@ def still_holds(card: Mapping[str, Any], measured_with: Mapping[str, Any]) -> bo
 
 def config_digest(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a resolved config, wherever its data lies."""
-    data = {k: v for k, v in config.get("data", {}).items() if k != "data_dir"}
-    return digest_of_json(json.loads(json.dumps({**config, "data": data}, default=str)))
+    return digest_of_json(json.loads(json.dumps(without_places(config), default=str)))
 
 
 def one_line(card: Mapping[str, Any]) -> str:
