@@ -43,8 +43,10 @@ def describe(experiment: Experiment) -> list[str]:
     number = count_parameters(state.params)
     devices = experiment.parallel.devices
     classes = f", {spec.num_classes} classes" if spec.num_classes else ""
+    held_out = experiment.dataset.division()
     return [
         f"data: {experiment.config['data']['name']}, {size} of shape {spec.shape}{classes}",
+        *([f"held out: {held_out}"] if held_out else []),
         f"process: {experiment.process}",
         f"network: {number:,} parameters; state with optimizer and averages {bytes_of(state) / 2**20:.1f} MiB",
         f"devices: {len(devices)} x {devices[0].device_kind}, {type(experiment.parallel).__name__}",
@@ -137,8 +139,10 @@ def _prepare(
         return 0
 
     first_process(clear)
-    experiment = recorded(experiment, _stored(workdir))
-    workdir.claim(experiment.config)
+    stored = _stored(workdir)
+    experiment = recorded(experiment, stored)
+    if stored is not None:  # before anything is written: a config.json of another run would be believed
+        workdir.refuse_another(stored, experiment.config)
     rollbacks = Rollbacks.read(workdir)
     first_process(look)
     return experiment, rollbacks

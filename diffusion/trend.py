@@ -12,7 +12,7 @@ import jax
 
 from diffusion.config import ConfigError
 from diffusion.evaluation.cards import estimate_of
-from diffusion.evaluation.metrics import parse
+from diffusion.evaluation.metrics import numbers_of, parse
 from diffusion.experiment import Experiment
 from diffusion.registry import build
 from diffusion.training import StopFlag, TrainState
@@ -66,7 +66,7 @@ def trend(
         for metric in metrics:
             if stop.received:
                 return
-            for key, value in metric(subject).items():
+            for key, value in numbers_of(metric, subject).items():
                 single = estimate_of(value)
                 if single is not None and "_of_training_data" not in key:  # that one never changes
                     found[key] = single[0]

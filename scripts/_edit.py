@@ -38,20 +38,19 @@ def load_images(text: str, spec: Any, config: dict) -> tuple[np.ndarray, list[st
 
 def held_out(text: str, config: dict) -> tuple[np.ndarray, list[str]]:
     """Return examples of the held-out split by their indices."""
-    from diffusion.config import section_of
+    from diffusion.assembly import dataset_of
 
     try:
         indices = [int(word) for word in text.split(",")]
     except ValueError:
         _command.fail(f"--image data: needs whole numbers with commas between; got {text!r}.")
-    fields = {k: v for k, v in section_of(config, "data").items() if k != "batch_size"}
-    names = lookup("dataset", fields["name"]).__dataclass_fields__
-    dataset = build("dataset", fields | ({"split": "test"} if "split" in names else {}))
-    size = dataset.spec.size
+    train = dataset_of(config)
+    dataset = train.held_out()
+    size, which = dataset.spec.size, "training data" if dataset is train else "held-out split"
     if min(indices) < 0 or (size is not None and max(indices) >= size):
         last = "" if size is None else f" {size - 1}"
         _command.fail(
-            f"--image data: indices of the held-out split run from 0 to{last}; got {text}."
+            f"--image data: indices of the {which} run from 0 to{last}; got {text}."
         )
     batch = dataset.batch(0, len(indices), index=indices, train=False)
     return np.asarray(batch["data"], np.float32), [str(i) for i in indices]

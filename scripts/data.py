@@ -164,6 +164,8 @@ def inspect(options: argparse.Namespace) -> None:
         "sigma_data": f"{found.std:.4f}",
         "noise levels": f"{found.sigma_min:.3g} ... {found.sigma_max:.3g} suggested",
     }
+    if held_out := dataset.division():
+        rows["held out"] = held_out
     print_rows(rows | dataset.notes())
     for number, count in enumerate(found.class_counts):
         label = spec.class_names[number] if spec.class_names else ""

@@ -187,16 +187,21 @@ def opened(config: dict[str, Any], folder: Path, poll: Any, stop: Any) -> tuple[
 def measure(metrics: Any, there: Any, target: Any, file: Any, poll: Any) -> None:
     """Measure what is missing from `there`, write after every metric, and print all."""
     from diffusion.evaluation.cards import one_line, still_holds
+    from diffusion.evaluation.metrics import numbers_of
     from diffusion.evaluation.results import Entry
     from diffusion.training.faults import reach
 
+    if not target.subject.has_training_data:
+        _command.say(
+            "nothing is held out of this data: numbers compare with the training data, and their names say so"
+        )
     for name, metric in metrics.items():
         poll()
         kept = name in there and still_holds(there[name].card, metric.card(target.subject))
         _command.say(f"{name} ..." + (" measured before (--fresh: anew)" if kept else ""))
         if not kept:
             before, target.asked[:] = list(target.asked), []
-            results = metric(target.subject)
+            results = numbers_of(metric, target.subject)
             there[name] = Entry(results, target.card(metric))
             target.asked[:] = before + target.asked
             reach("in_eval")

@@ -37,7 +37,7 @@ def config(case: Case, path: str) -> dict[str, Any]:
         time=dict(name="uniform"),
         weight=dict(name="simple"),
         network=network(case),
-        data=dict(name="array", path=path, batch_size=case.batch),
+        data=dict(name="array", path=path, batch_size=case.batch, test_fraction=0.0),
         optimizer=dict(name="adam", learning_rate=case.learning_rate),
         ema=(str(case.ema_decay),),
         train=dict(num_steps=10**9),

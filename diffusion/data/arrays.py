@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from diffusion import contents
-from diffusion.data.base import WHERE, ConditionedTable, DataSpec, FiniteDataset
+from diffusion.data.base import WHERE, ConditionedTable, DataSpec
+from diffusion.data.division import Divided
 from diffusion.data.named_conditions import checked_conditions, classes_of
-from diffusion.data.order import hold_out
 from diffusion.data.storage import nowhere
 from diffusion.registry import register
 
@@ -20,7 +20,7 @@ _KINDS = {1: "points", 2: "signal", 3: "image"}  # by the number of axes of one 
 
 @register("dataset", "array")
 @dataclass(frozen=True, kw_only=True)
-class ArrayFile(FiniteDataset):
+class ArrayFile(Divided):
     """Examples from a .npz file with the key "data" and maybe conditions, or from a .npy file.
 
     uint8 arrays are images (n, height, width[, channels]) and are scaled to [-1, 1]. Float arrays are
@@ -34,22 +34,32 @@ class ArrayFile(FiniteDataset):
     Args:
         path: the file.
         split: "train", "test" or "all".
-        test_fraction: share of the examples that a fixed permutation keeps for "test".
+        test_fraction: share of the examples that a fixed permutation keeps for "test"; None: a tenth, and nothing
+            of fewer than 20 examples, or where the file holds the noise of each (`diffusion.coupling.Stored`).
         flip: mirror images at random in training.
         num_classes: None: the largest label plus one; a tuple for several labels each.
     """
 
     path: str = field(metadata=WHERE)
-    split: str = "train"
-    test_fraction: float = 0.0
     flip: bool = False
     num_classes: int | tuple[int, ...] | None = None
 
     @functools.cached_property
+    def _arrays(self) -> Mapping[str, Any]:
+        return _load(Path(self.path).expanduser())
+
+    @property
+    def _size(self) -> int:
+        return len(self._whole)
+
+    @property
+    def _dividable(self) -> bool:
+        return super()._dividable and "noise" not in self._arrays
+
+    @functools.cached_property
     def _whole(self) -> ConditionedTable:
         """All examples of the file, checked."""
-        path = Path(self.path).expanduser()
-        arrays = _load(path)
+        path, arrays = Path(self.path).expanduser(), self._arrays
         values = _checked_values(path, arrays["data"])
         if self.flip and values.ndim != 4:
             raise ValueError(f"`flip` is for images; the data in {path} have shape {values.shape}.")
@@ -59,8 +69,7 @@ class ArrayFile(FiniteDataset):
     @functools.cached_property
     def source(self) -> ConditionedTable:
         """The examples of the split."""
-        keep = hold_out(len(self._whole), self.test_fraction, self.split)
-        return self._whole.rows(keep)
+        return self._whole.rows(self._kept)
 
     @functools.cached_property
     def _content(self) -> str:

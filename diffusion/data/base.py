@@ -106,8 +106,12 @@ class Dataset(abc.ABC):
         """Return what a person may want to know beyond the `spec`, by short titles."""
         return {}
 
+    def division(self) -> str:
+        """Say how many examples are held out, if the data set itself decides it; otherwise ""."""
+        return ""
+
     def held_out(self) -> "Dataset":
-        """Return the data that is not trained on: the split "test", or the set itself where it has no splits."""
+        """Return the data that is not trained on: the split "test", or the set itself where nothing is held out."""
         fields: Any = self
         names = {f.name for f in dataclasses.fields(fields)}
         return dataclasses.replace(fields, split="test") if "split" in names else self

@@ -161,9 +161,14 @@ class Conditioned(Dataset):
         """Return that of the data set; see `Dataset.content`."""
         return self.base.content()
 
+    def division(self) -> str:
+        """Say that of the data set; see `Dataset.division`."""
+        return self.base.division()
+
     def held_out(self) -> "Conditioned":
-        """Return the same of the held-out data."""
-        return dataclasses.replace(self, base=self.base.held_out())
+        """Return the same of the held-out data; the set itself where nothing is held out."""
+        base = self.base.held_out()
+        return self if base is self.base else dataclasses.replace(self, base=base)
 
 
 def conditioned(spec: str | Mapping[str, Any] | None, dataset: Dataset) -> Dataset:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from diffusion import contents
-from diffusion.data.base import WHERE, DataSpec, FiniteDataset, Source, Table
-from diffusion.data.order import hold_out
+from diffusion.data.base import WHERE, DataSpec, Source, Table
+from diffusion.data.division import Divided
 from diffusion.data.pixels import decode
 from diffusion.data.scan import LeftOut, Picture, Scan, counted, scan, shown, some
 from diffusion.data.storage import LOG, MEMORY_LIMIT, MissingDataError, check_in_memory
@@ -53,7 +53,7 @@ class Files:
 
 @register("dataset", "folder")
 @dataclass(frozen=True, kw_only=True)
-class Folder(FiniteDataset):
+class Folder(Divided):
     """Pictures below a folder, in the order of their paths.
 
     Args:
@@ -61,7 +61,8 @@ class Folder(FiniteDataset):
         size: height and width, by a centred crop and a resize.
         channels: 1 for grey, 3 for colour.
         split: "train", "test" or "all".
-        test_fraction: share of the pictures that a fixed permutation keeps for "test".
+        test_fraction: share of the pictures that a fixed permutation keeps for "test"; None: a tenth, and nothing
+            of fewer than 20 pictures.
         flip: mirror at random in training.
         in_memory: load everything (True), decode on demand (False), or choose by size (None, "auto").
 
@@ -72,8 +73,6 @@ class Folder(FiniteDataset):
     path: str = field(metadata=WHERE)
     size: int = 64
     channels: int = 3
-    split: str = "train"
-    test_fraction: float = 0.0
     flip: bool = False
     in_memory: bool | str | None = None
 
@@ -109,12 +108,15 @@ class Folder(FiniteDataset):
             LOG.warning(text, root, number, counted(found.left_out))
         return dataclasses.replace(found, folders=classes)
 
+    @property
+    def _size(self) -> int:
+        return len(self._scan.pictures)
+
     @functools.cached_property
     def _chosen(self) -> tuple[tuple[Picture, ...], np.ndarray | None]:
         """The pictures of the split and their labels."""
         pictures, classes = self._scan.pictures, self._scan.folders
-        keep = hold_out(len(pictures), self.test_fraction, self.split)
-        chosen = tuple(pictures[i] for i in keep)
+        chosen = tuple(pictures[i] for i in self._kept)
         if not classes:
             return chosen, None
         number = {name: i for i, name in enumerate(classes)}

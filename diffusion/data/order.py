@@ -119,8 +119,9 @@ def hold_out(size: int, fraction: float, split: str) -> np.ndarray:
     Raises:
         ValueError: the split is unknown or empty, or the fraction is out of range.
     """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"`test_fraction` must lie in [0, 1); got {fraction}.")
+    number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+    if not number or not 0 <= fraction < 1:
+        raise ValueError(f"`test_fraction` must lie in [0, 1); got {fraction!r}.")
     order = permutation(0, 0, size, HOLD_OUT)
     num_test = round(fraction * size)
     parts = {"train": order[num_test:], "test": order[:num_test], "all": order}
@@ -128,8 +129,8 @@ def hold_out(size: int, fraction: float, split: str) -> np.ndarray:
         raise ValueError(f"`split` must be one of {', '.join(parts)}; got {split!r}.")
     if len(parts[split]) == 0:
         raise ValueError(
-            f"The split {split!r} of {size} examples is empty with `test_fraction={fraction}`; "
-            "give, say, test_fraction=0.1."
+            f"The split {split!r} of {size} examples is empty with `test_fraction={fraction:g}`: nothing is held "
+            "out; train with, say, test_fraction=0.1."
         )
     return np.sort(parts[split])
 

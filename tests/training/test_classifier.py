@@ -257,10 +257,13 @@ def test_a_classifier_learns_labels_or_attributes(path, loss):
     assert jax.tree.leaves(state.params)[0].shape == jax.tree.leaves(before.params)[0].shape
 
 
-def test_a_survey_that_has_no_held_out_data_is_refused_before_training(path):
+def test_a_survey_that_has_no_held_out_data_takes_conditions_of_the_training_data(path):
     data = {**SMALL["data"], "path": path, "test_fraction": 0.0}
-    with pytest.raises(ConfigError, match="test_fraction"):
-        check_training(experiment(path, data=data, train=dict(num_steps=4, sample_every=2)))
+    e = experiment(path, data=data, train=dict(num_steps=4, sample_every=2))
+    check_training(e)
+    assert e.held_out() is e.dataset
+    found, wanted = e.conditions_in_turn(np.arange(3)), e.dataset.examples(0, 3)["cond"]
+    np.testing.assert_array_equal(found["vector"], wanted["vector"])
 
 
 DIGITS = DataSpec(shape=(8, 8, 1), num_classes=10, size=1438, bits=8)

@@ -1,6 +1,14 @@
 """Metrics by name: what a trained model, or a set of examples, is measured with."""
 
-from diffusion.evaluation.metrics.base import Metric, Results, Subject, parse, parse_list, written
+from diffusion.evaluation.metrics.base import (
+    Metric,
+    Results,
+    Subject,
+    numbers_of,
+    parse,
+    parse_list,
+    written,
+)
 from diffusion.evaluation.metrics.distances import (
     FrechetInfinity,
     GaussianDistances,
@@ -34,6 +42,7 @@ __all__ = [
     "SlicedWasserstein",
     "Subject",
     "moments_of",
+    "numbers_of",
     "pairs_of",
     "parse",
     "parse_list",

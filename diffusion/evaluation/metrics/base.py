@@ -31,6 +31,7 @@ from diffusion.registry import lookup, spec_of
 from diffusion.types import Cond
 
 Results = dict[str, Any]
+TRAINING = "training data"  # in place of the split on cards, where nothing is held out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +160,20 @@ class Metric(abc.ABC):
             "settings": fields,
             "reference": reference.described(subject.held_out, subject.num_samples),
         }
+        if not subject.has_training_data:
+            card["reference"]["split"] = TRAINING
         if features is not None:
             card["features"] = subject.extractor(features).card
         return card
+
+
+def numbers_of(metric: Metric, subject: Subject) -> Results:
+    """Return the numbers of a metric; where nothing is held out, by names that end in "on_training_data"."""
+    found = metric(subject)
+    if subject.has_training_data:
+        return found
+    clean = lambda name: name.removesuffix("_on_held_out_data").replace("_of_held_out_data", "_of_the_data")
+    return {f"{clean(name)}_on_training_data": value for name, value in found.items()}
 
 
 # ---- metrics on a command line -----------------------------------------------------------------------------
