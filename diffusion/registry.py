@@ -184,20 +184,20 @@ def check_type(owner: str, field: str, value: Any, default: Any, annotation: Any
         return  # such as bool | str
     exactly = annotation in (bool, int, float, str, "bool", "int", "float", "str")
     plain = exactly or isinstance(value, bool | int | float | str)
-    expected = {
-        bool: (bool,), int: (int,), float: (int, float), str: (str,),
-    }.get(type(default))  # fmt: skip
+    missing = default is inspect.Parameter.empty
+    wanted = annotation if missing and isinstance(annotation, type) else type(default)
+    expected = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}.get(wanted)
     if expected is None or not plain:
         return
-    fits = isinstance(value, expected) and isinstance(value, bool) == isinstance(default, bool)
+    fits = isinstance(value, expected) and isinstance(value, bool) == (wanted is bool)
     if not fits:
+        like = "" if missing else f", like its default {default!r}"
         raise TypeError(
-            f"{owner}: `{field}` must be {expected[-1].__name__}, like its default {default!r}; "
-            f"got {value!r} ({type(value).__name__})."
+            f"{owner}: `{field}` must be {expected[-1].__name__}{like}; got {value!r} ({type(value).__name__})."
         )
 
 
-def _nested(target: Any) -> dict[str, str]:
+def nested_kinds(target: Any) -> dict[str, str]:
     """Return the kind of each field that holds an object of a kind: metadata={"kind": ...}."""
     if not dataclasses.is_dataclass(target):
         return {}
@@ -243,7 +243,7 @@ def spec_of(kind: str, built: Any) -> Any:
         return built
     names = [name for name, target in _known(kind).items() if target is type(built)]
     name = names[0] if names else f"{type(built).__module__}:{type(built).__qualname__}"
-    kinds = _nested(built)
+    kinds = nested_kinds(built)
     values = {f.name: getattr(built, f.name) for f in dataclasses.fields(built)}
     return {"name": name} | {
         k: spec_of(kinds[k], v) if k in kinds else v
@@ -256,7 +256,7 @@ def resolve(kind: str, spec: Any, **extra: Any) -> dict[str, Any]:
     """Return the mapping that `build` would build from, with every default written out."""
     fields = {"name": spec} if isinstance(spec, str) else dict(spec)
     target = lookup(kind, fields["name"])
-    parameters, kinds = inspect.signature(target).parameters, _nested(target)
+    parameters, kinds = inspect.signature(target).parameters, nested_kinds(target)
     defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
     values = fields | {
         k: extra.get(k, v) for k, v in defaults.items() if k not in fields and not callable(v)
@@ -266,6 +266,16 @@ def resolve(kind: str, spec: Any, **extra: Any) -> dict[str, Any]:
         plain = isinstance(value, str | Mapping)
         values[field] = resolve(inner, value) if plain else spec_of(inner, value)
     return values
+
+
+def _not_plain(kind: str, built: Any) -> Any:
+    """Return an object that is already built; refuse a plain value that no object of a kind can be."""
+    number = isinstance(built, bool | int | float)
+    if (number and kind != "scale") or isinstance(
+        built, list | tuple
+    ):  # a number is a constant scale
+        raise TypeError(f"a {kind} is a name, or a mapping with an entry `name`; got {built!r}.")
+    return built
 
 
 def build(kind: str, spec: Any, **extra: Any) -> Any:
@@ -281,17 +291,17 @@ def build(kind: str, spec: Any, **extra: Any) -> Any:
 
     Raises:
         KeyError: the name is unknown.
-        TypeError: a field is unknown or missing; the message lists the accepted ones.
+        TypeError: a field is unknown or missing; the message lists the accepted ones. Or `spec` is a number or a list.
     """
     if not isinstance(spec, str | Mapping):
-        return spec
+        return _not_plain(kind, spec)
     fields = {"name": spec} if isinstance(spec, str) else dict(spec)
     if "name" not in fields:
         raise KeyError(f"A {kind} needs an entry 'name'; got {sorted(fields)}.")
     name = fields.pop("name")
     target = lookup(kind, name)
     parameters = inspect.signature(target).parameters
-    kinds = _nested(target)
+    kinds = nested_kinds(target)
     fields = {k: build(kinds[k], v) if k in kinds else _hashable(v) for k, v in fields.items()}
     fields |= {k: v for k, v in extra.items() if k in parameters and k not in fields}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -141,7 +141,9 @@ def _prepare(
     first_process(clear)
     stored = _stored(workdir)
     experiment = recorded(experiment, stored)
-    if stored is not None:  # before anything is written: a config.json of another run would be believed
+    if (
+        stored is not None
+    ):  # before anything is written: a config.json of another run would be believed
         workdir.refuse_another(stored, experiment.config)
     rollbacks = Rollbacks.read(workdir)
     first_process(look)

@@ -195,7 +195,9 @@ def open_run(
     refuse_code(stored, str(workdir.path), used=config, allow_code=allow_code)
     _refuse_other(stored, config, [key for key in PARAMETERS if key != "data"])
     experiment = Experiment.from_config(config, workdir.read_spec())
-    _refuse_other(stored, config, ["data"])  # now classes from elsewhere are loaded, and tell their fields
+    _refuse_other(
+        stored, config, ["data"]
+    )  # now classes from elsewhere are loaded, and tell their fields
     names = [*experiment.ema, "raw"]
     ema = ema or names[0]
     if ema not in names:

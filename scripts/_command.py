@@ -197,7 +197,7 @@ def load_config(overrides: list[tuple[str, str]]) -> dict[str, Any]:
         fail(f"--config cannot be loaded: {str(error).splitlines()[-1].strip()}")
     if given is None:
         fail("--config is required, such as --config configs/digits.py. See --help.")
-    return apply_overrides(given, overrides)
+    return apply_overrides(given, overrides, imports=True)  # the file is a program, and was run
 
 
 def use_all_cores(batch_size: int = 0, blocks: int = 0) -> None:

@@ -49,9 +49,7 @@ def held_out(text: str, config: dict) -> tuple[np.ndarray, list[str]]:
     size, which = dataset.spec.size, "training data" if dataset is train else "held-out split"
     if min(indices) < 0 or (size is not None and max(indices) >= size):
         last = "" if size is None else f" {size - 1}"
-        _command.fail(
-            f"--image data: indices of the {which} run from 0 to{last}; got {text}."
-        )
+        _command.fail(f"--image data: indices of the {which} run from 0 to{last}; got {text}.")
     batch = dataset.batch(0, len(indices), index=indices, train=False)
     return np.asarray(batch["data"], np.float32), [str(i) for i in indices]
 

@@ -45,7 +45,7 @@ def spec_of(kind: str, name: str) -> object:
     from diffusion.config import apply_overrides
 
     changes = [(f"{kind}.{k}", v) for k, v in FIELDS[kind].items()]
-    return apply_overrides({kind: {"name": name}}, changes)[kind]
+    return apply_overrides({kind: {"name": name}}, changes, imports=True)[kind]
 
 
 def main(overrides: list[tuple[str, str]]) -> int:

@@ -69,20 +69,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def read_fields(pairs: list[str]) -> dict[str, Any]:
-    """Read FIELD=VALUE: numbers, tuples, true, false and none as such, anything else as text."""
-    import ast
+def read_fields(name: str, pairs: list[str]) -> dict[str, Any]:
+    """Read FIELD=VALUE as the fields of a data set take it: a path `2024_01` is text, a size `32` a number."""
+    from diffusion.typed import field_type, read
 
-    words = {"true": True, "false": False, "none": None}
     fields = {}
     for pair in pairs:
         field, equals, text = pair.partition("=")
         if not equals or not field:
             raise ValueError(f"`--set` wants FIELD=VALUE; got {pair!r}.")
-        try:
-            fields[field] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            fields[field] = text
+        fields[field] = read(text, field_type("dataset", name, [field]))
     return fields
 
 
@@ -91,7 +87,7 @@ def make_dataset(name: str, pairs: list[str], data_dir: str | None) -> Any:
     from diffusion.registry import build
 
     folder = {} if data_dir is None else {"data_dir": data_dir}
-    return build("dataset", {"name": name, **read_fields(pairs)}, **folder)
+    return build("dataset", {"name": name, **read_fields(name, pairs)}, **folder)
 
 
 @contextlib.contextmanager

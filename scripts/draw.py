@@ -129,7 +129,7 @@ def defined(overrides: list[tuple[str, str]]) -> dict:
     from diffusion.registry import resolve
 
     names = {"process": {"name": FLAGS.process}, "sampler": {"name": FLAGS.sampler}}
-    specs = apply_overrides(names, overrides)
+    specs = apply_overrides(names, overrides, imports=True)
     built = {kind: build(kind, specs[kind]) for kind in names}
     resolved = {kind: resolve(kind, specs[kind]) for kind in names}
     return built | {"specs": resolved, "model_of": None, "dataset": None, "source": "exact field"}

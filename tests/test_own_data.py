@@ -63,7 +63,9 @@ def test_where_data_lies_is_free_and_what_it_is_is_not(place, monkeypatch, capsy
     assert "resumed from step 2" in said
 
     np.save("z.npy", np.concatenate([POINTS[:-1], POINTS[:1]]))
-    wanted = r"content of data is another: 40 examples, SHA-256 \w{12} -> 40 examples, SHA-256 \w{12}"
+    wanted = (
+        r"content of data is another: 40 examples, SHA-256 \w{12} -> 40 examples, SHA-256 \w{12}"
+    )
     with pytest.raises(ConfigError, match=wanted):
         train(workdir, config_of("z.npy", steps=6))
 
@@ -71,7 +73,9 @@ def test_where_data_lies_is_free_and_what_it_is_is_not(place, monkeypatch, capsy
     run = open_run(workdir, config)  # measured from here
     assert run.experiment.subject(run.params).held_out.spec.size == 4
     other = open_run(workdir, {**config, "data": {**config["data"], "path": "z.npy"}})
-    with pytest.raises(ConfigError, match=rf"{wanted} \(data\.path is z\.npy\).*--config\.data\.path"):
+    with pytest.raises(
+        ConfigError, match=rf"{wanted} \(data\.path is z\.npy\).*--config\.data\.path"
+    ):
         other.experiment.subject(other.params)
 
 
@@ -166,9 +170,7 @@ def test_a_tenth_is_held_out_but_of_tiny_sets(tmp_path, size, held_out):
     if held_out:
         assert rest.spec.size == held_out
         same = ArrayFile(path=data.path, split="test", test_fraction=0.1)
-        np.testing.assert_array_equal(
-            rest.examples(0, 99)["data"], same.examples(0, 99)["data"]
-        )
+        np.testing.assert_array_equal(rest.examples(0, 99)["data"], same.examples(0, 99)["data"])
         everything = ArrayFile(path=data.path, split="all")
         assert everything.held_out() is everything
 

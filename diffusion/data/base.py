@@ -24,7 +24,9 @@ from diffusion.data.pixels import to_float
 
 Batch: TypeAlias = dict[str, Any]
 Labels: TypeAlias = np.ndarray | Mapping[str, np.ndarray] | None  # a mapping: conditions by name
-WHERE = MappingProxyType({"where": True})  # metadata of fields that say where data lies, not what it is
+WHERE = MappingProxyType(
+    {"where": True}
+)  # metadata of fields that say where data lies, not what it is
 
 
 @dataclass(frozen=True, kw_only=True)

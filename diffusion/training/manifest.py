@@ -43,7 +43,8 @@ def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
 
 def _parsed(content: bytes, path: Path) -> Any:
     try:
-        found = json.loads(content.decode())  # NaN and Infinity too: a config may hold them
+        # with or without the mark that editors on Windows begin a file with; NaN too: a config may hold it
+        found = json.loads(content.decode("utf-8-sig"))
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply") from None
     except ValueError as error:  # what UnicodeDecodeError and JSONDecodeError are

@@ -10,7 +10,6 @@ line as `frechet[classifier]`; see `parse`.
 """
 
 import abc
-import ast
 import dataclasses
 import functools
 import inspect
@@ -28,6 +27,7 @@ from diffusion.evaluation.features import Extractor, Features
 from diffusion.numerics import is_hashable, require
 from diffusion.processes import Process
 from diffusion.registry import lookup, spec_of
+from diffusion.typed import field_type, read
 from diffusion.types import Cond
 
 Results = dict[str, Any]
@@ -172,7 +172,9 @@ def numbers_of(metric: Metric, subject: Subject) -> Results:
     found = metric(subject)
     if subject.has_training_data:
         return found
-    clean = lambda name: name.removesuffix("_on_held_out_data").replace("_of_held_out_data", "_of_the_data")
+    clean = lambda name: name.removesuffix("_on_held_out_data").replace(
+        "_of_held_out_data", "_of_the_data"
+    )
     return {f"{clean(name)}_on_training_data": value for name, value in found.items()}
 
 
@@ -191,14 +193,6 @@ def _split(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return [p.strip() for p in parts if p.strip()]
-
-
-def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None}
-    try:
-        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def parse(text: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -226,7 +220,7 @@ def parse(text: str | Mapping[str, Any]) -> dict[str, Any]:
     own = {}
     for part in [p for p in parts if "=" in p and p.partition(".")[0] == name]:
         field, _, value = part.partition(".")[2].partition("=")
-        own[field.strip()] = _value(value.strip())
+        own[field.strip()] = read(value.strip(), field_type("metric", name, [field.strip()]))
         parts.remove(part)
     if not parts:
         return {"name": name, **own}
@@ -243,7 +237,10 @@ def parse(text: str | Mapping[str, Any]) -> dict[str, Any]:
     pairs = [f.partition("=") for f in fields]
     for field, equals, _ in pairs:
         require(equals, f"cannot read {field!r} in {text!r}; write field=value.")
-    options = {field.strip(): _value(value.strip()) for field, _, value in pairs}
+    options = {
+        field.strip(): read(value.strip(), field_type("features", head, [field.strip()]))
+        for field, _, value in pairs
+    }
     return {"name": name, **own, "features": {"name": head, **options} if options else head}
 
 
