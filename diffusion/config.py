@@ -14,7 +14,7 @@ from diffusion import identity
 from diffusion.identity import as_stored, changes
 from diffusion.options import EvaluateOptions, TrainOptions
 from diffusion.registry import FieldError, build, check_type, nearest, resolve
-from diffusion.typed import admits_text, field_type, read
+from diffusion.registry.typed import admits_text, field_type, read
 
 SECTIONS = (
     "seed", "task", "process", "prediction", "time", "weight", "network", "data", "coupling", "optimizer", "ema",

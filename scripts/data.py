@@ -71,7 +71,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def read_fields(name: str, pairs: list[str]) -> dict[str, Any]:
     """Read FIELD=VALUE as the fields of a data set take it: a path `2024_01` is text, a size `32` a number."""
-    from diffusion.typed import field_type, read
+    from diffusion.registry.typed import field_type, read
 
     fields = {}
     for pair in pairs:

@@ -17,7 +17,7 @@ from diffusion.config import (
 )
 from diffusion.evaluation.metrics import parse, written
 from diffusion.registry import build
-from diffusion.typed import literal, read
+from diffusion.registry.typed import literal, read
 from diffusion.workdir import Workdir
 
 BASE = {
@@ -224,9 +224,10 @@ def test_a_word_of_which_nothing_is_known_is_a_literal_and_depth_is_no_error():
 MODULE = """
 from __future__ import annotations
 from dataclasses import dataclass
+from diffusion.data import Dataset
 
 @dataclass(frozen=True)
-class Mine:
+class Mine(Dataset):
     path: str | None = None
     size: int = 3
 """

@@ -12,11 +12,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from diffusion import build, compilation, registry
+from diffusion import build, compilation
 from diffusion.config import ConfigError
 from diffusion.kinds import CLASSES
-from diffusion.names import load, place_of
-from diffusion.registry import KINDS, lookup
+from diffusion.registry import KINDS, lookup, registry
+from diffusion.registry.names import load, place_of
 from diffusion.trust import code_in, refuse_code, remember_code
 from diffusion.user_folders import user_folder
 from diffusion.workdir import Workdir, open_classifier, open_run

@@ -27,7 +27,7 @@ from diffusion.evaluation.features import Extractor, Features
 from diffusion.numerics import is_hashable, require
 from diffusion.processes import Process
 from diffusion.registry import lookup, spec_of
-from diffusion.typed import field_type, read
+from diffusion.registry.typed import field_type, read
 from diffusion.types import Cond
 
 Results = dict[str, Any]

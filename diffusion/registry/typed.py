@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
-from diffusion.registry import lookup, nested_kinds
+from diffusion.registry.registry import lookup, nested_kinds
 
 _WORDS = {"true": True, "false": False, "none": None}
 _SEQUENCES = (tuple, list, Sequence)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, ModuleType, UnionType
 from typing import Any, TypeVar
 
-from diffusion.names import load as load
-from diffusion.names import nearest as nearest
+from diffusion.registry.names import load as load
+from diffusion.registry.names import nearest as nearest
 
 KINDS = (
     "process",
@@ -223,7 +223,7 @@ def marked(kind: str, spec: Any, mark: str) -> dict[str, Any]:
     if not dataclasses.is_dataclass(target):
         return {}
     found = {f.name: f.metadata[mark] for f in dataclasses.fields(target) if mark in f.metadata}
-    for field, inner in _nested(target).items():
+    for field, inner in nested_kinds(target).items():
         deeper = marked(inner, fields.get(field), mark)
         found |= {f"{field}.{path}": said for path, said in deeper.items()}
     return found
@@ -320,40 +320,3 @@ def build(kind: str, spec: Any, **extra: Any) -> Any:
     if ":" in name:
         _require_kind(kind, name, is_of(kind, type(built)))
     return built
-
-
-OBJECTS = ("process", "sampler", "grid", "prediction", "weight", "time", "operator")
-
-
-def takes_names(fn: T) -> T:
-    """Let a function take a name, or a mapping with one, where its parameters want an object of that kind.
-
-    Its parameters that are called after a kind of `OBJECTS` are built by `build`; objects pass as they are.
-
-    Raises:
-        TypeError: the class itself was given in the place of an object (raised by the function that this makes).
-
-    Example:
-        >>> @takes_names
-        ... def ends(process):
-        ...     return process.t_min, process.t_max
-        >>> ends("edm")
-        (0.002, 80.0)
-    """
-    places = list(inspect.signature(fn).parameters)
-
-    def built(kind: str, given: Any) -> Any:
-        if kind not in OBJECTS:
-            return given
-        if isinstance(given, type):
-            raise TypeError(
-                f"`{kind}` is the class {given.__name__} itself: call it, {given.__name__}()."
-            )
-        return build(kind, given)
-
-    @functools.wraps(fn)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        args = (*map(built, places, args), *args[len(places) :])
-        return fn(*args, **{k: built(k, v) for k, v in kwargs.items()})
-
-    return call  # pyright: ignore[reportReturnType]

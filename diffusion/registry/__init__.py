@@ -1,0 +1,37 @@
+"""Names for things that a config selects: one dictionary per kind, strict building, "module:attribute" for your own."""
+
+from diffusion.registry.calls import OBJECTS, takes_names
+from diffusion.registry.names import load, nearest
+from diffusion.registry.registry import (
+    KINDS,
+    FieldError,
+    build,
+    check_type,
+    define_kinds,
+    lookup,
+    marked,
+    nested_kinds,
+    register,
+    registered,
+    resolve,
+    spec_of,
+)
+
+__all__ = [
+    "KINDS",
+    "OBJECTS",
+    "FieldError",
+    "build",
+    "check_type",
+    "define_kinds",
+    "load",
+    "lookup",
+    "marked",
+    "nearest",
+    "nested_kinds",
+    "register",
+    "registered",
+    "resolve",
+    "spec_of",
+    "takes_names",
+]
