@@ -2,10 +2,12 @@
 
     lock.json    {"host", "boot", "pid", "started", "command"}
 
-The file appears and disappears whole. A process is the owner if its host, its number and the time
-at which it started agree: numbers are used again, pairs of number and start time are not. On the host
-that wrote the file it is known whether the owner is alive, and the lock of a dead one is taken over; on
-another host nobody can know, and a person has to decide.
+The file appears and disappears whole, and its owner keeps it open under flock for as long as it lives: the
+kernel knows of that in every container of a machine, many network file systems know of it on every machine, and
+it ends with the process. Where nobody holds it the words in it decide, since not every file system has flock. A
+process is the owner if its host, its number and the time at which it started agree: numbers are used again,
+pairs of number and start time are not. On the host that wrote the file it is known whether the owner is alive,
+and the lock of a dead one is taken over; on another host nobody can know, and a person has to decide.
 """
 
 import contextlib
@@ -25,6 +27,19 @@ from diffusion.training.processes import first_process
 from diffusion.training.progress import nobody
 
 NAME = "lock.json"
+UNKNOWN = "?"  # when a process started whose entry cannot be read
+
+_kept: set[int] = set()  # descriptors of files under flock
+
+
+def _forget() -> None:
+    """Let go in a forked process, which would hold the lock longer than its owner lives."""
+    while _kept:
+        os.close(_kept.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def started(pid: int) -> str:
@@ -33,11 +48,11 @@ def started(pid: int) -> str:
         content = Path(f"/proc/{pid}/stat").read_text()
         state, *fields = content.rpartition(")")[2].split()
         return "" if state in "ZX" else fields[18]  # a zombie runs no more; ticks since the boot
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():
             return ""
     except OSError:
-        return ""
+        return UNKNOWN
     asked = ["ps", "-o", "lstart=", "-p", str(pid)]
     return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
 
@@ -64,9 +79,58 @@ def identity() -> dict[str, Any]:
 def _alive(owner: Mapping[str, Any]) -> bool:
     """Say whether an owner on this host still runs."""
     pid = owner.get("pid")
-    if owner.get("boot") != _boot() or not isinstance(pid, int) or pid < 1:
+    boots = owner.get("boot"), _boot()
+    if (all(boots) and boots[0] != boots[1]) or not isinstance(pid, int) or pid < 1:
         return False
-    return bool(owner.get("started")) and started(pid) == owner.get("started")
+    then, now = owner.get("started"), started(pid)
+    return bool(then and now) and (now == then or UNKNOWN in (now, then))
+
+
+def _hold(file: int) -> None:
+    """Keep a file under flock for as long as it is open, where the system and the file system know that."""
+    _kept.add(file)
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _let_go(file: int | None) -> None:
+    if file in _kept:
+        _kept.remove(file)
+        os.close(file)
+
+
+def _made(path: Path, content: str) -> int:
+    """Make a file, bring it to the disk, and return it open and under flock; FileExistsError if there is one."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    _hold(file)
+    try:
+        os.write(file, content.encode())
+        os.fsync(file)
+    except OSError:
+        _let_go(file)
+        raise
+    return file
+
+
+def _is_held(path: Path) -> bool:
+    """Say whether a living process holds a file, wherever it runs; False where that cannot be known."""
+    try:
+        import fcntl
+
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except (ImportError, OSError):
+        return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(number)
+    return False
 
 
 class Lock:
@@ -77,6 +141,7 @@ class Lock:
         self.path = directory / NAME
         self._say = say
         self._mine: dict[str, Any] | None = None
+        self._file: int | None = None  # under flock while this process is the owner
 
     def __enter__(self) -> "Lock":
         self.take()
@@ -119,6 +184,16 @@ class Lock:
             f"process {owner.get('pid')} on {str(host)[:100]} ({str(owner.get('command'))[:200]})"
         )
         folder = self.path.parent
+        if _is_held(self.path):
+            unseen = (
+                ""
+                if host != here or _alive(owner)
+                else ", in another container of this machine or on another"
+            )
+            raise LockedError(
+                f"{folder} is in use by {words if owner else 'a process'}, which is alive{unseen}. Wait for it, "
+                "stop it, or give another --workdir."
+            )
         if owner and host != here:
             raise LockedError(
                 f"{folder} is in use by {words}. Whether it is still alive cannot be seen from {here}: if "
@@ -132,30 +207,29 @@ class Lock:
     def _write(self, mine: Mapping[str, Any]) -> None:
         """Make the file, complete from its first moment, unless there is one."""
         temporary = self.path.with_name(f".{NAME}.{socket.gethostname()}.{os.getpid()}")
+        content, file = json.dumps(mine) + "\n", None
+        temporary.unlink(missing_ok=True)  # of a process of the same number that died
         try:
-            with temporary.open("w") as file:
-                file.write(json.dumps(mine) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            self._appear(temporary)
+            file = _made(temporary, content)
+            try:
+                os.link(temporary, self.path)
+                self._file = file
+            except FileExistsError:
+                raise
+            except (
+                OSError
+            ):  # a file system without hard links; a rename would replace what is there
+                self._file = _made(self.path, content)
         except FileExistsError:
             raise LockedError(
                 f"{self.path.parent} was taken by another process just now."
             ) from None
         finally:
+            if self._file != file:
+                _let_go(file)
             temporary.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             sync(self.path.parent)
-
-    def _appear(self, temporary: Path) -> None:
-        """Give a file its name; raise FileExistsError if that is taken, which a rename would not."""
-        try:
-            os.link(temporary, self.path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            with self.path.open("x") as file:
-                file.write(temporary.read_text())
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -191,6 +265,8 @@ class Lock:
         if self._mine is not None and self.owner() == self._mine:
             self.path.unlink(missing_ok=True)
         self._mine = None
+        _let_go(self._file)
+        self._file = None
 
 
 @contextlib.contextmanager

@@ -1,7 +1,10 @@
 """One owner of a work directory: the living are respected, the dead are not, strangers are asked about."""
 
+import errno
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +13,7 @@ import time
 
 import pytest
 
-from diffusion.training import exits
+from diffusion.training import exits, lock
 from diffusion.training.exits import LockedError, SaveError
 from diffusion.training.lock import Lock, identity, started
 
@@ -69,6 +72,100 @@ def test_a_living_owner_is_respected_and_a_killed_one_is_not(holder):
     with Lock(directory, lines.append):
         pass
     assert lines == [f"process {process.pid} left a lock without giving it back; it is taken over"]
+
+
+CONTAINER = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+NO_CONTAINERS = "this system has no unshare, or does not permit it"
+
+
+def holding(directory, *words, program=HOLD):
+    """Start a process that holds a lock."""
+    command = [*words, sys.executable, "-c", program, str(directory)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def end(process):
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_living_owner_in_another_container_is_respected(tmp_path):
+    """Its number means another process here, or none: the words in the file say that it is dead."""
+    if not shutil.which("unshare") or subprocess.run([*CONTAINER, "true"], check=False).returncode:
+        pytest.skip(NO_CONTAINERS)
+    process = holding(tmp_path, *CONTAINER)
+    try:
+        assert Lock(tmp_path).owner()["pid"] != process.pid
+        with pytest.raises(LockedError, match=r"which is alive, in another container .* --workdir"):
+            Lock(tmp_path).take()
+        assert [p.name for p in tmp_path.iterdir()] == ["lock.json"]
+    finally:
+        end(process)
+    assert_taken_over(tmp_path)
+
+
+def assert_taken_over(directory, seconds=20):
+    """It is free as soon as the process is gone, which may take the kernel a moment."""
+    deadline, lines = time.monotonic() + seconds, []
+    while not lines:
+        try:
+            with Lock(directory, lines.append):
+                pass
+        except LockedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert "it is taken over" in lines[0]
+
+
+def test_who_holds_the_file_is_alive_whatever_it_says(tmp_path):
+    process = holding(tmp_path)
+    try:
+        for content in ({"pid": 2**22 + 1}, {"boot": "another"}, {"host": "elsewhere"}, None):
+            said = json.dumps(identity() | content) if content else "\0"
+            (tmp_path / "lock.json").write_text(said)  # the same file: it stays held
+            with pytest.raises(LockedError, match="is alive"):
+                Lock(tmp_path).take()
+    finally:
+        end(process)
+
+
+def test_what_its_owner_forked_does_not_hold_it(tmp_path):
+    program = HOLD.replace("    print", "    child = os.fork() or time.sleep(600)\n    print")
+    program = program.replace("import sys", "import os, sys").replace(
+        '"held"', '"held\\n%d" % child'
+    )
+    process = holding(tmp_path, program=program)
+    child = int(process.stdout.readline())
+    try:
+        end(process)
+        assert started(child)
+        assert_taken_over(tmp_path)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_file_system_without_flock_will_do(tmp_path, monkeypatch):
+    def refuse(*words):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with Lock(tmp_path), pytest.raises(LockedError, match=f"process {os.getpid()}"):
+        Lock(tmp_path).take()
+    write(tmp_path, started="1")
+    assert_taken_over(tmp_path)
+
+
+def test_a_process_whose_entry_cannot_be_read_is_not_dead(tmp_path, monkeypatch):
+    def fail(*words, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    write(tmp_path, pid=os.getppid(), started="1")
+    monkeypatch.setattr(lock.Path, "read_text", fail)
+    with pytest.raises(LockedError, match=f"process {os.getppid()}"):
+        Lock(tmp_path).take()
 
 
 @pytest.mark.parametrize(
