@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion import contents
+from diffusion.foreign import check_plain, names_in, read_arrays
 from diffusion.numerics import fold_in, is_traced, require, row_keys
 from diffusion.processes import Process
 from diffusion.registry import nearest, register
@@ -177,14 +178,17 @@ class Stored(Coupling):
 @functools.lru_cache(maxsize=4)
 def _noise_of(path: str) -> np.ndarray:
     file = Path(path).expanduser()
-    if not file.is_file():
+    if not check_plain(file, links=True):
         raise FileNotFoundError(
             f"There is no file {file} with stored noise in {Path.cwd()}; check `path`."
         )
-    with np.load(file, allow_pickle=False) as arrays:
-        if "noise" not in arrays:
-            raise ValueError(f"{file} has no array 'noise'; it has {', '.join(arrays)}.")
-        return np.asarray(arrays["noise"])
+    try:
+        arrays, names = read_arrays(file, ("noise",)), names_in(file)
+    except ValueError as error:
+        raise ValueError(f"Cannot read arrays from {file}: {error}") from None
+    if "noise" not in arrays:
+        raise ValueError(f"{file} has no array 'noise'; it has {', '.join(names)}.")
+    return arrays["noise"]
 
 
 def reflow_pairs(

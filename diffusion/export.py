@@ -23,11 +23,11 @@ from diffusion.config import ConfigError
 from diffusion.earlier import record
 from diffusion.evaluation.records import digest_of_json, write_atomically
 from diffusion.experiment import Experiment
+from diffusion.foreign import open_plain, read_json
 from diffusion.identity import as_stored
 from diffusion.provenance import provenance
 from diffusion.training import Checkpoints, TrainState
 from diffusion.training.exits import CheckpointError
-from diffusion.training.manifest import read_json
 from diffusion.training.tensors import read_tensors, write_tensors
 from diffusion.trust import refuse_code
 from diffusion.workdir import Workdir, open_run
@@ -117,12 +117,14 @@ def read_card(path: Path) -> dict[str, Any]:
     for key, kind in kinds.items():
         if type(card[key]) is not kind:
             raise CheckpointError(f"{file}: {key!r} has a value that it cannot have.")
-    size, digest = path.stat().st_size, card["weights"].get("sha256")
-    if size != card["weights"].get("size"):
+    with open_plain(path, links=True) as content:
+        size, digest = os.fstat(content.fileno()).st_size, card["weights"].get("sha256")
+        same = size == card["weights"].get("size")
+        same_bytes = same and hashlib.file_digest(content, "sha256").hexdigest() == digest
+    if not same:
         raise CheckpointError(f"{path} has {size} bytes, not as many as {file} says.")
-    with path.open("rb") as content:
-        if hashlib.file_digest(content, "sha256").hexdigest() != digest:
-            raise CheckpointError(f"{path} is not what was written: its SHA-256 differs.")
+    if not same_bytes:
+        raise CheckpointError(f"{path} is not what was written: its SHA-256 differs.")
     return card
 
 

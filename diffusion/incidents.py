@@ -13,7 +13,6 @@ So the data of a step remain a function of (config, seed, step) and of this one 
 
 import dataclasses
 import itertools
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from diffusion.config import ConfigError
+from diffusion.foreign import check_plain, read_json
 from diffusion.training.step import LEVEL_EDGES
 from diffusion.workdir import Workdir
 
@@ -43,11 +43,11 @@ class Rollbacks:
             ConfigError: the file cannot be understood.
         """
         file = workdir.path / ROLLBACKS
-        if not file.is_file():
+        if not check_plain(file):
             return cls()
         try:
-            entries = [(int(e["left_at"]), int(e["to"])) for e in json.loads(file.read_text())]
-        except (ValueError, TypeError, KeyError, RecursionError):
+            entries = [(int(e["left_at"]), int(e["to"])) for e in read_json(file)]
+        except (ValueError, TypeError, KeyError, OverflowError):
             raise ConfigError(
                 f"{file} cannot be understood; it says in which order the data of this run come. Restore it, or "
                 "start again with --restart."

@@ -15,8 +15,8 @@ from typing import Any
 
 from diffusion.config import ConfigError, plain
 from diffusion.evaluation.records import digest_of_json, write_atomically
+from diffusion.foreign import read_json
 from diffusion.registry.names import outside_in, place_of
-from diffusion.training.manifest import read_json
 from diffusion.user_folders import user_folder
 
 FOLDER = "own_code"

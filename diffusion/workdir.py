@@ -34,6 +34,7 @@ from diffusion.evaluation import replicated
 from diffusion.evaluation.archives import save_arrays
 from diffusion.evaluation.records import write_atomically
 from diffusion.experiment import Experiment
+from diffusion.foreign import check_plain, parse_json, read_arrays, read_json
 from diffusion.identity import as_stored
 from diffusion.provenance import provenance as provenance
 from diffusion.registry import nearest
@@ -45,8 +46,6 @@ from diffusion.variance import WithVariance, with_variance
 
 def _json(file: Path) -> Any:
     """Read a JSON file that may come from anywhere."""
-    from diffusion.training.manifest import read_json
-
     try:
         return read_json(file)
     except ValueError as error:
@@ -91,7 +90,7 @@ class Workdir:
             ConfigError: there is no run, or its config is not readable.
         """
         file = self.path / "config.json"
-        if not file.is_file():
+        if not check_plain(file):
             raise ConfigError(
                 f"no run in {self.path}: config.json is missing. Train one with scripts/train.py --workdir."
             )
@@ -107,7 +106,7 @@ class Workdir:
             ConfigError: the file cannot be understood.
         """
         file = self.path / "data.json"
-        if not file.is_file():
+        if not check_plain(file):
             return None
         fields = _json(file)
         try:
@@ -129,7 +128,7 @@ class Workdir:
         Raises:
             ConfigError: the folder holds a run that differs in what must not change.
         """
-        if not (self.path / "config.json").is_file():
+        if not check_plain(self.path / "config.json"):
             return False
         self.refuse_another(self.read_config(), config)
         return True
@@ -277,21 +276,27 @@ def read_variance(workdir: Workdir, experiment: Experiment, step: int, ema: str)
     """
     file = workdir.variance
     command = f"python scripts/estimate_variance.py --workdir {workdir.path} --ema {ema}"
-    if not file.is_file():
+    if not check_plain(file):
         raise ConfigError(
             f"variance='analytic' needs a table of posterior variances; {file} does not exist. "
             f"Make it: {command}"
         )
-    with np.load(file) as arrays:
+    try:
+        arrays = read_arrays(file, ("times", "values", "card"), links=False)
         times, values = arrays["times"], arrays["values"]
-        card = json.loads(str(arrays["card"]))
-    made, wanted = (card["step"], card["ema"]), (step, ema)
+        card = parse_json(str(arrays["card"]).encode(), file)
+        made, process = (card["step"], card["ema"]), card["process"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{file} is damaged ({str(error)[:200]}). Make it anew: {command}"
+        ) from None
+    wanted = (step, ema)
     if made != wanted:
         raise ConfigError(
             f"{file} belongs to step {made[0]}, weights {made[1]}; the checkpoint is step {step}, weights "
             f"{ema}. Make it anew: {command}"
         )
-    if card["process"] != experiment.resolved()["process"]:
+    if process != experiment.resolved()["process"]:
         raise ConfigError(f"{file} belongs to another process. Make it anew: {command}")
-    process: Any = experiment.process
-    return with_variance(None, process, times, values)
+    affine: Any = experiment.process
+    return with_variance(None, affine, times, values)

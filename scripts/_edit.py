@@ -12,6 +12,7 @@ import numpy as np
 from diffusion import build, editing, registered
 from diffusion.data.pixels import decode, to_float
 from diffusion.evaluation import example_keys, generate_batch, pictures
+from diffusion.foreign import read_arrays
 from diffusion.operators import Blur, BoxMask, Colorize, Mask, Operator, RandomMask, Superres
 from diffusion.posterior import Replacement
 from diffusion.registry import lookup, nearest
@@ -87,8 +88,8 @@ def mask_of(text: str, shape: tuple[int, ...], seed: int) -> Operator:
         )
     if Path(text).suffix == ".npy":
         try:
-            values = np.load(text)
-        except (ValueError, OSError, EOFError) as error:
+            values = read_arrays(Path(text))["data"]
+        except (ValueError, OSError) as error:
             _command.fail(f"--mask {text} cannot be read: {error}")
     else:
         values = decode(text, 1) > 127

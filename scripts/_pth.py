@@ -3,11 +3,13 @@
 Such a file is a zip archive (since PyTorch 1.6) or one stream (before); both hold a pickle, a program for a small
 machine with a stack. Python's own machine imports and calls whatever the program names. This one knows the
 twenty-odd instructions that a dictionary of tensors needs; names stay text and are never imported, and the only
-"calls" are four descriptions of data, listed in `_build`. Anything else is refused by its name.
+"calls" are four descriptions of data, listed in `_build`. Anything else is refused by its name. Values are held in
+place of being walked through: a few hundred bytes can describe one that has more parts than there are atoms.
 """
 
 import io
 import math
+import os
 import pickletools
 import struct
 import zipfile
@@ -17,12 +19,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from diffusion.foreign import Bounded, open_plain, open_zip
+
 TYPES = {
     "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4",
     "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1", "BoolStorage": "?",
 }  # fmt: skip
 MAGIC = 0x1950A86A20F9469CFC6C  # the first value of the older format
 MOST_INSTRUCTIONS = 1_000_000
+MOST_AT_ONCE = 2**24  # bytes of one text or number, and of the description of all tensors
+MOST_DIMENSIONS = 32
+MOST_SHARED = 4  # tensors may share numbers; copied they take at most so many times the file
 UNSOUND = (  # what a damaged file makes Python raise
     ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, ArithmeticError, MemoryError,
     struct.error, zipfile.BadZipFile,
@@ -59,15 +66,35 @@ class Refused(ValueError):
     """The file holds something else than tensors by name, or is damaged."""
 
 
+def _told(value: Any) -> str:
+    """Return a value in words, without going into it."""
+    plain = isinstance(value, bool | int | float | str | None)
+    return str(value)[:60] if plain else f"a {type(value).__name__}"
+
+
+def _natural(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
 def _build(name: Any, arguments: Any) -> Any:
     """Return what one of the four known descriptions describes."""
-    text = name.text if isinstance(name, Name) else str(name)[:60]
-    if text == "collections OrderedDict" and arguments in ((), ([],)):
+    text = name.text if isinstance(name, Name) else _told(name)
+    if not isinstance(arguments, tuple):
+        raise Refused(f"it would call {text!r} with {_told(arguments)}")
+    empty = len(arguments) == 0 or (
+        len(arguments) == 1 and type(arguments[0]) is list and not arguments[0]
+    )
+    if text == "collections OrderedDict" and empty:
         return {}
     if text == "torch._utils _rebuild_tensor_v2" and len(arguments) >= 4:
         storage, offset, shape, steps = arguments[:4]
-        if isinstance(storage, Storage):
-            return Tensor(storage, offset, tuple(shape), tuple(steps))
+        whole = [isinstance(x, tuple) and len(x) <= MOST_DIMENSIONS for x in (shape, steps)]
+        if (
+            isinstance(storage, Storage)
+            and all(whole)
+            and all(map(_natural, (offset, *shape, *steps)))
+        ):
+            return Tensor(storage, offset, shape, steps)
     if text == "torch._utils _rebuild_parameter" and arguments:
         return arguments[0]
     raise Refused(f"it would call {text!r}; a file of tensors has no need to")
@@ -78,9 +105,9 @@ def _storage(identity: Any) -> Storage:
     if isinstance(identity, tuple) and len(identity) >= 5 and identity[0] == "storage":
         _, kind, key, _, size = identity[:5]
         type_name = kind.text.removeprefix("torch ") if isinstance(kind, Name) else ""
-        if type_name in TYPES and isinstance(key, str) and type(size) is int and size >= 0:
+        if type_name in TYPES and isinstance(key, str) and _natural(size):
             return Storage(TYPES[type_name], key, size)
-    raise Refused(f"it refers to {str(identity)[:80]}, which is no storage of numbers")
+    raise Refused(f"it refers to {_told(identity)}, which is no storage of numbers")
 
 
 CONSTANTS = {
@@ -112,7 +139,8 @@ class _Machine:
 
     def since_mark(self) -> list[Any]:
         at = self.marks.pop()
-        found, self.stack = self.stack[at:], self.stack[:at]
+        found = self.stack[at:]
+        del self.stack[at:]
         return found
 
     def step(self, name: str, value: Any) -> None:
@@ -138,6 +166,8 @@ class _Machine:
             self.stack.append(tuple(items))
         elif name in ("SETITEM", "SETITEMS"):
             items = [stack.pop(), stack.pop()][::-1] if name == "SETITEM" else self.since_mark()
+            if any(type(key) is not str for key in items[::2]):
+                raise Refused("it names something by what is no text")
             self.target(dict).update(zip(items[::2], items[1::2], strict=True))
         elif name in ("APPEND", "APPENDS"):
             items = [stack.pop()] if name == "APPEND" else self.since_mark()
@@ -165,8 +195,7 @@ class _Machine:
 
 def _view(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
     """Return the array that a tensor is, after a check that it lies inside its storage."""
-    whole = (tensor.offset, *tensor.shape, *tensor.steps)
-    sound = all(type(n) is int and n >= 0 for n in whole) and len(tensor.shape) == len(tensor.steps)
+    sound = len(tensor.shape) == len(tensor.steps)
     sound = sound and math.prod(tensor.shape) <= len(numbers)  # no number stands for many
     last = tensor.offset + sum(
         (n - 1) * s for n, s in zip(tensor.shape, tensor.steps, strict=False)
@@ -180,7 +209,7 @@ def _view(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
 
 def _zipped(path: Path) -> tuple[Any, dict[str, bytes]]:
     """Read the format of PyTorch 1.6 and later."""
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path, packed=False) as archive:
         names = archive.namelist()
         main = [n for n in names if n.endswith("/data.pkl")]
         if len(main) != 1:
@@ -189,32 +218,34 @@ def _zipped(path: Path) -> tuple[Any, dict[str, bytes]]:
         order = f"{root}byteorder"
         if order in names and archive.read(order) != b"little":
             raise Refused("its numbers are big-endian")
-        if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
-            raise Refused("it is compressed, which PyTorch never does")
-        if sum(i.file_size for i in archive.infolist()) > path.stat().st_size:
-            raise Refused("it claims more bytes than it has")
+        if archive.getinfo(main[0]).file_size > MOST_AT_ONCE:
+            raise Refused("its description of tensors is too long")
         value = _Machine().run(io.BytesIO(archive.read(main[0])))
-        data = f"{root}data/"
-        return value, {n.removeprefix(data): archive.read(n) for n in names if n.startswith(data)}
+        wanted = {f"{root}data/{s.key}": s.key for s in _storages(value)}
+        return value, {key: archive.read(n) for n, key in wanted.items() if n in names}
 
 
 def _streamed(path: Path) -> tuple[Any, dict[str, bytes]]:
     """Read the format before PyTorch 1.6: five pickles, then each storage after its count."""
-    with io.BytesIO(
-        path.read_bytes()
-    ) as file:  # whole, so that no claim of a length reserves memory
+    with open_plain(path, links=True) as whole:
+        file: Any = Bounded(whole, MOST_AT_ONCE)  # no claim of a length reserves memory
         if _Machine().run(file) != MAGIC:
             raise Refused("it does not begin as PyTorch's files do")
         version, system, value, keys = (_Machine().run(file) for _ in range(4))
         if version != 1001 or not system.get("little_endian", False):
-            raise Refused(f"its version is {version}, or its numbers are big-endian")
+            raise Refused(f"its version is {_told(version)}, or its numbers are big-endian")
         found = {s.key: s for s in _storages(value)}
+        if not isinstance(keys, list) or any(type(key) is not str for key in keys):
+            raise Refused("its storages have no names")
         data = {}
         for key in keys:
-            count = int.from_bytes(file.read(8), "little")
-            if key not in found or count != found[key].size:
-                raise Refused(f"storage {str(key)[:30]!r} is not as long as the tensors say")
-            data[key] = file.read(count * np.dtype(found[key].type).itemsize)
+            count = int.from_bytes(whole.read(8), "little")
+            if key not in found or count != found[key].size or key in data:
+                raise Refused(f"storage {key[:30]!r} is not as long as the tensors say")
+            size = count * np.dtype(found[key].type).itemsize
+            if size > os.fstat(whole.fileno()).st_size - whole.tell():
+                raise Refused(f"storage {key[:30]!r} reaches beyond its end")
+            data[key] = whole.read(size)
         return value, data
 
 
@@ -234,7 +265,9 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
         OSError: it cannot be read.
     """
     try:
-        value, data = _zipped(path) if zipfile.is_zipfile(path) else _streamed(path)
+        with open_plain(path, links=True) as file:
+            size, zipped = os.fstat(file.fileno()).st_size, zipfile.is_zipfile(file)
+        value, data = _zipped(path) if zipped else _streamed(path)
         if not isinstance(value, dict) or not value:
             raise Refused(f"it holds a {type(value).__name__}, wanted tensors by name")
         other = [
@@ -242,6 +275,9 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
         ]
         if other:
             raise Refused(f"{len(other)} entries are no tensors: {', '.join(other[:3])}")
+        taken = sum(math.prod(x.shape) * np.dtype(x.storage.type).itemsize for x in value.values())
+        if taken > MOST_SHARED * size:
+            raise Refused(f"its tensors take {_told(taken)} bytes, the file has {size}")
         return {name: _view(x, _numbers(x.storage, data)) for name, x in value.items()}
     except Refused as error:
         raise Refused(f"{path}: {error}.") from None

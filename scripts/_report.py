@@ -11,6 +11,7 @@ import _command
 SHOWN = 100  # images in the picture of a report
 MANY = 1000  # points or signals in it
 PAIRS = 8  # side by side
+MOST_OF_A_PICTURE = 2**26  # bytes
 
 
 def show(key: str, value: object) -> None:
@@ -185,7 +186,9 @@ def _name(section: Any) -> str:
 def _json(path: Path) -> dict[str, Any]:
     """Read a file that may be missing or damaged: a page shows what there is."""
     try:
-        found = json.loads(path.read_bytes())
+        from diffusion.foreign import read_json
+
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -212,16 +215,18 @@ def _summary(about: Any, trained: Any) -> list[str]:
 def _pictures(out: Path, run: Any) -> list[Any]:
     """Return the pictures that lie beside the results; for examples else the last ones of training."""
     from diffusion.evaluation.report import Picture
+    from diffusion.foreign import check_plain, read_bytes
 
     found, samples = [], picture_of(out, "samples")
-    if samples.is_file():
-        found.append(Picture(title="Examples", png=samples.read_bytes(), caption="the first ones"))
+    read = lambda path: read_bytes(path, MOST_OF_A_PICTURE)
+    if check_plain(samples):
+        found.append(Picture(title="Examples", png=read(samples), caption="the first ones"))
     elif run and (last := sorted(run.samples.glob("*.png"))):
         caption = f"drawn while it was trained: {last[-1].name}"
-        found.append(Picture(title="Examples", png=last[-1].read_bytes(), caption=caption))
-    if (nearest := picture_of(out, "nearest")).is_file():
+        found.append(Picture(title="Examples", png=read(last[-1]), caption=caption))
+    if check_plain(nearest := picture_of(out, "nearest")):
         caption = (
             "the nearest pairs of all: generated examples, and below each its training example"
         )
-        found.append(Picture(title="Nearest neighbours", png=nearest.read_bytes(), caption=caption))
+        found.append(Picture(title="Nearest neighbours", png=read(nearest), caption=caption))
     return found

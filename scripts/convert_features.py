@@ -36,7 +36,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def check_digest(source: Path) -> str:
     """Return the SHA-256 of a file; refuse one that is not what its name says."""
-    with source.open("rb") as file:
+    from diffusion.foreign import open_plain
+
+    with open_plain(source, links=True) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     named = re.search(r"-([0-9a-f]{8})$", source.stem)
     if named and not digest.startswith(named[1]):

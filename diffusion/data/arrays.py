@@ -13,6 +13,7 @@ from diffusion.data.base import WHERE, ConditionedTable, DataSpec
 from diffusion.data.division import Divided
 from diffusion.data.named_conditions import checked_conditions, classes_of
 from diffusion.data.storage import nowhere
+from diffusion.foreign import check_plain, read_arrays
 from diffusion.registry import register
 
 _KINDS = {1: "points", 2: "signal", 3: "image"}  # by the number of axes of one example
@@ -103,12 +104,11 @@ def _load(path: Path) -> Mapping[str, Any]:
         MissingDataError: there is no such file; the message names the folder that was searched.
         ValueError: it cannot be read, or has no "data".
     """
-    if not path.is_file():
+    if not check_plain(path, links=True):
         raise nowhere("file", path)
     try:
-        found = np.load(path, allow_pickle=False)  # pickles could run code
-        arrays = {"data": found} if isinstance(found, np.ndarray) else dict(found)
-    except Exception as error:  # damaged archives raise many kinds
+        arrays = read_arrays(path)
+    except ValueError as error:
         raise ValueError(f"Cannot read arrays from {path}: {error}") from error
     if "data" not in arrays:
         raise ValueError(f"{path} has no array 'data'; it has {', '.join(arrays) or 'nothing'}.")

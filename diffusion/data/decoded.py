@@ -16,6 +16,7 @@ from diffusion.data.base import Table
 from diffusion.data.order import chunks
 from diffusion.data.records import Layout, RecordReader, split_sizes
 from diffusion.data.storage import LOG, file_sizes, publish
+from diffusion.foreign import read_json
 
 
 def facts(folder: Path, layout: Layout) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def facts(folder: Path, layout: Layout) -> dict[str, Any]:
     for path in sorted(folder.glob(f"decoded/*-{layout.slug}/decoded.json")):
         with contextlib.suppress(OSError):  # what cannot be read is not needed either
             if _matches(path.parent, folder):
-                return json.loads(path.read_text())
+                return read_json(path, links=True)
     return _describe(RecordReader(folder, next(iter(split_sizes(folder))), layout))
 
 
@@ -85,10 +86,10 @@ def _rows(values: np.ndarray, labels: np.ndarray | None, start: int, stop: int |
 def _matches(cache: Path, folder: Path) -> bool:
     """Tell whether the decoded arrays are whole and belong to these records; OSError if they cannot be read."""
     try:
-        notes = json.loads((cache / "decoded.json").read_text())
+        notes = read_json(cache / "decoded.json", links=True)
         arrays = {k: v for k, v in file_sizes(cache).items() if k.endswith(".npy")}
         return notes["records"] == file_sizes(folder) and notes["arrays"] == arrays
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return False
 
 

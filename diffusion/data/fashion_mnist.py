@@ -1,6 +1,8 @@
 """Fashion-MNIST (Xiao et al., 2017): 70,000 grey 28x28 pictures of clothes in ten classes."""
 
 import gzip
+import io
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 from diffusion.data.prepared import PreparedImages
 from diffusion.data.records import quiet, write_records
 from diffusion.data.storage import LOG, MissingDataError, Progress
+from diffusion.foreign import open_plain, unpacked_limit
 from diffusion.registry import register
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
@@ -35,10 +38,12 @@ def read_idx(path: Path) -> np.ndarray:
         OSError: the file cannot be read, so nobody knows.
         ValueError: the file is damaged or of another kind.
     """
-    content = path.read_bytes()
+    with open_plain(path, links=True) as packed:
+        content = packed.read()
     try:
-        raw = gzip.decompress(content)
-    except (OSError, EOFError) as error:
+        with gzip.open(io.BytesIO(content)) as file:
+            raw = file.read(unpacked_limit(len(content)))
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {error}. Delete it and get it again.") from error
     ndim = raw[3] if raw[:3] == b"\x00\x00\x08" and len(raw) > 3 else 0
     shape = tuple(np.frombuffer(raw, ">u4", count=ndim, offset=4)) if ndim else ()

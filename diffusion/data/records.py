@@ -6,7 +6,6 @@ the records. TensorFlow is needed neither to write one from pictures nor to read
 
 import contextlib
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import numpy as np
 
 from diffusion.data.pixels import decode, to_picture
 from diffusion.data.storage import Progress
+from diffusion.foreign import read_json
 
 _THREADS = 4  # decoders release the interpreter lock; more threads only wait for each other
 
@@ -125,7 +125,7 @@ def split_sizes(folder: Path) -> dict[str, int]:
     Raises:
         ValueError: the set was prepared in a format without random access.
     """
-    info = json.loads((folder / "dataset_info.json").read_text())
+    info = read_json(folder / "dataset_info.json", links=True)
     if info.get("fileFormat") != "array_record":
         raise ValueError(
             f"{folder} holds {info.get('fileFormat', 'tfrecord')} files, which allow no random "
@@ -136,7 +136,7 @@ def split_sizes(folder: Path) -> dict[str, int]:
 
 def description(folder: Path) -> str:
     """Return the first line of what a prepared set says about itself."""
-    text = str(json.loads((folder / "dataset_info.json").read_text()).get("description", ""))
+    text = str(read_json(folder / "dataset_info.json", links=True).get("description", ""))
     return next(iter(text.strip().splitlines()), "")
 
 

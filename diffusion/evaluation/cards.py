@@ -20,6 +20,7 @@ from typing import Any
 
 from diffusion.evaluation.records import digest_of_json
 from diffusion.evaluation.results import Entry
+from diffusion.foreign import check_plain, read_json
 from diffusion.identity import without_places
 
 FORMAT = 1
@@ -127,10 +128,10 @@ def read_measured(path: Path) -> Measured:
         ValueError: there are none, they are damaged, or they were written without cards.
     """
     file = path / "evaluation.json" if path.is_dir() else path
-    if not file.is_file():
+    if not check_plain(file):
         raise ValueError(f"there is no {file}: measure first, by scripts/evaluate.py.")
     try:
-        content = json.loads(file.read_bytes())
+        content = read_json(file)
         entries, made_of = content["metrics"], content["made_of"]
         found = {name: Entry(entry["results"], entry["card"]) for name, entry in entries.items()}
         whole = all(e.digest(name, made_of) == entries[name]["sha256"] for name, e in found.items())

@@ -10,7 +10,6 @@ something else, is not believed: it is made again.
 import functools
 import hashlib
 import json
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from diffusion.evaluation.archives import save_arrays
 from diffusion.evaluation.features import Extractor
 from diffusion.evaluation.frechet import Moments
 from diffusion.evaluation.records import digest_of_json
+from diffusion.foreign import parse_json, read_arrays
 from diffusion.numerics import is_hashable, require
 from diffusion.registry import spec_of
 from diffusion.training.exits import cannot_read
@@ -259,14 +259,14 @@ def read(path: Path, expected: dict[str, Any] | None = None) -> Statistics:
         ValueError: the file is damaged, is something else, or was made of other data or features.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {k: archive[k] for k in ("mean", "scatter", "rows", "index")}
-            card = json.loads(str(archive["card"]))
+        found = read_arrays(path, ("mean", "scatter", "rows", "index", "card"))
+        arrays = {k: found[k] for k in ("mean", "scatter", "rows", "index")}
+        card = parse_json(str(found["card"]).encode(), path)
         about, digest = card["about"], card["arrays_sha256"]
         whole = digest == _digest(arrays)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, OSError) and cannot_read(error):
             raise
         raise ValueError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusion.evaluation.records import digest_of_json, write_atomically
+from diffusion.foreign import read_json
 
 
 class Entry(NamedTuple):
@@ -47,7 +48,7 @@ class ResultsFile:
     def read(self) -> dict[str, Entry]:
         """Return the entries by metric that are whole and were made of the same."""
         try:
-            content = json.loads(self.path.read_bytes())
+            content = read_json(self.path)
             entries = {k: (Entry(e["results"], e["card"]), e["sha256"])
                        for k, e in content["metrics"].items()}  # fmt: skip
             made_of = content["made_of"]

@@ -22,11 +22,13 @@ import numpy as np
 
 from diffusion.evaluation import images
 from diffusion.evaluation.records import difference, write_atomically
+from diffusion.foreign import NotPlainError, parse_json, read_arrays, read_bytes, read_json
 from diffusion.numerics import require
 from diffusion.training import exits
 from diffusion.training.faults import reach
 
 MANIFEST = "manifest.json"
+_PICTURE = re.compile(r"[0-9]{6,}\.png")
 _NAME = re.compile(r"([0-9]+)-([0-9]+)\.([0-9a-f]{64})\.(npy|json)")
 
 Say = Callable[[str], None]
@@ -99,7 +101,7 @@ class Shards(abc.ABC):
     def _claim(self) -> None:
         file, wanted = self.folder / MANIFEST, json.loads(json.dumps(self.manifest, default=str))
         try:
-            there = json.loads(file.read_bytes())
+            there = read_json(file)
             if not isinstance(there, dict):
                 raise ValueError
         except FileNotFoundError:
@@ -131,7 +133,7 @@ class Shards(abc.ABC):
             if not name:
                 continue
             first, count = int(name[1]), int(name[2])
-            content = path.read_bytes()
+            content = _content(path)
             if _digest(first, count, content) == name[3] and self.is_whole(content):
                 found.append(Shard(first, count, path))
                 continue
@@ -244,7 +246,7 @@ class ArrayShards(Shards):
                 continue
             if shard.first > at:
                 break
-            x = np.load(shard.path, allow_pickle=False)
+            x = read_arrays(shard.path, links=False)["data"]
             yield x[at - shard.first : stop - shard.first]
             at = min(shard.stop, stop)
         if at < stop:
@@ -264,21 +266,36 @@ class ImageShards(Shards):
         for i, image in enumerate(images.to_uint8(x), first):
             file = self.folder.parent / f"{i:06d}.png"
             images.save_png(file, image)
-            names[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+            names[file.name] = _sha256(file)
         return json.dumps(names).encode()
 
     def is_whole(self, content: bytes) -> bool:
         """Say whether all images are there, byte for byte."""
-        for name, digest in json.loads(content).items():
-            file = self.folder.parent / name
-            if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-                return False
-        return True
+        try:
+            names = parse_json(content, self.folder)
+        except ValueError:
+            return False
+        if not isinstance(names, dict) or not all(map(_PICTURE.fullmatch, names)):
+            return False  # no path leads out of the folder
+        return all(_sha256(self.folder.parent / name) == names[name] for name in names)
 
 
 def _digest(first: int, count: int, content: bytes) -> str:
     """Return the digest of a range and its content: a file of another range does not pass for it."""
     return hashlib.sha256(f"{first}-{count}:".encode() + content).hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    """Return what a shard holds; nothing of what is no plain file."""
+    try:
+        return read_bytes(path, path.lstat().st_size)
+    except NotPlainError:
+        return b""
+
+
+def _sha256(path: Path) -> str:
+    """Return the digest of a file; "" if there is no plain one."""
+    return hashlib.sha256(_content(path)).hexdigest() if path.is_file() else ""
 
 
 def _lock(file: Any, folder: Path) -> None:

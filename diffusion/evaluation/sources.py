@@ -7,7 +7,6 @@ checks them and gives their digest, and again whenever a metric asks; never more
 
 import hashlib
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from diffusion.data import DataSpec, to_float
+from diffusion.foreign import ARCHIVE_ERRORS, npy_header, open_plain, open_zip
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 KEYS = ("x", "data", "images", "samples", "arr_0")  # of the examples in an .npz, in this order
@@ -191,10 +191,11 @@ class _Array:
     def find(cls, path: Path) -> "_Array":
         """Find the examples in a file, without reading them."""
         try:
-            if not zipfile.is_zipfile(path):
-                with open(path, "rb") as file:
+            with open_plain(path, links=True) as file:
+                if not zipfile.is_zipfile(file):
+                    file.seek(0)
                     return cls(path=path, key=None, **_header(file))
-            with zipfile.ZipFile(path) as archive:
+            with open_zip(path) as archive:
                 names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
                 key = next((k for k in KEYS if k in names), names[0] if len(names) == 1 else None)
                 if key is None:
@@ -206,7 +207,7 @@ class _Array:
                     return cls(path=path, key=key, **_header(file))
         except SourceError:
             raise
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (*ARCHIVE_ERRORS, OSError) as error:
             raise SourceError(f"{path} cannot be read as .npy or .npz: {error}") from None
 
     def check(self, spec: DataSpec) -> None:
@@ -229,14 +230,14 @@ class _Array:
         """Yield rows as they are stored, a batch at a time."""
         try:
             if self.key is None:
-                with open(self.path, "rb") as file:
+                with open_plain(self.path, links=True) as file:
                     yield from self._rows(file, first, count)
                 return
-            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as file:
+            with open_zip(self.path) as archive, archive.open(f"{self.key}.npy") as file:
                 yield from self._rows(file, first, count)
                 if first + count == self.shape[0]:
                     file.read(1)  # the end, where the checksum is compared
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (*ARCHIVE_ERRORS, OSError) as error:
             if isinstance(error, SourceError):
                 raise
             raise SourceError(f"{self.path} cannot be read to its end: {error}") from None
@@ -259,18 +260,9 @@ class _Array:
 
 def _header(file: Any) -> dict[str, Any]:
     """Read the head of an .npy file."""
-    version = np.lib.format.read_magic(file)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read is None:
-        raise ValueError(f"it is of version {version}")
-    shape, by_columns, dtype = read(file)
+    shape, by_columns, dtype = npy_header(file)
     if by_columns and len(shape) > 1:
         raise ValueError("its rows are not contiguous (Fortran order)")
-    if dtype.hasobject:
-        raise ValueError("it holds objects, not numbers")
     if not shape:
         raise ValueError("it holds a single number")
     return {"shape": shape, "dtype": dtype}

@@ -9,7 +9,6 @@ it was compared with what is there: paths are only looked up among the files tha
 """
 
 import hashlib
-import itertools
 import json
 import os
 import stat
@@ -18,46 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from diffusion.foreign import MAX_BYTES, open_plain, parse_json
+from diffusion.foreign import read_json as read_json
 from diffusion.training.exits import DamageError, ReadError, cannot_read
 
 NAME = "manifest.json"
 FORMAT = 2
-MAX_BYTES = 2**24  # of a manifest: some 100,000 files
-MAX_DEPTH = 64
 _ENTRY = {"path": str, "sha256": str, "size": int}
-
-
-def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
-    """Read JSON that may come from anywhere.
-
-    Raises:
-        ValueError: it is longer than `limit` bytes, too deep, or no JSON.
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f"{path} is longer than {limit} bytes")
-    return _parsed(content, path)
-
-
-def _parsed(content: bytes, path: Path) -> Any:
-    try:
-        # with or without the mark that editors on Windows begin a file with; NaN too: a config may hold it
-        found = json.loads(content.decode("utf-8-sig"))
-    except RecursionError:
-        raise ValueError(f"{path} is nested too deeply") from None
-    except ValueError as error:  # what UnicodeDecodeError and JSONDecodeError are
-        raise ValueError(f"{path} is not JSON: {str(error)[:200]}") from None
-    level = [found]
-    for _ in range(MAX_DEPTH):  # so that whatever walks through it needs no care
-        inner = [
-            v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)
-        ]
-        if not inner:
-            return found
-        level = list(itertools.chain.from_iterable(inner))
-    raise ValueError(f"{path} is nested too deeply")
 
 
 def failed(error: OSError, path: Path, reason: str) -> DamageError | ReadError:
@@ -169,14 +135,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not stat.S_ISREG(mode):
         raise DamageError("no-manifest", f"{path} is not a plain file")
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise failed(error, path, "missing") from None
     if len(raw) > MAX_BYTES:
         raise DamageError("manifest", f"{path} is longer than {MAX_BYTES} bytes")
     try:
-        content = _parsed(raw, path)
+        content = parse_json(raw, path)
         genuine = isinstance(content, dict) and spelled(content) == raw
     except (ValueError, RecursionError) as error:
         raise DamageError("manifest", str(error)) from None

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from diffusion.foreign import check_plain, open_plain
 from diffusion.training import faults
 from diffusion.training.progress import Say, nobody
 
@@ -64,9 +65,10 @@ def _records(line: bytes) -> list[tuple[str, dict[str, Any]]]:
 
 def _read(path: Path) -> _Lines:
     lines = _Lines([], [])
-    if not path.exists():
+    if not check_plain(path):
         return lines
-    *whole, rest = path.read_bytes().split(b"\n")
+    with open_plain(path) as file:
+        *whole, rest = file.read().split(b"\n")
     for line in whole:
         found = _records(line)
         lines.good.extend(found)
@@ -129,6 +131,7 @@ class JsonLines:
         """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        check_plain(self.path)  # a link leads elsewhere, and a pipe waits for a reader
         truncate_jsonl(self.path, step if step else -1, say)
         self._file = self.path.open("a")
 

@@ -10,7 +10,6 @@ against the arrays that are wanted, before any array is made: no claim in it res
 
 import hashlib
 import importlib
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.foreign import open_plain, parse_json
 from diffusion.training.exits import CheckpointError
 
 MAX_HEADER = 2**22  # bytes: some 40,000 arrays
@@ -78,8 +78,8 @@ def read_header(path: Path) -> dict[str, Shape]:
         CheckpointError: the header is not sound; nothing else of the file was read.
         OSError: it cannot be read.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_plain(path, links=True) as file:
+        size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
             raise CheckpointError(
@@ -87,12 +87,12 @@ def read_header(path: Path) -> dict[str, Shape]:
             )
         raw = file.read(length)
     try:
-        header = json.loads(raw.decode(), object_pairs_hook=_unique)
+        header = parse_json(raw, "it", pairs=_unique)
         if not isinstance(header, dict):
             raise ValueError("it is no mapping")
         header.pop("__metadata__", None)
         ends = [_checked(name, entry) for name, entry in header.items()]
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} has an unsound header: {str(error)[:200]}.") from None
     at = 0
     for begin, end in sorted(ends):

@@ -30,8 +30,10 @@ from diffusion.evaluation.features.convolution import (
     require_images,
 )
 from diffusion.evaluation.records import write_atomically
+from diffusion.foreign import parse_json
 from diffusion.numerics import require
 from diffusion.registry import build, register
+from diffusion.training.tensors import read_header
 
 VERSION = 1
 DIM = 64  # features, the width of the last hidden layer
@@ -288,8 +290,9 @@ def read(path: Path, spec: DataSpec, made_of: dict[str, Any]) -> tuple[Params, d
     from safetensors import SafetensorError, safe_open
 
     try:
+        read_header(path)  # so that no claim in it reserves memory
         with safe_open(path, framework="numpy") as file:
-            card = json.loads((file.metadata() or {})["card"])
+            card = parse_json((file.metadata() or {})["card"].encode(), path)
             params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         whole = digest_of(params) == card["sha256"] and card["made_of"] == made_of
         about = card["about"]
