@@ -102,6 +102,8 @@ def check_training(experiment: Any) -> None:
         experiment.times()
     with _as_config_error("time"):
         experiment.time.quantile(experiment.process, jnp.linspace(0.1, 0.9, 3))
+    with _as_config_error("coupling"):
+        getattr(experiment.coupling, "check", lambda size: None)(experiment.spec.size)
     if experiment.train.sample_every and experiment.task == "generator":
         with _as_config_error("data"):  # grids of samples take some conditions from held-out data
             experiment.conditions_in_turn(np.arange(1))

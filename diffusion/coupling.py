@@ -40,6 +40,10 @@ class Coupling(abc.ABC):
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the batch with `noise`, a function of the key and of the rows."""
 
+    def check(self, size: int | None) -> None:
+        """Raise ValueError unless this can pair a data set of so many examples; None never end."""
+        del size
+
 
 @register("coupling", "independent")
 @final
@@ -156,6 +160,14 @@ class Stored(Coupling):
     """
 
     path: str = field(default="pairs.npz", metadata={"where": True})
+
+    def check(self, size: int | None) -> None:
+        number = len(_noise_of(self.path))
+        require(
+            number == size,
+            f"{self.path} holds noise for {number} examples, and the data set has {size}: pairs go by number. Train on "
+            "the data that it was made for, all of it (data.test_fraction=0).",
+        )
 
     def content(self) -> str:
         """Return the digest of the noise, wherever it lies."""

@@ -20,7 +20,7 @@ def _grid_of(experiment: Experiment, params: Params) -> np.ndarray:
     classes = experiment.spec.num_classes
     rows = min(classes, 10) if isinstance(classes, int) and classes else 8
     count = rows * experiment.train.samples_per_class
-    if experiment.spec.kind != "image":
+    if not experiment.spec.pictured:
         count = 1000
 
     parts = generate(
@@ -29,7 +29,7 @@ def _grid_of(experiment: Experiment, params: Params) -> np.ndarray:
         lambda i: experiment.conditions_in_turn(i, rows), batch_size=count,
     )  # fmt: skip
     x = np.concatenate(list(parts))
-    if experiment.spec.kind == "image":  # one row per class
+    if experiment.spec.pictured:  # one row per class
         x = x.reshape(experiment.train.samples_per_class, rows, *x.shape[1:]).swapaxes(0, 1)
         x = x.reshape(-1, *x.shape[2:])
     return x

@@ -111,8 +111,8 @@ def save_pictures(out: Path, target: Any, results: Any) -> None:
         return
     classes = spec.num_classes if isinstance(spec.num_classes, int) else 0
     columns = classes if 2 <= classes <= 12 else 10  # classes come in turn: one column each
-    shown = min(count, SHOWN) if spec.kind == "image" else min(count, MANY)
-    if spec.kind == "image":
+    shown = min(count, SHOWN) if spec.pictured else min(count, MANY)
+    if spec.pictured:
         shown = max(min(columns, shown), shown - shown % columns)
     pictures.save_examples(picture_of(out, "samples"), target.read(0, shown), spec, columns)
     save_pairs(out, target, spec, results)
@@ -128,7 +128,7 @@ def save_pairs(out: Path, target: Any, spec: Any, results: Any) -> None:
     pairs = next(filter(None, (pairs_of(found) for found in results.values())), [])
     pairs = [pair for pair in pairs if pair["generated"] < max(target.asked)]
     pairs = pairs[: len(pairs) - len(pairs) % PAIRS or len(pairs)]
-    if not pairs or spec.kind != "image":
+    if not pairs or not spec.pictured:
         return
     rows = []
     for start in range(0, len(pairs), PAIRS):

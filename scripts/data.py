@@ -246,14 +246,17 @@ def draw(dataset: Any, options: argparse.Namespace) -> None:
     import math
 
     from diffusion.evaluation.images import save_grid, scatter_grid
+    from diffusion.evaluation.pictures import save_examples
 
     spec = dataset.spec
-    default = 64 if spec.kind == "image" else 2000
+    default = 64 if spec.pictured else 2000
     batch = dataset.batch(options.step, options.batch_size or default, options.seed)
     data = batch["data"]
     if spec.kind == "image" and spec.shape[-1] in (1, 3):
         scale = max(1, 64 // spec.shape[0])
         save_grid(options.out, data, columns=math.isqrt(len(data)), scale=scale)
+    elif spec.pictured:
+        save_examples(options.out, data, spec, columns=math.isqrt(len(data)))
     elif spec.kind == "points" and spec.shape == (2,):
         scatter_grid(options.out, [data], titles=[options.name])
     else:

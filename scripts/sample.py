@@ -247,7 +247,7 @@ def made(out: Path, plan: Plan, card: dict, stop: object) -> int:
         return done
     if not out.suffix and plan.spec.kind != "image":
         _command.fail(
-            f"--out names a folder of images, but this data is made of {plan.spec.kind}: use .npz."
+            f"--out names a folder of images, but this data is of kind {plan.spec.kind}: use .npz."
         )
     size = -(-FLAGS.shard_size // plan.block) * plan.block  # no block is made twice
     with _output.shards_of(out, plan.manifest(), size).opened() as shards:
@@ -270,7 +270,7 @@ def save_ways(plan: Plan) -> None:
     from diffusion.evaluation import generate_batch, pictures
 
     rows = 8 if plan.labels is None else min(len(plan.labels), 10)
-    few = plan.indices[: rows if plan.spec.kind == "image" else 1000]
+    few = plan.indices[: rows if plan.spec.pictured else 1000]
     states = generate_batch(
         *plan.arguments, few, plan.spec.shape, plan.experiment.times(), plan.cond_of(few), save=True
     ).trajectory

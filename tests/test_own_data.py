@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from diffusion import runner
+from diffusion.compatibility import check_training
 from diffusion.config import ConfigError, differences
 from diffusion.data import ArrayFile, Folder, MissingDataError
 from diffusion.evaluation.metrics import numbers_of
 from diffusion.experiment import Experiment
 from diffusion.identity import as_stored
+from diffusion.recording import recorded
 from diffusion.registry import build
 from diffusion.workdir import Workdir, open_run
 
@@ -151,6 +153,22 @@ def test_places_and_defaults_of_nested_sections_are_known():
     assert differences(config, other) == []
     stored = {"coupling": {"name": "stored", "path": "a.npz"}}
     assert differences(stored, {"coupling": {"name": "stored", "path": "b.npz"}}) == []
+
+
+def test_stored_pairs_belong_to_all_examples_of_one_data_set(place):
+    """Pairs go by number, and a set of which some are held out has other numbers."""
+    np.savez("pairs.npz", data=POINTS, noise=POINTS)
+    with_pairs = lambda **data: {
+        **config_of("pairs.npz", **data), "coupling": {"name": "stored", "path": "pairs.npz"}
+    }  # fmt: skip
+    e = Experiment.from_config(with_pairs())
+    check_training(e)
+    assert e.spec.size == 40
+    found = recorded(e).config
+    assert found["coupling"]["path"] == str(place / "pairs.npz")
+    assert set(found["data"]["content"]) == {"data", "coupling"}
+    with pytest.raises(ConfigError, match=r"noise for 40 examples, and the data set has 30"):
+        check_training(Experiment.from_config(with_pairs(test_fraction=0.25)))
 
 
 # ---- what is held out ---------------------------------------------------------------------------

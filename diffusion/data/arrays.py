@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffusion import contents
+from diffusion.data import legal
 from diffusion.data.base import WHERE, ConditionedTable, DataSpec
 from diffusion.data.division import Divided
 from diffusion.data.named_conditions import checked_conditions, classes_of
@@ -16,7 +17,7 @@ from diffusion.data.storage import nowhere
 from diffusion.foreign import check_plain, read_arrays
 from diffusion.registry import register
 
-_KINDS = {1: "points", 2: "signal", 3: "image"}  # by the number of axes of one example
+RULES = 2  # by which arrays are read; 1 are those of runs that recorded none
 
 
 @register("dataset", "array")
@@ -24,9 +25,8 @@ _KINDS = {1: "points", 2: "signal", 3: "image"}  # by the number of axes of one 
 class ArrayFile(Divided):
     """Examples from a .npz file with the key "data" and maybe conditions, or from a .npy file.
 
-    uint8 arrays are images (n, height, width[, channels]) and are scaled to [-1, 1]. Float arrays are
-    used as they are: (n, d) points, (n, length, channels) signals, (n, height, width, channels)
-    images, which must lie in [-1, 1].
+    What is a legal array of examples is said in `diffusion.data.legal`. uint8 images are scaled to [-1, 1]; float
+    images must lie there already, or have a `range`; other floats are used as they are.
 
     Conditions are further arrays with as many rows: "label", integers (n,) or (n, k) for k labels each;
     "multi_hot", (n, k) of 0 and 1; "vector", floats (n, k); "image", pictures of the same height and
@@ -39,15 +39,27 @@ class ArrayFile(Divided):
             of fewer than 20 examples, or where the file holds the noise of each (`diffusion.coupling.Stored`).
         flip: mirror images at random in training.
         num_classes: None: the largest label plus one; a tuple for several labels each.
+        kind: "image", "signal", "points" or "latent", the numbers of an autoencoder; None: what the shape says.
+        range: of floats that are to be scaled to [-1, 1], such as (0, 1); "any" for none; None: (-1, 1) for images,
+            none for all else.
+        ignore: names of arrays in the file that are no conditions.
+        rules: of reading, 2; 1 are those of runs that recorded none.
     """
 
     path: str = field(metadata=WHERE)
     flip: bool = False
     num_classes: int | tuple[int, ...] | None = None
+    kind: str | None = None
+    range: tuple[float | int, float | int] | str | None = None
+    ignore: str | tuple[str, ...] = ()
+    rules: int = field(default=RULES, metadata={"formerly": 1})
 
-    @functools.cached_property
-    def _arrays(self) -> Mapping[str, Any]:
-        return _load(Path(self.path).expanduser())
+    def __post_init__(self):
+        if self.rules not in (1, RULES):
+            raise ValueError(f"`rules` must be 1 or {RULES}; got {self.rules!r}.")
+        pair = isinstance(self.range, tuple) and len(self.range) == 2
+        if self.range not in (None, "any") and not pair:
+            raise ValueError(f"`range` must be (low, high), 'any' or None; got {self.range!r}.")
 
     @property
     def _size(self) -> int:
@@ -55,17 +67,59 @@ class ArrayFile(Divided):
 
     @property
     def _dividable(self) -> bool:
-        return super()._dividable and "noise" not in self._arrays
+        return super()._dividable and "noise" not in self._read[0]
 
     @functools.cached_property
+    def _read(self) -> tuple[tuple[str, ...], str, ConditionedTable]:
+        """The names of the arrays of the file, the kind of the examples, and all of them, checked."""
+        path = Path(self.path).expanduser()
+        arrays = _load(path)
+        kind, values = self._checked(f"'data' in {path}", arrays["data"])
+        if self.flip and kind != "image":
+            raise ValueError(f"`flip` is for images; the data in {path} are of kind {kind}.")
+        ignored = (self.ignore,) if isinstance(self.ignore, str) else self.ignore
+        cond = checked_conditions(
+            path, arrays, values.shape, self.num_classes, ignored, strict=self.rules > 1
+        )
+        return tuple(arrays), kind, ConditionedTable(values=values, cond=cond)
+
+    @property
     def _whole(self) -> ConditionedTable:
-        """All examples of the file, checked."""
-        path, arrays = Path(self.path).expanduser(), self._arrays
-        values = _checked_values(path, arrays["data"])
-        if self.flip and values.ndim != 4:
-            raise ValueError(f"`flip` is for images; the data in {path} have shape {values.shape}.")
-        cond = checked_conditions(path, arrays, values.shape, self.num_classes)
-        return ConditionedTable(values=values, cond=cond)
+        return self._read[2]
+
+    def _checked(self, where: str, values: np.ndarray) -> tuple[str, np.ndarray]:
+        """Return the kind of the examples, and them as uint8 or float32 with a channel; refuse what is not legal."""
+        if values.ndim < 2 or 0 in values.shape:
+            raise ValueError(
+                f"{where} must hold examples with 1 to 3 axes; got shape {values.shape}."
+            )
+        if self.rules == 1:
+            kind = legal.kind_by_axes(where, values.shape[1:], values.dtype)
+        else:
+            kind = legal.kind_of(where, values.shape[1:], values.dtype, self.kind)
+        values = values.reshape(len(values), *legal.with_channel(values.shape[1:], kind))
+        if values.dtype == np.uint8:
+            if self.range is not None:
+                raise ValueError(f"{where} is made of uint8, whose `range` is 0 ... 255.")
+            return kind, values
+        values = values.astype(np.float32, copy=False)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{where} has values that are not finite.")
+        return kind, self._in_range(where, kind, values)
+
+    def _in_range(self, where: str, kind: str, values: np.ndarray) -> np.ndarray:
+        if isinstance(self.range, tuple):
+            low, high = self.range
+            return legal.scaled(where, values, float(low), float(high))
+        if kind == "image" and self.range is None:
+            low, high = float(values.min()), float(values.max())
+            if self.rules == 1 and max(-low, high) <= 1:
+                return values
+            hint = (
+                ", or give data.range=(0, 1), or data.kind=latent for the numbers of an autoencoder"
+            )
+            legal.check_range(where, low, high, hint=hint)
+        return values
 
     @functools.cached_property
     def source(self) -> ConditionedTable:
@@ -92,7 +146,7 @@ class ArrayFile(Divided):
             vector_dim=width("vector"),
             image_channels=width("image"),
             size=len(self.source),
-            kind=_KINDS[values.ndim - 1],
+            kind=self._read[1],
             bits=8 if values.dtype == np.uint8 else None,
         )
 
@@ -113,30 +167,3 @@ def _load(path: Path) -> Mapping[str, Any]:
     if "data" not in arrays:
         raise ValueError(f"{path} has no array 'data'; it has {', '.join(arrays) or 'nothing'}.")
     return arrays
-
-
-def _checked_values(path: Path, values: np.ndarray) -> np.ndarray:
-    """Check dtype, shape and range; give grey images (n, height, width) their channel."""
-    if values.dtype == np.uint8 and values.ndim == 3:
-        values = values[..., None]
-    if values.dtype != np.uint8:
-        if not np.issubdtype(values.dtype, np.floating):
-            raise ValueError(f"'data' in {path} must be uint8 or float; got {values.dtype}.")
-        values = values.astype(np.float32)
-    elif values.ndim != 4:
-        raise ValueError(
-            f"uint8 'data' in {path} must have shape (n, height, width[, channels]); "
-            f"got {values.shape}."
-        )
-    if values.ndim - 1 not in _KINDS or 0 in values.shape:
-        raise ValueError(
-            f"'data' in {path} must hold examples with 1 to 3 axes; got shape {values.shape}."
-        )
-    if values.dtype == np.float32 and not np.isfinite(values).all():
-        raise ValueError(f"'data' in {path} has values that are not finite.")
-    if values.dtype == np.float32 and values.ndim == 4 and np.abs(values).max() > 1:
-        raise ValueError(
-            f"Float images in {path} must lie in [-1, 1]; got {values.min():.3g} ... "
-            f"{values.max():.3g}. Store uint8, or scale them."
-        )
-    return values

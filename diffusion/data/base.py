@@ -37,7 +37,7 @@ class DataSpec:
         shape: of one example, such as (8, 8, 1).
         num_classes: 0 without labels, a tuple when every example has several labels.
         size: number of examples; None when they never end.
-        kind: "image", "points" or "signal".
+        kind: "image", "points", "signal", or "latent": (height, width, channels) without a range.
         bits: of each value before scaling, for likelihoods of discrete data; None if continuous.
         class_names: as many as there are classes, or none.
         multi_hot_dim: entries of the condition "multi_hot"; 0 without.
@@ -54,6 +54,11 @@ class DataSpec:
     multi_hot_dim: int = 0
     vector_dim: int = 0
     image_channels: int = 0
+
+    @property
+    def pictured(self) -> bool:
+        """Whether an example is shown as a picture."""
+        return self.kind in ("image", "latent")
 
 
 class Dataset(abc.ABC):

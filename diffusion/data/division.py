@@ -25,7 +25,7 @@ class Divided(FiniteDataset):
     """
 
     split: str = "train"
-    test_fraction: float | None = field(default=None, metadata={"formerly": 0.0})
+    test_fraction: float | int | None = field(default=None, metadata={"formerly": 0.0})
 
     @property
     @abc.abstractmethod

@@ -1,16 +1,28 @@
 """Conditions that lie beside the examples of a file, as arrays by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffusion.data.storage import LOG
 from diffusion.registry import nearest
+
+NO_CONDITIONS = (
+    "data",
+    "noise",
+)  # the examples, and what `diffusion.coupling.Stored` pairs them with
 
 
 def checked_conditions(
-    path: Path, arrays: Mapping[str, Any], shape: tuple[int, ...], num_classes: Any
+    path: Path,
+    arrays: Mapping[str, Any],
+    shape: tuple[int, ...],
+    num_classes: Any,
+    ignore: Sequence[str] = (),
+    *,
+    strict: bool = True,
 ) -> dict[str, np.ndarray]:
     """Return the conditions among the arrays of a file, checked.
 
@@ -19,13 +31,15 @@ def checked_conditions(
         arrays: its arrays by name; "data" is no condition.
         shape: of the examples, (n, ...).
         num_classes: of the labels, or None.
+        ignore: names of arrays that are none.
+        strict: whether to refuse arrays that would be conditions if they had another name.
 
     Raises:
         ValueError: a name is misspelt, or an array has the wrong shape, type or range.
     """
     found = {}
     for name in arrays:
-        if name == "data":
+        if name in NO_CONDITIONS or name in ignore:
             continue
         if name not in CHECKS:
             _refuse_misspelt(path, name)
@@ -38,7 +52,25 @@ def checked_conditions(
         found[name] = CHECKS[name](path, values, shape)
     if "label" in found and num_classes is not None:
         _check_classes(path, found["label"], num_classes)
+    _say_unused(path, arrays, shape, [*found, *ignore], strict and not found)
     return found
+
+
+def _say_unused(
+    path: Path, arrays: Mapping[str, Any], shape: tuple[int, ...], used: Sequence[str], strict: bool
+) -> None:
+    """Name the arrays of a file that nothing uses; refuse one that would be the only condition."""
+    unused = [name for name in arrays if name not in (*NO_CONDITIONS, *used)]
+    rows = [name for name in unused if np.shape(arrays[name])[:1] == shape[:1]]
+    if strict and rows:
+        raise ValueError(
+            f"{path} has an array {rows[0]!r} with a row for each example, and no condition by a name that is "
+            f"known: {', '.join(CHECKS)}. Rename it, or give ignore={rows[0]!r} to train without."
+        )
+    if unused:
+        LOG.warning(
+            "%s: not used: %s; conditions are %s.", path, ", ".join(unused), ", ".join(CHECKS)
+        )
 
 
 def _refuse_misspelt(path: Path, name: str) -> None:

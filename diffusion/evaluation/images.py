@@ -159,6 +159,25 @@ def label_rows(
     return np.concatenate([left, image], axis=1)
 
 
+def titled(
+    image: UInt8[np.ndarray, "height width channels"], text: str
+) -> UInt8[np.ndarray, "higher wider channels"]:
+    """Write a line of text into a dark margin above a grid, which becomes as wide as the text; "" adds nothing."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    if not text:
+        return image
+    font = ImageFont.load_default()
+    box = [int(side) for side in font.getbbox(text)]
+    height, width, channels = image.shape
+    strip = Image.new("L", (max(width, box[2] + 6), box[3] + 6), SEPARATOR)
+    ImageDraw.Draw(strip).text((3, 3), text, fill=255, font=font)
+    canvas = np.full((height + strip.height, strip.width, channels), SEPARATOR, np.uint8)
+    canvas[: strip.height] = np.asarray(strip)[..., None]
+    canvas[strip.height :, :width] = image
+    return canvas
+
+
 def scatter_grid(
     path: str | os.PathLike[str],
     panels: Sequence[Num[Array, "_ 2"] | Num[np.ndarray, "_ 2"]],

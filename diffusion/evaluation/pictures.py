@@ -1,4 +1,8 @@
-"""Pictures of examples of any kind: grids of images, scatter plots of points, curves of signals."""
+"""Pictures of examples of any kind: grids of images, scatter plots of points, curves of signals.
+
+Images of 1 or 3 channels are shown as they are. Of others, and of latents, the channels stand side by side in grey,
+and a line above says so.
+"""
 
 import os
 from collections.abc import Sequence
@@ -15,21 +19,27 @@ PathLike = str | os.PathLike[str]
 
 def natural_scale(spec: DataSpec, target: int = 48) -> int:
     """Return the magnification that makes small images visible."""
-    return max(1, target // max(spec.shape[:2])) if spec.kind == "image" else 1
+    return max(1, target // max(spec.shape[:2])) if spec.pictured else 1
 
 
-def _viewable(x: np.ndarray) -> np.ndarray:
-    """Return 8-bit images of 1 or 3 channels; other numbers of channels show their first."""
-    pixels = images.to_uint8(np.asarray(x, np.float32))
-    return pixels if pixels.shape[-1] in (1, 3) else pixels[..., :1]
+def _viewable(x: np.ndarray, spec: DataSpec) -> tuple[np.ndarray, str]:
+    """Return 8-bit images of 1 or 3 channels, and what has to be said about them."""
+    x = np.asarray(x, np.float32)
+    peak = 1.0 if spec.kind == "image" else float(np.abs(x[np.isfinite(x)]).max(initial=0)) or 1.0
+    if spec.kind == "image" and x.shape[-1] in (1, 3):
+        return images.to_uint8(x), ""
+    beside = np.moveaxis(x, -1, -2).reshape(*x.shape[:2], -1, 1)
+    said = f"{x.shape[-1]} channel{'s side by side' if x.shape[-1] > 1 else ''}: black {-peak:.3g}, white {peak:.3g}"
+    return images.to_uint8(beside / peak), said
 
 
 def grid(
     x: Float[np.ndarray, "batch *data"], spec: DataSpec, columns: int, names: Sequence[str] = ()
 ) -> np.ndarray:
     """Return images as one grid, (height, width, channels), with the names of its rows at the left."""
-    canvas = images.image_grid(_viewable(x), columns, border=2, scale=natural_scale(spec))
-    return images.label_rows(canvas, names)
+    viewable, said = _viewable(x, spec)
+    canvas = images.image_grid(viewable, columns, border=2, scale=natural_scale(spec))
+    return images.titled(images.label_rows(canvas, names), said)
 
 
 def save_examples(
@@ -51,7 +61,7 @@ def save_examples(
         title: over a plot of points or signals.
     """
     x = np.asarray(x, np.float32)
-    if spec.kind == "image":
+    if spec.pictured:
         images.save_png(path, grid(x, spec, columns, names))
     elif spec.kind == "points" and x.shape[-1] == 2:
         images.scatter_grid(path, [x], [title] if title else (), columns=1)
@@ -65,7 +75,7 @@ def save_trajectory(
     """Write the way from noise to data: one row per example, or one panel per time for points."""
     chosen = np.unique(np.linspace(0, len(states) - 1, frames).round().astype(int))
     states = np.asarray(states, np.float32)[chosen]
-    if spec.kind == "image":
+    if spec.pictured:
         rows = np.swapaxes(states, 0, 1)
         peak = np.maximum(1.0, np.abs(states).reshape(len(states), -1).max(axis=1))
         rows = rows / peak.reshape(1, -1, *(1,) * (rows.ndim - 2))  # noise may be far out of range

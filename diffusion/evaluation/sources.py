@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.data import DataSpec, to_float
+from diffusion.data import DataSpec, legal, to_float
 from diffusion.foreign import ARCHIVE_ERRORS, npy_header, open_plain, open_zip
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -115,21 +115,11 @@ def _survey(path: Path, pieces: Iterator[np.ndarray], spec: DataSpec) -> tuple[s
             outside += int((np.abs(x) > 1).sum())
         total, at = total + x.size, at + len(x)
     if spec.kind == "image" and low <= high:
-        _check_range(path, low, high)
+        try:
+            legal.check_range(str(path), low, high, _FARTHEST)
+        except legal.ArrayError as error:
+            raise SourceError(str(error)) from None
     return digest.hexdigest(), (outside / total if spec.kind == "image" else 0.0)
-
-
-def _check_range(path: Path, low: float, high: float) -> None:
-    if max(-low, high) > _FARTHEST:
-        raise SourceError(
-            f"float images must lie in [-1, 1]; those in {path} reach from {low:.3g} to {high:.3g}. "
-            "Store 8-bit levels as uint8."
-        )
-    if low >= 0:
-        raise SourceError(
-            f"float images must lie in [-1, 1], with black at -1; those in {path} reach from {low:.3g} to "
-            f"{high:.3g}, and none is darker than middle grey. Scale [0, 1] by 2 x - 1, or store uint8."
-        )
 
 
 # ---- folders ------------------------------------------------------------------------------------
@@ -214,17 +204,17 @@ class _Array:
         """Refuse another shape or type of numbers."""
         named = f"the array {self.key!r} in {self.path}" if self.key else f"{self.path}"
         given = self.shape[1:]
-        grey = spec.kind == "image" and spec.shape[-1] == 1 and given == spec.shape[:-1]
-        if given != spec.shape and not grey:
-            first = spec.kind == "image" and given == (spec.shape[-1], *spec.shape[:-1])
-            hint = " Put the channels last." if first else ""
-            raise SourceError(
-                f"{named} has examples of shape {given}; this data has {spec.shape}.{hint}"
-            )
-        fits = np.issubdtype(self.dtype, np.floating)
-        if not fits and not (self.dtype == np.uint8 and spec.kind == "image"):
-            kinds = "uint8 or floats" if spec.kind == "image" else "floats"
-            raise SourceError(f"{named} is made of {self.dtype}; {kinds} are needed.")
+        known = spec.kind if spec.kind in legal.KINDS else None
+        try:
+            if given != spec.shape:
+                kind = legal.kind_of(named, given, self.dtype, known)
+                given = legal.with_channel(given, kind)
+            elif known:
+                legal.require_kind(named, given, self.dtype, known)
+        except legal.ArrayError as error:
+            raise SourceError(str(error)) from None
+        if given != spec.shape:
+            raise SourceError(f"{named} has examples of shape {given}; this data has {spec.shape}.")
 
     def pieces(self, count: int, first: int = 0) -> Iterator[np.ndarray]:
         """Yield rows as they are stored, a batch at a time."""

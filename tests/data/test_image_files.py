@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.data import ArrayFile, MissingDataError, to_float
+from diffusion.data import ArrayFile, DataSpec, MissingDataError, to_float
 from diffusion.data.pixels import decode
+from diffusion.evaluation import pictures
 from diffusion.evaluation.images import (
     SEPARATOR,
     image_grid,
@@ -72,13 +73,99 @@ def png(array):
         ((9, 6, 5, 3), np.float64, "image", None),
         ((9, 7), np.float32, "points", None),
         ((9, 12, 2), np.float32, "signal", None),
+        ((9, 28, 28), np.uint8, "image", 8),
+        ((9, 28, 28), np.float32, "image", None),  # as uint8 of this shape are
     ],
 )
 def test_array_kinds(tmp_path, shape, dtype, kind, bits):
-    values = np.random.default_rng(0).uniform(0, 1, shape).astype(dtype)
+    values = np.random.default_rng(0).uniform(-1, 1, shape).astype(dtype)
     np.save(tmp_path / "x.npy", values)
     spec = ArrayFile(path=str(tmp_path / "x.npy")).spec
     assert (spec.kind, spec.bits, spec.size, spec.num_classes) == (kind, bits, 9, 0)
+    channel = (1,) if kind == "image" and len(shape) == 3 else ()
+    assert spec.shape == (*shape[1:], *channel)
+
+
+def test_what_could_be_read_in_two_ways_is_asked(tmp_path):
+    path = tmp_path / "x.npy"
+    of = lambda **fields: ArrayFile(path=str(path), **fields)
+    np.save(path, np.zeros((3, 20, 30)))
+    with pytest.raises(ValueError, match=r"\(20, 30\): signals .*, or grey images .*kind='signal'"):
+        _ = of().spec
+    assert of(kind="signal").spec.shape == (20, 30)
+    assert of(kind="image").spec.shape == (20, 30, 1)
+    with pytest.raises(ValueError, match="`kind` must be one of points"):
+        _ = of(kind="picture").spec
+    with pytest.raises(ValueError, match="1 for kind points"):
+        _ = of(kind="points").spec
+    for shape in [(3, 3, 16, 16), (3, 1, 28, 28), (3, 4, 8, 8)]:
+        for dtype in (np.uint8, np.float32):
+            np.save(path, np.zeros(shape, dtype))
+            with pytest.raises(ValueError, match=r"Put the channels last: np\.moveaxis"):
+                _ = of().spec
+
+
+def test_floats_have_a_range(tmp_path):
+    """[0, 1] is refused as evaluate.py refuses it, or scaled where that is said; latents have none."""
+    path = tmp_path / "x.npy"
+    of = lambda **fields: ArrayFile(path=str(path), **fields)
+    levels = np.arange(256).reshape(4, 8, 8)
+    exact = to_float(levels.astype(np.uint8))[..., None]
+    for x, span in ((levels / 255, (0, 1)), (levels.astype(np.float64), (0, 255))):
+        np.save(path, x)
+        with pytest.raises(ValueError, match=r"must lie in \[-1, 1\].*data\.range=\(0, 1\)"):
+            _ = of().spec
+        found = of(range=span, split="all").examples(0, 4)["data"]
+        np.testing.assert_allclose(found, exact, atol=2e-7)  # two roundings of float32 near 1
+        assert (found.min(), found.max()) == (-1, 1)
+    with pytest.raises(ValueError, match=r"range=\(0, 1\) was given, and .* reaches from 0 to 255"):
+        _ = of(range=(0, 1)).spec
+    with pytest.raises(ValueError, match="black to white"):
+        _ = of(range=(1, 0)).spec
+    with pytest.raises(ValueError, match="`range` must be"):
+        of(range="all")
+    latents = np.random.default_rng(0).normal(size=(4, 8, 8, 4)).astype(np.float32) * 3
+    np.save(path, latents)
+    with pytest.raises(ValueError, match=r"data\.kind=latent"):
+        _ = of().spec
+    data = of(kind="latent")
+    assert (data.spec.kind, data.spec.pictured) == ("latent", True)
+    np.testing.assert_array_equal(data.examples(0, 4)["data"], latents)
+    np.testing.assert_array_equal(of(range="any").examples(0, 4)["data"], latents)
+    with pytest.raises(ValueError, match="`flip` is for images; .* kind latent"):
+        _ = of(kind="latent", flip=True).spec
+
+
+def test_runs_of_before_read_arrays_as_they_did(tmp_path):
+    path = tmp_path / "x.npz"
+    of = lambda: ArrayFile(path=str(path), rules=1)
+    for shape, kind in [
+        ((3, 28, 28), "signal"),
+        ((3, 3, 16, 16), "image"),
+        ((3, 20, 30), "signal"),
+    ]:
+        np.savez(path, data=np.ones(shape, np.float32) / 2, y=np.arange(3))
+        spec = of().spec
+        assert (spec.shape, spec.kind, spec.num_classes) == (shape[1:], kind, 0)
+    np.savez(path, data=np.full((3, 4, 4, 1), 7.0))
+    with pytest.raises(ValueError, match=r"\[-1, 1\]"):
+        _ = of().spec
+
+
+def test_no_array_is_passed_over_in_silence(tmp_path, caplog):
+    path = str(tmp_path / "x.npz")
+    np.savez(path, data=np.zeros((3, 2)), y=np.arange(3))
+    with pytest.raises(
+        ValueError, match=r"array 'y' .*label, multi_hot, vector, image.*ignore='y'"
+    ):
+        _ = ArrayFile(path=path).spec
+    assert ArrayFile(path=path, ignore="y").spec.num_classes == 0
+    assert not caplog.text
+    np.savez(path, data=np.zeros((3, 2)), label=np.arange(3), y=np.arange(3), about=np.array("x"))
+    assert ArrayFile(path=path).spec.num_classes == 3
+    assert "not used: y, about" in caplog.text
+    np.savez(path, data=np.zeros((30, 2)), noise=np.zeros((30, 2)))
+    assert ArrayFile(path=path).spec.size == 30  # pairs are by number: none is held out unasked
 
 
 @pytest.mark.parametrize(
@@ -106,6 +193,22 @@ def test_array_file_problems(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"no archive")
     with pytest.raises(ValueError, match="Cannot read"):
         _ = ArrayFile(path=str(tmp_path / "x.npz")).spec
+
+
+def test_channels_that_are_no_colours_stand_side_by_side_and_are_said(tmp_path):
+    x = np.zeros((2, 8, 8, 4), np.float32)
+    x[..., 1], x[..., 2], x[..., 3] = -3, 3, 1.5
+    for kind, levels in (("latent", (128, 0, 255, 191)), ("image", (128, 0, 255, 255))):
+        spec = DataSpec(shape=(8, 8, 4), kind=kind)
+        canvas = pictures.grid(x, spec, columns=2)
+        scale = pictures.natural_scale(spec)
+        height, width = 12 * scale, (2 * 34 + 2) * scale  # two lines around and between
+        assert canvas.shape[0] > height  # a line of text above
+        assert (canvas[:-height] > SEPARATOR).any()
+        row = canvas[-height:, :width, 0][6 * scale]
+        np.testing.assert_array_equal(row[2 * scale + 4 * scale :: 8 * scale][:4], levels)
+    plain = pictures.grid(x[..., :3], DataSpec(shape=(8, 8, 3)), columns=2)
+    assert plain.shape == (12 * scale, 22 * scale, 3)
 
 
 def test_grid_places_images_between_lines():

@@ -1,0 +1,141 @@
+"""The one idea of a legal array of examples, for training and for measuring.
+
+    (n, d)                        points
+    (n, length, channels)         signals, much longer than they have channels
+    (n, height, width)            grey images: uint8, or square floats
+    (n, height, width, channels)  images, channels last; latents if `kind` says so
+
+uint8 are images, from black at 0 to white at 255. Floats of images are black at -1 and white at 1. What could be read
+in two ways is refused, in one sentence that says what to do.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+KINDS = {"points": (1,), "signal": (2,), "image": (2, 3), "latent": (3,)}  # axes of one example
+_MANY = 4  # at most so many channels come first; a signal is at least so many times as long as wide
+
+
+class ArrayError(ValueError):
+    """An array that is no legal array of examples; the message says why and what to do."""
+
+
+def kind_of(where: str, shape: Sequence[int], dtype: Any, kind: str | None = None) -> str:
+    """Return what the examples of an array are.
+
+    Args:
+        where: what to call the array in messages.
+        shape: of one example.
+        dtype: of the numbers.
+        kind: one of `KINDS` where somebody said it.
+
+    Raises:
+        ArrayError: it is no legal array, or could be read in two ways.
+    """
+    shape = tuple(shape)
+    kind = require_kind(where, shape, dtype, kind or _kind_by_shape(where, shape, dtype))
+    if len(shape) == 3 and shape[0] <= _MANY < min(shape[1:]):
+        raise ArrayError(
+            f"{where} has examples of shape {shape}, which looks like channels first. Put the channels last: "
+            "np.moveaxis(data, 1, -1)."
+        )
+    return kind
+
+
+def kind_by_axes(where: str, shape: Sequence[int], dtype: Any) -> str:
+    """Return what runs of before took the examples for: the number of axes decides, and uint8 are images."""
+    shape = tuple(shape)
+    return require_kind(where, shape, dtype, _by_axes(shape, dtype))
+
+
+def _by_axes(shape: tuple[int, ...], dtype: Any) -> str:
+    if np.dtype(dtype) == np.uint8:
+        return "image"
+    return {1: "points", 2: "signal"}.get(len(shape), "image")
+
+
+def require_kind(where: str, shape: tuple[int, ...], dtype: Any, kind: str) -> str:
+    """Return the kind if an array can be of it; see `kind_of`."""
+    levels = np.dtype(dtype) == np.uint8
+    if not levels and not np.issubdtype(dtype, np.floating):
+        raise ArrayError(f"{where} is made of {dtype}; uint8 or floats are needed.")
+    if kind not in KINDS:
+        raise ArrayError(f"`kind` must be one of {', '.join(KINDS)}; got {kind!r}.")
+    if levels and (kind != "image" or len(shape) not in KINDS[kind] or 0 in shape):
+        raise ArrayError(
+            f"{where} is made of uint8, which are images of shape (height, width) or (height, width, channels); "
+            f"got kind {kind}, shape {shape}."
+        )
+    if len(shape) not in KINDS[kind] or 0 in shape:
+        axes = " or ".join(map(str, KINDS[kind]))
+        raise ArrayError(
+            f"{where} must hold examples with 1 to 3 axes, {axes} for kind {kind}; got shape {shape}."
+        )
+    return kind
+
+
+def _kind_by_shape(where: str, shape: tuple[int, ...], dtype: Any) -> str:
+    """Return what the shape says by itself: only floats with two axes can be one or the other."""
+    if len(shape) != 2 or np.dtype(dtype) == np.uint8 or not np.issubdtype(dtype, np.floating):
+        return _by_axes(shape, dtype)
+    if shape[0] == shape[1] > 1:
+        return "image"
+    if shape[0] >= _MANY * shape[1]:
+        return "signal"
+    raise ArrayError(
+        f"{where} has float examples of shape {shape}: signals (length, channels), or grey images (height, width)? "
+        "Give kind='signal' or kind='image'."
+    )
+
+
+def with_channel(shape: Sequence[int], kind: str) -> tuple[int, ...]:
+    """Return the shape of one example; a grey image gets its channel."""
+    return (*shape, 1) if kind == "image" and len(shape) == 2 else tuple(shape)
+
+
+def looks_like_unit(low: float, high: float) -> bool:
+    """Say whether values from `low` to `high` look like images in [0, 1]: nothing is darker than middle grey."""
+    return high > low >= 0
+
+
+def check_range(where: str, low: float, high: float, farthest: float = 1.0, hint: str = "") -> None:
+    """Raise ArrayError unless floats from `low` to `high` are images in [-1, 1].
+
+    Args:
+        where: what to call the array in messages.
+        low: the least value.
+        high: the largest.
+        farthest: how far from 0 values may be.
+        hint: what else can be done.
+    """
+    if max(-low, high) <= farthest and not looks_like_unit(low, high):
+        return
+    unit = ", and none is darker than middle grey" if looks_like_unit(low, high) else ""
+    raise ArrayError(
+        f"float images must lie in [-1, 1], with black at -1; those in {where} reach from {low:.3g} to {high:.3g}"
+        f"{unit}. Scale [0, 1] by 2 x - 1, or store 8-bit levels as uint8{hint}."
+    )
+
+
+def scaled(where: str, values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return floats from `low` ... `high` as float32 in [-1, 1].
+
+    Raises:
+        ArrayError: there are others.
+    """
+    if not low < high:
+        raise ArrayError(
+            f"`range` goes from black to white, such as (0, 1); got ({low:g}, {high:g})."
+        )
+    least, most = float(values.min()), float(values.max())
+    if least < low or most > high:
+        raise ArrayError(
+            f"range=({low:g}, {high:g}) was given, and {where} reaches from {least:.3g} to {most:.3g}."
+        )
+    x = values.astype(np.float32)
+    x -= low
+    x *= 2 / (high - low)
+    x -= 1
+    return np.clip(x, -1, 1, out=x)
