@@ -8,7 +8,6 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -17,6 +16,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Shaped
 
+from diffusion.programs import Programs
+from diffusion.programs import Static as Static
+from diffusion.programs import as_pytree as as_pytree
 from diffusion.tracing import made_of_jax
 from diffusion.types import Key, KeyLike, Scalar, Time
 
@@ -101,9 +103,11 @@ def value_and_ddt(fn: Callable[[Array], Any], t: Time) -> tuple[Array, Array]:
     return jax.jvp(shaped, (t,), (jnp.ones_like(t),))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def _evaluate(fn: Callable, owner: Any, *args: Array) -> Any:
     return fn(owner, *args)
+
+
+_compiled_evaluate = Programs(_evaluate, 2, keep=12)
 
 
 @functools.cache
@@ -127,7 +131,7 @@ def on_host(method: Callable[..., Any], *args: Any) -> Any:
     """
     fn, owner = getattr(method, "__func__", None), getattr(method, "__self__", None)
     assert fn is not None, "on_host takes a bound method"
-    evaluate = _evaluate if is_hashable(fn, owner) else lambda fn, owner, *args: fn(owner, *args)
+    evaluate = _compiled_evaluate if is_hashable(fn, owner) else _evaluate
     host = jax.default_device(_host())
     with (
         made_of_jax(type(owner).__name__),
@@ -232,24 +236,6 @@ def row_keys(key: KeyLike, row: Int[Array, " batch"]) -> Key:
     """Return one key per row, a function of the key and of the row's global number."""
     key = as_key(key)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(row)
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class Static:
-    """A function without arrays, as a pytree without leaves: compiled once per function object."""
-
-    fn: Callable
-
-    def __call__(self, *args: Any) -> Any:
-        """Call the function."""
-        return self.fn(*args)
-
-
-def as_pytree(fn: Any) -> Any:
-    """Return a callable pytree as it is, and any other callable as a static one."""
-    leaf = jax.tree_util.all_leaves([fn])
-    return Static(fn) if leaf and callable(fn) else fn
 
 
 def sum_features(x: Float[Array, "batch *data"]) -> Float[Array, " batch"]:

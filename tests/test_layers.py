@@ -11,11 +11,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "diffusion"
 
 LAYERS = {  # module or folder -> layer; a file may import lower layers, and its own folder
-    "types": 0, "registry": 0, "accounting": 0, "tracing": 0, "numerics": 0.1, "provenance": 0.1,
-    "contents": 0.1, "shapes": 0.2, "networks": 0.5, "processes": 1, "operators": 1, "prediction": 2,
-    "time_grids": 2, "time_sampling": 2, "weighting": 2, "dynamics": 2, "guidance": 2, "exact_field": 2,
-    "variance": 2, "classifier_losses": 2, "denoiser": 3, "samplers": 3, "losses": 3, "likelihood": 3,
-    "classification": 3.1, "posterior": 3.5, "editing": 3.5, "testing": 4, "identity": 4.5,
+    "types": 0, "registry": 0, "accounting": 0, "tracing": 0, "programs": 0, "numerics": 0.1,
+    "provenance": 0.1, "contents": 0.1, "shapes": 0.2, "networks": 0.5, "processes": 1, "operators": 1,
+    "prediction": 2, "time_grids": 2, "time_sampling": 2, "weighting": 2, "dynamics": 2, "guidance": 2,
+    "exact_field": 2, "variance": 2, "classifier_losses": 2, "denoiser": 3, "samplers": 3, "losses": 3,
+    "likelihood": 3, "classification": 3.1, "posterior": 3.5, "editing": 3.5, "testing": 4, "identity": 4.5,
     "user_folders": 4.9, "options": 4.9, "foreign": 4.9, "coupling": 5, "data": 5, "training": 5,
     "compilation": 5, "config": 5, "evaluation": 5.5, "trust": 5.8, "compatibility": 5.9, "conditions": 5.9,
     "notes": 5.9, "assembly": 5.95, "recording": 5.95, "experiment": 6, "trained_classifier": 6.05,

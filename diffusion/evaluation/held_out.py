@@ -1,6 +1,5 @@
 """Measures of a model on held-out data: loss by noise level, and bits per dimension."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from diffusion.data import Dataset
 from diffusion.likelihood import Dequantisation, log_prob
 from diffusion.numerics import require, row_keys
 from diffusion.processes import AffineProcess, Process
+from diffusion.programs import Programs
 from diffusion.types import Cond
 
 
@@ -24,12 +24,14 @@ class LevelLoss(NamedTuple):
     count: int
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _errors(process: AffineProcess, model: Any, key: Any, x_0: Any, row: Any, t: Any) -> Any:
     z = process.sample_noise(row_keys(key, row), x_0.shape)
     t = jnp.full((len(x_0),), t, x_0.dtype)
     x_t = process.interpolate(x_0, z, t)
     return ((model(x_t, t) - x_0) ** 2).reshape(len(x_0), -1).mean(axis=-1)
+
+
+_compiled_errors = Programs(_errors, 1)
 
 
 def loss_by_level(
@@ -57,7 +59,7 @@ def loss_by_level(
             batch = dataset.examples(start, min(batch_size, num_examples - start))
             row = jnp.arange(start, start + len(batch["data"]))
             model = model_of(batch.get("cond"))
-            errors.append(np.asarray(_errors(process, model, key, batch["data"], row, t)))
+            errors.append(np.asarray(_compiled_errors(process, model, key, batch["data"], row, t)))
         e = np.concatenate(errors).astype(np.float64)
         level = float(process.log_snr(t))
         found.append(

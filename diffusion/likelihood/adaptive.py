@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from diffusion.likelihood.checks import check_count, check_name
 from diffusion.numerics import require
+from diffusion.programs import unshared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +64,24 @@ def integrate(
 
     solver = adaptive.make_solver()
     dtype = times.dtype
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, args: field(y, jnp.asarray(t, dtype))),
-        solver,
-        t0=times[0],
-        t1=times[-1],
-        dt0=times[1] - times[0],
-        y0=state,
-        stepsize_controller=diffrax.PIDController(rtol=adaptive.rtol, atol=adaptive.atol),
-        max_steps=adaptive.max_steps,
-        throw=False,
-    )
-    steps, stages = solution.stats["num_steps"], solver.tableau.num_stages
+
+    @jax.jit
+    def run(state: Any, times: Array) -> tuple[Any, Array, Array]:
+        solution = unshared(diffrax.diffeqsolve)(
+            diffrax.ODETerm(lambda t, y, args: field(y, jnp.asarray(t, dtype))),
+            solver,
+            t0=times[0],
+            t1=times[-1],
+            dt0=times[1] - times[0],
+            y0=state,
+            stepsize_controller=diffrax.PIDController(rtol=adaptive.rtol, atol=adaptive.atol),
+            max_steps=adaptive.max_steps,
+            throw=False,
+        )
+        good = solution.result == diffrax.RESULTS.successful
+        return solution.ys, solution.stats["num_steps"], good
+
+    (ys, steps, good), stages = run(state, times), solver.tableau.num_stages
     # a method whose last stage is the first of the next step evaluates it once more at the start
     nfe = steps * (stages - 1) + 1 if solver.tableau.fsal else steps * stages
-    end = jax.tree.map(lambda y: y[-1], solution.ys)
-    return end, nfe, solution.result == diffrax.RESULTS.successful
+    return jax.tree.map(lambda y: y[-1], ys), nfe, good

@@ -9,7 +9,6 @@ With SNR = alpha^2 / sigma^2, s the time before t and x^ = E[x_0 | x_t] by the m
 1/2 of the integral of SNR |x - x^|^2 over log SNR, which depends on the schedule through its ends alone.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,6 +42,7 @@ from diffusion.numerics import (
 )
 from diffusion.processes import GaussianProcess
 from diffusion.processes.base import require_rung
+from diffusion.programs import Programs
 from diffusion.registry import takes_names
 from diffusion.shapes import checked
 from diffusion.types import Key, KeyLike, Scalar
@@ -169,7 +169,7 @@ def _elbo(
     return ELBO(prior, _diffusion(process, plan, model, x, key_t, steps), reconstruction)
 
 
-_compiled_elbo = functools.partial(jax.jit, static_argnums=(0, 1))(_elbo)
+_compiled_elbo = Programs(_elbo, 2)
 
 
 @takes_names

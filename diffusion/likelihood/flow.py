@@ -9,7 +9,6 @@ that can state its prior density, Gaussian or not. The integral is taken by fixe
 an adaptive solver of diffrax.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +28,7 @@ from diffusion.likelihood.checks import (
 from diffusion.likelihood.divergence import PROBES, exact_divergence, probe_divergences
 from diffusion.numerics import as_key, as_pytree, fold_in, is_static, is_traced, runge_kutta
 from diffusion.processes import Process
+from diffusion.programs import Programs
 from diffusion.registry import takes_names
 from diffusion.shapes import checked
 from diffusion.types import KeyLike, Time, Velocity
@@ -95,8 +95,8 @@ def _changes(
     return process.prior_log_prob(x_T) + change, nfe, good
 
 
-_compiled_flow = functools.partial(jax.jit, static_argnums=0)(_flow)
-_compiled_changes = functools.partial(jax.jit, static_argnums=(0, 1))(_changes)
+_compiled_flow = Programs(_flow, 1)
+_compiled_changes = Programs(_changes, 2)
 
 
 def _probes(key: KeyLike | None, x: Data, num_probes: int, probe: str) -> Array | None:

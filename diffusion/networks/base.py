@@ -9,7 +9,6 @@ Precision: a network computes in its field `dtype`; parameters, statistics of no
 and outputs are float32 (float64 where `dtype` is "float64").
 """
 
-import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from jaxtyping import Array, Float
 
 from diffusion.networks.initial import draw_all
 from diffusion.numerics import is_hashable, require
+from diffusion.programs import Programs
 from diffusion.registry import nearest
 from diffusion.types import Cond, Key, Params
 
@@ -101,7 +101,7 @@ class FlaxNetwork:
 
     def init(self, key: Key, x: Data, log_snr: LogSNR, cond: Cond = None) -> Params:
         """Draw parameters for inputs shaped like these; only shapes and dtypes matter."""
-        return _init(self.module, key, x, log_snr, cond)
+        return _compiled_init(self.module, key, x, log_snr, cond)
 
     def apply(
         self, params: Params, x: Data, log_snr: LogSNR, cond: Cond = None, key: Key | None = None
@@ -135,12 +135,14 @@ class FlaxNetwork:
         return features
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _init(module: nn.Module, key: Key, x: Array, log_snr: LogSNR, cond: Cond) -> Params:
     """Compiled as one function: the forward pass is dead code, and no operation compiles alone."""
     key_module, key_boxes = jax.random.split(key)
     params = module.init({"params": key_module}, x, log_snr, cond).get("params", {})
     return draw_all(key_boxes, params)
+
+
+_compiled_init = Programs(_init, 1)
 
 
 def count_parameters(params: Params) -> int:

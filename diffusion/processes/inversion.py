@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.numerics import is_static, sum_features
+from diffusion.programs import Programs
 from diffusion.types import Time
 
 Data = Float[Array, "batch *data"]
@@ -28,7 +29,7 @@ def compiled(method: Callable[..., Array]) -> Callable[..., Array]:
     Loops that solve for something are compiled anew by every eager call otherwise. A process made of
     traced values runs as it is.
     """
-    run = jax.jit(method, static_argnums=0)
+    run = Programs(method, 1)
 
     @functools.wraps(method)
     def call(process: Any, *arrays: Any) -> Array:

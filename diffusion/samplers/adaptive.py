@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import as_pytree, is_static, is_traced, require
 from diffusion.processes import Process
+from diffusion.programs import Programs, unshared
 from diffusion.registry import nearest, register
 from diffusion.samplers.base import Sampler, Solution
 from diffusion.samplers.levels import host_times, noise_left
@@ -124,6 +125,26 @@ class DiffraxBase(Sampler):
             )  # fmt: skip
         return found
 
+    def solved(self, terms: Any, x: Data, times: Array, save: bool) -> tuple[Array, Array, Array]:
+        """Return the states, the steps that were tried, and whether the end was reached."""
+        import diffrax
+
+        @jax.jit
+        def run(x: Data, times: Array) -> tuple[Array, Array, Array]:
+            solution = unshared(diffrax.diffeqsolve)(
+                terms,
+                self.make_solver(),
+                y0=x,
+                saveat=diffrax.SaveAt(ts=times) if save else diffrax.SaveAt(t1=True),
+                max_steps=self.max_steps,
+                throw=False,
+                **self.stepping(times),
+            )
+            good = solution.result == diffrax.RESULTS.successful
+            return jnp.asarray(solution.ys), solution.stats["num_steps"], good
+
+        return run(x, times)
+
 
 def _integrate(
     sampler: DiffraxBase, process: Process, save: bool, model: Any, key: Any, x: Data, times: Array
@@ -131,7 +152,7 @@ def _integrate(
     return sampler.integrate(process, checked(model), key, x, times, save)
 
 
-_compiled = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_integrate)
+_compiled = Programs(_integrate, 3)
 
 
 @register("sampler", "diffrax")
@@ -206,17 +227,9 @@ class Diffrax(DiffraxBase):
         import diffrax
 
         velocity = process.flow(model).velocity
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, args: velocity(y, jnp.asarray(t, y.dtype))),
-            self.make_solver(),
-            y0=x,
-            saveat=diffrax.SaveAt(ts=times) if save else diffrax.SaveAt(t1=True),
-            max_steps=self.max_steps,
-            throw=False,
-            **self.stepping(times),
-        )
-        good = solution.result == diffrax.RESULTS.successful
-        return jnp.asarray(solution.ys), self._stages(solution.stats["num_steps"]), good
+        field = diffrax.ODETerm(lambda t, y, args: velocity(y, jnp.asarray(t, y.dtype)))
+        ys, num_steps, good = self.solved(field, x, times, save)
+        return ys, self._stages(num_steps), good
 
 
 def _complain(sampler: Any, good: Array) -> None:

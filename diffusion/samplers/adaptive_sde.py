@@ -87,23 +87,13 @@ class DiffraxSDE(DiffraxBase):
             return lineax.DiagonalLinearOperator(jnp.full_like(y, sde.diffusion(clock(r, y))))
 
         upward = end - times
-        solver = self.make_solver()
-        path = self._path(solver, upward, key, x)
-        solution = diffrax.diffeqsolve(
-            diffrax.MultiTerm(
-                diffrax.ODETerm(lambda r, y, args: -sde.drift(y, clock(r, y))),
-                diffrax.ControlTerm(noise, path),
-            ),
-            solver,
-            y0=x,
-            saveat=diffrax.SaveAt(ts=upward) if save else diffrax.SaveAt(t1=True),
-            max_steps=self.max_steps,
-            throw=False,
-            **self.stepping(upward),
+        path = self._path(self.make_solver(), upward, key, x)
+        terms = diffrax.MultiTerm(
+            diffrax.ODETerm(lambda r, y, args: -sde.drift(y, clock(r, y))),
+            diffrax.ControlTerm(noise, path),
         )
-        good = solution.result == diffrax.RESULTS.successful
-        nfe = solution.stats["num_steps"] * _SDE_COSTS[self.solver]
-        return jnp.asarray(solution.ys), nfe, good
+        ys, num_steps, good = self.solved(terms, x, upward, save)
+        return ys, num_steps * _SDE_COSTS[self.solver], good
 
     def _path(self, solver: Any, upward: Array, key: Key, x: Data) -> Any:
         """Return the Brownian motion, resolved below the steps that will be taken."""

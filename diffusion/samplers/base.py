@@ -24,6 +24,7 @@ from diffusion.numerics import (
 )
 from diffusion.processes import Process
 from diffusion.processes.base import require_rung
+from diffusion.programs import Programs
 from diffusion.shapes import checked
 from diffusion.types import Key
 
@@ -174,7 +175,7 @@ def _table(sampler: StepSampler, process: Process, times: Any) -> Any:
     return _kept_table(sampler, process, *grid)
 
 
-@functools.lru_cache(maxsize=128)
+@functools.lru_cache(maxsize=32)
 def _kept_table(
     sampler: StepSampler, process: Process, times: bytes, shape: Any, dtype: str, x64: bool
 ) -> Any:
@@ -204,7 +205,7 @@ def _step(
     return jax.tree.map(lambda after, before: jnp.asarray(after, before.dtype), new, state)
 
 
-_compiled_step = functools.partial(jax.jit, static_argnums=(0, 1))(_step)
+_compiled_step = Programs(_step, 2)
 
 
 def _loop(
@@ -227,4 +228,4 @@ def _loop(
     return state.x, None if path is None else jnp.concatenate([x[None], path])
 
 
-_compiled_loop = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_loop)
+_compiled_loop = Programs(_loop, 3, keep=12)

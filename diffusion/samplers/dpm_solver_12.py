@@ -1,6 +1,5 @@
 """DPM-Solver-12: steps whose length follows from the difference of orders 1 and 2."""
 
-import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, final
 
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from diffusion.numerics import as_pytree, is_static, is_traced, require, sum_features
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
+from diffusion.programs import Programs
 from diffusion.registry import nearest, register
 from diffusion.samplers.base import Sampler, Solution
 from diffusion.samplers.levels import levels, noise_left
@@ -177,4 +177,4 @@ def _pair(process: AffineProcess, model: Any, x: Data, u: Array, h: Array) -> tu
     return x_1, a_s / a_t * x - s_s * jnp.expm1(h) * noise_m
 
 
-_compiled = functools.partial(jax.jit, static_argnums=(0, 1))(_march)
+_compiled = Programs(_march, 2)

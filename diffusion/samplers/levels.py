@@ -75,6 +75,6 @@ def noise_left(process: Process, times: Any) -> bool:
     return (_noise_left if is_hashable(process) else _noise_left.__wrapped__)(process, last)
 
 
-@functools.lru_cache(maxsize=128)  # asked for at every batch, and to answer is to wait for a device
+@functools.lru_cache(maxsize=32)  # asked for at every batch, and to answer is to wait for a device
 def _noise_left(process: AffineProcess, t: float) -> bool:
     return bool(on_host(process.sigma, t) > 0)

@@ -1,6 +1,5 @@
 """Carry states from noise to data: the functions that users call."""
 
-import functools
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ from jaxtyping import Array
 
 from diffusion.numerics import as_key, as_pytree, is_many, is_static
 from diffusion.processes import Process
+from diffusion.programs import Programs
 from diffusion.registry import takes_names
 from diffusion.samplers.base import Callback, Data, Sampler, Solution
 from diffusion.samplers.levels import noise_left
@@ -90,8 +90,8 @@ def _finish(process: Process, model: Any, x: Data, t: Time) -> Data:
     return process.finish(checked(model), x, t).astype(x.dtype)
 
 
-_compiled_finish = functools.partial(jax.jit, static_argnums=0)(_finish)
-_finish_in_place = functools.partial(jax.jit, static_argnums=0, donate_argnums=2)(_finish)
+_compiled_finish = Programs(_finish, 1, keep=6)
+_finish_in_place = Programs(_finish, 1, keep=6, donate_argnums=[2])
 
 
 @takes_names
@@ -148,4 +148,4 @@ def _preview(process: Process, model: Any, states: Array, times: Array) -> Array
     return jax.lax.map(lambda pair: process.finish(checked(model), *pair), (states, times))
 
 
-_compiled_preview = functools.partial(jax.jit, static_argnums=0)(_preview)
+_compiled_preview = Programs(_preview, 1)

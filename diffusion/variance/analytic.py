@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from diffusion.numerics import as_key, as_pytree, on_host, per_example, require, row_keys
 from diffusion.processes import AffineProcess, GaussianProcess
 from diffusion.processes.base import require_rung
+from diffusion.programs import Programs
 from diffusion.registry import nearest, takes_names
 from diffusion.shapes import bare, checked
 from diffusion.types import Cond, Key, KeyLike, Time
@@ -212,4 +213,4 @@ def _sums(
     return jax.lax.map(at, (jnp.arange(len(times)), times.astype(x_0.dtype)))
 
 
-_moments = jax.jit(_sums, static_argnums=0)
+_moments = Programs(_sums, 1)

@@ -132,7 +132,7 @@ def test_floats_have_a_range(tmp_path):
     assert (data.spec.kind, data.spec.pictured) == ("latent", True)
     np.testing.assert_array_equal(data.examples(0, 4)["data"], latents)
     np.testing.assert_array_equal(of(range="any").examples(0, 4)["data"], latents)
-    with pytest.raises(ValueError, match="`flip` is for images; .* kind latent"):
+    with pytest.raises(ValueError, match=r"`flip` is for images; .* kind latent"):
         _ = of(kind="latent", flip=True).spec
 
 

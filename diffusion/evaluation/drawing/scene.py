@@ -18,6 +18,7 @@ from jaxtyping import Float
 from diffusion.exact_field import exact_field
 from diffusion.numerics import as_pytree, is_static
 from diffusion.processes import Process
+from diffusion.programs import Programs
 from diffusion.samplers import Sampler, solve
 
 Points = Float[np.ndarray, "n d"]
@@ -219,7 +220,7 @@ def _called(fn: Callable[..., Any], process: Process, *args: Any) -> Any:
     return fn(process, *args)
 
 
-_call = functools.partial(jax.jit, static_argnums=(0, 1))(_called)
+_call = Programs(_called, 2)
 
 
 def _follow(process: Process, x_0: Any, z: Any, times: Any) -> Any:
