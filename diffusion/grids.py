@@ -9,13 +9,14 @@ import numpy as np
 from diffusion.evaluation import generate
 from diffusion.experiment import Experiment
 from diffusion.training import StopFlag, TrainState
+from diffusion.training.progress import nobody
 from diffusion.types import Params
 from diffusion.workdir import Workdir
 
 Say = Callable[[str], None]
 
 
-def _grid_of(experiment: Experiment, params: Params) -> np.ndarray:
+def _grid_of(experiment: Experiment, params: Params, alive: Callable[[], None]) -> np.ndarray:
     """Generate the examples of a sample grid: fixed seed and keys, classes in turn."""
     classes = experiment.spec.num_classes
     rows = min(classes, 10) if isinstance(classes, int) and classes else 8
@@ -26,9 +27,13 @@ def _grid_of(experiment: Experiment, params: Params) -> np.ndarray:
     parts = generate(
         experiment.sampler, experiment.process, lambda cond: experiment.model(params, cond),
         experiment.seed, count, experiment.spec.shape, experiment.times(),
-        lambda i: experiment.conditions_in_turn(i, rows), batch_size=count,
+        lambda i: experiment.conditions_in_turn(i, rows), batch_size=1,  # whole blocks come, one at a time
     )  # fmt: skip
-    x = np.concatenate(list(parts))
+    made = []
+    for part in parts:
+        made.append(part)
+        alive()
+    x = np.concatenate(made)
     if experiment.spec.pictured:  # one row per class
         x = x.reshape(experiment.train.samples_per_class, rows, *x.shape[1:]).swapaxes(0, 1)
         x = x.reshape(-1, *x.shape[2:])
@@ -36,9 +41,17 @@ def _grid_of(experiment: Experiment, params: Params) -> np.ndarray:
 
 
 def sample_grids(
-    experiment: Experiment, workdir: Workdir, say: Say, stop: StopFlag
+    experiment: Experiment, workdir: Workdir, say: Say, stop: StopFlag, alive: Say = nobody
 ) -> Callable[..., None]:
-    """Return a hook that draws grids from the raw and the averaged weights, with fixed keys."""
+    """Return a hook that draws grids from the raw and the averaged weights, with fixed keys.
+
+    Args:
+        experiment: of the run.
+        workdir: where the pictures go.
+        say: shows a line to people.
+        stop: the flag that signals raise; no more grids are begun then.
+        alive: gets a sign of life, "hook", for every block of examples.
+    """
     from diffusion.evaluation import pictures
 
     def draw(step: int, state: TrainState, metrics: Any) -> None:
@@ -49,7 +62,7 @@ def sample_grids(
         for name, params in host.items():
             if stop.received:
                 return
-            x = _grid_of(experiment, params)
+            x = _grid_of(experiment, params, lambda: alive(f"hook, grids of step {step}"))
             path = workdir.samples / f"{step:08d}_{name.replace('/', '_')}.png"
             columns = experiment.train.samples_per_class
             pictures.save_examples(path, x, experiment.spec, columns, title=f"step {step}, {name}")

@@ -123,27 +123,28 @@ class Lap:
 
     def run(self, rollbacks: Rollbacks, tensorboard: bool) -> TrainState:
         """Train; see `run`."""
-        experiment, say, stop = self.experiment, self.say, self.stop
+        experiment, say, stop, alive = self.experiment, self.say, self.stop, self.watchdog.beat
         layout, options = experiment.parallel, experiment.train
         num_steps = options.steps(experiment.batch_size)
         with contextlib.ExitStack() as stack:
+            alive("start")  # reading a checkpoint again, after a rollback
             start, state = self._begin()
             writers = stack.enter_context(_writers(self.workdir, start, say, tensorboard))
             upto = max(num_steps, start + 1)
             batches = stack.enter_context(batches_of(experiment, start, upto, rollbacks))
             hooks = []
             if options.sample_every and experiment.task == "generator":
-                draw = sample_grids(experiment, self.workdir, say, stop)
+                draw = sample_grids(experiment, self.workdir, say, stop, alive)
                 hooks.append(Hook(call=draw, every=options.sample_every))
             if every := experiment.evaluate.trend_every:
-                hooks.append(Hook(call=trend(experiment, writers, say, stop), every=every))
+                hooks.append(Hook(call=trend(experiment, writers, say, stop, alive), every=every))
             many = options.steps_per_dispatch > 1
             return train(
                 self.step, layout.place_state(state), batches,
                 num_steps=num_steps, batch_size=experiment.batch_size,
                 place=layout.place_batches if many else layout.place_batch,
                 hooks=hooks, writers=writers, say=say, rewrite=self.terminal.rewrite,
-                save=self._save, report=self._reporter(rollbacks), stop=stop, alive=self.watchdog.beat,
+                save=self._save, report=self._reporter(rollbacks), stop=stop, alive=alive,
                 options=LoopOptions(
                     log_every=options.log_every, checkpoint_every=options.checkpoint_every,
                     max_bad_run=options.max_bad_steps, steps_per_dispatch=options.steps_per_dispatch,

@@ -32,7 +32,8 @@ class TrainOptions:
         spike_factor: a step whose gradient norm is so many times the median of the last 128 is skipped; 0 for none.
         samples_per_class: columns of the sample grids.
         watchdog_seconds: without a step, after which a run that hangs is ended; 0 for never. Start-up and compiling
-            may take four times as long, a dispatch of several steps so many times.
+            may take four times as long, a block of a sample grid, a batch of a trend and saving twenty times, a
+            dispatch of several steps so many times. Time in which the process is stopped does not count.
     """
 
     num_steps: int = 10_000

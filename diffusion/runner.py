@@ -95,6 +95,7 @@ def run(
             keep=options.keep,
             say=say,
             completed=functools.partial(record, workdir),
+            alive=watchdog.beat,
         )
         stack.enter_context(checkpoints)
         newest = checkpoints.recover()

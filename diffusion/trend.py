@@ -4,11 +4,12 @@ The numbers go to the log under the names that the metrics give them, counts inc
 changes: examples have keys of their own, and the state is only read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax
+import numpy as np
 
 from diffusion.config import ConfigError
 from diffusion.evaluation.cards import estimate_of
@@ -17,6 +18,7 @@ from diffusion.experiment import Experiment
 from diffusion.registry import build
 from diffusion.training import StopFlag, TrainState
 from diffusion.training.metrics import Console, Writer
+from diffusion.training.progress import nobody
 
 Say = Callable[[str], None]
 
@@ -34,9 +36,20 @@ def trend_metrics(experiment: Experiment) -> list[Any]:
 
 
 def trend(
-    experiment: Experiment, writers: Sequence[Writer], say: Say, stop: StopFlag
+    experiment: Experiment,
+    writers: Sequence[Writer],
+    say: Say,
+    stop: StopFlag,
+    alive: Say = nobody,
 ) -> Callable[..., None]:
     """Return a hook that measures the weights which are evaluated by default.
+
+    Args:
+        experiment: of the run.
+        writers: where the numbers go.
+        say: shows a line to people.
+        stop: the flag that signals raise; no more metrics are begun then.
+        alive: gets a sign of life, "hook", for every batch of examples and every metric.
 
     Raises:
         ConfigError: a metric cannot be built, or the average is unknown.
@@ -60,12 +73,19 @@ def trend(
         params = experiment.parallel.fetch({"weights": weights})["weights"]
         if jax.process_index() != 0:
             return
-        subject = experiment.subject(params, experiment.seed)
-        subject = replace(subject, num_samples=options.trend_samples)
+        whole = experiment.subject(params, experiment.seed)
+
+        def generated(*count: int, **start: int) -> Iterator[np.ndarray]:
+            for x in whole.generate(*count, **start):
+                alive(f"hook, trend of step {step}")
+                yield x
+
+        subject = replace(whole, num_samples=options.trend_samples, generate=generated)
         found: dict[str, float] = {}
         for metric in metrics:
             if stop.received:
                 return
+            alive(f"hook, trend of step {step}")
             for key, value in numbers_of(metric, subject).items():
                 single = estimate_of(value)
                 if single is not None and "_of_training_data" not in key:  # that one never changes

@@ -1,5 +1,6 @@
 """What all programs share: flags, configs with overrides, errors of one line, exit codes."""
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -14,7 +15,7 @@ from absl import flags
 EXIT_CODES = """Exit codes: 0 done; 1 unforeseen error; 2 wrong command line, config or input; 3 training diverged;
 4 checkpoint missing, damaged or not fitting; 5 data set missing; 6 a file cannot be read or written;
 7 the work directory is in use by another process; 8 it hung: no sign of life for train.watchdog_seconds;
-130, 138, 143 stopped by SIGINT, SIGUSR1, SIGTERM with the state saved; 131 stopped by a second signal."""
+129, 130, 138, 143 stopped by SIGHUP, SIGINT, SIGUSR1, SIGTERM with the state saved; 131 stopped by a second signal."""
 
 USAGE, DATA, FILES = 2, 5, 6
 
@@ -132,7 +133,9 @@ def run(main: Callable[[list[tuple[str, str]]], Any], doc: str, positional: bool
         code = main(overrides)
     except SystemExit as error:
         if hasattr(error, "signal"):  # a training run that was stopped says what it saved
-            print(f"{error} The same command goes on.", file=sys.stderr, flush=True)
+            from diffusion.training.progress import Terminal
+
+            Terminal(sys.stderr).say(f"{error} The same command goes on.")
         raise
     except Exception as error:  # the boundary of the program: every error becomes one line
         _report(error)
@@ -155,11 +158,15 @@ def leave_on_signals() -> None:
 
     def leave(number: int, frame: object) -> None:
         name = signal.Signals(number).name
-        os.write(2, f"Stopped by {name} before there was anything to save.\n".encode())
+        with contextlib.suppress(OSError):  # a terminal that was closed
+            os.write(2, f"Stopped by {name} before there was anything to save.\n".encode())
         os._exit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, leave)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        if (
+            number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+        ):  # as under nohup
+            signal.signal(number, leave)
 
 
 def _report(error: Exception) -> None:

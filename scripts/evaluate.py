@@ -154,10 +154,8 @@ def measured(out: Path, config: dict[str, Any]) -> int:
             measure(metrics, there, target, file, poll)
         except StopRequestedError:
             left = ", ".join(name for name in metrics if name not in there)
-            print(
-                f"stopped by {stop.received.name}: {left} not measured yet; the same command goes on.",
-                file=sys.stderr,
-                flush=True,
+            Terminal(sys.stderr).say(
+                f"stopped by {stop.received.name}: {left} not measured yet; the same command goes on."
             )
             return 128 + stop.received
     _report.save_pictures(out, target, {k: v.results for k, v in there.items()})

@@ -143,13 +143,15 @@ def main(overrides: list[tuple[str, str]]) -> int:
 
 def stopped(out: Path, done: int, number: signal.Signals) -> int:
     """Say how to go on; return the exit code of the signal."""
+    from diffusion.training.progress import Terminal
+
     folder = _output.kept_in(out)
     kept = (
         f"{done} of {FLAGS.num_samples} examples are kept in {folder}; the same command goes on from there"
         if folder.is_dir()
         else "so few examples are not kept; the same command begins again"
     )
-    print(f"stopped by {number.name}: {kept}.", file=sys.stderr, flush=True)
+    Terminal(sys.stderr).say(f"stopped by {number.name}: {kept}.")
     return 128 + number
 
 

@@ -24,6 +24,11 @@ class Background:
         except BaseException as error:  # handed over to whoever asks, whatever it is
             self._error = error
 
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for its end, but not longer than this; say whether it has come."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
     def finish(self) -> BaseException | None:
         """Wait for its end; return what it died of."""
         self._thread.join()

@@ -73,6 +73,7 @@ class Checkpoints(CheckpointReader):
         asynchronous: bool = True,
         say: Say = nobody,
         completed: Callable[[int | None], None] = lambda step: None,
+        alive: Say = nobody,
     ):
         """Open a folder; make it if need be, and delete what processes that died have left in it.
 
@@ -83,12 +84,14 @@ class Checkpoints(CheckpointReader):
             say: gets a line about what is damaged, and what is done about it.
             completed: is told the step of every checkpoint that is complete, before older ones are deleted; and,
                 before later ones are deleted, what will be the newest. Process 0 calls it.
+            alive: gets "save" again and again while something waits for the disk.
         """
         import orbax.checkpoint as ocp
 
         require(keep >= 1, f"`keep` must be at least 1; got {keep}.")
         super().__init__(directory, say=say)
-        self._keep, self._asynchronous, self._completed = keep, asynchronous, completed
+        self._keep, self._asynchronous = keep, asynchronous
+        self._completed, self._alive = completed, alive
         self._writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
         self._saving: tuple[int, int, Background] | None = None  # step, bytes, what writes it
         logging.getLogger("absl").addFilter(_not_said_twice)  # once: it is the same each time
@@ -242,6 +245,10 @@ class Checkpoints(CheckpointReader):
             SaveError: it could not be written.
         """
         pending = self._saving is not None
+        while self._saving is not None and any_process(not self._saving[2].ends_within(0.2)):
+            self._alive(
+                "save"
+            )  # in turns: a process that stops is missed, one with a slow disk is not
         error = self._joined()
         if pending and any_process(error is not None):
             raise error or SaveError("Another process of this job could not write its part.")

@@ -9,12 +9,13 @@
     6    FILES         a file cannot be read or written; a checkpoint could not be saved
     7    LOCKED        another process owns the work directory
     8    HUNG          no sign of life for train.watchdog_seconds; the stacks say where
-    130  INTERRUPTED   SIGINT (Ctrl-C): the state was saved, the same command resumes
+    129  HANGUP        SIGHUP (a terminal was closed): the state was saved, the same command resumes
+    130  INTERRUPTED   SIGINT (Ctrl-C): the same
     131  ABANDONED     a second signal: left at once, work since the last checkpoint is lost
     138  ASKED         SIGUSR1: the same
     143  TERMINATED    SIGTERM: the same
 
-130, 138 and 143 are what shells and schedulers expect after these signals (128 + number).
+129, 130, 138 and 143 are what shells and schedulers expect after these signals (128 + number).
 """
 
 import signal
@@ -28,12 +29,14 @@ DATA = 5
 FILES = 6
 LOCKED = 7
 HUNG = 8
+HANGUP = 129
 INTERRUPTED = 130
 ABANDONED = 131
 ASKED = 138
 TERMINATED = 143
 
 _BY_SIGNAL = {
+    signal.SIGHUP: HANGUP,
     signal.SIGINT: INTERRUPTED,
     signal.SIGUSR1: ASKED,
     signal.SIGTERM: TERMINATED,

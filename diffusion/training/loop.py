@@ -19,6 +19,7 @@ from diffusion.numerics import require
 from diffusion.training.exits import Stopped
 from diffusion.training.ledger import Ledger, Report, Save
 from diffusion.training.metrics import Writer
+from diffusion.training.processes import together
 from diffusion.training.progress import Progress, Say, duration, heartbeat, nobody
 from diffusion.training.step import Metrics
 from diffusion.training.stop import StopFlag, StopRequestedError
@@ -59,7 +60,7 @@ class LoopOptions:
         checkpoint_every: steps between checkpoints; None: only at the end. The end is always saved.
         max_bad_run: stop after this many non-finite steps in a row.
         ahead: dispatches that may be under way on the device; more only costs memory for their batches.
-        handle_signals: save and leave on SIGTERM, SIGINT and SIGUSR1.
+        handle_signals: save and leave on SIGTERM, SIGINT, SIGUSR1 and SIGHUP.
         steps_per_dispatch: steps that one call of the compiled program takes at most. Above 1 it is one of
             `layout.compile_many`, and fewer steps are taken where a hook or a checkpoint is due.
     """
@@ -162,7 +163,7 @@ def train(
         writers: where the log goes.
         options: how the loop behaves.
         stop: the flag that signals raise, for those whose hooks look at it too.
-        alive: is told what begins, as a sign of life: "compile", or that a dispatch is done.
+        alive: is told what begins, as a sign of life: "compile", "hook", or that a dispatch is done.
         say: shows a line to people.
         rewrite: shows a line that the next one replaces, on a terminal.
 
@@ -199,7 +200,7 @@ def train(
             count, batch = _following(iterator, place, plan, done, stop)
             ledger.add(first, done, metrics, stacked=plan.most > 1)
             alive(f"training, after step {done}")
-            _call(hooks, done, state, metrics, plan, stop)
+            _call(hooks, done, state, metrics, plan, stop, alive)
             if stop.requested(turn) and done < num_steps:
                 _finish(ledger, done, state, save)
                 raise Stopped(done, stop.received or signal.SIGTERM, saved=save is not None)
@@ -216,16 +217,29 @@ def train(
 
 
 def _call(
-    hooks: Sequence[Hook], done: int, state: Any, metrics: Metrics, plan: Plan, stop: StopFlag
+    hooks: Sequence[Hook],
+    done: int,
+    state: Any,
+    metrics: Metrics,
+    plan: Plan,
+    stop: StopFlag,
+    alive: Say,
 ) -> None:
     """Call the hooks that are due, with the metrics of the last step of a dispatch."""
     last = done == plan.num_steps
     due = [hook for hook in hooks if hook.due(done, last)]
-    if due and plan.most > 1:
+    if not due:
+        return
+    if plan.most > 1:
         metrics = jax.tree.map(lambda x: x[-1], metrics)
     for hook in due:
         if last or not stop.hurried:
+            alive(f"hook, after step {done}")
             hook.call(done, state, metrics)
+    together(
+        f"hooks after step {done}"
+    )  # what one process does takes others as long, and they know what it is
+    alive(f"training, after step {done}")
 
 
 def _finish(ledger: Ledger, step: int, state: Any, save: Save | None) -> None:

@@ -99,6 +99,12 @@ def first_process(work: Callable[[], int]) -> int:
     return found
 
 
+def together(name: str) -> None:
+    """Wait until every process is here, under the same name; all must call this."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
 def any_process(failed: bool) -> bool:
     """Say whether this holds on any process; all must call this."""
     if jax.process_count() == 1:

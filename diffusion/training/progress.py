@@ -5,6 +5,7 @@ shows a line that the next one replaces; `Terminal` makes both from a stream.
 """
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,10 @@ def nobody(text: str) -> None:
 
 
 class Terminal:
-    """`say` and `rewrite` for a stream; `rewrite` is None unless it is a terminal."""
+    """`say` and `rewrite` for a stream; `rewrite` is None unless it is a terminal.
+
+    Where nobody reads any more, as at a terminal that was closed, nothing is said, and nothing fails.
+    """
 
     def __init__(self, stream: Any):
         """Use this text stream, such as sys.stderr."""
@@ -36,14 +40,27 @@ class Terminal:
         with self._lock:
             blank = "\r" + " " * self._shown + "\r" if self._shown else ""
             self._shown = 0
-            self._stream.write(f"{blank}{text}\n")
-            self._stream.flush()
+            self._put(f"{blank}{text}\n")
 
     def _rewrite(self, text: str) -> None:
         with self._lock:
-            self._stream.write("\r" + text.ljust(self._shown))
+            self._put("\r" + text.ljust(self._shown))
             self._shown = len(text)
+
+    def _put(self, text: str) -> None:
+        try:
+            self._stream.write(text)
             self._stream.flush()
+        except OSError:
+            silence(self._stream)
+
+
+def silence(stream: Any) -> None:
+    """Let a stream that can no longer be written to lead nowhere: what it still holds would fail again at the exit."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def duration(seconds: float | int) -> str:

@@ -12,7 +12,12 @@ import jax
 
 from diffusion.training import exits
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+
+def ignored(number: signal.Signals) -> bool:
+    """Say whether who started this process wants it to outlive its terminal."""
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 class StopRequestedError(Exception):
@@ -20,10 +25,11 @@ class StopRequestedError(Exception):
 
 
 class StopFlag:
-    """While active, the first SIGTERM, SIGINT or SIGUSR1 raises a flag and the second leaves at once.
+    """While active, the first SIGTERM, SIGINT, SIGUSR1 or SIGHUP raises a flag and the second leaves at once.
 
     The flag is polled between steps. Handlers are installed only in the main thread. With several
-    processes the notice goes through JAX, so that all of them stop after the same step.
+    processes the notice goes through JAX, so that all of them stop after the same step. A SIGHUP that is
+    ignored stays so, as under nohup; and it is never the second, since a terminal that is closed may send several.
     """
 
     def __init__(self, enabled: bool = True):
@@ -42,7 +48,7 @@ class StopFlag:
         self._depth += 1
         if self._depth > 1:
             return self
-        self._before = {n: signal.signal(n, self._receive) for n in self._numbers}
+        self._before = {n: signal.signal(n, self._receive) for n in self._numbers if not ignored(n)}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -54,6 +60,8 @@ class StopFlag:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            if number == signal.SIGHUP:
+                return
             os._exit(exits.ABANDONED)
         self.received = signal.Signals(number)
         if self._shared:

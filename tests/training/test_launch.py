@@ -80,9 +80,15 @@ def started(words, **given):
     )  # fmt: skip
 
 
-def children(pid):
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(word) for word in found]
+def ranks(job):
+    """The processes of a job, without the guard and what else its shell starts."""
+    found = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    is_rank = lambda pid: b"DEMOLISH_PROCESS=" in Path(f"/proc/{pid}/environ").read_bytes()
+    return [int(pid) for pid in found if is_rank(pid)]
+
+
+def gone(pids):
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def wait_for(condition, seconds=120):
@@ -111,7 +117,7 @@ def endless(tmp_path):
 @pytest.mark.slow
 def test_a_process_that_stops_does_not_hang_the_other(endless):
     job, _ = endless
-    frozen = children(job.pid)[1]
+    frozen = ranks(job)[1]
     os.kill(frozen, signal.SIGSTOP)
     began = time.monotonic()
     _, err = job.communicate(timeout=60)
@@ -125,7 +131,7 @@ def test_a_process_that_stops_does_not_hang_the_other(endless):
 @pytest.mark.slow
 def test_a_process_that_dies_takes_the_job_with_it(endless):
     job, _ = endless
-    os.kill(children(job.pid)[1], signal.SIGKILL)
+    os.kill(ranks(job)[1], signal.SIGKILL)
     _, err = job.communicate(timeout=60)
     assert job.returncode not in (0, None)
     assert "ended with code 137" in err
@@ -139,6 +145,63 @@ def test_a_signal_reaches_all_and_the_state_is_saved(endless):
     assert job.returncode == exits.TERMINATED, err[-3000:]
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         assert checkpoints.latest_step() > 0
+
+
+@pytest.mark.slow
+def test_killing_the_launcher_ends_its_processes_with_the_state_saved(endless):
+    job, workdir = endless
+    pids = ranks(job)
+    assert len(pids) == 2
+    os.kill(job.pid, signal.SIGKILL)
+    wait_for(lambda: gone(pids), 60)
+    job.wait()
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        assert checkpoints.latest_step() > 0
+    assert not (workdir / "lock.json").exists()  # SIGTERM came first, and was heeded
+
+
+STUBBORN = """
+import os, signal, sys, time
+heard = []
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, lambda number, frame: heard.append(number))
+print("up", flush=True)
+until = time.monotonic() + 60
+while time.monotonic() < until and (sys.argv[1] == "stubborn" or not heard):
+    time.sleep(0.02)
+time.sleep(0.3)
+print(heard, flush=True)
+sys.exit(128 + heard[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [(signal.SIGKILL, False), (signal.SIGKILL, True), (signal.SIGINT, True), (signal.SIGHUP, True)],
+)
+def test_whatever_ends_the_launcher_ends_its_processes(number, group):
+    """Also what a terminal sends, to the whole group: each process hears of it once."""
+    kind = "stubborn" if number == signal.SIGKILL else "polite"
+    if kind == "polite" and signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("who started these tests ignores this signal, and so does what they start")
+    job = subprocess.Popen(
+        [*LAUNCH, "2", sys.executable, "-c", STUBBORN, kind], env=environment(LAUNCH_GRACE="1"),
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert [job.stdout.readline() for _ in range(2)] == ["up\n", "up\n"]
+        pids = ranks(job)
+        (os.killpg if group else os.kill)(job.pid, number)
+        job.wait(timeout=60)
+        wait_for(lambda: gone(pids), 60)
+        if kind == "polite":
+            assert job.returncode == 128 + number
+            assert job.stdout.read() == 2 * f"[{int(number)}]\n"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+        job.stdout.close()
 
 
 @pytest.mark.parametrize("words", [[], ["0", "true"], ["two", "true"], ["2"], ["-1", "true"]])
