@@ -24,9 +24,9 @@ from .tally import Tally, table
 
 POISONS = ("nan", "1e30", "inf", "-inf")
 TIERS = {
-    "commit": dict(rounds=2, kills=20, signals=6, flips=200, resumed=2, configs=300, lines=40,
+    "commit": dict(rounds=2, kills=20, signals=6, flips=200, resumed=2, stopped=1, configs=300, lines=40,
                    shards=4, places=3, poisons=1),
-    "full": dict(rounds=4, kills=150, signals=60, flips=2000, resumed=40, configs=20000, lines=400,
+    "full": dict(rounds=4, kills=150, signals=60, flips=2000, resumed=40, stopped=10, configs=20000, lines=400,
                  shards=30, places=1, poisons=4),
 }  # fmt: skip
 
@@ -49,6 +49,7 @@ def campaign(
     yield "points", lambda: kills.at_points(folder, expected, tier["rounds"])
     yield "kills", lambda: kills.at_random(folder, expected, tier["kills"], seed, span)
     yield "signals", lambda: kills.by_signals(folder, expected, tier["signals"], seed + 1, span)
+    yield "stopped", lambda: kills.stopped(folder, expected, tier["stopped"], seed, span)
     yield (
         "cuts",
         lambda: damage.seen("every file cut or missing", whole, damage.truncations, 0, seed),

@@ -3,6 +3,7 @@
 import random
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ POINTS = (
     "after_tmp_open", "mid_write", "before_manifest", "before_rename", "after_rename",
     "before_prune", "mid_prune", "mid_log_line",
 )  # fmt: skip
-CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138, signal.SIGHUP: 129}
 
 
 def steps_of(workdir: Path) -> list[int]:
@@ -98,9 +99,27 @@ def at_random(folder: Path, expected: list[str], kills: int, seed: int, span: fl
 
 
 def by_signals(folder: Path, expected: list[str], count: int, seed: int, span: float) -> Tally:
-    """Send SIGTERM, SIGINT and SIGUSR1 at random moments."""
-    tally = Tally("SIGTERM, SIGINT, SIGUSR1 at random moments")
+    """Send SIGTERM, SIGINT, SIGUSR1 and SIGHUP at random moments."""
+    tally = Tally("SIGTERM, SIGINT, SIGUSR1, SIGHUP at random moments")
     return _at_random(tally, folder / "signals", expected, count, seed, span, CODES)
+
+
+def stopped(folder: Path, expected: list[str], count: int, seed: int, span: float) -> Tally:
+    """Stop a run at a random moment for longer than its watchdog waits, and let it go on."""
+    tally = Tally("SIGSTOP for longer than the watchdog waits, then SIGCONT")
+    draw, limit = random.Random(seed), 3
+    for number in range(count):
+        workdir = folder / f"stopped{number}"
+        words = train(workdir, f"--config.train.watchdog_seconds={limit}")
+        program = Program(words, folder / "log")
+        program.ended_within(draw.uniform(0.3, 1.0) * span)
+        program.send(signal.SIGSTOP)
+        time.sleep(5 * limit)  # starting may take four times as long
+        program.send(signal.SIGCONT)
+        ended = program.wait()
+        same = ended.code == 0 and call(lambda where=workdir: outcome(where)) == expected
+        tally.note(whole=same, wrong=f"code {ended.code}: {ended.text}")
+    return tally
 
 
 def _at_random(

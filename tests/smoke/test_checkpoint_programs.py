@@ -1,13 +1,16 @@
 """Checkpoints through the programs: killed, damaged, locked, restarted and exported runs."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
-from test_programs import error_of, program
+from test_programs import ROOT, error_of, program
 
 from diffusion.training import CheckpointReader
 from diffusion.training.lock import Lock
@@ -79,6 +82,40 @@ def test_a_killed_run_becomes_the_uninterrupted_one(finished, tmp_path, place):
     assert (f"resumed from step {before}" in err) == (before > 0)
     assert_whole(path, finished)
     assert not [p for p in (path / "checkpoints").iterdir() if p.name.startswith(".")]
+
+
+IN_A_TERMINAL = """
+import os, pty, sys, time
+from pathlib import Path
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+os.set_blocking(terminal, False)
+deadline = time.monotonic() + 120
+while not list(Path(sys.argv[1]).glob("[0-9]*")) and time.monotonic() < deadline:
+    try:
+        os.read(terminal, 2**16)
+    except BlockingIOError:
+        time.sleep(0.02)
+os.close(terminal)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)
+"""
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_saves_the_state(tmp_path):
+    path = tmp_path / "run"
+    words = [sys.executable, ROOT / "scripts" / "train.py", *WORDS[1:], "--workdir", path]
+    words += ["--config.train.num_steps=1000000"]
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_A_TERMINAL, *map(str, [path / "checkpoints", *words])],
+        cwd=ROOT, env=dict(os.environ, JAX_PLATFORMS="cpu"), timeout=300, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 129
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    with CheckpointReader(path / "checkpoints") as checkpoints:
+        assert checkpoints.recover() == json.loads(lines[-1])["step"]
+    assert not (path / "lock.json").exists()
 
 
 @pytest.mark.slow

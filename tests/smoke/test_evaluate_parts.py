@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,10 +10,12 @@ from diffusion.config import ConfigError
 from diffusion.evaluation.counting import evaluations_per_example
 from diffusion.evaluation.generate import generate_batch
 from diffusion.experiment import Experiment
+from diffusion.grids import sample_grids
 from diffusion.options import EvaluateOptions
 from diffusion.training import StopFlag
 from diffusion.training.metrics import JsonLines
 from diffusion.trend import trend
+from diffusion.workdir import Workdir
 
 TOY = {
     "process": {"name": "vp"},
@@ -104,3 +107,18 @@ def test_a_trend_is_measured_of_the_average_and_logged(tmp_path):
     JsonLines(tmp_path / "log.jsonl", step=3).close()  # a run goes on from step 3
     left = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in left] == lines[:2]
+
+
+def test_trends_and_grids_give_signs_of_life(tmp_path):
+    one = experiment(
+        evaluate={"trend_every": 1, "trend_samples": 30, "batch_size": 10, "trend_metrics": ["energy_distance"]},
+    )  # fmt: skip
+    told, nobody, stop = [], lambda text: None, StopFlag(enabled=False)
+    trend(one, [], nobody, stop, told.append)(3, one.init_state(), {})
+    assert told
+    assert set(told) == {"hook, trend of step 3"}
+    told.clear()
+    sample_grids(one, Workdir.of(tmp_path), nobody, stop, told.append)(3, one.init_state(), {})
+    devices = len(jax.local_devices())
+    blocks = -(-1000 // (256 * devices))
+    assert told == ["hook, grids of step 3"] * blocks * 2  # of the raw and the averaged weights

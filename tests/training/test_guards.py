@@ -1,17 +1,20 @@
 """Steps that do not count, their reports, and going back: parameters stay finite whatever comes."""
 
+import functools
 import json
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import build, runner
+from diffusion import build, grids, runner
 from diffusion.experiment import Experiment
 from diffusion.incidents import Rollbacks, bad_step, report_bad_step
 from diffusion.training import Checkpoints, DivergedError, SpikeRule
+from diffusion.training.watchdog import Watchdog
 from diffusion.workdir import Workdir
 
 from .poisoned import PoisonedPoints
@@ -166,6 +169,24 @@ def test_a_run_without_rollbacks_stops_at_once(tmp_path):
         runner.run(experiment({"first": 12}, max_rollbacks=0), Workdir.of(tmp_path))
     assert (stopped.value.step, stopped.value.good) == (16, 12)
     assert not (tmp_path / "rollbacks.json").exists()
+
+
+@pytest.mark.parametrize(("allowance", "codes"), [(20.0, []), (1.0, [8])])
+def test_a_sample_grid_that_is_slower_than_the_limit_is_no_hang(
+    tmp_path, monkeypatch, allowance, codes
+):
+    """The second case shows that the first sees the difference."""
+    left, draw = [], grids._grid_of
+    patient = {"start": 1e3, "compile": 1e3, "training": 1e3, "hook": allowance}
+    monkeypatch.setattr(grids, "_grid_of", lambda *given: (time.sleep(3), draw(*given))[1])
+    with open(tmp_path / "said", "w") as stream:
+        dog = functools.partial(
+            Watchdog, allowances=patient, totals={}, leave=left.append, stream=stream
+        )
+        monkeypatch.setattr(runner, "Watchdog", dog)
+        trained = experiment({}, num_steps=2, sample_every=2, watchdog_seconds=1)
+        runner.run(trained, Workdir.of(tmp_path / "run"))
+    assert left == codes
 
 
 def test_a_report_names_the_examples_and_the_noise(tmp_path):

@@ -1,9 +1,11 @@
 """The loop: exact resume, logs, hooks, signals, divergence."""
 
+import errno
 import io
 import itertools
 import os
 import signal
+import time
 
 import jax
 import numpy as np
@@ -163,7 +165,12 @@ def test_a_finished_run_has_nothing_to_do(run):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, exits.TERMINATED), (signal.SIGINT, exits.INTERRUPTED)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, exits.TERMINATED),
+        (signal.SIGINT, exits.INTERRUPTED),
+        (signal.SIGHUP, exits.HANGUP),
+    ],
 )
 def test_a_signal_saves_and_leaves(run, tmp_path, number, code):
     handler = signal.getsignal(number)
@@ -195,6 +202,52 @@ def test_a_second_signal_leaves_at_once(run, monkeypatch):
 
     with pytest.raises(LeftError, match=str(exits.ABANDONED)):
         run.train(hooks=[Hook(call=twice, every=2)])
+
+
+def test_a_terminal_that_is_closed_may_say_so_several_times(run, tmp_path):
+    def hang_up(*_):
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(Stopped) as stopped:
+        run.train(hooks=[Hook(call=hang_up, every=2)], save=saver(checkpoints))
+    assert (stopped.value.code, stopped.value.step) == (129, 2)
+
+
+def test_who_is_to_outlive_the_terminal_does(run, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        hook = Hook(call=lambda *_: os.kill(os.getpid(), signal.SIGHUP), every=2)
+        assert int(run.train(hooks=[hook]).step) == NUM_STEPS
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_hooks_and_saves_are_told_as_what_they_are(run, tmp_path, monkeypatch):
+    told, within, met = [], [], []
+    monkeypatch.setattr(
+        "diffusion.training.loop.together", lambda name: met.append((name, told[-1]))
+    )
+    hook = Hook(call=lambda *_: within.append(told[-1]), every=3)
+    with Checkpoints(tmp_path, alive=told.append) as checkpoints:
+        run.train(hooks=[hook], save=saver(checkpoints), alive=told.append)
+    assert within == ["hook, after step 3", "hook, after step 6"]
+    assert met == [(f"hooks {word}", f"hook, {word}") for word in ("after step 3", "after step 6")]
+    rest = [phase for phase in told if phase not in ("compile", "save")]
+    assert rest[2:5] == ["training, after step 3", "hook, after step 3", "training, after step 3"]
+
+
+def test_a_save_that_waits_for_the_disk_says_that_it_lives(run, tmp_path, monkeypatch):
+    told = []
+    with Checkpoints(tmp_path, alive=told.append) as checkpoints:
+        finish = checkpoints._finish
+        monkeypatch.setattr(checkpoints, "_finish", lambda step: (time.sleep(0.7), finish(step)))
+        checkpoints.save(
+            1, run.layout.saveable(run.layout.place_state(run.initial)), {}, block=True
+        )
+    assert set(told) == {"save"}
+    assert len(told) >= 3
 
 
 def poisoned(first, last):
@@ -270,6 +323,21 @@ def test_a_terminal_rewrites_its_line():
     terminal.say("done")
     assert screen.getvalue() == "\rstep 1\rstep  \r    \rdone\n"
     assert Terminal(io.StringIO()).rewrite is None
+
+
+def test_a_terminal_where_nobody_reads_does_not_fail(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as pipe:
+        terminal = Terminal(pipe)
+        for _ in range(3):
+            terminal.say("x" * 10_000)
+
+    class Closed(Screen):
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    Terminal(Closed()).rewrite("x")
 
 
 def test_a_sign_of_life():
