@@ -22,7 +22,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion import contents
-from diffusion.foreign import check_plain, names_in, read_arrays
+from diffusion.foreign import check_plain
+from diffusion.foreign_arrays import names_in, read_arrays
 from diffusion.numerics import fold_in, is_traced, require, row_keys
 from diffusion.processes import Process
 from diffusion.registry import nearest, register

@@ -7,10 +7,12 @@ No code runs when they are read. A config, though, may name code: "mymodule:MyPr
 elsewhere that does is refused unless the caller allows it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,9 +29,11 @@ from diffusion.foreign import open_plain, read_json
 from diffusion.identity import as_stored
 from diffusion.provenance import provenance
 from diffusion.training import Checkpoints, TrainState
-from diffusion.training.exits import CheckpointError
-from diffusion.training.tensors import read_tensors, write_tensors
+from diffusion.training.exits import CheckpointError, LockedError
+from diffusion.training.lock import Lock
+from diffusion.training.tensors import read_header, read_tensors, write_tensors
 from diffusion.trust import refuse_code
+from diffusion.vetting import experiment_of, shapes_of
 from diffusion.workdir import Workdir, open_run
 
 FORMAT = 1
@@ -151,10 +155,14 @@ def import_run(path: Path, workdir: Workdir, *, allow_code: bool = False) -> int
     card = read_card(path)
     refuse_code(card["config"], str(path), allow_code=allow_code)
     workdir.path.parent.mkdir(parents=True, exist_ok=True)
+    sweep_imports(workdir)
     made = Workdir(workdir.path.with_name(f".{workdir.path.name}.{os.getpid()}"))
-    made.write("data.json", card["data"])
+    lock = Lock(made.path)
+    lock.take()  # so that the next import knows whether this process is still alive
     try:
-        experiment = Experiment.from_config(as_stored(card["config"]), made.read_spec())
+        made.write("data.json", card["data"])
+        experiment = experiment_of(as_stored(card["config"]), made.read_spec())
+        state = _state_of(experiment, path)
         made.write("config.json", experiment.config)
         made.write("resolved.json", experiment.resolved())
         made.write(
@@ -162,17 +170,28 @@ def import_run(path: Path, workdir: Workdir, *, allow_code: bool = False) -> int
             provenance() | {"imported": {k: card[k] for k in ("step", "ema", "weights")}},
         )
         with Checkpoints(made.checkpoints, asynchronous=False) as checkpoints:
-            checkpoints.save(0, _state_of(experiment, path), experiment.config, block=True)
+            checkpoints.save(0, state, experiment.config, block=True)
         record(made, 0)
+        lock.release()
         made.path.replace(workdir.path)
     finally:
         shutil.rmtree(made.path, ignore_errors=True)
     return card["step"]
 
 
+def sweep_imports(workdir: Workdir) -> None:
+    """Delete what imports into a work directory have left that were killed; not those of living processes."""
+    left = re.compile(rf"\.{re.escape(workdir.path.name)}\.[0-9]+")
+    for path in workdir.path.parent.iterdir():
+        if left.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(LockedError):
+                Lock(path).take()  # it is dead, or had not begun
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def _state_of(experiment: Experiment, path: Path) -> TrainState:
     """Return the state before the first step, with the weights of a file."""
-    abstract = experiment.abstract_state().params
+    abstract = shapes_of(experiment, len(read_header(path)), str(path)).params
     named = read_tensors(path, {name: tuple(x.shape) for name, x in _named(abstract).items()})
     state = experiment.init_state()
     order = [named[name] for name in _named(abstract)]

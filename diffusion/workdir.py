@@ -26,22 +26,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffusion.config import PARAMETERS, ConfigError, differences
 from diffusion.data import DataSpec
 from diffusion.evaluation import replicated
-from diffusion.evaluation.archives import save_arrays
 from diffusion.evaluation.records import write_atomically
 from diffusion.experiment import Experiment
-from diffusion.foreign import check_plain, parse_json, read_arrays, read_json
+from diffusion.foreign import check_plain, read_json
 from diffusion.identity import as_stored
 from diffusion.provenance import provenance as provenance
 from diffusion.registry import nearest
 from diffusion.trained_classifier import TrainedClassifier
+from diffusion.training.exits import CheckpointError
 from diffusion.trust import refuse_code
 from diffusion.types import Params
-from diffusion.variance import WithVariance, with_variance
+from diffusion.variance_file import read_variance
+from diffusion.variance_file import write_variance as write_variance
+from diffusion.vetting import checked_spec, experiment_of, refuse_mislabelled, shapes_of
 
 
 def _json(file: Path) -> Any:
@@ -112,8 +112,8 @@ class Workdir:
         try:
             for key in ("shape", "num_classes", "class_names"):  # JSON has lists for tuples
                 fields[key] = tuple(fields[key]) if isinstance(fields[key], list) else fields[key]
-            return DataSpec(**fields)
-        except (TypeError, KeyError, AttributeError) as error:
+            return checked_spec(DataSpec(**fields))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ConfigError(f"{file} does not describe data: {error}") from None
 
     def write(self, name: str, content: Mapping | Sequence) -> None:
@@ -184,16 +184,16 @@ def open_run(
 
     Raises:
         ConfigError: the config differs in what the checkpoint depends on, or names code, or the average is unknown.
-        CheckpointError: there is no checkpoint, none is whole, or the newest does not fit the config.
+        CheckpointError: there is no checkpoint, none is whole, or the newest does not fit the config, or was trained
+            with another one than the folder's.
     """
-    from diffusion.training.exits import CheckpointError
     from diffusion.training.progress import Terminal
     from diffusion.training.reader import CheckpointReader
 
     stored = workdir.read_config()
     refuse_code(stored, str(workdir.path), used=config, allow_code=allow_code)
     _refuse_other(stored, config, [key for key in PARAMETERS if key != "data"])
-    experiment = Experiment.from_config(config, workdir.read_spec())
+    experiment = experiment_of(config, workdir.read_spec())
     _refuse_other(
         stored, config, ["data"]
     )  # now classes from elsewhere are loaded, and tell their fields
@@ -202,17 +202,19 @@ def open_run(
     if ema not in names:
         known = ", ".join(names)
         raise ConfigError(f"`ema` must be one of {known}; got {ema!r}.{nearest(ema, names)}")
-    abstract = experiment.abstract_state()
-    like = abstract.params if ema == "raw" else abstract.ema[ema]
     with CheckpointReader(workdir.checkpoints, say=Terminal(sys.stderr).say) as checkpoints:
         step = checkpoints.recover() if step is None else step
         if step is None:
             raise CheckpointError(
                 f"{workdir.checkpoints} holds no complete checkpoint; train further."
             )
+        refuse_mislabelled(workdir.path, stored, checkpoints.meta(step)["config"], step)
+        abstract = shapes_of(experiment, checkpoints.count_arrays(step), str(workdir.path))
+        like = abstract.params if ema == "raw" else abstract.ema[ema]
         params = replicated(checkpoints.restore_params(step, None if ema == "raw" else ema, like))
     if experiment.needs_table:
-        experiment = experiment.replaced(variance=read_variance(workdir, experiment, step, ema))
+        table = read_variance(workdir.variance, experiment, step, ema)
+        experiment = experiment.replaced(variance=table)
     return Trained(experiment=experiment, params=params, step=step, ema=ema)
 
 
@@ -253,50 +255,3 @@ def open_classifier(
         ema=run.ema,
         where=str(workdir.path),
     )
-
-
-def write_variance(path: Path, times: np.ndarray, values: np.ndarray, card: Mapping) -> None:
-    """Write a table of posterior variances and what it was made of, whole or not at all.
-
-    Args:
-        path: an .npz file.
-        times: (levels,).
-        values: from `diffusion.variance.estimate_variance` at these times.
-        card: step, ema and process of the model, and where the numbers come from.
-    """
-    save_arrays(path, {"times": times, "values": values}, card)
-
-
-def read_variance(workdir: Workdir, experiment: Experiment, step: int, ema: str) -> WithVariance:
-    """Read the table of posterior variances that belongs to a checkpoint.
-
-    Raises:
-        ConfigError: there is none, or it was made from other weights or for another process; the message has
-            the command that makes it.
-    """
-    file = workdir.variance
-    command = f"python scripts/estimate_variance.py --workdir {workdir.path} --ema {ema}"
-    if not check_plain(file):
-        raise ConfigError(
-            f"variance='analytic' needs a table of posterior variances; {file} does not exist. "
-            f"Make it: {command}"
-        )
-    try:
-        arrays = read_arrays(file, ("times", "values", "card"), links=False)
-        times, values = arrays["times"], arrays["values"]
-        card = parse_json(str(arrays["card"]).encode(), file)
-        made, process = (card["step"], card["ema"]), card["process"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{file} is damaged ({str(error)[:200]}). Make it anew: {command}"
-        ) from None
-    wanted = (step, ema)
-    if made != wanted:
-        raise ConfigError(
-            f"{file} belongs to step {made[0]}, weights {made[1]}; the checkpoint is step {step}, weights "
-            f"{ema}. Make it anew: {command}"
-        )
-    if process != experiment.resolved()["process"]:
-        raise ConfigError(f"{file} belongs to another process. Make it anew: {command}")
-    affine: Any = experiment.process
-    return with_variance(None, affine, times, values)

@@ -12,7 +12,7 @@ import numpy as np
 from diffusion import build, editing, registered
 from diffusion.data.pixels import decode, to_float
 from diffusion.evaluation import example_keys, generate_batch, pictures
-from diffusion.foreign import read_arrays
+from diffusion.foreign_arrays import read_arrays
 from diffusion.operators import Blur, BoxMask, Colorize, Mask, Operator, RandomMask, Superres
 from diffusion.posterior import Replacement
 from diffusion.registry import lookup, nearest

@@ -19,14 +19,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from diffusion.foreign import Bounded, open_plain, open_zip
+from diffusion.foreign import open_plain
+from diffusion.foreign_arrays import Bounded, open_zip
 
 TYPES = {
     "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4",
     "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1", "BoolStorage": "?",
 }  # fmt: skip
 MAGIC = 0x1950A86A20F9469CFC6C  # the first value of the older format
-MOST_INSTRUCTIONS = 1_000_000
+MOST_INSTRUCTIONS = 300_000  # of a description of some 10,000 tensors
 MOST_AT_ONCE = 2**24  # bytes of one text or number, and of the description of all tensors
 MOST_DIMENSIONS = 32
 MOST_SHARED = 4  # tensors may share numbers; copied they take at most so many times the file

@@ -14,7 +14,8 @@ from diffusion.data.base import WHERE, ConditionedTable, DataSpec
 from diffusion.data.division import Divided
 from diffusion.data.named_conditions import checked_conditions, classes_of
 from diffusion.data.storage import nowhere
-from diffusion.foreign import check_plain, read_arrays
+from diffusion.foreign import check_plain
+from diffusion.foreign_arrays import read_arrays
 from diffusion.registry import register
 
 RULES = 2  # by which arrays are read; 1 are those of runs that recorded none

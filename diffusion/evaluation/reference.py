@@ -23,7 +23,8 @@ from diffusion.evaluation.archives import save_arrays
 from diffusion.evaluation.features import Extractor
 from diffusion.evaluation.frechet import Moments
 from diffusion.evaluation.records import digest_of_json
-from diffusion.foreign import parse_json, read_arrays
+from diffusion.foreign import parse_json
+from diffusion.foreign_arrays import read_arrays
 from diffusion.numerics import is_hashable, require
 from diffusion.registry import spec_of
 from diffusion.training.exits import cannot_read

@@ -22,7 +22,8 @@ import numpy as np
 
 from diffusion.evaluation import images
 from diffusion.evaluation.records import difference, write_atomically
-from diffusion.foreign import NotPlainError, parse_json, read_arrays, read_bytes, read_json
+from diffusion.foreign import NotPlainError, parse_json, read_bytes, read_json
+from diffusion.foreign_arrays import read_arrays
 from diffusion.numerics import require
 from diffusion.training import exits
 from diffusion.training.faults import reach

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from diffusion.data import DataSpec, legal, to_float
-from diffusion.foreign import ARCHIVE_ERRORS, npy_header, open_plain, open_zip
+from diffusion.foreign import open_plain
+from diffusion.foreign_arrays import ARCHIVE_ERRORS, npy_header, open_zip
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 KEYS = ("x", "data", "images", "samples", "arr_0")  # of the examples in an .npz, in this order

@@ -9,9 +9,11 @@ Precision: a network computes in its field `dtype`; parameters, statistics of no
 and outputs are float32 (float64 where `dtype` is "float64").
 """
 
+import contextlib
 import inspect
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypedDict, TypeVar, final
 
@@ -143,6 +145,32 @@ def _init(module: nn.Module, key: Key, x: Array, log_snr: LogSNR, cond: Cond) ->
 
 
 _compiled_init = Programs(_init, 1)
+
+
+class TooManyLayersError(ValueError):
+    """A network has more layers than it may have."""
+
+
+@contextlib.contextmanager
+def layers_within(limit: int) -> Iterator[None]:
+    """Refuse networks of more layers, while the block runs: it ends also for a config of a million of them.
+
+    Args:
+        limit: calls of Linen modules; those of this package make at most some two for each array of parameters.
+
+    Raises:
+        TooManyLayersError: a network that is traced makes more.
+    """
+    calls = itertools.count(1)
+
+    def counted(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
+        del context
+        if next(calls) > limit:
+            raise TooManyLayersError(f"a network has more than {limit} layers")
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(counted):
+        yield
 
 
 def count_parameters(params: Params) -> int:

@@ -5,16 +5,18 @@ with what was asked for, leaf by leaf, before it is read, since Orbax would cast
 without a word. Nothing here makes, moves or deletes a file, and nothing can run code from one.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from diffusion.foreign import MAX_BYTES, check_plain, read_json, unpacked_limit
 from diffusion.registry import nearest
 from diffusion.training.exits import CheckpointError, ReadError, cannot_read
 from diffusion.training.folders import Say, StepFolders
-from diffusion.training.manifest import FORMAT, failed, mode_of, read_json
+from diffusion.training.manifest import FORMAT, failed, mode_of
 from diffusion.training.processes import first_process
 from diffusion.training.progress import nobody
 from diffusion.training.state import TrainState, data_to_keys
@@ -24,6 +26,7 @@ from diffusion.types import Params
 _NUMBER = re.compile(
     r"os[_ ]error(?:_code=')? ?([0-9]{1,3})\b", re.IGNORECASE
 )  # as TensorStore writes it
+_TOLD = ("_METADATA", "_CHECKPOINT_METADATA", "_sharding")  # what Orbax writes as JSON
 
 
 class CheckpointReader:
@@ -128,6 +131,10 @@ class CheckpointReader:
             raise CheckpointError(f"Checkpoint {folder} cannot be read: {error}") from None
         if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
             raise CheckpointError(f"Checkpoint {folder} cannot be read: it names no config")
+        if meta.get("step", step) != step:
+            raise CheckpointError(
+                f"Checkpoint {folder} was written as step {str(meta['step'])[:20]}."
+            )
         if meta.get("format") not in (1, FORMAT):
             raise CheckpointError(
                 f"Checkpoint {folder} has format {str(meta.get('format'))[:20]}; this version reads "
@@ -140,12 +147,43 @@ class CheckpointReader:
     def _stored(self, step: int) -> Any:
         """Return shapes and types of the stored state, as nested dictionaries and lists."""
         self.meta(step)  # the format is known before anything is interpreted
+        state = self.path(step) / "state"
+        told = [state / name for name in _TOLD] + sorted(state.glob("array_metadatas/*"))
+        try:
+            for file in told:  # Orbax reads all of them, whatever their size
+                if check_plain(file):
+                    read_json(file, 4 * MAX_BYTES)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"Checkpoint {state.parent} cannot be read: {error}") from None
         try:
             return self._handler.metadata(self._as_path(self.path(step) / "state")).tree
         except Exception as error:  # Orbax raises many kinds
             raise self._unreadable(step, error) from error
 
+    def count_arrays(self, step: int) -> int:
+        """Return how many arrays the stored parameters are.
+
+        Raises:
+            CheckpointError: there is no such checkpoint, or it cannot be read.
+        """
+        leaf = lambda x: hasattr(x, "shape")
+        return len(jax.tree.leaves(self._stored(step)["params"], is_leaf=leaf))
+
+    def _check_room(self, step: int, target: Any) -> None:
+        """Refuse arrays that no files of this size can hold: reading reserves memory for what they claim."""
+        claimed = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(target))
+        try:
+            size = sum(f.lstat().st_size for f in self.path(step).rglob("*") if f.is_file())
+        except OSError as error:
+            raise self._unreadable(step, error) from error
+        if claimed > unpacked_limit(size):
+            raise CheckpointError(
+                f"Checkpoint {self.path(step)} claims {claimed / 2**20:.0f} MiB of arrays in {size / 2**20:.1f} MiB of "
+                "files."
+            )
+
     def _read(self, step: int, target: Any, *, partial: bool) -> Any:
+        self._check_room(step, target)
         arguments = self._args.PyTreeRestore(
             item=target, restore_args=self._construct(target), partial_restore=partial
         )
