@@ -20,6 +20,8 @@ from diffusion.processes.base import GaussianProcess
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
 
+MOST_STEPS = 10**6  # of a chain, whose table lies in memory
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chain(GaussianProcess):
@@ -30,8 +32,8 @@ class Chain(GaussianProcess):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.num_chain_steps >= 2,
-            f"`num_chain_steps` must be at least 2; got {self.num_chain_steps}.",
+            2 <= self.num_chain_steps <= MOST_STEPS,
+            f"`num_chain_steps` must lie in 2 ... {MOST_STEPS}; got {self.num_chain_steps}.",
         )
         betas = self.betas()
         require(
