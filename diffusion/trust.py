@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.config import ConfigError, plain
+from diffusion.evaluation.metrics.base import values_in
 from diffusion.evaluation.records import digest_of_json, write_atomically
 from diffusion.foreign import read_json
 from diffusion.registry.names import outside_in, place_of
@@ -24,8 +25,11 @@ FOLDER = "own_code"
 
 def code_in(value: Any) -> list[str]:
     """Return the names in a config that make code be imported, "module:attribute", at any depth."""
-    if isinstance(value, str):
-        return outside_in(value)
+    if isinstance(
+        value, str
+    ):  # the fields of a metric are literals, which can spell a name in other ways
+        hidden = code_in(values_in(value)) if "[" in value else []
+        return list(dict.fromkeys(outside_in(value) + hidden))
     if isinstance(value, Mapping):
         value = [*value, *value.values()]
     if not isinstance(value, list | tuple):

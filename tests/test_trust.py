@@ -184,6 +184,26 @@ def test_names_of_code_are_found_at_any_depth():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "frechet[mod:D]",
+        " frechet [ mod:D , size=3 ] ",
+        "mod:D",
+        "mod:D[pixels]",
+        "frechet[classifier,dataset=mod:D]",
+        "frechet[classifier,dataset='mod:D']",
+        r"frechet[classifier,dataset='m\x6fd\x3aD']",
+        "frechet[classifier,dataset='mod' ':D']",
+        "frechet[classifier,dataset='mod:' 'D']",
+        "frechet[classifier,dataset={'name': 'mo' 'd:D'}]",
+        "frechet[classifier,frechet.features='mod:' 'D']",
+    ],
+)
+def test_no_spelling_of_a_metric_hides_a_name(metric):
+    assert "mod:D" in code_in({"evaluate": {"metrics": [metric]}})
+
+
 HOSTILE = {
     "a sampler": {"sampler": {"name": "os:system", "command": "touch canary"}},
     "a short name": {"sampler": "stranger:S"},

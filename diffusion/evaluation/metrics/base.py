@@ -27,7 +27,7 @@ from diffusion.evaluation.features import Extractor, Features
 from diffusion.numerics import is_hashable, require
 from diffusion.processes import Process
 from diffusion.registry import lookup, spec_of
-from diffusion.registry.typed import field_type, read
+from diffusion.registry.typed import field_type, literal, read
 from diffusion.types import Cond
 
 Results = dict[str, Any]
@@ -197,6 +197,14 @@ def _split(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return [p.strip() for p in parts if p.strip()]
+
+
+def values_in(text: str) -> list[Any]:
+    """Return the values of the fields of a metric as it is written, whatever their names; nothing is looked up."""
+    found = _FORM.fullmatch(text)
+    parts = _split(found[2] or "") if found else []
+    typed = [p.partition("=")[2].strip() for p in parts if "=" in p]
+    return [*typed, *map(literal, typed)]
 
 
 def parse(text: str | Mapping[str, Any]) -> dict[str, Any]:
