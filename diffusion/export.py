@@ -184,7 +184,7 @@ def sweep_imports(workdir: Workdir) -> None:
     left = re.compile(rf"\.{re.escape(workdir.path.name)}\.[0-9]+")
     for path in workdir.path.parent.iterdir():
         if left.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            with contextlib.suppress(LockedError):
+            with contextlib.suppress(LockedError, OSError):  # another user's, say
                 Lock(path).take()  # it is dead, or had not begun
                 shutil.rmtree(path, ignore_errors=True)
 

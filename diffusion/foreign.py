@@ -24,6 +24,8 @@ MAX_DEPTH = 64
 class NotPlainError(OSError):
     """What is there is no plain file; the message says what it is."""
 
+    exit_code = 6  # of the programs
+
 
 def _refuse(path: Path, mode: int) -> None:
     """Raise NotPlainError for anything but a plain file."""
