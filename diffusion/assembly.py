@@ -6,7 +6,7 @@ from typing import Any
 from diffusion.classification import columns_of
 from diffusion.classifier_losses import ClassifierLoss
 from diffusion.compatibility import default_sampler, loss_target
-from diffusion.conditions import network_fields
+from diffusion.conditions import network_fields, numbered_labels
 from diffusion.config import (
     ConfigError,
     build_section,
@@ -86,7 +86,7 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
     built["network"] = built["weight"].wrap(network) if config["task"] == "generator" else network
     try:
         ema = make_ema(config["ema"])
-        guidance = tuple(build("guidance", g) for g in config["guidance"])
+        guidance = tuple(build("guidance", numbered_labels(g, found)) for g in config["guidance"])
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"config.ema or config.guidance: {error.args[0]}") from None
     return dict(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.config import SAMPLERS, ConfigError
+from diffusion.data.classes import same_classes
 from diffusion.guidance import check_entries
 from diffusion.prediction import Prediction
 from diffusion.processes import GaussianProcess, Process
@@ -144,4 +145,9 @@ def check_guide(experiment: Any, guide: Any, where: str) -> None:
         raise ConfigError(
             f"the guide in {where} was trained under other conditions ({classes[1]} classes) than the model "
             f"({classes[0]} classes). Train one on the model's data, or one without conditions."
+        )
+    if guide.conditional and not same_classes(experiment.spec, guide.spec):
+        raise ConfigError(
+            f"the guide in {where} was trained on other classes ({guide.spec.class_names}) than the model "
+            f"({experiment.spec.class_names}). Train one on the model's data, or one without conditions."
         )

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.data import Dataset, DataSpec
+from diffusion.registry import nearest
 from diffusion.types import Cond
 
 
@@ -171,6 +172,7 @@ def parse_labels(text: str, spec: DataSpec) -> np.ndarray | None:
     """Read the conditions of a command line: the examples in turn, None for "none".
 
         3,1         one label each
+        cats,dogs   the same by name, where the classes have names
         3:1,0:-1    several labels each; -1 for one that is not said
         0+4,2,-     multi-hot: the attributes that hold; "-" for none of them
 
@@ -189,19 +191,51 @@ def parse_labels(text: str, spec: DataSpec) -> np.ndarray | None:
     words = [word.strip() for word in text.split(",")]
     if spec.multi_hot_dim and not spec.num_classes:
         return _multi_hot(words, spec.multi_hot_dim)
-    try:
-        rows = [[int(part) for part in word.split(":")] for word in words]
-    except ValueError:
-        raise ValueError(
-            "labels are whole numbers with commas between examples and colons between the attributes of one, "
-            f"such as 3,1 or 3:1,0:2, or 'none'; got {text!r}."
-        ) from None
-    uneven = {len(row) for row in rows}
-    if len(uneven) > 1:
+    several = isinstance(spec.num_classes, tuple)
+    parts = [word.split(":") if several or word not in spec.names() else [word] for word in words]
+    if len({len(row) for row in parts}) > 1:
         raise ValueError(f"every example needs the same number of labels; got {text!r}.")
+    rows = [[_class_of(part.strip(), spec, k) for k, part in enumerate(row)] for row in parts]
     labels = np.array(rows, np.int32)
     check_labels(spec.num_classes, labels)
     return labels[:, 0] if isinstance(spec.num_classes, int) else labels
+
+
+def _class_of(word: str, spec: DataSpec, place: int) -> int:
+    """Return the number of a class that is named, or given by its number; -1 for none."""
+    places = len(spec.num_classes) if isinstance(spec.num_classes, tuple) else 1
+    names = spec.names(place) if place < places else ()
+    if word in names and word != "-1":
+        return names.index(word)
+    try:
+        number = int(word)
+    except ValueError:
+        number = None
+    by_number = not all(name.isdigit() for name in names) or not names
+    by_number = by_number or names == tuple(map(str, range(len(names))))
+    if number is not None and (by_number or number == -1):
+        return number
+    if names:
+        some = ", ".join(names[:20]) + ", ..." * (len(names) > 20)
+        raise ValueError(f"there is no class {word!r}.{nearest(word, names)} Classes: {some}.")
+    raise ValueError(
+        "labels are whole numbers with commas between examples and colons between the attributes of one, such as 3,1 "
+        f"or 3:1,0:2, or 'none'; got {word!r}."
+    )
+
+
+def numbered_labels(entry: Any, spec: DataSpec) -> Any:
+    """Return an entry of guidance whose `label`, and that of the one inside it, is a number, where it is a name."""
+    if not isinstance(entry, Mapping):
+        return entry
+    entry = {k: numbered_labels(v, spec) if k == "inner" else v for k, v in entry.items()}
+    if isinstance(label := entry.get("label"), str):
+        found = parse_labels(label, spec)
+        rows = [] if found is None else found.tolist()
+        if len(rows) != 1:
+            raise ValueError(f"`label` of guidance is one class; got {label!r}.")
+        entry["label"] = tuple(rows[0]) if isinstance(rows[0], list) else rows[0]
+    return entry
 
 
 def _multi_hot(words: list[str], width: int) -> np.ndarray:

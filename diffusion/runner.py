@@ -12,6 +12,7 @@ import jax
 
 from diffusion.accounting import bytes_of
 from diffusion.compatibility import check_training
+from diffusion.data.classes import remarks
 from diffusion.earlier import is_halfway, lost, record, refuse_anew, set_aside
 from diffusion.experiment import Experiment
 from diffusion.incidents import Rollbacks
@@ -153,7 +154,7 @@ def _prepare(
 
 def _write_down(experiment: Experiment, workdir: Workdir, say: Say, newest: int | None) -> None:
     """Say and write what is trained, once it is known that it goes on from the checkpoint of step `newest`."""
-    for line in describe(experiment):
+    for line in [*describe(experiment), *remarks(experiment.dataset)]:
         say(line)
     if jax.process_index() != 0:
         return

@@ -6,6 +6,7 @@ from typing import Any
 from diffusion.classification import Columns, NetworkClassifier
 from diffusion.config import ConfigError, differences
 from diffusion.data import DataSpec
+from diffusion.data.classes import same_classes
 from diffusion.experiment import Experiment
 from diffusion.processes import Process
 from diffusion.registry import spec_of
@@ -83,6 +84,11 @@ class TrainedClassifier:
                     f"the classifier in {self.where} was trained on {what} {mine}; the model to be guided has "
                     f"{theirs}. Train a classifier on the model's data."
                 )
+        if not same_classes(own, spec):
+            raise ConfigError(
+                f"the classifier in {self.where} was trained on the classes {own.class_names}; the model to be guided "
+                f"has {spec.class_names}. Train a classifier on the model's data."
+            )
 
 
 def described(process: Process) -> Any:

@@ -44,6 +44,10 @@ from diffusion.variance_file import write_variance as write_variance
 from diffusion.vetting import checked_spec, experiment_of, refuse_mislabelled, shapes_of
 
 
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def _json(file: Path) -> Any:
     """Read a JSON file that may come from anywhere."""
     try:
@@ -111,7 +115,7 @@ class Workdir:
         fields = _json(file)
         try:
             for key in ("shape", "num_classes", "class_names"):  # JSON has lists for tuples
-                fields[key] = tuple(fields[key]) if isinstance(fields[key], list) else fields[key]
+                fields[key] = _tuples(fields[key])
             return checked_spec(DataSpec(**fields))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ConfigError(f"{file} does not describe data: {error}") from None

@@ -145,7 +145,7 @@ def open_helpers(experiment: Any) -> Helpers:
         found = open_classifier(FLAGS.classifier, allow_code=FLAGS.allow_code)
         spec, own = experiment.spec, found.experiment.spec
         if not experiment.conditional:  # the classifier alone knows classes
-            known = ("num_classes", "multi_hot_dim")
+            known = ("num_classes", "multi_hot_dim", "class_names")
             spec = dataclasses.replace(spec, **{k: getattr(own, k) for k in known})
             speaker = found.experiment
         given["classifier"] = found.log_probs(experiment.process, spec)

@@ -87,11 +87,13 @@ def arrange(labels: Any, count: int, spec: Any) -> tuple[Any, int, list[str]]:
     if labels is None:
         return np.arange(count), max(1, round(count**0.5)), []
     if labels.ndim > 1:  # several attributes: told apart, and named, by all of them
-        words = np.array([":".join(map(str, row)) for row in labels])
+        name = lambda k, place: spec.class_name(k, place) or str(k)
+        some = isinstance(spec.num_classes, tuple)  # else they are multi-hot
+        told = lambda row: [name(k, place) if some else str(k) for place, k in enumerate(row)]
+        words = np.array([":".join(told(row)) for row in labels.tolist()])
         names_of, labels = str, words
     else:
-        names = spec.class_names
-        names_of = lambda k: names[k] if k >= 0 and names else str(k)
+        names_of = lambda k: spec.class_name(k) or str(k)
     kinds = list(dict.fromkeys(labels.tolist()))
     rows = [np.flatnonzero(labels == k) for k in kinds]
     columns = min(len(r) for r in rows) if count % len(kinds) == 0 else max(len(r) for r in rows)

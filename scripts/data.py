@@ -144,6 +144,7 @@ def prepare(name: str, pairs: list[str], data_dir: str | None) -> None:
 def inspect(options: argparse.Namespace) -> None:
     """Print what is in a set, and draw a batch."""
     from diffusion.data import summarise
+    from diffusion.data.classes import remarks
 
     dataset = make_dataset(options.name, options.set, options.data_dir)
     spec = dataset.spec
@@ -164,8 +165,10 @@ def inspect(options: argparse.Namespace) -> None:
         rows["held out"] = held_out
     print_rows(rows | dataset.notes())
     for number, count in enumerate(found.class_counts):
-        label = spec.class_names[number] if spec.class_names else ""
+        label = spec.class_name(number) if spec.class_names else ""
         print(f"  class {number:<4}{count:>8}  {label}")
+    for line in remarks(dataset):
+        print(f"  {line}")
     if options.out:
         draw(dataset, options)
         print(f"Wrote {options.out}")
@@ -237,8 +240,7 @@ def class_of(spec: Any, example: Any) -> str:
     """Return the class of a batch of one, by name where there are names; empty without labels."""
     if not isinstance(spec.num_classes, int) or "label" not in example.get("cond", {}):
         return ""
-    label = int(example["cond"]["label"][0])
-    return spec.class_names[label] if spec.class_names else str(label)
+    return spec.class_name(int(example["cond"]["label"][0]))
 
 
 def draw(dataset: Any, options: argparse.Namespace) -> None:

@@ -43,8 +43,8 @@ flags.adopt_module_key_flags(_guidance)
 flags.DEFINE_string(
     "labels",
     None,
-    "Comma-separated labels to go through in turn; colons join the attributes of one example, '+' those that hold of "
-    "a multi-hot condition; 'none' for unconditional.",
+    "Comma-separated labels, by name or number, to go through in turn; colons join the attributes of one example, '+' "
+    "those that hold of a multi-hot condition; 'none' for unconditional.",
 )
 flags.DEFINE_integer("seed", 0, "Seed of the examples.")
 flags.DEFINE_string("out", "samples.png", "Where to write: .png, .npz or a folder.")
@@ -288,6 +288,8 @@ def made_of(run: object, config: dict) -> dict:
     from diffusion.workdir import provenance
 
     sections = {k: config.get(k) for k in ("process", "sampler", "grid", "guidance")}
+    if names := run.experiment.spec.class_names:
+        sections["class_names"] = names
     return {"step": run.step, "ema": run.ema, "seed": FLAGS.seed, **sections, **provenance()}
 
 

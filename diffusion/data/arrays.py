@@ -11,6 +11,7 @@ import numpy as np
 from diffusion import contents
 from diffusion.data import legal
 from diffusion.data.base import WHERE, ConditionedTable, DataSpec
+from diffusion.data.classes import Classes, classes_by_what_is_there
 from diffusion.data.division import Divided
 from diffusion.data.named_conditions import checked_conditions, classes_of
 from diffusion.data.storage import nowhere
@@ -29,9 +30,9 @@ class ArrayFile(Divided):
     What is a legal array of examples is said in `diffusion.data.legal`. uint8 images are scaled to [-1, 1]; float
     images must lie there already, or have a `range`; other floats are used as they are.
 
-    Conditions are further arrays with as many rows: "label", integers (n,) or (n, k) for k labels each;
-    "multi_hot", (n, k) of 0 and 1; "vector", floats (n, k); "image", pictures of the same height and
-    width as the examples.
+    Conditions are further arrays with as many rows: "label", integers or words (n,), or (n, k) for k labels each, -1
+    or "" where none is said, whose classes are those that are there; "multi_hot", (n, k) of 0 and 1; "vector",
+    floats (n, k); "image", pictures of the same height and width as the examples.
 
     Args:
         path: the file.
@@ -39,7 +40,8 @@ class ArrayFile(Divided):
         test_fraction: share of the examples that a fixed permutation keeps for "test"; None: a tenth, and nothing
             of fewer than 20 examples, or where the file holds the noise of each (`diffusion.coupling.Stored`).
         flip: mirror images at random in training.
-        num_classes: None: the largest label plus one; a tuple for several labels each.
+        num_classes: None: as many as there are labels; a number, or a tuple for several labels each: labels are
+            numbers of classes from 0.
         kind: "image", "signal", "points" or "latent", the numbers of an autoencoder; None: what the shape says.
         range: of floats that are to be scaled to [-1, 1], such as (0, 1); "any" for none; None: (-1, 1) for images,
             none for all else.
@@ -84,9 +86,24 @@ class ArrayFile(Divided):
         )
         return tuple(arrays), kind, ConditionedTable(values=values, cond=cond)
 
-    @property
+    @functools.cached_property
+    def _classes(self) -> Classes | None:
+        """The labels as numbers of classes, and what these are."""
+        label = self._read[2].cond.get("label")
+        if label is None:
+            return None
+        if self.num_classes is None and self.rules > 1:
+            return classes_by_what_is_there(Path(self.path), label)
+        if label.dtype.kind == "U":
+            raise ValueError(f"`rules` 1 know no labels that are words, as {self.path} has.")
+        return Classes(label.astype(np.int32), classes_of(label, self.num_classes), ())
+
+    @functools.cached_property
     def _whole(self) -> ConditionedTable:
-        return self._read[2]
+        """All examples of the file."""
+        read, classes = self._read[2], self._classes
+        cond = read.cond if classes is None else {**read.cond, "label": classes.labels}
+        return ConditionedTable(values=read.values, cond=cond)
 
     def _checked(self, where: str, values: np.ndarray) -> tuple[str, np.ndarray]:
         """Return the kind of the examples, and them as uint8 or float32 with a channel; refuse what is not legal."""
@@ -142,10 +159,11 @@ class ArrayFile(Divided):
         width = lambda name: cond[name].shape[-1] if name in cond else 0
         return DataSpec(
             shape=values.shape[1:],
-            num_classes=classes_of(cond["label"], self.num_classes) if "label" in cond else 0,
+            num_classes=self._classes.number if self._classes else 0,
             multi_hot_dim=width("multi_hot"),
             vector_dim=width("vector"),
             image_channels=width("image"),
+            class_names=self._classes.names if self._classes else (),
             size=len(self.source),
             kind=self._read[1],
             bits=8 if values.dtype == np.uint8 else None,

@@ -24,6 +24,7 @@ from diffusion.data.pixels import to_float
 
 Batch: TypeAlias = dict[str, Any]
 Labels: TypeAlias = np.ndarray | Mapping[str, np.ndarray] | None  # a mapping: conditions by name
+Names: TypeAlias = tuple[str, ...] | tuple[tuple[str, ...], ...]
 WHERE = MappingProxyType(
     {"where": True}
 )  # metadata of fields that say where data lies, not what it is
@@ -39,7 +40,7 @@ class DataSpec:
         size: number of examples; None when they never end.
         kind: "image", "points", "signal", or "latent": (height, width, channels) without a range.
         bits: of each value before scaling, for likelihoods of discrete data; None if continuous.
-        class_names: as many as there are classes, or none.
+        class_names: as many as there are classes, or none; of several labels a tuple of them for each.
         multi_hot_dim: entries of the condition "multi_hot"; 0 without.
         vector_dim: length of the condition "vector"; 0 without.
         image_channels: of the condition "image", as large as the example; 0 without.
@@ -50,10 +51,27 @@ class DataSpec:
     size: int | None = None
     kind: str = "image"
     bits: int | None = None
-    class_names: tuple[str, ...] = ()
+    class_names: Names = ()
     multi_hot_dim: int = 0
     vector_dim: int = 0
     image_channels: int = 0
+
+    def class_name(self, label: int, place: int = 0) -> str:
+        """Return the name of a class, its number where it has none, and "" for -1: not said.
+
+        Args:
+            label: the number of the class.
+            place: which of several labels.
+        """
+        if label < 0:
+            return ""
+        names = self.names(place)
+        return names[label] if names else str(label)
+
+    def names(self, place: int = 0) -> tuple[str, ...]:
+        """Return the names of the classes, () if they have none; `place` is which of several labels."""
+        found: Any = self.class_names
+        return found[place] if found and isinstance(self.num_classes, tuple) else found
 
     @property
     def pictured(self) -> bool:

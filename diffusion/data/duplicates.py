@@ -176,8 +176,14 @@ def find_duplicates(
         exact=sum(digest in known for digest in ours),
         repeats=(len(theirs) - len(known), len(ours) - len(set(ours))),
         num_train=len(others),
-        same_label=None if tags[0] is None else float((tags[0] == tags[1]).all(axis=1).mean()),
+        same_label=None if tags[0] is None else _agreement(tags[0], tags[1]),
     )
+
+
+def _agreement(ours: np.ndarray, theirs: np.ndarray) -> float | None:
+    """Return the share of pairs with the same labels, of those where all are said."""
+    said = (np.minimum(ours, theirs) >= 0).all(axis=1)
+    return float((ours == theirs)[said].all(axis=1).mean()) if said.any() else None
 
 
 def _search(

@@ -90,17 +90,22 @@ def classes_of(label: np.ndarray, num_classes: Any) -> Any:
 def _label(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     whole = np.issubdtype(values.dtype, np.integer)
     fits = values.shape[:1] == shape[:1] and values.ndim <= 2 and 0 not in values.shape
-    if not fits or not whole or values.min() < 0:
+    if not fits or not (whole or values.dtype.kind == "U") or (whole and values.min() < -1):
+        least = f", the least {values.min()}" if fits and whole else ""
         raise ValueError(
-            f"'label' in {path} must be {shape[0]} integers from 0, or (n, k) of them for k labels each; got "
-            f"{values.dtype} of shape {values.shape}."
+            f"'label' in {path} must be {shape[0]} integers from 0, or -1 for what is not said, or words; or (n, k) of "
+            f"them for k labels each; got {values.dtype} of shape {values.shape}{least}."
         )
-    return values.astype(np.int32)
+    return values
 
 
 def _check_classes(path: Path, label: np.ndarray, num_classes: Any) -> None:
     limits = np.atleast_1d(num_classes)
     columns = label.reshape(len(label), -1)
+    if label.dtype.kind == "U":
+        raise ValueError(
+            f"'label' in {path} is made of words, whose classes are those that are there; omit num_classes."
+        )
     if columns.shape[1] != len(limits):
         raise ValueError(
             f"'label' in {path} has {columns.shape[1]} labels per example and num_classes={num_classes} speaks of "

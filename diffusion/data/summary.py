@@ -74,7 +74,7 @@ def summarise(
         sample.append(batch["data"][-start % stride :: stride])
         if classes:
             label = batch["cond"]["label"].reshape(len(data), -1)[:, 0]
-            counts += np.bincount(label, minlength=classes)
+            counts += np.bincount(label[label >= 0], minlength=classes)
         if progress:
             progress(start + count, total)
     values = total * int(np.prod(spec.shape))

@@ -12,12 +12,13 @@ from diffusion.registry import register
 
 
 def _gather(dataset: Dataset, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return examples as rows, and their labels; an even choice where there are more than the limit."""
+    """Return examples as rows, and their labels; an even choice of those with a label, as many as the limit at most."""
     size = dataset.spec.size
     assert size is not None
     chosen = np.unique(np.linspace(0, size - 1, min(limit, size)).astype(int))
     batch = dataset.batch(0, len(chosen), index=chosen, train=False)
-    return batch["data"].reshape(len(chosen), -1), batch["cond"]["label"]
+    known = batch["cond"]["label"] >= 0
+    return batch["data"].reshape(len(chosen), -1)[known], batch["cond"]["label"][known]
 
 
 def fitted_judge(dataset: Dataset, num_training: int = 10_000) -> Any:

@@ -28,17 +28,17 @@ class LevelAccuracy(NamedTuple):
 
 @jax.jit
 def _judged(classifier: NetworkClassifier, x_t: Any, t: Any, cond: Any) -> tuple[Any, Any]:
-    """Return the share of labels that are right, and -log p(cond | x_t) per label, of each example."""
+    """Return the share of labels that are right, and -log p(cond | x_t) per label that is said, of each example."""
     columns, target = classifier.columns, classifier.columns.target(cond)
     answers, truths = columns.split(classifier(x_t, t)), columns.split(target)
     if columns.multi_label:  # every column is a question of its own
-        right = ((answers[0] > jnp.log(0.5)) == (target > 0.5)).mean(axis=-1)
-        labels = columns.count
+        right, known = (answers[0] > jnp.log(0.5)) == (target > 0.5), target >= 0
     else:
-        pairs = zip(answers, truths, strict=True)
-        right = jnp.stack([a.argmax(-1) == y.argmax(-1) for a, y in pairs]).mean(axis=0)
-        labels = len(answers)
-    return right, -classifier.log_prob(x_t, t, cond) / labels
+        pairs = list(zip(answers, truths, strict=True))
+        right = jnp.stack([a.argmax(-1) == y.argmax(-1) for a, y in pairs], axis=-1)
+        known = jnp.stack([y[:, 0] >= 0 for _, y in pairs], axis=-1)
+    labels = known.sum(axis=-1)  # 0 / 0 where none is said: such examples do not count
+    return (right & known).sum(axis=-1) / labels, -classifier.log_prob(x_t, t, cond) / labels
 
 
 def accuracy_by_level(
@@ -71,6 +71,8 @@ def accuracy_by_level(
             x_t = x_0 if classifier.clean else process.interpolate(x_0, z, at)
             parts.append(np.stack(_judged(classifier, x_t, at, batch["cond"])))
         right, nats = np.concatenate(parts, axis=1).astype(np.float64)
+        said = np.isfinite(right)
+        right, nats = right[said], nats[said]
         error = lambda e: float(e.std(ddof=1) / len(e) ** 0.5)
         level = LevelAccuracy(
             level=float(process.noise_level(t)),

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from diffusion.assembly import dataset_of
+from diffusion.conditions import numbered_labels, parse_labels
 from diffusion.config import ConfigError
-from diffusion.data import ArrayFile, Conditioned, conditioned
+from diffusion.data import ArrayFile, Conditioned, DataSpec, conditioned, summarise
+from diffusion.data.classes import remarks, same_classes
 from diffusion.registry import build, registered
 
 RANDOM = np.random.default_rng(0)
@@ -89,6 +91,106 @@ def test_several_labels_have_several_numbers_of_classes(file):
         _ = ArrayFile(path=path, num_classes=5).spec
     with pytest.raises(ValueError, match="past num_classes"):
         _ = ArrayFile(path=path, num_classes=(2, 4)).spec
+
+
+# ---- labels -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "names"),
+    [
+        ([1, 2, 3, 1], [0, 1, 2, 0], ("1", "2", "3")),
+        ([0, 2, 1, 0], [0, 2, 1, 0], ()),
+        ([0, 19_000_000, -1, 7], [0, 2, -1, 1], ("0", "7", "19000000")),
+        ([2**40, 5, 5, -1], [1, 0, 0, -1], ("5", str(2**40))),
+        (["dog", "cat", "", "dog"], [1, 0, -1, 1], ("cat", "dog")),
+        ([1, 1, 1, 1], [0, 0, 0, 0], ("1",)),
+        ([[0, 7], [0, 8], [0, -1], [-1, 7]], [[0, 0], [0, 1], [0, -1], [-1, 0]], (("0", "1"), ("7", "8"))),
+    ],
+)  # fmt: skip
+def test_classes_are_those_that_are_there(file, labels, numbers, names):
+    label = np.repeat(np.array(labels), 3, axis=0)
+    data = ArrayFile(path=file(label=label))
+    spec = data.spec
+    np.testing.assert_array_equal(data.examples(0, 12)["cond"]["label"][::3], numbers)
+    sizes = tuple(int(n) for n in np.atleast_1d(spec.num_classes))
+    assert spec.class_names == names
+    if names:
+        assert sizes == tuple(map(len, names if isinstance(names[0], tuple) else (names,)))
+    assert np.max(data.source.cond["label"], axis=0).max() < max(sizes)
+
+
+def test_labels_of_runs_of_before_keep_their_gaps(file):
+    data = ArrayFile(path=file(label=np.arange(12) % 3 + 1), rules=1)
+    assert (data.spec.num_classes, data.spec.class_names) == (4, ())
+    assert remarks(data) == [
+        "1 of 4 classes have no example to train on: 0; what is generated of them means nothing"
+    ]
+
+
+def test_what_is_not_there_and_not_said_is_remarked(file, caplog):
+    label = np.where(np.arange(12) < 5, -1, np.arange(12) % 3)
+    assert remarks(ArrayFile(path=file(label=label))) == ["5 of 12 examples have no label (-1)"]
+    several = np.stack([np.ones(12, int), np.arange(12) % 2 + 4], axis=-1)
+    data = conditioned("grey", ArrayFile(path=file(label=several)))
+    (line,) = remarks(data)
+    assert line.startswith("1 of 2 classes of label 0 have no example to train on: 0;")
+    assert remarks(ArrayFile(path=file())) == []
+    with pytest.raises(ValueError, match="says no label"):
+        _ = ArrayFile(path=file(label=np.full(12, -1))).spec
+    with pytest.raises(ValueError, match=r"words.*omit num_classes"):
+        _ = ArrayFile(path=file(label=np.array(["a"] * 12)), num_classes=3).spec
+    assert not caplog.text
+    _ = ArrayFile(path=file(data=np.zeros((60, 2)), label=np.arange(60))).spec
+    assert "60 classes for 60 examples; are these labels?" in caplog.text
+    summary = summarise(ArrayFile(path=file(label=label)))
+    assert sum(summary.class_counts) == 7
+
+
+def test_classes_are_named_on_command_lines():
+    animals = DataSpec(shape=(2,), num_classes=3, class_names=("Cat", "big dog", "a:b"))
+    read = lambda text, spec=animals: parse_labels(text, spec).tolist()
+    assert read("Cat,big dog , a:b,2,-1") == [0, 1, 2, 2, -1]
+    years = DataSpec(shape=(2,), num_classes=3, class_names=("1", "2", "2024"))
+    assert read("1,2024,-1", years) == [0, 2, -1]  # what was typed is the name
+    digits = DataSpec(shape=(2,), num_classes=2, class_names=("0", "1"))
+    assert read("1,0", digits) == [1, 0]
+    both = DataSpec(shape=(2,), num_classes=(2, 2), class_names=(("no", "yes"), ("4", "7")))
+    assert read("yes:7,1:4,-1:-1", both) == [[1, 1], [1, 0], [-1, -1]]
+    for text, spec, words in [
+        (
+            "dig dog",
+            animals,
+            "no class 'dig dog'. Did you mean 'big dog'.*Classes: Cat, big dog, a:b",
+        ),
+        ("0", years, "no class '0'.*Classes: 1, 2, 2024"),
+        ("3", digits, r"must lie in 0 \.\.\. 1"),
+        ("5", animals, r"must lie in 0 \.\.\. 2"),
+        ("yes:0", both, "no class '0'"),
+        ("dog", DataSpec(shape=(2,), num_classes=3), "whole numbers"),
+        ("yes,yes:4", both, "same number of labels"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            parse_labels(text, spec)
+
+
+def test_guidance_names_classes():
+    spec = DataSpec(shape=(2,), num_classes=2, class_names=("cat", "dog"))
+    inner = {"name": "negative", "label": "dog", "scale": 2.0}
+    entry = {"name": "interval", "low": -1.0, "high": 1.0, "inner": inner}
+    assert numbered_labels(entry, spec)["inner"]["label"] == 1
+    assert numbered_labels("clip", spec) == "clip"
+    assert numbered_labels({"name": "negative", "label": 0}, spec)["label"] == 0
+    with pytest.raises(ValueError, match="no class 'cow'"):
+        numbered_labels({"name": "negative", "label": "cow"}, spec)
+
+
+def test_classes_mean_the_same_as_far_as_names_tell():
+    of = lambda *names: DataSpec(shape=(2,), num_classes=2, class_names=names)
+    assert same_classes(of(), of("0", "1"))
+    assert same_classes(of("cat", "dog"), of())
+    assert not same_classes(of("cat", "dog"), of("cow", "dog"))
+    assert not same_classes(of("1", "2"), of())
 
 
 # ---- computed -----------------------------------------------------------------------------------

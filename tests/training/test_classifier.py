@@ -18,7 +18,9 @@ from diffusion.classification import (
 )
 from diffusion.compatibility import check_training
 from diffusion.config import ConfigError
-from diffusion.data import DataSpec
+from diffusion.data import ArrayFile, DataSpec, FiniteDataset, Table
+from diffusion.evaluation.classifying import accuracy_by_level
+from diffusion.evaluation.features.classifier import accuracy, class_log_probs, fit
 from diffusion.experiment import Experiment
 from diffusion.registry import build
 from diffusion.testing import GaussianMixture
@@ -163,6 +165,50 @@ def test_a_classifier_of_clean_data_knows_no_time():
     # sigma(t_min) = 0.01 beside components of deviation 0.2 and more
     right = classifier(x, 0.5).argmax(axis=-1) == batch["cond"]["label"]
     assert right.mean() > 0.9
+
+
+@dataclass(frozen=True)
+class Labelled(FiniteDataset):
+    """Points of the mixture, some of them without a label."""
+
+    said: tuple[bool, ...]
+
+    @property
+    def source(self):
+        batch = mixture_batch(len(self.said))
+        label = np.where(self.said, batch["cond"]["label"], -1).astype(np.int32)
+        return Table(values=np.asarray(batch["data"]), labels=label)
+
+    @property
+    def spec(self):
+        return DataSpec(shape=(2,), num_classes=3, size=len(self.said), kind="points")
+
+
+def test_accuracy_is_over_the_labels_that_are_said():
+    """Of two halves of the labels, the mean of the accuracies is that of all of them."""
+    even = np.arange(60) % 2 == 0
+    measure = lambda said: accuracy_by_level(
+        exact(), PROCESS, Labelled(said=tuple(said.tolist())), batch_size=20, num_levels=3
+    )
+    for whole, a, b in zip(measure(even | True), measure(even), measure(~even), strict=True):
+        assert (whole.count, a.count, b.count) == (60, 30, 30)
+        assert whole.accuracy == pytest.approx((a.accuracy + b.accuracy) / 2, abs=1e-12)
+        mean = (a.cross_entropy + b.cross_entropy) / 2
+        assert whole.cross_entropy == pytest.approx(mean, rel=1e-12)
+
+
+def test_features_learn_nothing_of_a_label_that_is_not_said(tmp_path):
+    """Unlabelled pictures of one kind, and a class 2 without examples: they are not taken for its."""
+    random = np.random.default_rng(0)
+    kind = np.arange(90) % 3
+    pictures = np.clip(80 * kind[:, None, None] + random.integers(0, 60, (90, 8, 8)), 0, 255)
+    label = np.where(kind < 2, kind, -1)
+    np.savez(tmp_path / "x.npz", data=pictures.astype(np.uint8), label=label)
+    data = ArrayFile(path=str(tmp_path / "x.npz"), num_classes=3, test_fraction=0.0)
+    params = fit(data, 30)
+    x = data.examples(0, 90)["data"]
+    assert class_log_probs(params, x).argmax(axis=1).max() < 2
+    assert accuracy(params, data) > 0.95  # of the 60 that have a label
 
 
 # ---- experiments --------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from diffusion.data import Dataset, DataSpec, data_root
+from diffusion.data.classes import labels_of
 from diffusion.data.storage import LOG
 from diffusion.evaluation.features.base import Extractor, Features, in_blocks
 from diffusion.evaluation.features.convolution import (
@@ -119,10 +120,16 @@ def fit(train: Dataset, num_steps: int) -> Params:
     import optax
 
     optimizer = optax.adam(optax.cosine_decay_schedule(RATE, num_steps))
+    labels = labels_of(train)
+    whole = labels is None or bool((labels >= 0).all())
 
     def loss(params: Params, x: Any, label: Any) -> Any:
         scores = logits(params, x)
-        return optax.softmax_cross_entropy_with_integer_labels(scores, label).mean()
+        if whole:
+            return optax.softmax_cross_entropy_with_integer_labels(scores, label).mean()
+        known = label >= 0  # -1 says nothing
+        each = optax.softmax_cross_entropy_with_integer_labels(scores, jnp.maximum(label, 0))
+        return (known * each).sum() / jnp.maximum(known.sum(), 1)
 
     @jax.jit
     def step(params: Params, state: Any, x: Any, label: Any) -> tuple[Params, Any]:
@@ -138,13 +145,14 @@ def fit(train: Dataset, num_steps: int) -> Params:
 
 
 def accuracy(params: Params, dataset: Dataset, limit: int = 10_000) -> float:
-    """Return the share of labels that are right, over the data set or its first examples."""
-    size, right = min(dataset.spec.size or limit, limit), 0
+    """Return the share of labels that are right, of those that are said, over the data set or its first examples."""
+    size, right, known = min(dataset.spec.size or limit, limit), 0, 0
     for start in range(0, size, 1000):
         batch = dataset.examples(start, min(1000, size - start))
         found = class_log_probs(params, batch["data"]).argmax(axis=1)
         right += int((found == batch["cond"]["label"]).sum())
-    return right / size
+        known += int((batch["cond"]["label"] >= 0).sum())
+    return right / max(known, 1)
 
 
 def digest_of(params: Params) -> str:
