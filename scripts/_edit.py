@@ -23,8 +23,13 @@ SAMPLER_METHODS = ("repaint",)  # methods that are a sampler around the guidance
 # ---- what is given --------------------------------------------------------------------------------
 
 
-def load_images(text: str, spec: Any, config: dict) -> tuple[np.ndarray, list[str]]:
-    """Return the images of --image, (count, height, width, channels) in [-1, 1], and their names."""
+def load_images(
+    text: str, spec: Any, config: dict
+) -> tuple[np.ndarray, list[str], set[tuple[int, ...]]]:
+    """Return the images of --image, (count, height, width, channels) in [-1, 1], their names, and the sizes of files.
+
+    Files are cropped and resized as data sets do it.
+    """
     if spec is None:
         _command.fail(
             "the run does not say what its data is: data.json is missing in --workdir. Train it again."
@@ -32,9 +37,10 @@ def load_images(text: str, spec: Any, config: dict) -> tuple[np.ndarray, list[st
     if spec.kind != "image":
         _command.fail(f"editing is for images; this run was trained on {spec.kind}.")
     if text.startswith("data:"):
-        return held_out(text.removeprefix("data:"), config)
+        return *held_out(text.removeprefix("data:"), config), set()
     names = [name for name in text.split(",") if name]
-    return np.stack([load_image(name, spec.shape) for name in names]), [Path(n).stem for n in names]
+    images, sizes = zip(*(load_image(name, spec.shape) for name in names), strict=True)
+    return np.stack(images), [Path(n).stem for n in names], set(sizes)
 
 
 def held_out(text: str, config: dict) -> tuple[np.ndarray, list[str]]:
@@ -55,25 +61,24 @@ def held_out(text: str, config: dict) -> tuple[np.ndarray, list[str]]:
     return np.asarray(batch["data"], np.float32), [str(i) for i in indices]
 
 
-def load_image(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return one picture in [-1, 1]."""
+def load_image(name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return one picture in [-1, 1], and the height and width of its file."""
     if not Path(name).is_file():
         _command.fail(f"--image {name}: there is no such file.")
     if shape[-1] not in (1, 3):
         _command.fail(
             f"pictures have 1 or 3 channels, this run's data {shape[-1]}: use data:INDICES."
         )
-    image = to_float(decode(name, shape[-1]))
-    if image.shape != tuple(shape):
-        _command.fail(
-            f"--image {name} has {image.shape[0]} x {image.shape[1]} pixels (height x width); this model takes "
-            f"{shape[0]} x {shape[1]}."
+    size = decode(name, shape[-1]).shape[:2]
+    if size != tuple(shape[:2]):
+        _command.say(
+            f"{name}: {size[0]} x {size[1]} pixels (height x width), cropped and resized to {shape[0]} x {shape[1]}"
         )
-    return image
+    return to_float(decode(name, shape[-1], tuple(shape[:2]))), size
 
 
-def mask_of(text: str, shape: tuple[int, ...], seed: int) -> Operator:
-    """Return the mask of --mask."""
+def mask_of(text: str, shape: tuple[int, ...], seed: int, sizes: set[tuple[int, ...]]) -> Operator:
+    """Return the mask of --mask; a picture as large as all the files of --image is cropped and resized like them."""
     kind, _, numbers = text.partition(":")
     try:
         if kind == "box":
@@ -92,7 +97,10 @@ def mask_of(text: str, shape: tuple[int, ...], seed: int) -> Operator:
         except (ValueError, OSError) as error:
             _command.fail(f"--mask {text} cannot be read: {error}")
     else:
-        values = decode(text, 1) > 127
+        values = decode(text, 1)
+        if sizes == {values.shape[:2]}:
+            values = decode(text, 1, tuple(shape[:2]))
+        values = values > 127
     if values.shape == tuple(shape[:2]):
         values = values[..., None]
     if values.shape not in (tuple(shape), (*shape[:2], 1)):
@@ -102,10 +110,12 @@ def mask_of(text: str, shape: tuple[int, ...], seed: int) -> Operator:
     return Mask(values=values)
 
 
-def operator_of(command: str, flags: Any, shape: tuple[int, ...]) -> Operator:
+def operator_of(
+    command: str, flags: Any, shape: tuple[int, ...], sizes: set[tuple[int, ...]]
+) -> Operator:
     """Return the operator that a command measures with, checked against the images."""
     makers: dict[str, Callable[[], Operator]] = {
-        "inpaint": lambda: mask_of(flags.mask, shape, flags.seed),
+        "inpaint": lambda: mask_of(flags.mask, shape, flags.seed, sizes),
         "superres": lambda: Superres(factor=flags.factor),
         "deblur": lambda: Blur(width=flags.width, border=flags.border),
         "colorize": Colorize,

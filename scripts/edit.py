@@ -21,7 +21,7 @@ The first four measure y = A x + std n of each image and sample x given y; the g
 measurement, results. --method is one of dps, moment_matching, pigdm, repaint, replacement (docs/editing.md
 compares them). Generation is unconditional; guidance of the config that compares conditions is left out.
 
---image is a list of files with commas between, each of the size of the run's data, or data:INDICES of the held-out
+--image is a list of files with commas between, cropped and resized as data sets do it, or data:INDICES of the held-out
 split. --mask is a picture (white is known, black is filled in) or a .npy file (1 and 0), box:TOP,LEFT,BOTTOM,RIGHT
 (hidden, in pixels), or random:SHARE (hidden share of the pixels).
 """
@@ -110,10 +110,10 @@ def edit(command: str, overrides: list[tuple[str, str]]) -> int:
         if FLAGS.method == "repaint":
             config["sampler"] = _edit.repaint(config, FLAGS.sampler, FLAGS.repeats)
     spec = workdir.read_spec()
-    x, names = _edit.load_images(FLAGS.image, spec, config)
+    x, names, sizes = _edit.load_images(FLAGS.image, spec, config)
     if command == "interpolate" and len(x) != 2:
         _command.fail(f"interpolate needs two images; --image names {len(x)}.")
-    operator = _edit.operator_of(command, FLAGS, x.shape[1:]) if inverse else None
+    operator = _edit.operator_of(command, FLAGS, x.shape[1:], sizes) if inverse else None
     if inverse:
         config["guidance"] = _edit.guidance(FLAGS.method, operator, FLAGS.std, FLAGS.scale)
     total = FLAGS.num_samples * (1 if command == "interpolate" else len(x))

@@ -34,9 +34,45 @@ def _eight_bits(picture: Any) -> Any:
         values = np.asarray(picture).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("pixels of 32 bits have no known range; store 8 or 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        if isinstance(clear := picture.info.get("transparency"), int):
+            grey.putalpha(_opaque(values != clear))
+        return grey
     if picture.mode == "F":  # floating-point files carry no agreed range
         raise ValueError("floating-point pixels have no known range; store 8 or 16 bits")
+    return picture
+
+
+def _opaque(where: np.ndarray) -> Any:
+    """Return a channel of opacity from a mask (height, width)."""
+    from PIL import Image
+
+    return Image.fromarray(where.astype(np.uint8) * 255)
+
+
+def _upright(stream: Any) -> Any:
+    """Open a picture and turn it as the note of the camera says; a transparent colour of a PNG stays one.
+
+    Pillow compares that colour, which has the depth of the file, with pixels that it has brought to 8 bits.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(stream) as opened:
+        form = opened.tile[0][3] if opened.format == "PNG" and opened.tile else ""
+        clear = opened.info.get("transparency")
+        if form in ("L;2", "L;4") and isinstance(clear, int):
+            opened.info["transparency"] = clear * {"L;2": 85, "L;4": 17}[form]
+        picture = ImageOps.exif_transpose(opened)  # cameras store rotation as a note
+        picture.load()
+    if form == "RGB;16B" and isinstance(clear, tuple):
+        del picture.info["transparency"]
+        if not isinstance(stream, str | Path):
+            stream.seek(0)
+        with Image.open(stream) as opened:
+            opened.tile = [tile._replace(args="RGB;16L") for tile in opened.tile]  # low bytes
+            low = np.asarray(ImageOps.exif_transpose(opened))[..., :3].astype(int)
+        deep = np.asarray(picture).astype(int) * 256 + low
+        picture.putalpha(_opaque((deep != clear).any(axis=-1)))
     return picture
 
 
@@ -51,42 +87,44 @@ def _flatten(picture: Any, channels: int) -> Any:
     return picture.convert({1: "L", 3: "RGB"}[channels])
 
 
-def fit(picture: Any, size: int) -> Any:
-    """Cut the largest square from the middle of a PIL image and resize it to size x size."""
+def fit(picture: Any, size: int | tuple[int, int]) -> Any:
+    """Cut the largest part of the wanted proportions from the middle of a PIL image, and resize it.
+
+    Args:
+        picture: the image.
+        size: height and width of the result, or both in one number.
+    """
     from PIL import Image
 
-    if picture.size == (size, size):
+    tall, wide = (size, size) if isinstance(size, int) else size
+    if picture.size == (wide, tall):
         return picture
     width, height = picture.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side)
-    return picture.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    across, down = min(width, round(height * wide / tall)), min(height, round(width * tall / wide))
+    across, down = max(1, across), max(1, down)
+    left, top = (width - across) // 2, (height - down) // 2
+    box = (left, top, left + across, top + down)
+    return picture.resize((wide, tall), Image.Resampling.LANCZOS, box=box)
 
 
 def decode(
-    source: Any, channels: int, size: int | None = None
+    source: Any, channels: int, size: int | tuple[int, int] | None = None
 ) -> UInt8[np.ndarray, "height width channels"]:
     """Read one picture of any common mode into 8 bits.
 
     Args:
         source: encoded bytes, a path, an open file, or an array (height, width, channels).
         channels: 1 for grey, 3 for colour. Transparency is laid on white.
-        size: height and width of the result, by a centred crop; None keeps the picture's own.
+        size: height and width of the result, or both in one number, by a centred crop; None keeps the picture's own.
 
     Raises:
         ValueError: the picture cannot be read; the message has the reason.
     """
-    from PIL import Image, ImageOps
-
     try:
         if isinstance(source, np.ndarray):
             picture = to_picture(source)
         else:
-            stream = io.BytesIO(source) if isinstance(source, bytes) else source
-            with Image.open(stream) as opened:
-                picture = ImageOps.exif_transpose(opened)  # cameras store rotation as a note
-                picture.load()
+            picture = _upright(io.BytesIO(source) if isinstance(source, bytes) else source)
         picture = _flatten(_eight_bits(picture), channels)
     except MemoryError:  # says nothing about the picture
         raise

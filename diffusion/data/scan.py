@@ -66,19 +66,19 @@ def scan(root: Path) -> Scan:
     if not root.is_dir():
         raise nowhere("folder", root)
     pictures, left_out = [], {}
-    for path, reason in sorted(_files(root, ())):
+    for path, reason in sorted(files(root)):
         found = reason or _look(path)
         if isinstance(found, Picture):
             pictures.append(found)
         else:
             left_out[found] = (*left_out.get(found, ()), shown(path, root))
-    with os.scandir(root) as entries:
-        folders = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    names = (n for n in os.listdir(root) if not n.startswith("."))
+    folders = sorted(n for n in names if os.path.isdir(root / n))  # links to themselves are none
     return Scan(pictures=tuple(pictures), folders=tuple(folders), left_out=left_out)
 
 
-def _files(folder: Path, above: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
-    """Yield files with an empty text, and what cannot be entered with the reason."""
+def files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[tuple[Path, str]]:
+    """Yield the visible files below a folder with an empty text, and what cannot be entered with the reason."""
     here = os.path.realpath(folder)
     if here in above:
         yield folder, "linked to a folder around it"
@@ -92,17 +92,24 @@ def _files(folder: Path, above: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
     for name in visible:
         path = folder / name
         if os.path.isdir(path):
-            yield from _files(path, (*above, here))
+            yield from files(path, (*above, here))
         else:
             yield path, ""
+
+
+def not_plain(path: Path) -> str:
+    """Say why a file cannot be opened like any other: opening a pipe would wait for a writer forever."""
+    if path.is_file():
+        return ""
+    return "broken link" if path.is_symlink() else "not a plain file"
 
 
 def _look(path: Path) -> Picture | str:
     """Read the header of a file, or say why it is left out."""
     from PIL import Image, UnidentifiedImageError
 
-    if not path.is_file():  # opening a pipe would wait for a writer forever
-        return "broken link" if path.is_symlink() else "not a plain file"
+    if reason := not_plain(path):
+        return reason
     try:
         if path.stat().st_size == 0:
             return "empty file"

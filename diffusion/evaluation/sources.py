@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.data import DataSpec, legal, to_float
+from diffusion.data import DataSpec, legal, scan, to_float
+from diffusion.data.storage import LOG
 from diffusion.foreign import open_plain
 from diffusion.foreign_arrays import ARCHIVE_ERRORS, npy_header, open_zip
 
@@ -127,14 +128,25 @@ def _survey(path: Path, pieces: Iterator[np.ndarray], spec: DataSpec) -> tuple[s
 
 
 def _pictures(root: Path) -> tuple[list[Path], int]:
-    """Return the pictures below a folder in order, and how many other files there are."""
-    hidden = lambda p: any(part.startswith(".") for part in p.relative_to(root).parts)
-    files = sorted(p for p in root.rglob("*") if p.is_file() and not hidden(p))
-    found = [p for p in files if p.suffix.lower() in PICTURES]
+    """Return the pictures below a folder in order, and how many other files there are.
+
+    What has the name of a picture and is no file, and what cannot be entered, is named in a warning.
+    """
+    found, others, odd = [], 0, {}
+    for path, reason in sorted(scan.files(root)):
+        if path.suffix.lower() not in PICTURES and not reason:
+            others += 1
+        elif reason := reason or scan.not_plain(path):
+            odd[reason] = (*odd.get(reason, ()), scan.shown(path, root))
+        else:
+            found.append(path)
+    others += sum(map(len, odd.values()))
+    if odd:
+        LOG.warning("%s: %d pictures; left out: %s.", root, len(found), scan.counted(odd))
     if not found:
-        there = f"{len(files)} other files" if files else "nothing"
+        there = f"{others} other files" if others else "nothing"
         raise SourceError(f"{root} holds no picture, but {there}.")
-    return found, len(files) - len(found)
+    return found, others
 
 
 def _decoded(files: list[Path], spec: DataSpec) -> Iterator[np.ndarray]:
@@ -143,18 +155,21 @@ def _decoded(files: list[Path], spec: DataSpec) -> Iterator[np.ndarray]:
 
 
 def _decode(path: Path, spec: DataSpec) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     height, width, channels = spec.shape
     mode = {1: "L", 3: "RGB"}.get(channels)
     try:
-        with Image.open(path) as picture:
-            if (frames := getattr(picture, "n_frames", 1)) > 1:
+        with Image.open(path) as opened:
+            if (frames := getattr(opened, "n_frames", 1)) > 1:
                 raise SourceError(f"{path} is animated: {frames} pictures.")
+            picture = ImageOps.exif_transpose(opened)  # as training does
             if picture.mode != mode:
                 raise SourceError(
                     f"{path} has pixels of mode {picture.mode}; this data has {channels} channels: {mode}."
                 )
+            if "transparency" in picture.info:
+                raise SourceError(f"{path} has a transparent colour; lay it on white.")
             if picture.size != (width, height):
                 raise SourceError(
                     f"{path} is {picture.size[0]} x {picture.size[1]} pixels; this data is {width} x {height}."

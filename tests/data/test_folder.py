@@ -110,6 +110,14 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     }
 
 
+def test_a_link_to_itself_fails_no_folder(tmp_path):
+    picture(tmp_path / "x.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    data = Folder(path=str(tmp_path), size=4)
+    assert (data.spec.size, data.spec.num_classes) == (1, 0)
+    assert "1 broken link (loop.png)" in data.notes()["left out"]
+
+
 def test_pipes_are_not_opened(tmp_path):
     picture(tmp_path / "x.png")
     os.mkfifo(tmp_path / "pipe.png")  # opening it would wait forever

@@ -1,6 +1,8 @@
 """Pixels, array files, and the pictures that are written."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -50,6 +52,56 @@ def test_all_modes_of_white_are_white(tmp_path, mode, channels):
 def test_sixteen_bits_keep_their_order():
     values = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
     np.testing.assert_array_equal(decode(png(values), 1)[..., 0], values // 257)
+
+
+def chunk(kind, content):
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
+
+
+def raw_png(row, width, depth, colour, clear):
+    """A PNG of one row, written byte by byte: `clear` is the transparent colour, in the depth of the file."""
+    head = struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0)
+    parts = (b"IHDR", head), (b"tRNS", clear), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def words(*values):
+    return struct.pack(f">{len(values)}H", *values)
+
+
+@pytest.mark.parametrize(
+    ("row", "width", "depth", "colour", "clear", "levels"),
+    [
+        (words(10000, 10001, 20000), 3, 16, 0, words(10000), [255, 39, 78]),
+        (bytes([10, 11]), 2, 8, 0, words(10), [255, 11]),
+        (bytes([0x3A]), 2, 4, 0, words(3), [255, 170]),
+        (bytes([0b0110_0000]), 2, 2, 0, words(1), [255, 170]),
+        (bytes([0b0100_0000]), 2, 1, 0, words(0), [255, 255]),
+        (words(256, 256, 257, 256, 256, 256), 2, 16, 2, words(256, 256, 256), [1, 255]),
+    ],
+)
+def test_a_transparent_colour_has_the_depth_of_the_file(row, width, depth, colour, clear, levels):
+    """One value of grey or colour is transparent, and only that: its neighbour at 16 bits is not."""
+    content = raw_png(row, width, depth, colour, clear)
+    for channels in (1, 3):
+        found = decode(content, channels)
+        np.testing.assert_array_equal(
+            found, np.repeat(np.array(levels)[None, :, None], channels, -1)
+        )
+
+
+def test_crops_have_the_proportions_that_are_asked_for():
+    wide = np.zeros((4, 12, 3), np.uint8)
+    wide[:, 2:10] = 200
+    np.testing.assert_array_equal(decode(wide, 3, (4, 8)), np.full((4, 8, 3), 200))
+    tall = np.swapaxes(wide, 0, 1)
+    np.testing.assert_array_equal(decode(tall, 3, (8, 4)), np.full((8, 4, 3), 200))
+    assert decode(wide, 3, (6, 2)).shape == (6, 2, 3)
 
 
 def test_transparency_is_white_and_crops_are_central():

@@ -108,13 +108,18 @@ def test_every_command_writes_its_grid(workdir, data, tmp_path, command, words, 
 def test_files_are_images_and_masks(workdir, data, tmp_path, picture):
     mask = tmp_path / "mask.npy"
     np.save(mask, np.eye(8))
-    for name in (mask, picture("mask.png", 8, 8)):
+    large = picture("large_mask.png", 20, 12)  # as large as the photo: cropped and resized like it
+    for image, name, resized in [
+        (picture("a.png", 8, 8), mask, False),
+        (picture("photo.png", 20, 12), large, True),
+    ]:
         code, said, err = program(
-            "edit.py", "inpaint", "--workdir", workdir, "--image", picture("a.png", 8, 8), "--mask", name,
+            "edit.py", "inpaint", "--workdir", workdir, "--image", image, "--mask", name,
             "--num_samples", 1, "--method", "replacement", "--out", tmp_path / "x.png", **data,
         )  # fmt: skip
         assert code == 0, err
         assert "y - A x 0.000" in said
+        assert ("20 x 12 pixels (height x width), cropped and resized to 8 x 8" in said) == resized
 
 
 @pytest.mark.slow
@@ -133,7 +138,7 @@ def test_bad_input_is_refused_before_anything_is_written(workdir, data, tmp_path
         ([*inpaint, "--image", "data:0", "--mask", "box:a"], "--mask box:a"),
         ([*inpaint, "--image", "data:0", "--mask", "random:2"], "share"),
         ([*inpaint, "--image", "data:0", "--mask", "nowhere.png"], "no such file"),
-        ([*inpaint, "--image", picture("big.png", 9, 12), "--mask", "random:0.5"], "8 x 8"),
+        ([*inpaint, "--image", picture("big.png", 9, 12), "--mask", picture("m.png", 8, 9)], "8 x 8"),
         ([*inpaint, "--image", text, "--mask", "random:0.5"], "cannot read picture"),
         ([*inpaint, "--image", "nowhere.png", "--mask", "random:0.5"], "no such file"),
         ([*inpaint, "--image", "data:400", "--mask", "random:0.5"], "0 to 358"),

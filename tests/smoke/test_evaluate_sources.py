@@ -142,6 +142,54 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
     refused("animated: 2 pictures")
 
 
+def test_pictures_are_turned_as_training_turns_them(tmp_path):
+    """A camera's note says: the first row is the right side of the scene, to be seen upright."""
+    from PIL import Image
+
+    from diffusion.data.pixels import decode, to_float
+
+    note = Image.Exif()
+    note[0x0112] = 6
+    (tmp_path / "x").mkdir()
+    stored = np.random.default_rng(0).integers(0, 256, (2, 6, 8), np.uint8)
+    for i, image in enumerate(stored):
+        Image.fromarray(image).save(tmp_path / "x" / f"{i}.png", exif=note)
+    found = all_of(open_examples(tmp_path / "x", DataSpec(shape=(8, 6, 1), bits=8)))
+    np.testing.assert_array_equal(found, to_float(np.rot90(stored, -1, (1, 2)))[..., None])
+    np.testing.assert_array_equal(found[0], to_float(decode(tmp_path / "x" / "0.png", 1)))
+
+
+def test_what_is_no_file_is_named_and_counted(tmp_path, caplog):
+    for i, image in enumerate(pixels(3)):
+        save_png(tmp_path / f"{i}.png", image)
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "card.json").write_text("{}")
+    examples = open_examples(tmp_path, GREY)
+    assert (examples.count, examples.left_out) == (3, 2)
+    assert "3 pictures; left out: 1 broken link (loop.png)" in caplog.text
+    save_png(tmp_path / "3.png", pixels(1)[0])
+    from PIL import Image
+
+    Image.fromarray(pixels(1)[0, ..., 0]).save(tmp_path / "3.png", transparency=7)
+    with pytest.raises(SourceError, match=r"3\.png has a transparent colour"):
+        open_examples(tmp_path, GREY)
+
+
+def test_channels_first_and_ranges_are_refused_as_in_training(tmp_path):
+    """One sentence for both: what training refuses is refused with the same words where it is measured."""
+    from diffusion.data import ArrayFile
+
+    path = tmp_path / "x.npy"
+    for x in (np.moveaxis(pixels(4, 3), -1, 1), pixels(4, 3) / 255):
+        np.save(path, x)
+        said = []
+        for read in (lambda: ArrayFile(path=str(path)).spec, lambda: open_examples(path, COLOUR)):
+            with pytest.raises(ValueError, match=r"channels last|must lie in") as error:
+                read()
+            said.append(str(error.value).replace(f"'data' in {path}", str(path)))
+        assert said[1].rstrip(".") in said[0]
+
+
 def test_memory_does_not_grow_with_the_number_of_examples(tmp_path):
     """20,000 images of 32 x 32 x 3 are 61 MB, 246 MB as floats; a few batches of 256 lie in memory."""
     path = tmp_path / "x.npz"
