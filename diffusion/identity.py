@@ -61,9 +61,22 @@ def without_places(config: Mapping) -> dict[str, Any]:
 
 def as_stored(config: Mapping) -> dict[str, Any]:
     """Return a config that was read from a run, with what it means where defaults have changed since."""
-    new = dict(config)
-    for path, value in marks(config, "formerly").items():
-        if at(config, path) is None:
+    new, meant = dict(config), marks(config, "formerly")
+    for path in unsaid(config):
+        new = put(new, path, meant[path])
+    return new
+
+
+def unsaid(config: Mapping) -> list[str]:
+    """Return the fields whose default has changed, and which a config leaves to it."""
+    return [path for path in marks(config, "formerly") if at(config, path) is None]
+
+
+def continued(config: Mapping, stored: Mapping | None) -> dict[str, Any]:
+    """Return a config for going on with a run: what it leaves unsaid is what the stored config means."""
+    new, former = dict(config), as_stored(stored or {})
+    for path in unsaid(config):
+        if (value := at(former, path)) is not None:
             new = put(new, path, value)
     return new
 
@@ -77,8 +90,7 @@ def changes(old: Mapping, new: Mapping, keys: Iterable[str], free: Iterable[str]
         keys: sections, or fields of those.
         free: paths that may differ, besides fields that say where something lies.
     """
-    unsaid = [k for k in marks(new, "formerly") if at(new, k) is None]
-    free = {*free, *marks(new, "where"), *unsaid}
+    free = {*free, *marks(new, "where"), *unsaid(new)}
     lines = []
     for key in keys:
         a, b = flat(at(old, key), key), flat(at(new, key), key)

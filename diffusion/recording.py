@@ -7,7 +7,7 @@ from typing import Any
 
 from diffusion.config import ConfigError
 from diffusion.data import Conditioned
-from diffusion.identity import CONTENT, another, as_stored, at, marks, put
+from diffusion.identity import CONTENT, another, at, continued, marks, put, unsaid
 
 
 def recorded(experiment: Any, stored: Mapping[str, Any] | None = None) -> Any:
@@ -21,16 +21,11 @@ def recorded(experiment: Any, stored: Mapping[str, Any] | None = None) -> Any:
         experiment: the Experiment to be trained.
         stored: the config of the run that is to go on, if there is one.
     """
-    config: Any = experiment.config
-    silent = [path for path in marks(config, "formerly") if at(config, path) is None]
-    former = as_stored(stored or {})
-    taken = {path: at(former, path) for path in silent if at(former, path) is not None}
-    if taken:
-        for path, value in taken.items():
-            config = put(config, path, value)
+    config: Any = continued(experiment.config, stored)
+    if config != experiment.config:
         experiment = type(experiment).from_config(config)
-    for path in silent:
-        if path not in taken and (value := _decided(experiment, path)) is not None:
+    for path in unsaid(config):
+        if (value := _decided(experiment, path)) is not None:
             config = put(config, path, value)
     for path in marks(config, "where"):
         if isinstance(place := at(config, path), str) and place:

@@ -141,7 +141,7 @@ def _prepare(
         return 0
 
     first_process(clear)
-    stored = _stored(workdir)
+    stored = stored_config(workdir)
     experiment = recorded(experiment, stored)
     if (
         stored is not None
@@ -168,7 +168,7 @@ def _write_down(experiment: Experiment, workdir: Workdir, say: Say, newest: int 
     workdir.write("run.json", provenance())
 
 
-def _stored(workdir: Workdir) -> Mapping[str, Any] | None:
+def stored_config(workdir: Workdir) -> Mapping[str, Any] | None:
     """Return the config of the run that is to go on, from its newest checkpoint if config.json is lost."""
     if (workdir.path / "config.json").is_file():
         return workdir.read_config()

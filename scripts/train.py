@@ -63,7 +63,10 @@ def main(overrides: list[tuple[str, str]]) -> int:
 
         initialize_distributed()
     from diffusion import runner
+    from diffusion.identity import continued
 
+    if FLAGS.workdir is not None and not FLAGS.restart:
+        config = continued(config, runner.stored_config(workdir))
     experiment = Experiment.from_config(config)
     experiment.parallel.check_batch(experiment.batch_size, experiment.train.accumulate)
     if FLAGS.dry_run:

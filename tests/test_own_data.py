@@ -13,7 +13,7 @@ from diffusion.config import ConfigError, differences
 from diffusion.data import ArrayFile, Folder, MissingDataError
 from diffusion.evaluation.metrics import numbers_of
 from diffusion.experiment import Experiment
-from diffusion.identity import as_stored
+from diffusion.identity import as_stored, continued
 from diffusion.recording import recorded
 from diffusion.registry import build
 from diffusion.workdir import Workdir, open_run
@@ -169,6 +169,24 @@ def test_stored_pairs_belong_to_all_examples_of_one_data_set(place):
     assert set(found["data"]["content"]) == {"data", "coupling"}
     with pytest.raises(ConfigError, match=r"noise for 40 examples, and the data set has 30"):
         check_training(Experiment.from_config(with_pairs(test_fraction=0.25)))
+
+
+def test_going_on_takes_what_the_run_meant_before_anything_is_read(place, old_run):
+    """What today's rules refuse, the run was trained on; so they must not be asked."""
+    grey = np.random.default_rng(0).uniform(0, 1, (40, 4, 4, 1)).astype(np.float32)
+    np.save("arr/grey.npy", grey)
+    config = config_of("arr/grey.npy")
+    with pytest.raises(ConfigError, match=r"must lie in \[-1, 1\]"):
+        Experiment.from_config(config)
+    stored = runner.stored_config(old_run)
+    then = continued(config, stored)
+    assert (then["data"]["rules"], then["data"]["test_fraction"]) == (1, 0.0)
+    np.testing.assert_array_equal(
+        Experiment.from_config(then).dataset.examples(0, 40)["data"], grey
+    )
+    assert continued(then, stored) == then
+    assert continued(config, None) == config
+    assert runner.stored_config(Workdir.of("nowhere")) is None
 
 
 # ---- what is held out ---------------------------------------------------------------------------
