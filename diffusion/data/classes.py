@@ -95,10 +95,10 @@ def same_classes(a: DataSpec, b: DataSpec) -> bool:
     """Say whether the classes of two data sets, as many in both, mean the same, as far as names tell."""
 
     def named(spec: DataSpec) -> Any:
-        several = isinstance(spec.num_classes, tuple)
+        sizes = spec.num_classes if isinstance(spec.num_classes, tuple) else (spec.num_classes,)
         return tuple(
             tuple(spec.class_name(k, place) for k in range(size))
-            for place, size in enumerate(spec.num_classes if several else (spec.num_classes,))
+            for place, size in enumerate(sizes)
         )
 
     words = lambda names: any(not name.isdigit() for column in names for name in column)

@@ -176,12 +176,14 @@ def find_duplicates(
         exact=sum(digest in known for digest in ours),
         repeats=(len(theirs) - len(known), len(ours) - len(set(ours))),
         num_train=len(others),
-        same_label=None if tags[0] is None else _agreement(tags[0], tags[1]),
+        same_label=_agreement(*tags),
     )
 
 
-def _agreement(ours: np.ndarray, theirs: np.ndarray) -> float | None:
+def _agreement(ours: np.ndarray | None, theirs: np.ndarray | None) -> float | None:
     """Return the share of pairs with the same labels, of those where all are said."""
+    if ours is None or theirs is None:
+        return None
     said = (np.minimum(ours, theirs) >= 0).all(axis=1)
     return float((ours == theirs)[said].all(axis=1).mean()) if said.any() else None
 

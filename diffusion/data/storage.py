@@ -28,7 +28,9 @@ class MissingDataError(FileNotFoundError):
 def nowhere(what: str, path: Path) -> MissingDataError:
     """Return the error of a file or folder that is not there; it names the folder that was searched."""
     searched = "" if path.is_absolute() else f" in {Path.cwd()}"
-    return MissingDataError(f"There is no {what} {path}{searched}; check `path`.")
+    return MissingDataError(
+        f"There is no {what} {path}{searched}; check `path` (--config.data.path of programs)."
+    )
 
 
 def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
