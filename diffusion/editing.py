@@ -23,7 +23,16 @@ from diffusion.registry import takes_names
 from diffusion.samplers import Sampler, sample
 from diffusion.types import KeyLike
 
-__all__ = ["decode", "encode", "interpolate", "slerp", "time_of_level", "times_below", "vary"]
+__all__ = [
+    "decode",
+    "encode",
+    "interpolate",
+    "level_of_time",
+    "slerp",
+    "time_of_level",
+    "times_below",
+    "vary",
+]
 
 Data = Float[Array, "batch *data"] | Float[np.ndarray, "batch *data"]
 Other = Float[Array, "..."] | Float[np.ndarray, "..."]  # held against the first by `require`
@@ -98,6 +107,15 @@ def time_of_level(process: Process, level: float) -> float:
         return high if level else low
     log_snr = np.log1p(-(level**2)) - 2 * np.log(level)
     return float(np.clip(on_host(process.time_of_log_snr, log_snr), low, high))
+
+
+@takes_names
+def level_of_time(process: Process, t: float) -> float:
+    """Return the share of noise at a time: the inverse of `time_of_level`."""
+    if not isinstance(process, AffineProcess):
+        low, high = float(process.t_min), float(process.t_max)
+        return (t - low) / (high - low)
+    return float(np.exp(-0.5 * np.logaddexp(0.0, on_host(process.log_snr, t))))
 
 
 def times_below(times: Any, t: float) -> np.ndarray:

@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 from diffusion.numerics import per_example, require
 from diffusion.processes import AffineProcess, Process
-from diffusion.registry import register
+from diffusion.registry import register, takes_names
 from diffusion.types import Coefficients, Scalar, Time
 
 Pair = tuple[Array | float, Array | float]
@@ -176,6 +176,19 @@ class PreviousMean(Prediction):
     def recover(self, c: Coefficients) -> Pair:
         keep, pull, _ = self._posterior(c)
         return -keep / pull, 1 / pull
+
+
+@takes_names
+def error_gain(process: AffineProcess, prediction: Prediction, t: Time) -> float:
+    """Return the error of x_0 over that of the network's output, relative to the size of its target, at t.
+
+    It is |out| sqrt(a^2 + b^2), for data and noise of unit variance: sigma / alpha for noise and score, at most 1
+    for v on a variance-preserving process, 1 for data.
+    """
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        c = process.coefficients(jnp.asarray(t, float), jnp.zeros((1, 1)))
+        (a, b), out = prediction.target(c), prediction.recover(c)[1]
+        return float(jnp.squeeze(jnp.abs(out) * jnp.sqrt(jnp.square(a) + jnp.square(b))))
 
 
 def network_inputs(

@@ -18,7 +18,7 @@ from diffusion.experiment import Experiment
 from diffusion.incidents import Rollbacks
 from diffusion.lap import Lap, compiled_dispatch
 from diffusion.networks import count_parameters
-from diffusion.notes import notes
+from diffusion.notes import SAMPLING, TRAINING, notes
 from diffusion.recording import recorded
 from diffusion.training import (
     CheckpointReader,
@@ -43,6 +43,7 @@ def describe(experiment: Experiment) -> list[str]:
     size = "endless" if spec.size is None else f"{spec.size} examples"
     number = count_parameters(state.params)
     devices = experiment.parallel.devices
+    sampled = experiment.train.sample_every > 0  # while it is trained
     classes = f", {spec.num_classes} classes" if spec.num_classes else ""
     held_out = experiment.dataset.division()
     return [
@@ -52,7 +53,7 @@ def describe(experiment: Experiment) -> list[str]:
         f"network: {number:,} parameters; state with optimizer and averages {bytes_of(state) / 2**20:.1f} MiB",
         f"devices: {len(devices)} x {devices[0].device_kind}, {type(experiment.parallel).__name__}",
         f"budget: {experiment.train.steps(experiment.batch_size)} steps of {experiment.batch_size} examples",
-        *(f"note: {note}" for note in notes(experiment)),
+        *(f"note: {note}" for note in notes(experiment, TRAINING + SAMPLING * sampled)),
     ]
 
 

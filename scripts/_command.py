@@ -66,6 +66,11 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def note(text: str) -> None:
+    """Say on standard error what is no error, and should be known."""
+    print(f"note: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
 def fail(message: str, code: int = USAGE) -> None:
     """Leave with one line on standard error."""
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)

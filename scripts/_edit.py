@@ -14,8 +14,11 @@ from diffusion.data.pixels import decode, to_float
 from diffusion.evaluation import example_keys, generate_batch, pictures
 from diffusion.foreign_arrays import read_arrays
 from diffusion.operators import Blur, BoxMask, Colorize, Mask, Operator, RandomMask, Superres
-from diffusion.posterior import Replacement
+from diffusion.posterior import Replacement, consistent
+from diffusion.posterior.base import unexplained
 from diffusion.registry import lookup, nearest
+
+VISIBLE = 4  # levels of 255 that a pixel may be off before it is said
 
 SAMPLER_METHODS = ("repaint",)  # methods that are a sampler around the guidance `replacement`
 
@@ -191,18 +194,38 @@ def invert(run: Any, operator: Operator, x: np.ndarray, flags: Any) -> tuple[lis
         ).x  # fmt: skip
         parts.append(np.asarray(found, np.float32))
         progress(min(int(indices[-1]) + 1, count * len(x)))
-    results = finite(np.concatenate(parts)[: count * len(x)]).reshape(len(x), count, *x.shape[1:])
-    seen = operator.forward(jnp.asarray(results.reshape(-1, *x.shape[1:])))
-    off = operator.restrict(jnp.repeat(jnp.asarray(y), count, axis=0) - seen)
+    flat, repeated = finite(np.concatenate(parts)[: count * len(x)]), np.repeat(y, count, axis=0)
+    if flags.consistent:
+        flat = np.asarray(consistent(operator, repeated, jnp.asarray(flat)))
+    results = flat.reshape(len(x), count, *x.shape[1:])
+    off = np.asarray(unexplained(operator, repeated, jnp.asarray(flat)))
     said = (
         f"input, measurement and {count} results by {flags.method} for {len(x)} images; root mean square of y - A x "
-        f"{float(jnp.sqrt((off**2).mean())):.3f} (noise {flags.std:g}), of results less input "
-        f"{np.sqrt(((results - x[:, None]) ** 2).mean()):.3f}"
+        f"{np.sqrt((off**2).mean()):.3f} (noise {flags.std:g}), at most {levels_of(off):.0f} of 255 levels; of results "
+        f"less input {np.sqrt(((results - x[:, None]) ** 2).mean()):.3f}"
     )
+    say_if_far(operator, off, flags)
     shown = visible(operator, y, x.shape[1:])
     return [
         np.concatenate([a[None], b[None], c]) for a, b, c in zip(x, shown, results, strict=True)
     ], said
+
+
+def levels_of(difference: np.ndarray) -> float:
+    """Return the largest difference of pixels in [-1, 1], in levels of 255."""
+    return 127.5 * float(np.abs(difference).max())
+
+
+def say_if_far(operator: Operator, off: np.ndarray, flags: Any) -> None:
+    """Say that a method keeps to a measurement without noise only roughly, and what does better."""
+    if flags.std > 0 or levels_of(off) <= VISIBLE:
+        return
+    ways = ["take more steps"] if flags.method == "moment_matching" else ["take moment_matching"]
+    ways += ["put the measurement back by --consistent"] if operator.has_pinv else []
+    _command.note(
+        f"{flags.method} keeps to the measurement only roughly: a number of it is off by {levels_of(off):.0f} of 255 "
+        f"levels. To keep closer, {' or '.join(ways)}."
+    )
 
 
 def visible(operator: Operator, y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -220,9 +243,16 @@ def finite(x: np.ndarray) -> np.ndarray:
 
 
 def _times(experiment: Any, level: float) -> np.ndarray:
-    """Return the run's grid from a noise level down."""
-    t = editing.time_of_level(experiment.process, level)
-    return editing.times_below(experiment.times(), t)
+    """Return the run's grid from a noise level down; say it if that is the level at which it ends."""
+    process = experiment.process
+    times = editing.times_below(experiment.times(), editing.time_of_level(process, level))
+    if len(times) < 2:
+        least = editing.level_of_time(process, float(process.t_min))
+        _command.note(
+            f"--level {level:g} adds no noise, so the model changes nothing: images are made at t_min, where the level "
+            f"is {least:.3g} already. Take one above it."
+        )
+    return times
 
 
 def vary(run: Any, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], str]:
@@ -239,7 +269,11 @@ def vary(run: Any, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], str]:
         ))  # fmt: skip
     results = finite(np.concatenate(parts)[:total]).reshape(len(x), count, *x.shape[1:])
     rows = [np.concatenate([a[None], b]) for a, b in zip(x, results, strict=True)]
-    return rows, f"input and {count} variations at noise level {flags.level:g} for {len(x)} images"
+    changed = np.sqrt(((results - x[:, None]) ** 2).mean())
+    return rows, (
+        f"input and {count} variations at noise level {flags.level:g} for {len(x)} images; root mean square of the "
+        f"changes {changed:.3f}, at most {levels_of(results - x[:, None]):.0f} of 255 levels"
+    )
 
 
 def interpolate(run: Any, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], str]:

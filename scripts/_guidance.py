@@ -46,8 +46,11 @@ def check_flags() -> None:
     interval()
     for name in ("guidance", "classifier_scale"):
         value = getattr(FLAGS, name)
-        if value is not None and not 0 <= value < float("inf"):
-            _command.fail(f"--{name} must not be negative; got {value}.")
+        if value is not None and not 0 <= value <= 10_000:  # NaN fails as well
+            _command.fail(
+                f"--{name} must not be negative, nor above 10,000; got {value}. 1 is all of it, and more than 20 "
+                "is rarely meant."
+            )
     if FLAGS["classifier_scale"].present and FLAGS.classifier is None:
         _command.fail("--classifier_scale is the scale of --classifier, which was not given.")
 

@@ -49,6 +49,12 @@ flags.DEFINE_float(
 )
 flags.DEFINE_integer("repeats", 5, "repaint: how often each step is taken.")
 flags.DEFINE_float("std", 0.0, "Standard deviation of the noise that is added to the measurement.")
+flags.DEFINE_bool(
+    "consistent",
+    False,
+    "Put the measurement back at the end: x + A^+ (y - A x). For measurements without noise, and methods that keep to "
+    "them only roughly, such as dps.",
+)
 flags.DEFINE_float("level", 0.5, "interpolate, vary: share of noise, 0 to 1.")
 flags.DEFINE_enum("through", "noise", ["noise", "latent"], "interpolate: where images are mixed.")
 flags.DEFINE_integer(
@@ -72,8 +78,9 @@ def check_flags() -> None:
         if getattr(FLAGS, name) is not None and getattr(FLAGS, name) < 1:
             _command.fail(f"--{name} must be at least 1; got {getattr(FLAGS, name)}.")
     for name in ("seed", "std", "scale"):
-        if getattr(FLAGS, name) is not None and getattr(FLAGS, name) < 0:
-            _command.fail(f"--{name} must not be negative; got {getattr(FLAGS, name)}.")
+        value = getattr(FLAGS, name)
+        if value is not None and not 0 <= value < float("inf"):  # NaN fails as well
+            _command.fail(f"--{name} must not be negative, nor infinite; got {value}.")
     if not 0 <= FLAGS.level <= 1:
         _command.fail(f"--level is a share of noise, from 0 to 1; got {FLAGS.level}.")
     if Path(FLAGS.out).suffix != ".png":
@@ -98,6 +105,8 @@ def edit(command: str, overrides: list[tuple[str, str]]) -> int:
         _command.fail("inpaint needs --mask: a file, box:TOP,LEFT,BOTTOM,RIGHT or random:SHARE.")
     if command != "inpaint" and FLAGS.mask is not None:
         _command.fail(f"--mask belongs to inpaint; {command} does not know it.")
+    if FLAGS.consistent and (FLAGS.std > 0 or command in ("interpolate", "vary")):
+        _command.fail("--consistent is for measurements, and for those without noise (--std 0).")
     _edit = _command.part("_edit")
     from diffusion.workdir import Workdir
 
@@ -114,6 +123,10 @@ def edit(command: str, overrides: list[tuple[str, str]]) -> int:
     if command == "interpolate" and len(x) != 2:
         _command.fail(f"interpolate needs two images; --image names {len(x)}.")
     operator = _edit.operator_of(command, FLAGS, x.shape[1:], sizes) if inverse else None
+    if FLAGS.consistent and not operator.has_pinv:
+        _command.fail(
+            "--consistent needs a pseudo-inverse, which a blur with --border zero has not."
+        )
     if inverse:
         config["guidance"] = _edit.guidance(FLAGS.method, operator, FLAGS.std, FLAGS.scale)
     total = FLAGS.num_samples * (1 if command == "interpolate" else len(x))

@@ -117,6 +117,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     """Sample and write."""
     out = check_flags()
     _guidance.check_flags()
+    from diffusion.notes import SAMPLING, notes
     from diffusion.workdir import Workdir, open_run
 
     workdir = Workdir.of(FLAGS.workdir)
@@ -132,6 +133,8 @@ def main(overrides: list[tuple[str, str]]) -> int:
         labels = labels_of(helpers.speaker)
         _guidance.check_labels(run.experiment, told(labels, helpers.speaker))
         plan = Plan(run, helpers, labels)
+        for text in notes(plan.experiment, SAMPLING):
+            _command.note(text)
         done = made(out, plan, made_of(run, config) | helpers.card, stop)
         if stop.received is not None and done < FLAGS.num_samples:
             return stopped(out, done, stop.received)

@@ -20,6 +20,8 @@ from diffusion.processes import Process
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
 
+LARGEST = 10_000  # times the difference that guidance makes: beyond, float32 keeps little of the model itself
+
 Scale: TypeAlias = Scalar | Callable[..., Any]  # a number, (batch,), or t -> either
 
 
@@ -82,6 +84,8 @@ class LinearLogSNR(Schedule):
             self.low < self.high,
             f"`low` must lie below `high`, both are log-SNR; got low={self.low}, high={self.high}.",
         )
+        check_finite("noisy", self.noisy)
+        check_finite("clean", self.clean)
 
     def bind(self, process: Process) -> Interpolated:
         knots, values = (self.low, self.high), (self.noisy, self.clean)
@@ -107,6 +111,7 @@ class Piecewise(Schedule):
             "`edges` must increase in t, and `values` needs one entry more; got "
             f"edges={self.edges}, values={self.values}.",
         )
+        check_finite("values", *self.values)
 
     def bind(self, process: Process) -> Stepped:
         del process
@@ -127,6 +132,7 @@ def as_scale(scale: Any) -> Any:
     """Return a scale as a leaf or a callable pytree: whole numbers become floats, compiled only once."""
     if callable(scale):
         return as_pytree(scale)
+    check_finite("scale", scale)
     return float(scale) if isinstance(scale, int) else scale
 
 
@@ -147,7 +153,19 @@ def is_number(scale: Any) -> bool:
 
 
 def check_scale(scale: Any, name: str = "scale") -> None:
-    """Raise ValueError for a negative number; schedules and callables are let through."""
+    """Raise ValueError for a number outside [0, 10,000]; schedules and callables are let through."""
     if not depends_on_time(scale):
-        low = jnp.min(scale) if np.ndim(scale) else scale
-        require(low >= 0, f"`{name}` must not be negative; got {scale}.")
+        low, high = (jnp.min(scale), jnp.max(scale)) if np.ndim(scale) else (scale, scale)
+        require(  # NaN fails as well
+            (low >= 0) & (high <= LARGEST),
+            f"`{name}` must not be negative, nor above {LARGEST:,}, where 1 is already all of it; got {scale}.",
+        )
+
+
+def check_finite(name: str, *values: Any) -> None:
+    """Raise ValueError for a number that is infinite or NaN; traced ones are let through."""
+    for value in values:
+        require(
+            is_traced(value) or np.all(np.isfinite(value)),
+            f"`{name}` must be finite; got {value}.",
+        )

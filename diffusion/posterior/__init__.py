@@ -3,7 +3,7 @@
 from diffusion.posterior.base import Measured, measured
 from diffusion.posterior.moment_matching import MomentMatching, moment_matching
 from diffusion.posterior.repaint import Repaint
-from diffusion.posterior.replacement import Replacement, replacement
+from diffusion.posterior.replacement import Replacement, consistent, replacement
 from diffusion.posterior.tilted import DPS, PiGDM, dps, pigdm
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "PiGDM",
     "Repaint",
     "Replacement",
+    "consistent",
     "dps",
     "measured",
     "moment_matching",

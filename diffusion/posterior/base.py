@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.guidance.base import Guidable, Guidance, given
+from diffusion.guidance.scales import check_finite, check_scale
 from diffusion.numerics import as_pytree, require, sum_features
 from diffusion.operators import Identity, Operator
 from diffusion.processes import AffineProcess
@@ -54,20 +55,8 @@ class Measured(abc.ABC):
         return self.operator.forward(x).astype(x.dtype)
 
     def residual(self, x_0: Data) -> Array:
-        """Return r = y - A x_0 where A produces something, zero elsewhere.
-
-        Raises:
-            ValueError: the operator does not fit the data, or the measurement does not fit the operator.
-        """
-        wanted = self.operator.output_shape(x_0.shape[1:])
-        y = jnp.asarray(self.measurement, x_0.dtype)
-        if y.shape[1:] != wanted or y.shape[0] not in (1, len(x_0)):
-            raise ValueError(
-                f"the measurement must have shape {(len(x_0), *wanted)}, or 1 in place of {len(x_0)}, for examples "
-                f"of shape {x_0.shape[1:]} under {type(self.operator).__name__}; got {y.shape}."
-            )
-        y = jnp.broadcast_to(y, (len(x_0), *wanted))
-        return self.operator.restrict(y - self.seen(x_0))
+        """Return r = y - A x_0 where A produces something, zero elsewhere; see `unexplained`."""
+        return unexplained(self.operator, self.measurement, x_0)
 
     def variance(self, like: Array) -> Array:
         """Return std^2 in the dtype of an array."""
@@ -76,6 +65,23 @@ class Measured(abc.ABC):
     def blend(self, x_0: Data, correction: Data) -> Data:
         """Return x_0 + scale correction."""
         return x_0 + jnp.asarray(self.scale, x_0.dtype) * correction.astype(x_0.dtype)
+
+
+def unexplained(operator: Any, measurement: Any, x_0: Data) -> Array:
+    """Return r = y - A x_0 where A produces something, zero elsewhere, in the dtype of x_0.
+
+    Raises:
+        ValueError: the operator does not fit the data, or the measurement does not fit the operator.
+    """
+    wanted = operator.output_shape(x_0.shape[1:])
+    y = jnp.asarray(measurement, x_0.dtype)
+    if y.shape[1:] != wanted or y.shape[0] not in (1, len(x_0)):
+        raise ValueError(
+            f"the measurement must have shape {(len(x_0), *wanted)}, or 1 in place of {len(x_0)}, for examples "
+            f"of shape {x_0.shape[1:]} under {type(operator).__name__}; got {y.shape}."
+        )
+    y = jnp.broadcast_to(y, (len(x_0), *wanted))
+    return operator.restrict(y - operator.forward(x_0).astype(x_0.dtype))
 
 
 def measured(model: Any, kind: type[Measured]) -> Any:
@@ -96,6 +102,8 @@ def bound(
 ) -> Any:
     """Return a measured denoiser with a callable pytree inside and the measurement as an array."""
     measurement = jnp.asarray(measurement)
+    for name in ("std", "scale"):
+        check_finite(name, fields[name])
     return kind(
         process=process, denoise=as_pytree(denoise), operator=operator, measurement=measurement, **fields
     )  # fmt: skip
@@ -118,8 +126,11 @@ class LinearInverse(Guidance):
     scale: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        require(self.std >= 0, f"`std` of the measurement must not be negative; got {self.std}.")
-        require(self.scale >= 0, f"`scale` must not be negative; got {self.scale}.")
+        require(
+            (self.std >= 0) & (self.std < float("inf")),
+            f"`std` of the measurement must be finite and not negative; got {self.std}.",
+        )
+        check_scale(self.scale)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise ValueError if the operator cannot act on examples of this shape."""

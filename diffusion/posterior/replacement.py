@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from diffusion.guidance.base import Guidable
 from diffusion.operators import Operator
-from diffusion.posterior.base import LinearInverse, Measured, bound
+from diffusion.posterior.base import LinearInverse, Measured, bound, unexplained
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
@@ -57,6 +57,30 @@ class Replaced(Measured):
 
 
 @takes_names
+def consistent(operator: Operator, measurement: Any, x: Data) -> Data:
+    """Return x + A^+ (y - A x): the nearest examples to x that a measurement without noise could be of.
+
+    Args:
+        operator: A, with a pseudo-inverse.
+        measurement: y, with a batch axis.
+        x: examples, (batch, ...), such as those of a method that keeps to y only roughly.
+
+    Raises:
+        ValueError: the operator states no pseudo-inverse, or the measurement does not fit.
+    """
+    _require_pinv(operator, "consistent")
+    r = unexplained(operator, measurement, x)
+    return x + operator.pinv(r, x.shape[1:]).astype(x.dtype)
+
+
+def _require_pinv(operator: Operator, who: str) -> None:
+    if not operator.has_pinv:
+        raise ValueError(
+            f"{who} needs a pseudo-inverse, and {operator!r} states none: take dps, pigdm or moment_matching."
+        )
+
+
+@takes_names
 def replacement(
     process: AffineProcess,
     denoise: Denoiser,
@@ -88,11 +112,7 @@ def replacement(
         ValueError: the operator states no pseudo-inverse.
     """
     require_rung(process, AffineProcess, "replacement")
-    if not operator.has_pinv:
-        raise ValueError(
-            f"replacement needs a pseudo-inverse, and {operator!r} states none: take dps, pigdm or "
-            "moment_matching."
-        )
+    _require_pinv(operator, "replacement")
     return bound(Replaced, process, denoise, operator, measurement, std=std, scale=scale)
 
 

@@ -105,6 +105,25 @@ def test_every_command_writes_its_grid(workdir, data, tmp_path, command, words, 
 
 
 @pytest.mark.slow
+def test_what_was_known_and_what_was_changed_is_said(workdir, data, tmp_path):
+    """dps moves known pixels and says by how much; --consistent puts them back; a level below t_min's is said."""
+    box = ["inpaint", "--mask", "box:0,0,4,8", "--method", "dps"]
+    for words, note, told in [
+        (box, "dps keeps to the measurement only roughly: a number of it is off by ", " of 255 levels"),
+        ([*box, "--consistent"], "", "root mean square of y - A x 0.000 (noise 0), at most 0 of 255 levels"),
+        (["vary", "--level", 0.005], "adds no noise, so the model changes nothing", "changes 0.000, at most 0 of 255"),
+    ]:  # fmt: skip
+        code, said, err = program(
+            "edit.py", *words, "--workdir", workdir, "--image", "data:0", "--num_samples", 2,
+            "--out", tmp_path / "x.png", **data,
+        )  # fmt: skip
+        assert code == 0, err
+        notes = [line for line in err.splitlines() if line.startswith("note: ") and "--" in line]
+        assert (note in notes[0]) if note else not notes, err
+        assert told in said
+
+
+@pytest.mark.slow
 def test_files_are_images_and_masks(workdir, data, tmp_path, picture):
     mask = tmp_path / "mask.npy"
     np.save(mask, np.eye(8))
@@ -168,6 +187,8 @@ def test_bad_input_is_refused_before_anything_is_written(workdir, data, tmp_path
         (["vary", "--workdir", "x", "--image", "a.png", "--mask", "random:0.5"], 2, "belongs to inpaint"),
         (["vary", "--workdir", "x", "--image", "a.png", "--level", "2"], 2, "--level"),
         (["vary", "--workdir", "x", "--image", "a.png", "--std", "-1"], 2, "--std"),
+        (["inpaint", "--workdir", "x", "--image", "a.png", "--mask", "random:0.5", "--scale", "nan"], 2, "--scale"),
+        (["vary", "--workdir", "x", "--image", "a.png", "--consistent"], 2, "--consistent"),
         (["vary", "--workdir", "x", "--image", "a.png", "--out", "a.jpg"], 2, ".png"),
         (["vary", "--workdir", "x", "--image", "a.png", "--out", "/proc/no/a.png"], 6, "cannot be written"),
         (["vary", "--workdir", "/tmp/never-made-by-tests", "--image", "a.png"], 2, "config.json is missing"),

@@ -173,6 +173,8 @@ def test_bad_guidance_is_one_line_and_writes_nothing(runs, tmp_path):
         (["--guidance_interval=2", "--guidance", "2"], "LOW,HIGH"),
         (["--guidance_interval", "sigma:1,2"], "LOW,HIGH"),
         (["--guidance", "-1"], "must not be negative"),
+        (["--guidance", "nan"], "must not be negative"),
+        (["--guidance", "1e30"], "nor above 10,000"),
         (["--classifier_scale", "2"], "--classifier"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else None,

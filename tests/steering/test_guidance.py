@@ -245,6 +245,12 @@ def test_what_is_missing_is_named(name, needs, flag):
     ("spec", "said"),
     [
         (dict(name="classifier_free", scale=-1.0), "must not be negative"),
+        (dict(name="classifier_free", scale=float("nan")), "must not be negative"),
+        (dict(name="classifier_free", scale=1e30), "nor above 10,000"),
+        (dict(name="classifier", scale=float("inf")), "nor above 10,000"),
+        (dict(name="dps", scale=float("nan")), "must not be negative"),
+        (dict(name="dps", std=float("inf")), "finite"),
+        (dict(name="classifier_free", scale=dict(name="piecewise", values=(1.0, float("inf")))), "finite"),
         (dict(name="classifier_free", scale=3.0, omega=1.0), "either `scale` or `omega`"),
         (dict(name="classifier", through="x0"), "'x_0'"),
         (dict(name="similarity", measure="cosin"), "'cosine'"),
