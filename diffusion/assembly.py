@@ -17,6 +17,7 @@ from diffusion.config import (
     with_defaults,
 )
 from diffusion.data import Dataset, DataSpec, conditioned
+from diffusion.identity import stated
 from diffusion.options import EvaluateOptions, TrainOptions
 from diffusion.registry import build
 from diffusion.training import make_ema
@@ -42,6 +43,11 @@ def network_extras(
         raise ConfigError(f"config.task {config['task']!r}: {error}") from None
 
 
+def optimizer_extras(train: TrainOptions, batch_size: int, network: Any) -> dict[str, Any]:
+    """Return the fields of the optimizer that follow from the budget and from the network."""
+    return {"total_steps": train.steps(batch_size), "stacked": getattr(network, "stacked", ())}
+
+
 def dataset_of(config: Mapping) -> Dataset:
     """Build the data set of a config, with the condition that `data.condition` computes from it."""
     dataset = build_section(config, "data")
@@ -63,6 +69,10 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
     """Build every section, or say which one cannot be built and why; see `Experiment.from_config`."""
     given, config = config, with_defaults(config)
     check_sections(config)
+    process = build_section(config, "process")
+    config = stated(config, process)
+    if "sampler" not in given:
+        config["sampler"] = {"name": default_sampler(process)}
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         raise ConfigError(f"config.seed must be an integer from 0 up; got {config['seed']!r}.")
     try:
@@ -75,14 +85,13 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
     positive(config, "grid", "num_steps", 50)
     dataset: Dataset = dataset_of(config)
     found = _spec_of(dataset) if spec is None else spec
-    process = build_section(config, "process")
-    if "sampler" not in given:
-        config["sampler"] = {"name": default_sampler(process)}
     built = {"process": process} | {name: build_section(config, name) for name in PARTS}
-    built["optimizer"] = build_section(config, "optimizer", total_steps=train.steps(batch_size))
     built["loss_target"] = loss_target(train.loss_target)
     extras = network_extras(config, train, found, built["classifier_loss"])
     network = build_section(config, "network", **extras)
+    built["optimizer"] = build_section(
+        config, "optimizer", **optimizer_extras(train, batch_size, network)
+    )
     built["network"] = built["weight"].wrap(network) if config["task"] == "generator" else network
     try:
         ema = make_ema(config["ema"])

@@ -15,6 +15,7 @@ from diffusion.prediction import Prediction
 from diffusion.processes import GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import build, lookup
+from diffusion.samplers import StepSampler
 
 
 def loss_target(name: str) -> Prediction | None:
@@ -100,7 +101,10 @@ def _check_learned_variance(experiment: Any) -> None:
 def check_training(experiment: Any) -> None:
     """Raise ConfigError for what only a trained model can do."""
     with _as_config_error("grid"):
-        experiment.times()
+        times = experiment.times()
+    if experiment.train.sample_every and isinstance(experiment.sampler, StepSampler):
+        with _as_config_error("sampler"):  # such as noise beyond what the steps of the grid allow
+            experiment.sampler.prepare(experiment.process, times)
     with _as_config_error("time"):
         experiment.time.quantile(experiment.process, jnp.linspace(0.1, 0.9, 3))
     with _as_config_error("coupling"):

@@ -1,7 +1,8 @@
 """Editing with a model that was trained without knowing of it: pure functions of images and latents.
 
     encode, decode     along the generative ODE to latents at t_max, and back
-    slerp              between latents on the sphere
+    slerp              between latents on the sphere that they lie on
+    quarter_turn       between latents as if they were perpendicular (Su, kexue.fm 9181)
     vary               to a noise level and back: a variation of an image (Meng et al., 2022, "SDEdit")
     interpolate        two images to one noise level with the same noise, mixed there, and back (Su,
                        bojone/Keras-DDPM)
@@ -28,6 +29,7 @@ __all__ = [
     "encode",
     "interpolate",
     "level_of_time",
+    "quarter_turn",
     "slerp",
     "time_of_level",
     "times_below",
@@ -88,6 +90,21 @@ def slerp(a: Data, b: Other, share: Any) -> Array:
     direction = jnp.cos(u * angle) * unit_a + jnp.sin(u * angle) * across
     between = ((1 - u) * norm_a + u * norm_b) * direction
     return jnp.where(u == 0, flat_a, jnp.where(u == 1, flat_b, between)).reshape(a.shape)
+
+
+def quarter_turn(a: Data, b: Other, share: Any) -> Array:
+    """Return cos(pi u / 2) a + sin(pi u / 2) b, which keeps the variance of independent noise (Su, kexue.fm 9181).
+
+    Unlike `slerp` it takes a and b for perpendicular, as independent draws in many dimensions nearly are, so the
+    way is the same for every pair.
+
+    Args:
+        a: any array.
+        b: shaped like a.
+        share: u, from 0 to 1; a number, or what multiplies a.
+    """
+    angle = 0.5 * jnp.pi * jnp.asarray(share)
+    return jnp.cos(angle) * a + jnp.sin(angle) * b
 
 
 @takes_names

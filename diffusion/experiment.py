@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.assembly import assemble, network_extras
+from diffusion.assembly import assemble, network_extras, optimizer_extras
 from diffusion.classification import (
     AtData,
     Columns,
@@ -300,7 +300,7 @@ class Experiment:
         """Return the config with every default of every class written out."""
         extras = {
             "network": network_extras(self.config, self.train, self.spec, self.classifier_loss),
-            "optimizer": {"total_steps": self.train.steps(self.batch_size)},
+            "optimizer": optimizer_extras(self.train, self.batch_size, self.network),
         }
         options = {"train": self.train, "evaluate": self.evaluate}
         return resolved(self.config, extras) | {k: plain(asdict(v)) for k, v in options.items()}

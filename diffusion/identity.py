@@ -2,13 +2,17 @@
 
 Classes say it of their fields (`diffusion.registry.marked`): where something lies is no part of what it is, so
 such fields are free, and the digests of what lay there are compared instead, which a run records in `data.content`;
-and a field whose default has changed since a config was stored means there what it meant then.
+and a field whose default has changed since a config was stored means there what it meant then. Where the new default,
+None, stands for an attribute of the process, the field names it as "of_process".
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 from diffusion.contents import shortened
+from diffusion.options import TrainOptions
 from diffusion.registry import marked
 
 CONTENT = "data.content"  # digests by what they are of: "data", "coupling", "process.prior.dataset"
@@ -41,7 +45,9 @@ def put(config: Mapping, path: str, value: Any) -> dict[str, Any]:
 
 def marks(config: Mapping, mark: str) -> dict[str, Any]:
     """Return what the fields of a config say of themselves under a mark, by dotted path."""
-    found, task = {}, str(config.get("task", "generator"))
+    options = dataclasses.fields(TrainOptions)
+    found = {f"train.{f.name}": f.metadata[mark] for f in options if mark in f.metadata}
+    task = str(config.get("task", "generator"))
     for section, spec in config.items():
         if isinstance(spec, str) or hasattr(spec, "items"):
             said = marked(kind_of(section, task), spec, mark)
@@ -72,13 +78,40 @@ def unsaid(config: Mapping) -> list[str]:
     return [path for path in marks(config, "formerly") if at(config, path) is None]
 
 
-def continued(config: Mapping, stored: Mapping | None) -> dict[str, Any]:
-    """Return a config for going on with a run: what it leaves unsaid is what the stored config means."""
-    new, former = dict(config), as_stored(stored or {})
+def stated(config: Mapping, process: Any) -> dict[str, Any]:
+    """Return a config that gives the fields which it leaves to a changed default that the process knows.
+
+    Args:
+        config: all sections by name.
+        process: the object that its section `process` makes.
+    """
+    new, names, meant = dict(config), marks(config, "of_process"), marks(config, "formerly")
     for path in unsaid(config):
-        if (value := at(former, path)) is not None:
-            new = put(new, path, value)
+        value: Any = None
+        if path.startswith("process."):
+            value = process
+            for field in path.split(".")[1:]:
+                value = getattr(value, field, None)
+        elif path in names:
+            value = getattr(process, names[path], meant[path])
+        if value is not None:
+            new = put(new, path, _plain(value))
     return new
+
+
+def _plain(value: Any) -> Any:
+    """Return a number as JSON would hold it, and anything else as it is."""
+    return value if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+
+
+def same_class(a: Mapping, b: Mapping, path: str) -> bool:
+    """Say whether two configs name the same classes on the way to a field."""
+    names = []
+    for config in (a, b):
+        keys = path.split(".")[:-1]
+        specs = [at(config, ".".join(keys[:depth])) for depth in range(1, len(keys) + 1)]
+        names.append([s.get("name") if hasattr(s, "get") else s for s in specs])
+    return names[0] == names[1]
 
 
 def changes(old: Mapping, new: Mapping, keys: Iterable[str], free: Iterable[str]) -> list[str]:

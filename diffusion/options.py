@@ -1,6 +1,6 @@
 """The sections of a config that have no name: `train` and `evaluate`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from diffusion.numerics import require
@@ -26,7 +26,7 @@ class TrainOptions:
         batch_target: regress the posterior mean over the batch in place of x_0, which lowers the variance.
         learn_variance: learn the variance of reverse steps as well; the network gets twice the outputs.
         variance_weight: of the chain's bound, which trains that variance, in the loss.
-        variance_step: of that chain, in units of t.
+        variance_step: of that chain, in units of t; None is that of the process: 1 / T of a chain, else 0.001.
         max_bad_steps: non-finite steps in a row before the run goes back to its newest checkpoint.
         max_rollbacks: how often it goes back, with another order of the data, before it stops.
         spike_factor: a step whose gradient norm is so many times the median of the last 128 is skipped; 0 for none.
@@ -50,7 +50,9 @@ class TrainOptions:
     batch_target: bool = False
     learn_variance: bool = False
     variance_weight: float = 1e-3
-    variance_step: float = 1e-3
+    variance_step: float | None = field(
+        default=None, metadata={"formerly": 1e-3, "of_process": "chain_step"}
+    )
     max_bad_steps: int = 20
     max_rollbacks: int = 2
     spike_factor: float = 0.0
@@ -79,11 +81,14 @@ class TrainOptions:
             "give a budget by one of `train.num_steps` and `train.num_images`, the other 0; got "
             f"num_steps={self.num_steps}, num_images={self.num_images}.",
         )
-        for name in ("variance_weight", "variance_step"):
-            require(
-                getattr(self, name) > 0,
-                f"`train.{name}` must be positive; got {getattr(self, name)}.",
-            )
+        require(
+            self.variance_weight > 0,
+            f"`train.variance_weight` must be positive; got {self.variance_weight}.",
+        )
+        require(
+            self.variance_step is None or self.variance_step > 0,
+            f"`train.variance_step` must be positive, or None; got {self.variance_step}.",
+        )
         require(
             0 <= self.label_dropout <= 1,
             f"`train.label_dropout` is a share, between 0 and 1; got {self.label_dropout}.",

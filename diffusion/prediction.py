@@ -10,7 +10,7 @@ References: Ho et al. 2020 (noise), Salimans and Ho 2022 (v), Karras et al. 2022
 """
 
 import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import jax
@@ -153,13 +153,19 @@ class PreviousMean(Prediction):
     one of the data times 1 / pull, large for short steps: predict noise or v where there is a choice.
 
     Args:
-        step: in units of t; the state before the definition begins is the data.
+        step: in units of t, by default that of the process: 1 / T of a chain, else 0.001; the state before the
+            definition begins is the data.
     """
 
-    step: Scalar = 1e-3
+    step: Scalar | None = field(
+        default=None, metadata={"formerly": 1e-3, "of_process": "chain_step"}
+    )
 
     def __post_init__(self) -> None:
-        require(self.step > 0, f"`step` of previous_mean must be positive; got {self.step}.")
+        require(
+            self.step is None or self.step > 0,
+            f"`step` of previous_mean must be positive, or None for that of the process; got {self.step}.",
+        )
 
     def _posterior(self, c: Coefficients) -> tuple[Array, Array, Array]:
         """Return keep, pull and alpha_s."""

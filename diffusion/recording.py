@@ -5,9 +5,50 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from diffusion.config import ConfigError
+from diffusion.config import ConfigError, build_section, check_sections, with_defaults
 from diffusion.data import Conditioned
-from diffusion.identity import CONTENT, another, at, continued, marks, put, unsaid
+from diffusion.identity import (
+    CONTENT,
+    another,
+    as_stored,
+    at,
+    marks,
+    put,
+    same_class,
+    stated,
+    unsaid,
+)
+
+
+def continued(config: Mapping, stored: Mapping | None) -> tuple[dict[str, Any], list[str]]:
+    """Return a config for going on with a run, and a line for each default that has changed since that counts.
+
+    What the config leaves unsaid is what the stored config means. Nothing that only that one names is imported.
+
+    Args:
+        config: sections by name; those with defaults may be missing.
+        stored: the config of the run that is to go on, if there is one.
+    """
+    new, lines = dict(config), []
+    if stored is None:
+        return new, lines
+    whole, former = with_defaults(config), as_stored(with_defaults(stored))
+    try:
+        check_sections(whole)
+        today = stated(whole, build_section(whole, "process"))
+    except ConfigError:
+        return new, lines  # whoever builds the rest says what is wrong
+    for path in unsaid(whole):
+        value = at(former, path)
+        if value is None or not same_class(whole, former, path):
+            continue
+        new = put(new, path, value)
+        matters = path != "train.variance_step" or whole["train"].get("learn_variance")
+        if at(today, path) not in (None, value) and matters:
+            lines.append(
+                f"config.{path} stays {value}, as when this run was begun; today it is {at(today, path)}"
+            )
+    return new, lines
 
 
 def recorded(experiment: Any, stored: Mapping[str, Any] | None = None) -> Any:
@@ -21,7 +62,7 @@ def recorded(experiment: Any, stored: Mapping[str, Any] | None = None) -> Any:
         experiment: the Experiment to be trained.
         stored: the config of the run that is to go on, if there is one.
     """
-    config: Any = continued(experiment.config, stored)
+    config: Any = continued(experiment.config, stored)[0]
     if config != experiment.config:
         experiment = type(experiment).from_config(config)
     for path in unsaid(config):

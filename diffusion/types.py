@@ -39,8 +39,9 @@ class SDE(NamedTuple):
 class Coefficients(NamedTuple):
     """alpha, sigma and their time derivatives, shaped so that they multiply the data.
 
-    `before(step)` gives (alpha, sigma) at the time t - step, for what belongs to a step of a chain: those of
-    the data, (1, 0), where the definition begins; with `trained=True` not earlier than t_min.
+    `before(step)` gives (alpha, sigma) at the time t - step, for what belongs to a step of a chain, that of the
+    process for None: those of the data, (1, 0), where the definition begins; with `trained=True` not earlier
+    than t_min.
     """
 
     alpha: Shaped[Array, "..."]

@@ -168,13 +168,19 @@ class ELBO(Weight):
     It is the divergence between the posterior of x_s given x_0 and given the estimate, both with the
     posterior's variance; on the noise of a chain it reads beta^4 / (2 sigma^2 alpha^2 bbar^2) (Su, kexue.fm
     9152). The mean over uniform t times the number of steps is the diffusion term of -log p; divided by the step it
-    tends to `likelihood`. The chain ends at t_min.
+    tends to `likelihood`. The chain ends at t_min. `step` is by default that of the process: 1 / T of a chain, else
+    0.001.
     """
 
-    step: Scalar = 1e-3
+    step: Scalar | None = dataclasses.field(
+        default=None, metadata={"formerly": 1e-3, "of_process": "chain_step"}
+    )
 
     def __post_init__(self) -> None:
-        require(self.step > 0, f"`step` of the weight elbo must be positive; got {self.step}.")
+        require(
+            self.step is None or self.step > 0,
+            f"`step` of the weight elbo must be positive, or None for that of the process; got {self.step}.",
+        )
 
     def __call__(self, c: Coefficients, out: Array) -> Array:
         alpha, sigma = c.before(self.step, trained=True)
@@ -192,6 +198,11 @@ class UncertainNetwork:
 
     network: Network
     features: int = 64
+
+    @property
+    def stacked(self) -> tuple[str, ...]:
+        """Those of the network; see `FlaxNetwork.stacked`."""
+        return getattr(self.network, "stacked", ())
 
     def init(self, key: Key, x: Array, log_snr: Array, cond: Cond = None) -> Params:
         """Draw the network's parameters; u starts at 0."""

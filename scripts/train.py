@@ -63,10 +63,12 @@ def main(overrides: list[tuple[str, str]]) -> int:
 
         initialize_distributed()
     from diffusion import runner
-    from diffusion.identity import continued
+    from diffusion.recording import continued
 
     if FLAGS.workdir is not None and not FLAGS.restart:
-        config = continued(config, runner.stored_config(workdir))
+        config, lines = continued(config, runner.stored_config(workdir))
+        for line in lines:
+            _command.note(line)
     experiment = Experiment.from_config(config)
     experiment.parallel.check_batch(experiment.batch_size, experiment.train.accumulate)
     if FLAGS.dry_run:

@@ -13,8 +13,8 @@ from diffusion.config import ConfigError, differences
 from diffusion.data import ArrayFile, Folder, MissingDataError
 from diffusion.evaluation.metrics import numbers_of
 from diffusion.experiment import Experiment
-from diffusion.identity import as_stored, continued
-from diffusion.recording import recorded
+from diffusion.identity import as_stored
+from diffusion.recording import continued, recorded
 from diffusion.registry import build
 from diffusion.workdir import Workdir, open_run
 
@@ -179,13 +179,13 @@ def test_going_on_takes_what_the_run_meant_before_anything_is_read(place, old_ru
     with pytest.raises(ConfigError, match=r"must lie in \[-1, 1\]"):
         Experiment.from_config(config)
     stored = runner.stored_config(old_run)
-    then = continued(config, stored)
+    then = continued(config, stored)[0]
     assert (then["data"]["rules"], then["data"]["test_fraction"]) == (1, 0.0)
     np.testing.assert_array_equal(
         Experiment.from_config(then).dataset.examples(0, 40)["data"], grey
     )
-    assert continued(then, stored) == then
-    assert continued(config, None) == config
+    assert continued(then, stored)[0] == then
+    assert continued(config, None)[0] == config
     assert runner.stored_config(Workdir.of("nowhere")) is None
 
 

@@ -7,7 +7,7 @@ from diffusion.evaluation.extrapolation import frechet_infinity
 from diffusion.evaluation.features import Extractor, Features
 from diffusion.evaluation.frechet import Moments, frechet_distance, gaussian_distance
 from diffusion.evaluation.gaussians import bhattacharyya, gaussian_kl, wasserstein_2
-from diffusion.evaluation.generate import example_keys, generate, generate_batch, replicated, slerp
+from diffusion.evaluation.generate import example_keys, generate, generate_batch, replicated
 from diffusion.evaluation.held_out import bits_per_dim, loss_by_level
 from diffusion.evaluation.kernel import kernel_distance, mmd
 from diffusion.evaluation.metrics import Metric, Subject
@@ -40,7 +40,6 @@ __all__ = [
     "mmd",
     "overlap",
     "replicated",
-    "slerp",
     "sliced_wasserstein",
     "statistics",
     "wasserstein_2",

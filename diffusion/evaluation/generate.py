@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
 
 from diffusion.numerics import as_pytree, fold_in, require, row_keys
 from diffusion.processes import Process
@@ -151,12 +150,3 @@ def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     """Cut a sequence into pieces of one size, the last one perhaps shorter."""
     for k in range(0, len(items), size):
         yield items[k : k + size]
-
-
-def slerp(a: Array, b: Array, share: float | Array) -> Array:
-    """Interpolate noise on the sphere: cos(pi share / 2) a + sin(pi share / 2) b keeps its variance.
-
-    Su, kexue.fm 9181.
-    """
-    angle = 0.5 * jnp.pi * jnp.asarray(share)
-    return jnp.cos(angle) * a + jnp.sin(angle) * b

@@ -101,6 +101,11 @@ class FlaxNetwork:
                 "Give tuples instead of lists and dictionaries."
             )
 
+    @property
+    def stacked(self) -> tuple[str, ...]:
+        """The names of parts of the parameters whose arrays hold one block per row of their first axis."""
+        return getattr(self.module, "stacked", ())
+
     def init(self, key: Key, x: Data, log_snr: LogSNR, cond: Cond = None) -> Params:
         """Draw parameters for inputs shaped like these; only shapes and dtypes matter."""
         return _compiled_init(self.module, key, x, log_snr, cond)

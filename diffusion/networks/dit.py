@@ -170,6 +170,11 @@ class DiT(nn.Module):
     outputs: int = 1
     dtype: str = "float32"
 
+    @property
+    def stacked(self) -> tuple[str, ...]:
+        """The parts of the parameters that hold all blocks in one array."""
+        return ("blocks",) if self.scan_blocks else ()
+
     @nn.compact
     def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch ..."]:
         """Return an array shaped like x, but for `outputs` times its channels."""

@@ -82,13 +82,19 @@ class AffineProcess(Process):
         before = jax.tree_util.Partial(self._scales_before, t, shape)
         return Coefficients(*scales, before=before)
 
+    @property
+    def chain_step(self) -> Scalar:
+        """The step, in units of t, of what belongs to a step of a chain and names no other."""
+        return 1e-3
+
     def _scales_before(
-        self, t: Time, like: Float[Array, "..."], step: Scalar, trained: bool = False
+        self, t: Time, like: Float[Array, "..."], step: Scalar | None = None, trained: bool = False
     ) -> tuple[Array, Array]:
         """Return alpha and sigma at t - step: those of the data, 1 and 0, where the definition begins.
 
-        With `trained` a chain begins at t_min instead.
+        The step is `chain_step` for None. With `trained` a chain begins at t_min instead.
         """
+        step = self.chain_step if step is None else step
         low = self.t_min if trained else self.reach[0]
         s = jnp.maximum(t - step, low)
         alpha, sigma = self.alpha(s), self.sigma(s)

@@ -8,8 +8,8 @@ beta_t is a standard deviation and its alpha_t the square root of the paper's.
 
 import abc
 import functools
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, field
+from typing import Any, final
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,21 +25,29 @@ MOST_STEPS = 10**6  # of a chain, whose table lies in memory
 
 @dataclass(frozen=True, kw_only=True)
 class Chain(GaussianProcess):
-    """A variance-preserving chain given by its betas."""
+    """A variance-preserving chain given by its betas; it begins at its first point, t_min = 1 / T, unless told."""
 
+    t_min: Any = field(default=None, metadata={"formerly": 1e-3})
     num_chain_steps: int = 1000
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         require(
             2 <= self.num_chain_steps <= MOST_STEPS,
             f"`num_chain_steps` must lie in 2 ... {MOST_STEPS}; got {self.num_chain_steps}.",
         )
+        if self.t_min is None:
+            object.__setattr__(self, "t_min", self.chain_step)
+        super().__post_init__()
         betas = self.betas()
         require(
             bool(np.all((betas > 0) & (betas < 1))),
             f"every beta must lie in (0, 1); got {betas.min():.3g} to {betas.max():.3g}.",
         )
+
+    @property
+    def chain_step(self) -> float:
+        """The distance of two points, 1 / T."""
+        return 1 / self.num_chain_steps
 
     @abc.abstractmethod
     def betas(self) -> np.ndarray:

@@ -7,15 +7,23 @@ kexue.fm 9280; Rissanen et al., 2023; Hoogeboom and Salimans, 2023.)
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, final
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_time, draw, per_example, require, sum_features
+from diffusion.numerics import (
+    as_time,
+    draw,
+    invert_decreasing,
+    is_traced,
+    per_example,
+    require,
+    sum_features,
+)
 from diffusion.processes.base import (
     AffineProcess,
     GaussianProcess,
@@ -38,20 +46,22 @@ class Heat(GaussianProcess):
     Args:
         schedule: linear, s = t; power, s = t^power; exponential, s = expm1(rate t) / expm1(rate); or a
             function s(t), or "module:function".
+        t_min: by default the time at which the noise is sigma_min.
+        sigma_min: the noise at the default t_min, well below a detail of the data.
         sigma_max: the noise at t = 1, well above the size of the data.
         power: of the power schedule.
         rate: of the exponential schedule.
     """
 
-    t_min: Scalar = 2.5e-5
+    t_min: Any = field(default=None, metadata={"formerly": 2.5e-5})
     schedule: Callable[..., Array] | str = "linear"
+    sigma_min: Scalar = 0.002
     sigma_max: Scalar = 80.0
     power: Scalar = 2.0
     rate: Scalar = 8.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("sigma_max", "power", "rate"):
+        for name in ("sigma_min", "sigma_max", "power", "rate"):
             value = getattr(self, name)
             require(value > 0, f"`{name}` must be positive; got {value}.")
         named = isinstance(self.schedule, str) and ":" not in self.schedule
@@ -60,6 +70,28 @@ class Heat(GaussianProcess):
             f"`schedule` must be one of {', '.join(_SCHEDULES)}, a function, or 'module:function'; got "
             f"{self.schedule!r}.{nearest(str(self.schedule), _SCHEDULES)}",
         )
+        if self.t_min is None:
+            require(
+                self.sigma_min < self.sigma_max,
+                f"`sigma_min` must lie below `sigma_max`; got {self.sigma_min} and {self.sigma_max}.",
+            )
+            object.__setattr__(self, "t_min", self._time_of_share(self.sigma_min / self.sigma_max))
+        super().__post_init__()
+
+    def _time_of_share(self, share: Scalar) -> Scalar:
+        """Return the time at which s(t) has this value."""
+        xp: Any = jnp if is_traced(self) else np
+        if self.schedule == "linear":
+            return share
+        if self.schedule == "power":
+            return share ** (1 / self.power)
+        if self.schedule == "exponential":
+            t = xp.log1p(share * xp.expm1(self.rate)) / self.rate
+        else:
+            falling = lambda t: -self.sigma(t) / self.sigma_max
+            with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+                t = invert_decreasing(falling, jnp.asarray(-share, float), 0.0, self.t_max)
+        return t if is_traced(t) else float(t)
 
     def alpha(self, t: Time) -> Array:
         return jnp.ones_like(as_time(t))

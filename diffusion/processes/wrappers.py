@@ -54,6 +54,10 @@ class Shifted(GaussianProcess):
     def reach(self) -> tuple[Scalar, Scalar]:
         return self.process.reach
 
+    @property
+    def chain_step(self) -> Scalar:
+        return self.process.chain_step
+
     def _ratio(self, t: Time) -> Array:
         """Return n / m."""
         alpha2, sigma2 = self.process.alpha(t) ** 2, self.process.sigma(t) ** 2
@@ -120,6 +124,10 @@ class ZeroTerminalSNR(GaussianProcess):
     @property
     def reach(self) -> tuple[Scalar, Scalar]:
         return self.process.reach[0], self.process.t_max
+
+    @property
+    def chain_step(self) -> Scalar:
+        return self.process.chain_step
 
     def _ends(self, t: Array) -> tuple[Scalar, Scalar, Scalar]:
         """Return alpha_0, 1 - alpha_0 and alpha_T in the dtype of t."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple, final
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.numerics import normal_like, require
+from diffusion.numerics import is_traced, normal_like, require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.registry import nearest, register
 from diffusion.samplers.base import State, StepSampler
@@ -89,7 +89,9 @@ class Ancestral(StepSampler):
     """x_s = alpha_s x_0 + sigma_s z_s, where z_s mixes predicted and fresh normal noise.
 
     The fresh part has variance eta^2 (1 - (alpha_t sigma_s / (alpha_s sigma_t))^2) of z_s: eta = 1 draws from
-    the posterior q(x_s | x_t, x_0) of Ho et al. (2020), eta = 0 is DDIM (Su, kexue.fm 9164, 9181).
+    the posterior q(x_s | x_t, x_0) of Ho et al. (2020), eta = 0 is DDIM (Su, kexue.fm 9164, 9181). Above 1 more
+    of z_s is fresh, up to all of it: eta^2 (1 - (alpha_t sigma_s / (alpha_s sigma_t))^2) <= 1 in every step that
+    ends in noise, so eta is bounded by the grid, the less the longer its steps.
     The mean is the same for every `variance` of the noise; eta scales it:
 
         posterior   that of q(x_s | x_t, x_0), which is too small where x_0 is not known
@@ -109,8 +111,8 @@ class Ancestral(StepSampler):
 
     def __post_init__(self) -> None:
         require(
-            (self.eta >= 0) & (self.eta <= 1),
-            f"`eta` mixes fresh noise in, between 0 and 1; got {self.eta}.",
+            (self.eta >= 0) & (self.eta < float("inf")),
+            f"`eta` mixes fresh noise in, from 0 to a bound that the grid sets; got {self.eta}.",
         )
         require(
             self.variance in _SPREADS,
@@ -124,7 +126,7 @@ class Ancestral(StepSampler):
         alpha_t, alpha_s, sigma_t, sigma_s = alpha[:-1], alpha[1:], sigma[:-1], sigma[1:]
         # what of z_t survives in the posterior of z_s
         shared = alpha_t * sigma_s / (alpha_s * sigma_t)
-        fresh = self.eta**2 * (1 - shared**2)
+        fresh = self._fresh(1 - shared**2, sigma_s > 0)
         keep = xp.sqrt(1 - fresh) * sigma_s / sigma_t
         spread, noisy = xp.sqrt(fresh) * sigma_s, sigma_s > 0
         if self.variance == "beta":
@@ -133,6 +135,23 @@ class Ancestral(StepSampler):
         with np.errstate(divide="ignore"):
             widen = xp.where(noisy, xp.log(sigma_t) - xp.log(sigma_s), 0.0)
         return AncestralRow(t[:-1], keep, alpha_s - alpha_t * keep, spread, noisy, widen)
+
+    def _fresh(self, lost: Any, noisy: Any) -> Any:
+        """Return the share of z_s that is fresh: eta^2 times what the posterior has lost of z_t, at most 1.
+
+        Raises:
+            ValueError: it would be more than 1 where the step ends in noise.
+        """
+        xp = namespace(lost)
+        fresh = self.eta**2 * lost
+        if not is_traced(fresh, noisy):
+            most = np.sqrt(1 / np.max(lost, where=noisy, initial=1e-300))
+            require(
+                bool(np.all((fresh <= 1) | ~noisy)),
+                f"`eta` of ancestral may be at most {np.floor(1e4 * most) / 1e4:g} on this grid, where all of the "
+                f"noise of some step is fresh; got {self.eta}. Shorter steps allow more.",
+            )
+        return xp.minimum(fresh, 1.0)
 
     def step(
         self, process: Process, model: Any, key: Key | None, state: Any, row: AncestralRow

@@ -6,7 +6,8 @@ and can stand where one is wanted; unlike one it can be compared, printed and as
 """
 
 import abc
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -31,9 +32,45 @@ def decay_mask(params: Params) -> Any:
     return jax.tree_util.tree_map_with_path(decayed, params)
 
 
+def block_by_block(
+    transformation: optax.GradientTransformation, stacked: tuple[str, ...]
+) -> optax.GradientTransformation:
+    """Apply a transformation to each block of arrays that hold several, and as it is to the others.
+
+    Args:
+        transformation: of a tree of arrays.
+        stacked: names on the way to arrays whose first axis counts blocks; with none it comes back as it is.
+    """
+    if not stacked:
+        return transformation
+
+    def init(params: Any) -> Any:
+        found = jax.tree.leaves(params)
+        return jax.vmap(transformation.init)(params) if found else transformation.init(params)
+
+    def each(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        if not jax.tree.leaves(updates):
+            return updates, state
+        return jax.vmap(transformation.update)(updates, state, params)
+
+    def kind(path: tuple, _: Any) -> str:
+        names = {str(getattr(k, "key", getattr(k, "name", k))) for k in path}
+        return "stacked" if names & set(stacked) else "single"
+
+    blocks = optax.GradientTransformation(init, each)
+    kinds: dict[Hashable, optax.GradientTransformation] = {
+        "stacked": blocks,
+        "single": transformation,
+    }
+    return optax.multi_transform(kinds, lambda tree: jax.tree_util.tree_map_with_path(kind, tree))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(abc.ABC):
     """What all optimizers share.
+
+    What measures whole arrays, such as LAMB's ratios, measures each block by itself where one array holds several
+    (`stacked`), so that a network whose blocks are looped over is trained like one whose blocks are written out.
 
     Attributes:
         learning_rate: the peak.
@@ -42,6 +79,8 @@ class Optimizer(abc.ABC):
         clip: largest global norm of the gradient; None: no clipping.
         weight_decay: decoupled, times the learning rate; see `decay_mask`.
         total_steps: the length of the run, for schedules that end.
+        stacked: names of parts of the parameters whose arrays hold one block per row of the first axis; a config
+            gets them from the network (`scan_blocks`).
     """
 
     learning_rate: Scalar = 1e-3
@@ -50,6 +89,7 @@ class Optimizer(abc.ABC):
     clip: Scalar | None = None
     weight_decay: Scalar = 0.0
     total_steps: int | None = None
+    stacked: tuple[str, ...] = ()
 
     def __post_init__(self):
         require(
@@ -129,13 +169,19 @@ class AdamW(Adam):
 @register("optimizer", "lamb")
 @dataclass(frozen=True, kw_only=True)
 class Lamb(Adam):
-    """Adam, each matrix scaled by |params| / |step| (You et al., 2020); vectors and norms are not."""
+    """Adam, each matrix scaled by |params| / |step| (You et al., 2020); vectors and norms are not.
+
+    Attributes:
+        by_block: of an array that holds several blocks, each is scaled by itself.
+    """
 
     eps: Scalar = 1e-6
+    by_block: bool = field(default=True, metadata={"formerly": False})
 
     def finish(self) -> optax.GradientTransformation:
         """Scale by the trust ratio."""
-        return optax.masked(optax.scale_by_trust_ratio(), decay_mask)
+        scale = optax.masked(optax.scale_by_trust_ratio(), decay_mask)
+        return block_by_block(scale, self.stacked) if self.by_block else scale
 
 
 @register("optimizer", "lion")
@@ -162,12 +208,14 @@ class Adafactor(Optimizer):
         min_dim_to_factor: matrices with a smaller second-largest dimension keep full moments.
         clip_rms: largest root mean square of the step of one array.
         relative: multiply the step by the root mean square of the parameters.
+        by_block: of an array that holds several blocks, each has moments and mean squares of its own.
     """
 
     decay: Scalar = 0.8
     min_dim_to_factor: int = 128
     clip_rms: Scalar = 1.0
     relative: bool = True
+    by_block: bool = field(default=True, metadata={"formerly": False})
 
     def direction(self) -> optax.GradientTransformation:
         """Scale by the factored moments."""
@@ -179,7 +227,8 @@ class Adafactor(Optimizer):
         ]
         if self.relative:
             parts.append(optax.scale_by_param_block_rms())
-        return optax.chain(*parts)
+        scale = optax.chain(*parts)
+        return block_by_block(scale, self.stacked) if self.by_block else scale
 
 
 @register("optimizer", "sgd")

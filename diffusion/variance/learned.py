@@ -48,15 +48,18 @@ class LearnedVariance:
     divergence of the chain's step with the mean held fixed (Nichol and Dhariwal, 2021, eq. 15, 16).
 
     Args:
-        step: of the chain, in units of t.
+        step: of the chain, in units of t; None is that of the process.
         weight: of the chain's bound in the loss, per dimension (or summed, as the loss is).
     """
 
-    step: Scalar = 1e-3
+    step: Scalar | None = None
     weight: Scalar = 1e-3
 
     def __post_init__(self) -> None:
-        require(self.step > 0, f"`step` of the learned variance must be positive; got {self.step}.")
+        require(
+            self.step is None or self.step > 0,
+            f"`step` of the learned variance must be positive, or None for that of the process; got {self.step}.",
+        )
         require(
             self.weight > 0,
             f"`weight` of the learned variance must be positive; got {self.weight}.",
@@ -64,7 +67,8 @@ class LearnedVariance:
 
     def num_steps(self, process: AffineProcess) -> Scalar:
         """Return the number of steps of the chain: what turns a mean over t into the bound."""
-        return (process.t_max - process.t_min) / self.step
+        step = process.chain_step if self.step is None else self.step
+        return (process.t_max - process.t_min) / step
 
     def divergence(self, c: Coefficients, share: Array, squared_error: Array) -> Array:
         """Return KL(q(x_s | x_t, x_0) || p(x_s | x_t)) in nats, elementwise.

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion import build, carry, sample
-from diffusion.editing import slerp as great_circle
-from diffusion.evaluation import slerp
+from diffusion.editing import quarter_turn, slerp
 from diffusion.numerics import as_pytree, on_host
 from diffusion.testing import GaussianMixture
 from experiments import _common as common
@@ -31,8 +30,8 @@ DECODE = 20  # evaluations for what is between two latents
 ROUND_TRIPS = (5, 10, 20, 50, 100)
 MIXTURE = GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.8, 0.1], [0.0, -1.2]], [0.2, 0.4, 0.3])
 WAYS: dict[str, Callable[[Any, Any, float], Any]] = {
-    "cos, sin": slerp,
-    "great circle": great_circle,
+    "cos, sin": quarter_turn,
+    "great circle": slerp,
     "straight": lambda a, b, u: (1 - u) * a + u * b,
 }
 

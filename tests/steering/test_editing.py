@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import build, editing
+from diffusion import build, editing, evaluation
 from diffusion.testing import CorrelatedGaussian, gaussian
 
 KEY = jax.random.key(0)
@@ -27,6 +27,24 @@ def test_slerp_has_exact_ends_also_one_per_example():
     np.testing.assert_array_equal(editing.slerp(a, b, 1.0), b)
     mixed = editing.slerp(a, b, jnp.array([0.0, 1.0, 0.0, 1.0, 0.5]))
     np.testing.assert_array_equal(mixed[:4], jnp.stack([a[0], b[1], a[2], b[3]]))
+
+
+def test_the_quarter_turn_keeps_the_variance_of_noise():
+    a, b = jax.random.normal(jax.random.key(0), (2, 20_000))
+    for share in (0.0, 0.3, 1.0):
+        turned = editing.quarter_turn(a, b, share)
+        assert abs(jnp.var(turned) - 1) < 4 * np.sqrt(2 / 20_000)
+    np.testing.assert_allclose(editing.quarter_turn(a, b, 0.0), a)
+
+
+def test_there_is_one_slerp():
+    """On the circle both ways are one; elsewhere the great circle keeps lengths, and the quarter turn does not."""
+    a, b = jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 1.0]])
+    np.testing.assert_allclose(editing.slerp(a, b, 0.3), editing.quarter_turn(a, b, 0.3), atol=1e-7)
+    near = jnp.array([[0.8, 0.6]])
+    assert abs(jnp.linalg.norm(editing.slerp(a, near, 0.5)) - 1) < 1e-6
+    assert jnp.linalg.norm(editing.quarter_turn(a, near, 0.5)) > 1.3
+    assert not hasattr(evaluation, "slerp")
 
 
 def test_slerp_keeps_norms_and_turns_evenly():

@@ -1,6 +1,7 @@
 """Optimizers optimise, schedules pass through their knots, decay leaves vectors alone."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -159,3 +160,76 @@ def test_the_rate_is_the_one_that_is_applied():
 def test_wrong_fields_are_explained(spec, message):
     with pytest.raises((TypeError, ValueError, KeyError), match=message):
         build("optimizer", spec)
+
+
+# ---- blocks in one array ------------------------------------------------------------------------
+
+
+def dits():
+    """The same transformer with its blocks written out and looped over."""
+    fields = dict(name="dit", patch=2, width=16, depth=3, heads=2, qk_norm=True)
+    return build("network", fields), build("network", fields | {"scan_blocks": True})
+
+
+def stack_blocks(params):
+    """Turn the parameters of three written-out blocks into those of looped ones."""
+    rest = {k: v for k, v in params.items() if not k.startswith("block_")}
+    blocks = [params[f"block_{i}"] for i in range(3)]
+    return rest | {"blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)}
+
+
+def drawn(tree, seed):
+    """Draw a tree of this shape; block i is 1, 3 or 5 times as large."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    drawn = structure.unflatten(
+        [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    )
+    sizes = {"block_1": 3.0, "block_2": 5.0}
+    return {
+        name: jax.tree.map(functools.partial(jnp.multiply, sizes.get(name, 1.0)), part)
+        for name, part in drawn.items()
+    }
+
+
+def total_update(optimizer, params, gradients):
+    """Return what three updates of this optimizer add to the parameters."""
+    state, new = optimizer.init(params), params
+    for gradient in gradients:
+        updates, state = jax.jit(optimizer.update)(gradient, state, new)
+        new = optax.apply_updates(new, updates)
+    return jax.tree.map(jnp.subtract, new, params)
+
+
+@pytest.mark.parametrize("name", registered("optimizer"))
+def test_looped_blocks_are_trained_like_those_that_are_written_out(name, x64):
+    """Whatever an optimizer measures of whole arrays, it measures of each block by itself."""
+    plain, looped = dits()
+    x, level = jnp.ones((1, 4, 4, 1)), jnp.zeros(1)
+    shapes = jax.eval_shape(plain.init, jax.random.key(0), x, level)
+    params, *gradients = (drawn(shapes, seed) for seed in range(4))
+    spec = {"name": name, "learning_rate": 0.01, "weight_decay": 0.1}
+    spec |= {"min_dim_to_factor": 8} if name == "adafactor" else {}
+    assert looped.stacked == ("blocks",)
+    assert plain.stacked == ()
+    expected = stack_blocks(total_update(build("optimizer", spec), params, gradients))
+    arguments = stack_blocks(params), [stack_blocks(g) for g in gradients]
+    found = total_update(build("optimizer", spec, stacked=looped.stacked), *arguments)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-12)
+    jax.tree.map(close, found, expected)
+    before = total_update(build("optimizer", spec), *arguments)  # as one array
+    kernel = lambda tree: tree["blocks"]["mlp_in"]["kernel"]
+    apart = float(jnp.abs(kernel(before) / kernel(expected) - 1).max())
+    assert (apart > 0.4) == (name in ("lamb", "adafactor"))
+
+
+@pytest.mark.parametrize("name", ["lamb", "adafactor"])
+def test_by_block_false_is_the_earlier_rule(name):
+    _, looped = dits()
+    shapes = jax.eval_shape(looped.init, jax.random.key(0), jnp.ones((1, 4, 4, 1)), jnp.zeros(1))
+    params, gradient = drawn(shapes, 0), drawn(shapes, 1)
+    earlier = build("optimizer", {"name": name, "by_block": False}, stacked=looped.stacked)
+    unaware = build("optimizer", name)
+    assert jax.tree.structure(earlier.init(params)) == jax.tree.structure(unaware.init(params))
+    a, b = (total_update(o, params, [gradient]) for o in (earlier, unaware))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
