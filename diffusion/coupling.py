@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion import contents
+from diffusion.files import DamagedFileError, MissingFileError, decoding, expanded
 from diffusion.foreign import check_plain
 from diffusion.foreign_arrays import names_in, read_arrays
 from diffusion.numerics import fold_in, is_traced, require, row_keys
@@ -190,17 +191,15 @@ class Stored(Coupling):
 
 @functools.lru_cache(maxsize=4)
 def _noise_of(path: str) -> np.ndarray:
-    file = Path(path).expanduser()
+    file = expanded(path)
     if not check_plain(file, links=True):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"There is no file {file} with stored noise in {Path.cwd()}; check `path`."
         )
-    try:
+    with decoding(file, "as .npz"):
         arrays, names = read_arrays(file, ("noise",)), names_in(file)
-    except ValueError as error:
-        raise ValueError(f"Cannot read arrays from {file}: {error}") from None
     if "noise" not in arrays:
-        raise ValueError(f"{file} has no array 'noise'; it has {', '.join(names)}.")
+        raise DamagedFileError(f"{file} has no array 'noise'; it has {', '.join(names)}.")
     return arrays["noise"]
 
 

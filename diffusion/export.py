@@ -23,8 +23,9 @@ import numpy as np
 
 from diffusion.config import ConfigError
 from diffusion.earlier import record
-from diffusion.evaluation.records import digest_of_json, write_atomically
+from diffusion.evaluation.records import digest_of_json
 from diffusion.experiment import Experiment
+from diffusion.files import MissingFileError, write_atomically
 from diffusion.foreign import open_plain, read_json
 from diffusion.identity import as_stored
 from diffusion.provenance import provenance
@@ -95,11 +96,19 @@ def read_card(path: Path) -> dict[str, Any]:
     """Read what a file of weights is, from the JSON file beside it, and compare the two.
 
     Raises:
-        CheckpointError: it cannot be read, or the weights are not those that it was written for.
+        MissingFileError: there are no weights.
+        CheckpointError: it is missing or damaged, or the weights are not those that it was written for.
     """
     file = path.with_suffix(".json")
+    if not path.is_file():
+        raise MissingFileError(f"there is no file {path}.")
     try:
         card = read_json(file)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} has no {file.name} beside it, so it was not written by export, or was moved without it. That "
+            "file says which config, data and step the weights belong to; without it nobody knows what they are."
+        ) from None
     except ValueError as error:
         raise CheckpointError(f"{error}.") from None
     if not isinstance(card, dict) or set(card) - {"self"} != set(KEYS):

@@ -29,8 +29,8 @@ from typing import Any
 from diffusion.config import PARAMETERS, ConfigError, differences
 from diffusion.data import DataSpec
 from diffusion.evaluation import replicated
-from diffusion.evaluation.records import write_atomically
 from diffusion.experiment import Experiment
+from diffusion.files import located, write_atomically
 from diffusion.foreign import check_plain, read_json
 from diffusion.identity import as_stored
 from diffusion.provenance import provenance as provenance
@@ -65,7 +65,7 @@ class Workdir:
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> "Workdir":
         """Return the work directory at a path, which need not exist."""
-        return cls(Path(path).expanduser().resolve())
+        return cls(located(path))
 
     @property
     def checkpoints(self) -> Path:
@@ -122,9 +122,9 @@ class Workdir:
 
     def write(self, name: str, content: Mapping | Sequence) -> None:
         """Write a JSON file, whole or not at all."""
-        file = self.path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, (json.dumps(content, indent=2, default=str) + "\n").encode())
+        write_atomically(
+            self.path / name, (json.dumps(content, indent=2, default=str) + "\n").encode()
+        )
 
     def claim(self, config: Mapping) -> bool:
         """Say whether a run of this config is being resumed; refuse a folder of another config.
@@ -151,9 +151,13 @@ class Workdir:
 
     def sweep(self) -> None:
         """Delete temporary files of processes that died; only the owner may."""
-        for file in self.path.glob(".*.json.*"):
-            if re.search(r"\.[0-9]+(\.tmp)?$", file.name):  # the first: of earlier versions
-                file.unlink(missing_ok=True)
+        mark = re.compile(
+            r".*(\.[0-9]+\.tmp|\.json(\..*)?\.[0-9]+)"
+        )  # second: a lock, earlier versions
+        for folder in (self.path, self.samples, self.path / "bad_steps"):
+            for file in folder.glob(".*"):
+                if mark.fullmatch(file.name):
+                    file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)

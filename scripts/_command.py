@@ -5,19 +5,14 @@ import importlib.util
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 import _plain
+from _errors import exits, fail, report
+from _errors import note as note
+from _errors import say as say
 from absl import flags
-
-EXIT_CODES = """Exit codes: 0 done; 1 unforeseen error; 2 wrong command line, config or input; 3 training diverged;
-4 checkpoint missing, damaged or not fitting; 5 data set missing; 6 a file cannot be read or written;
-7 the work directory is in use by another process; 8 it hung: no sign of life for train.watchdog_seconds;
-129, 130, 138, 143 stopped by SIGHUP, SIGINT, SIGUSR1, SIGTERM with the state saved; 131 stopped by a second signal."""
-
-USAGE, DATA, FILES = 2, 5, 6
 
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
@@ -61,22 +56,6 @@ def part(name: str) -> Any:
     return sys.modules[name]
 
 
-def say(text: str) -> None:
-    """Print a line at once."""
-    print(text, flush=True)
-
-
-def note(text: str) -> None:
-    """Say on standard error what is no error, and should be known."""
-    print(f"note: {' '.join(text.split())}", file=sys.stderr, flush=True)
-
-
-def fail(message: str, code: int = USAGE) -> None:
-    """Leave with one line on standard error."""
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
-    sys.exit(code)
-
-
 def config_overrides(argv: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """Take `--config.path=value` and `--config.path value` out of a command line."""
     kept, overrides, i = [], [], 0
@@ -102,7 +81,7 @@ def _help(doc: str) -> str:
     for flag in sorted(described, key=lambda f: f.name):
         default = "" if flag.default in (None, "", False) else f" (default: {flag.default})"
         rows.append(f"  --{flag.name}: {flag.help}{default}")
-    return "\n".join([doc.strip(), "", "Flags:", *rows, "", EXIT_CODES])
+    return "\n".join([doc.strip(), "", "Flags:", *rows, "", exits.table()])
 
 
 def run(main: Callable[[list[tuple[str, str]]], Any], doc: str, positional: bool = False) -> None:
@@ -128,8 +107,9 @@ def run(main: Callable[[list[tuple[str, str]]], Any], doc: str, positional: bool
         fail(f"{error} See --help.")
     except SystemExit:
         fail("--config cannot be loaded: the file leaves by itself (sys.exit).")
-    except (OSError, AttributeError, TypeError, ValueError, SyntaxError, ImportError) as error:
-        fail(f"--config cannot be loaded: {error}")  # raised by the config file itself
+    except Exception as error:  # raised by the config file itself
+        code = exits.FILES if isinstance(error, OSError) else exits.USAGE
+        fail(f"--config cannot be loaded: {exits.sentence(error)}", code)
     if len(rest) > 1 and not positional:
         fail(f"unexpected argument {rest[1]!r}: flags are written --name=value. See --help.")
     leave_on_signals()
@@ -143,8 +123,8 @@ def run(main: Callable[[list[tuple[str, str]]], Any], doc: str, positional: bool
             Terminal(sys.stderr).say(f"{error} The same command goes on.")
         raise
     except Exception as error:  # the boundary of the program: every error becomes one line
-        _report(error)
-    sys.exit(code or 0)
+        report(error, flags.FLAGS.debug)
+    sys.exit(code or exits.OK)
 
 
 def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
@@ -174,28 +154,6 @@ def leave_on_signals() -> None:
             signal.signal(number, leave)
 
 
-def _report(error: Exception) -> None:
-    if flags.FLAGS.debug:
-        traceback.print_exc()
-    if type(error).__module__.startswith("jax."):
-        from diffusion.tracing import UNTRACEABLE, in_plain_words
-
-        if isinstance(error, UNTRACEABLE):
-            error = in_plain_words(error, "a part of your own")
-    message = error.args[0] if isinstance(error, KeyError) and error.args else error
-    if isinstance(error, OSError) and error.strerror:
-        message = f"{error.filename}: {error.strerror}"
-    code = getattr(error, "exit_code", None)
-    if code is None:
-        if isinstance(error, OSError):
-            code = FILES
-        else:
-            code = USAGE if isinstance(error, ValueError | KeyError | TypeError | IndexError) else 1
-    foreseen = code == USAGE or hasattr(error, "exit_code")
-    hint = "" if flags.FLAGS.debug or foreseen else " (--debug shows where)"
-    fail(f"{message}{hint}", code)
-
-
 def load_config(overrides: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the config of --config with the overrides of the command line applied."""
     from diffusion.config import apply_overrides
@@ -206,7 +164,7 @@ def load_config(overrides: list[tuple[str, str]]) -> dict[str, Any]:
             fail(f"--config: get_config() must return a ConfigDict; got {type(given).__name__}.")
         given = given if given is None else given.to_dict()
     except OSError as error:  # a file that could not be loaded complains on its first use
-        fail(f"--config cannot be loaded: {str(error).splitlines()[-1].strip()}")
+        fail(f"--config cannot be loaded: {str(error).splitlines()[-1].strip()}", exits.FILES)
     if given is None:
         fail("--config is required, such as --config configs/digits.py. See --help.")
     return apply_overrides(given, overrides, imports=True)  # the file is a program, and was run
@@ -272,13 +230,13 @@ def check_writable(path: "os.PathLike[str] | str") -> None:
     nearest = os.path.abspath(path)
     while not os.path.isdir(nearest):
         if os.path.exists(nearest) and nearest != os.path.abspath(path):
-            fail(f"{path} cannot be written: {nearest} is a file.", FILES)
+            fail(f"{path} cannot be written: {nearest} is a file.", exits.FILES)
         nearest = os.path.dirname(nearest)
     try:
         with tempfile.TemporaryFile(dir=nearest):  # asking for permission is not enough for root
             pass
     except OSError as error:
-        fail(f"{path} cannot be written: {nearest}: {error.strerror}.", FILES)
+        fail(f"{path} cannot be written: {nearest}: {error.strerror}.", exits.FILES)
 
 
 def progress(label: str, total: int, done: int = 0) -> Callable[[int], None]:

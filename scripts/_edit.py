@@ -8,10 +8,12 @@ import _command
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _errors import exits
 
 from diffusion import build, editing, registered
 from diffusion.data.pixels import decode, to_float
 from diffusion.evaluation import example_keys, generate_batch, pictures
+from diffusion.files import decoding
 from diffusion.foreign_arrays import read_arrays
 from diffusion.operators import Blur, BoxMask, Colorize, Mask, Operator, RandomMask, Superres
 from diffusion.posterior import Replacement, consistent
@@ -67,7 +69,7 @@ def held_out(text: str, config: dict) -> tuple[np.ndarray, list[str]]:
 def load_image(name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
     """Return one picture in [-1, 1], and the height and width of its file."""
     if not Path(name).is_file():
-        _command.fail(f"--image {name}: there is no such file.")
+        _command.fail(f"--image {name}: there is no such file.", exits.FILES)
     if shape[-1] not in (1, 3):
         _command.fail(
             f"pictures have 1 or 3 channels, this run's data {shape[-1]}: use data:INDICES."
@@ -92,13 +94,12 @@ def mask_of(text: str, shape: tuple[int, ...], seed: int, sizes: set[tuple[int, 
         _command.fail(f"--mask {text}: {error}")
     if not Path(text).is_file():
         _command.fail(
-            f"--mask {text}: there is no such file, and it is neither box:TOP,LEFT,BOTTOM,RIGHT nor random:SHARE."
+            f"--mask {text}: there is no such file, and it is neither box:TOP,LEFT,BOTTOM,RIGHT nor random:SHARE.",
+            exits.FILES,
         )
     if Path(text).suffix == ".npy":
-        try:
+        with decoding(text, "as .npy"):
             values = read_arrays(Path(text))["data"]
-        except (ValueError, OSError) as error:
-            _command.fail(f"--mask {text} cannot be read: {error}")
     else:
         values = decode(text, 1)
         if sizes == {values.shape[:2]}:
@@ -237,7 +238,8 @@ def finite(x: np.ndarray) -> np.ndarray:
     """Return results if they are finite."""
     if not np.isfinite(x).all():
         _command.fail(
-            "some results are not finite; try more steps, another --method or --std above 0.", 1
+            "some results are not finite; try more steps, another --method or --std above 0.",
+            exits.DIVERGED,
         )
     return x
 

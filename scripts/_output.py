@@ -74,7 +74,7 @@ def write(out: Path, x: Any, labels: Any, spec: Any, card: dict) -> None:
 
 def write_card(folder: Path, card: dict) -> None:
     """Write beside images what they were made of."""
-    from diffusion.evaluation.records import write_atomically
+    from diffusion.files import write_atomically
 
     text = json.dumps(card, indent=2, default=str) + "\n"
     write_atomically(folder / "card.json", text.encode())

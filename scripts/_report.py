@@ -143,8 +143,8 @@ def save_pairs(out: Path, target: Any, spec: Any, results: Any) -> None:
 def write(out: Path, workdir: str | None, title: str = "") -> Path:
     """Write the page of what has been measured and trained; return where it lies."""
     from diffusion.evaluation.cards import Measured, read_measured
-    from diffusion.evaluation.records import write_atomically
     from diffusion.evaluation.report import Report
+    from diffusion.files import write_atomically
     from diffusion.training.metrics import read_jsonl
     from diffusion.workdir import Workdir
 
@@ -185,9 +185,9 @@ def _name(section: Any) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     """Read a file that may be missing or damaged: a page shows what there is."""
-    try:
-        from diffusion.foreign import read_json
+    from diffusion.foreign import read_json
 
+    try:
         found = read_json(path)
     except (OSError, ValueError):
         return {}

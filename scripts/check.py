@@ -12,6 +12,7 @@ Examples:
 import sys
 
 import _command
+from _errors import exits
 from absl import flags
 
 FLAGS = flags.FLAGS
@@ -49,7 +50,7 @@ def spec_of(kind: str, name: str) -> object:
 
 
 def main(overrides: list[tuple[str, str]]) -> int:
-    """Print a report; return 1 if a law fails."""
+    """Print a report; return the exit code."""
     if not (FLAGS.process or FLAGS.sampler or FLAGS.all or FLAGS.list):
         _command.fail("--process, --sampler, --all or --list is required. See --help.")
     if FLAGS.data_std < 0:
@@ -71,7 +72,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
         process = build("process", spec_of("process", FLAGS.process or "vp"))
         report = check_sampler(build("sampler", spec_of("sampler", FLAGS.sampler)), process)
         _command.say(str(report))
-        return 0 if report.holds else 1
+        return exits.OK if report.holds else exits.LAWS
     held = True
     for name in registered("process") if FLAGS.all else (FLAGS.process,):
         report = check_process(
@@ -80,7 +81,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
         )  # fmt: skip
         _command.say(str(report))
         held = held and report.holds
-    return 0 if held else 1
+    return exits.OK if held else exits.LAWS
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ PyTorch is not needed, and nothing that stands in the file is executed. The arra
 program finds out which network they belong to and refuses those of any other; where the name of the file carries
 the first eight digits of its SHA-256, as the published one of Inception does, they are compared. Name and SHA-256
 of the source are noted in the new file, and appear on the card of every number that is made with it.
-
-Exit codes: 0 done; 1 a file cannot be read or written; 2 it holds something else.
 """
 
 import argparse
@@ -19,16 +17,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Everything heavy is imported where it is used: `--help` answers at once.
+import _plain
+from _errors import say
 
-FAILED, USAGE = 1, 2
+# Everything heavy is imported where it is used: `--help` answers at once.
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _plain.Parser(description=__doc__)
     parser.add_argument("source", type=Path, metavar="FILE.pth", help="the published file")
     parser.add_argument("out", type=Path, metavar="OUT.safetensors", help="the file to write")
     return parser.parse_args(arguments)
@@ -92,17 +89,7 @@ def convert(source: Path, out: Path) -> str:
 def main() -> int:
     """Convert; return the exit code."""
     arguments = parse_arguments()
-    try:
-        print(convert(arguments.source, arguments.out))
-    except (OSError, ValueError) as error:
-        text = (
-            f"{error.filename}: {error.strerror}"
-            if getattr(error, "strerror", None)
-            else str(error)
-        )
-        print(f"error: {text}", file=sys.stderr)
-        return USAGE if isinstance(error, ValueError) else FAILED
-    return 0
+    return _plain.run(lambda: say(convert(arguments.source, arguments.out)), arguments)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,6 @@
     python scripts/data.py inspect fashion_mnist --duplicates pairs.png
 
 Data lie in --data_dir, else in $DEMOLISH_DATA, else in ~/.cache/demolish.
-
-Exit codes: 0 done; 1 something else failed, such as a full disk; 2 bad input; 5 data are missing and
-cannot be made here (the message says what to do).
 """
 
 import argparse
@@ -22,15 +19,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import _plain
+from _errors import say
 
 # Everything heavy is imported where it is used: `--help` answers at once.
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _plain.Parser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     root = argparse.ArgumentParser(add_help=False)
     root.add_argument("--data_dir", help="folder of the data sets")
@@ -117,8 +113,8 @@ def list_datasets(data_dir: str | None) -> None:
             dataset = build("dataset", name, **({"data_dir": data_dir} if data_dir else {}))
             if isinstance(dataset, PreparedImages):
                 state = "  [prepared]" if dataset.find() else "  [not prepared]"
-        print(f"{name:18}{summary}{state}")
-    print(f"\nData folder: {data_root(data_dir)}")
+        say(f"{name:18}{summary}{state}")
+    say(f"\nData folder: {data_root(data_dir)}")
 
 
 def prepare(name: str, pairs: list[str], data_dir: str | None) -> None:
@@ -130,15 +126,15 @@ def prepare(name: str, pairs: list[str], data_dir: str | None) -> None:
 
     dataset = make_dataset(name, pairs, data_dir)
     if not isinstance(dataset, PreparedImages):
-        print(f"{name} needs no preparation: {dataset.spec}")
+        say(f"{name} needs no preparation: {dataset.spec}")
         return
     with progress_bar(f"preparing {name}") as report:
         folder = dataset.prepare(download=True, progress=report)
     for split, size in split_sizes(folder).items():
         part = dataclasses.replace(dataset, split=split)
-        print(f"{split}: {size} examples of shape {part.spec.shape}")
+        say(f"{split}: {size} examples of shape {part.spec.shape}")
         len(part.source)  # decodes what will be held in memory
-    print(f"Prepared in {folder}")
+    say(f"Prepared in {folder}")
 
 
 def inspect(options: argparse.Namespace) -> None:
@@ -166,12 +162,12 @@ def inspect(options: argparse.Namespace) -> None:
     print_rows(rows | dataset.notes())
     for number, count in enumerate(found.class_counts):
         label = spec.class_name(number) if spec.class_names else ""
-        print(f"  class {number:<4}{count:>8}  {label}")
+        say(f"  class {number:<4}{count:>8}  {label}")
     for line in remarks(dataset):
-        print(f"  {line}")
+        say(f"  {line}")
     if options.out:
         draw(dataset, options)
-        print(f"Wrote {options.out}")
+        say(f"Wrote {options.out}")
     if options.duplicates:
         list_duplicates(dataset, options)
 
@@ -179,7 +175,7 @@ def inspect(options: argparse.Namespace) -> None:
 def print_rows(rows: dict[str, Any]) -> None:
     """Print titles and values in two columns."""
     for title, value in rows.items():
-        print(f"{title:14}{value}")
+        say(f"{title:14}{value}")
 
 
 def check_duplicates(dataset: Any, options: argparse.Namespace) -> None:
@@ -213,7 +209,7 @@ def list_duplicates(dataset: Any, options: argparse.Namespace) -> None:
     }
     if found.same_label is not None:
         rows["same class"] = f"{found.same_label:.1%} have the class of their nearest"
-    print(f"\n{len(found.index)} of {ours} against {found.num_train} of {theirs}")
+    say(f"\n{len(found.index)} of {ours} against {found.num_train} of {theirs}")
     print_rows(rows)
     draw_pairs(options.duplicates, dataset, held_out, found.closest(options.pairs))
 
@@ -228,12 +224,12 @@ def draw_pairs(path: str, train: Any, held_out: Any, pairs: list[tuple[int, int,
     for ours, theirs, distance in pairs:
         label = f"{held_out.split} {ours}, {train.split} {theirs}: {distance:.1f}"
         parts = held_out.examples(ours, 1), train.examples(theirs, 1)
-        print(f"  {label}{''.join(f'  {class_of(train.spec, part)}' for part in parts)}")
+        say(f"  {label}{''.join(f'  {class_of(train.spec, part)}' for part in parts)}")
         images += [to_uint8(part["data"][0]) for part in parts]
         labels.append(label)
     grid = image_grid(np.stack(images), columns=2, scale=max(1, 64 // train.spec.shape[0]))
     save_png(path, label_rows(grid, labels))
-    print(f"Wrote {path}")
+    say(f"Wrote {path}")
 
 
 def class_of(spec: Any, example: Any) -> str:
@@ -277,7 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             inspect(options)
 
-    return _plain.run(work, "data.py")
+    return _plain.run(work, options)
 
 
 if __name__ == "__main__":

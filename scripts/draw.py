@@ -196,6 +196,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     points, data = load_points(subject["dataset"])
 
     from diffusion.evaluation import drawing
+    from diffusion.files import write_atomically
     from diffusion.workdir import provenance
 
     process, specs = subject["process"], subject["specs"]
@@ -230,7 +231,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     out = Path(FLAGS.out)
     card["files"] = draw(scene, out)
     text = json.dumps(card | provenance(), indent=2, default=str) + "\n"
-    (out / "card.json").write_text(text)
+    write_atomically(out / "card.json", text.encode())
     _command.say(f"wrote {out / 'card.json'}")
     return 0
 

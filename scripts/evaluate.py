@@ -93,10 +93,12 @@ def check_flags() -> None:
 
 def out_of() -> Path:
     """Return where the results go."""
+    from diffusion.files import located
+
     if FLAGS.out:
         return Path(FLAGS.out)
     if FLAGS.images:
-        images = images_path().resolve()
+        images = located(FLAGS.images)
         return images.with_name(f"{images.name}.evaluation.json")
     name = "evaluation" if FLAGS.step is None else f"evaluation-{FLAGS.step}"
     return run_path() / f"{name}.json"
@@ -104,12 +106,16 @@ def out_of() -> Path:
 
 def run_path() -> Path:
     """Return the work directory."""
-    return Path(FLAGS.workdir).expanduser().resolve()
+    from diffusion.files import located
+
+    return located(FLAGS.workdir)
 
 
 def images_path() -> Path:
     """Return where the examples lie."""
-    return Path(FLAGS.images).expanduser()
+    from diffusion.files import expanded
+
+    return expanded(FLAGS.images)
 
 
 def config_of(overrides: list[tuple[str, str]]) -> dict[str, Any]:

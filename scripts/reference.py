@@ -9,9 +9,6 @@
 All examples of the split count, the last incomplete batch too. evaluate.py makes the same file when it is missing;
 it lies in `statistics` in the folder of the data (--data_dir, else $DEMOLISH_DATA, else ~/.cache/demolish), under a
 name made of its content. A damaged file, or one of other data, is made again; --fresh makes it again anyway.
-
-Exit codes: 0 done; 1 something else failed, such as a full disk; 2 bad input, also a damaged FILE; 5 data are
-missing and cannot be made here (the message says what to do).
 """
 
 import argparse
@@ -22,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import _plain
+from _errors import say
 
 # Everything heavy is imported where it is used: `--help` answers at once.
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _plain.Parser(description=__doc__)
     parser.add_argument("name", nargs="?", metavar="NAME", help="a data set that data.py lists")
     parser.add_argument("--split", default="test", help="which part of it (test)")
     parser.add_argument(
@@ -68,14 +64,16 @@ def make(options: argparse.Namespace) -> Path:
         path.unlink(missing_ok=True)
     start = time.monotonic()
     reference.statistics(part, extractor)
-    print(f"{time.monotonic() - start:.1f} s")
+    say(f"{time.monotonic() - start:.1f} s")
     return path
 
 
 def existing(file: str) -> Path:
     """Return the path of a file, or say that it is not there."""
+    from diffusion.files import MissingFileError
+
     if not Path(file).is_file():
-        raise ValueError(f"there is no file {file}")
+        raise MissingFileError(f"there is no file {file}.")
     return Path(file)
 
 
@@ -97,17 +95,16 @@ def show(path: Path) -> None:
         "variance": f"{found.moments.covariance.trace() / len(found.moments.mean):.4f} on average",
     }
     for key, value in lines.items():
-        print(f"{key:12}{value}")
+        say(f"{key:12}{value}")
     if "accuracy" in features:
-        print(f"{'accuracy':12}{features['accuracy']:.4f} on {features['accuracy_on']}")
+        say(f"{'accuracy':12}{features['accuracy']:.4f} on {features['accuracy_on']}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Make or check; errors become one line and an exit code."""
     options = parse_arguments(arguments)
-    return _plain.run(
-        lambda: show(existing(options.check) if options.check else make(options)), "reference.py"
-    )
+    work = lambda: show(existing(options.check) if options.check else make(options))
+    return _plain.run(work, options)
 
 
 if __name__ == "__main__":

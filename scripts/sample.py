@@ -31,6 +31,7 @@ from pathlib import Path
 import _command
 import _guidance
 import _output
+from _errors import exits
 from absl import flags
 
 FLAGS = flags.FLAGS
@@ -227,7 +228,7 @@ class Plan:
                 _command.fail(
                     f"{len(bad)} of {len(x)} examples are not finite, the first is number {first + bad[0]}; "
                     "try more steps.",
-                    1,
+                    exits.DIVERGED,
                 )
             yield x
             first += len(x)

@@ -2,12 +2,11 @@
 
 Python blocks of a page run in order in one namespace, in an empty folder; a block that begins with
 "# name.py", or is followed by "Saved as `name.py`", is also written there, so that "name:attribute" can be
-used as in the text. A block fenced as ```python no-run is not run. Run this file as a program to write
-the table of samplers anew.
+used as in the text. A block fenced as ```python no-run is not run.
 """
 
+import ast
 import importlib.util
-import os
 import re
 import shlex
 import subprocess
@@ -17,18 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from diffusion import build, registered
+from diffusion import build, exits, registered
 from diffusion.config import apply_overrides, plain
 from diffusion.data import DataSpec
 from diffusion.evaluation.metrics import parse_list
 from diffusion.experiment import Experiment
-from diffusion.registry import resolve
-from diffusion.samplers import StepSampler
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "scripts"))
+import tables  # noqa: E402
+
 PAGES = sorted(p for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if p.is_file())
 SLOW = {"README", "sampling", "training"}  # pages that train or compile much
-GENERATED = {"samplers": "sampling.md", "processes": "processes.md"}  # table -> page of docs/
 IMAGES = DataSpec(shape=(8, 8, 1), num_classes=10, size=1438, kind="image", bits=8)
 
 
@@ -245,58 +244,9 @@ def test_names_said_to_be_missing_are_missing():
             assert name not in registered(kind), f"docs/coming_from.md denies {kind} {name!r}"
 
 
-RUNGS = {"Process": "any", "AffineProcess": "affine", "GaussianProcess": "Gaussian"}
-
-
-def fields_of(kind, name, *without):
-    """Return the fields of a class with their defaults, as a cell."""
-    shown = lambda v: v["name"] if isinstance(v, dict) else repr(v)
-    spec = resolve(kind, name)
-    return ", ".join(f"`{k}={shown(v)}`" for k, v in spec.items() if k not in ("name", *without))
-
-
-def sampler_table():
-    """Return the table of samplers in docs/sampling.md, from the registry."""
-    rows = ["| name | order | evaluations per step | noise | process | fields |"]
-    rows += ["|---|---:|---:|---|---|---|"]
-    for name in registered("sampler"):
-        sampler = build("sampler", name)
-        evaluations = sampler.evaluations if isinstance(sampler, StepSampler) else "adaptive"
-        noise, rung = "yes" if sampler.stochastic else "no", RUNGS[sampler.rung.__name__]
-        row = (f"`{name}`", sampler.order, evaluations, noise, rung, fields_of("sampler", name))
-        rows.append("| " + " | ".join(map(str, row)).rstrip() + " |")
-    return "\n".join(rows)
-
-
-def process_table():
-    """Return the table of processes in docs/processes.md, from the registry."""
-    rows = ["| name | rung | what it is | fields |", "|---|---|---|---|"]
-    for name in registered("process"):
-        process = build("process", name)
-        rung = next(RUNGS[c.__name__] for c in type(process).__mro__ if c.__name__ in RUNGS)
-        what = type(process).__doc__.strip().partition("\n")[0].replace("|", "\\|")
-        rows.append(f"| `{name}` | {rung} | {what} | {fields_of('process', name)} |")
-    return "\n".join(rows)
-
-
-TABLES = {"samplers": sampler_table, "processes": process_table}
-
-
-def around(table):
-    """Return the page of a generated table, and what stands before, in and after it."""
-    page = ROOT / "docs" / GENERATED[table]
-    head, begin, rest = page.read_text().partition(
-        f"<!-- {table}: written by tests/test_docs.py -->\n"
-    )
-    inside, end, tail = rest.partition(f"<!-- end of {table} -->")
-    assert begin, f"{page.name} lacks the mark before its table"
-    assert end, f"{page.name} lacks the mark after its table"
-    return page, head + begin, inside.strip(), end + tail
-
-
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", tables.TABLES)
 def test_generated_tables_are_up_to_date(table):
-    assert around(table)[2] == TABLES[table](), "run python tests/test_docs.py"
+    assert tables.around(table)[2] == tables.TABLES[table][1](), "run python scripts/tables.py"
 
 
 @pytest.mark.parametrize("page", pages())
@@ -306,13 +256,31 @@ def test_pages_are_short_and_portable(page):
     assert not re.search(r"(?<![\w.~])/(home|root|work|tmp|usr/local)/", text), page.name
 
 
-def main():
-    """Write the generated tables anew."""
-    for table, make in TABLES.items():
-        page, head, _, tail = around(table)
-        page.write_text(f"{head}{make()}\n{tail}")
+def test_exit_codes_in_pages_are_those_of_the_table():
+    """A code that a page or the text of a program speaks of is in the one table, which alone lists them."""
+    for page in PAGES:
+        text = page.read_text()
+        codes = re.findall(r"(?:exit codes?|codes?|leaves? with) (\d+)", text)
+        codes += re.findall(r"\(exit code (\d+)\)", text)
+        assert {int(c) for c in codes} <= exits.MEANING.keys(), page.name
+        assert not re.search(r"exit codes: +\d", text, re.IGNORECASE), (
+            f"{page.name} has a table of its own"
+        )
 
 
-if __name__ == "__main__":
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    main()
+def test_no_program_has_codes_of_its_own():
+    """Programs leave through the table: no number is given to `fail` or `sys.exit`, and errors name their codes."""
+    for path in [*(ROOT / "scripts").glob("*.py"), *(ROOT / "diffusion").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            number = lambda x: isinstance(x, ast.Constant) and type(x.value) is int and x.value
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                leaves = name in ("sys.exit", "os._exit") or name.split(".")[-1] == "fail"
+                assert not (leaves and any(map(number, node.args))), f"{path.name}:{node.lineno}"
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "exit_code":
+                assert not number(node.value), f"{path.name}:{node.lineno}"
+        text = path.read_text()
+        assert path.name == "exits.py" or not re.search(r"Exit codes: +\d", text), path.name
+    for path in (ROOT / "scripts").glob("[!_]*.py"):
+        source = path.read_text()
+        assert "_command.run(" in source or "_plain.run(" in source, path.name

@@ -11,17 +11,17 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "diffusion"
 
 LAYERS = {  # module or folder -> layer; a file may import lower layers, and its own folder
-    "types": 0, "registry": 0, "accounting": 0, "tracing": 0, "programs": 0, "numerics": 0.1,
-    "provenance": 0.1, "contents": 0.1, "shapes": 0.2, "networks": 0.5, "processes": 1, "operators": 1,
-    "prediction": 2, "time_grids": 2, "time_sampling": 2, "weighting": 2, "dynamics": 2, "guidance": 2,
-    "exact_field": 2, "variance": 2, "classifier_losses": 2, "denoiser": 3, "samplers": 3, "losses": 3,
-    "likelihood": 3, "classification": 3.1, "posterior": 3.5, "editing": 3.5, "testing": 4,
-    "user_folders": 4.9, "options": 4.9, "foreign": 4.9, "identity": 4.91, "foreign_arrays": 4.95,
-    "coupling": 5, "data": 5, "training": 5, "compilation": 5, "config": 5, "evaluation": 5.5, "trust": 5.8,
-    "compatibility": 5.9, "conditions": 5.9, "notes": 5.92, "assembly": 5.95, "recording": 5.95,
-    "experiment": 6, "trained_classifier": 6.05, "vetting": 6.05, "variance_file": 6.05, "workdir": 6.1,
-    "earlier": 6.12, "grids": 6.15, "trend": 6.15, "incidents": 6.15, "export": 6.15, "lap": 6.18,
-    "dry_run": 6.2, "runner": 6.2, "kinds": 6.9, "__init__": 7,
+    "types": 0, "registry": 0, "accounting": 0, "tracing": 0, "programs": 0, "exits": 0, "numerics": 0.1,
+    "provenance": 0.1, "contents": 0.1, "files": 0.1, "typed": 0.1, "shapes": 0.2, "networks": 0.5,
+    "processes": 1, "operators": 1, "prediction": 2, "time_grids": 2, "time_sampling": 2, "weighting": 2,
+    "dynamics": 2, "guidance": 2, "exact_field": 2, "variance": 2, "classifier_losses": 2, "denoiser": 3,
+    "samplers": 3, "losses": 3, "likelihood": 3, "classification": 3.1, "posterior": 3.5, "editing": 3.5,
+    "testing": 4, "user_folders": 4.9, "options": 4.9, "foreign": 4.9, "identity": 4.91,
+    "foreign_arrays": 4.95, "coupling": 5, "data": 5, "training": 5, "compilation": 5, "config": 5,
+    "evaluation": 5.5, "trust": 5.8, "compatibility": 5.9, "conditions": 5.9, "notes": 5.92, "assembly": 5.95,
+    "recording": 5.95, "experiment": 6, "trained_classifier": 6.05, "vetting": 6.05, "variance_file": 6.05,
+    "workdir": 6.1, "earlier": 6.12, "grids": 6.15, "trend": 6.15, "incidents": 6.15, "export": 6.15,
+    "lap": 6.18, "dry_run": 6.2, "runner": 6.2, "kinds": 6.9, "__init__": 7,
 }  # fmt: skip
 
 PURE = {"jax", "numpy", "jaxtyping", "diffusion"}  # all that layers 0 to 4 may use ...

@@ -194,8 +194,19 @@ def test_a_newer_checkpoint_that_is_gone_is_said(workdir):
 
 
 def test_files_of_processes_that_died_are_swept(workdir):
-    for name in (".config.json.123", ".lock.json.host.7"):
+    workdir.samples.mkdir()
+    for name in (
+        ".config.json.123",
+        ".lock.json.host.7",
+        ".variance.npz.9.tmp",
+        "samples/.a.png.9.tmp",
+    ):
         (workdir.path / name).write_text("{")
     (workdir.path / ".keep.json").write_text("{}")
     workdir.sweep()
-    assert sorted(p.name for p in workdir.path.iterdir()) == [".keep.json", "config.json"]
+    assert sorted(p.name for p in workdir.path.iterdir()) == [
+        ".keep.json",
+        "config.json",
+        "samples",
+    ]
+    assert not list(workdir.samples.iterdir())

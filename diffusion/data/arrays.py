@@ -15,6 +15,7 @@ from diffusion.data.classes import Classes, classes_by_what_is_there
 from diffusion.data.division import Divided
 from diffusion.data.named_conditions import checked_conditions, classes_of
 from diffusion.data.storage import nowhere
+from diffusion.files import decoding
 from diffusion.foreign import check_plain
 from diffusion.foreign_arrays import read_arrays
 from diffusion.registry import register
@@ -179,10 +180,8 @@ def _load(path: Path) -> Mapping[str, Any]:
     """
     if not check_plain(path, links=True):
         raise nowhere("file", path)
-    try:
+    with decoding(path, "as .npy or .npz"):
         arrays = read_arrays(path)
-    except ValueError as error:
-        raise ValueError(f"Cannot read arrays from {path}: {error}") from error
     if "data" not in arrays:
         raise ValueError(f"{path} has no array 'data'; it has {', '.join(arrays) or 'nothing'}.")
     return arrays

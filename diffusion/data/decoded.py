@@ -16,6 +16,7 @@ from diffusion.data.base import Table
 from diffusion.data.order import chunks
 from diffusion.data.records import Layout, RecordReader, split_sizes
 from diffusion.data.storage import LOG, file_sizes, publish
+from diffusion.files import writing
 from diffusion.foreign import read_json
 
 
@@ -105,8 +106,9 @@ def _decode_all(folder: Path, split: str, layout: Layout) -> tuple[Table, Record
 def _save(target: Path, folder: Path, split: str, layout: Layout) -> None:
     """Write the arrays of a split, and the notes that `_matches` compares."""
     table, reader = _decode_all(folder, split, layout)
-    np.save(target / "images.npy", table.values)
-    if table.labels is not None:
-        np.save(target / "labels.npy", table.labels)
+    with writing(target):
+        np.save(target / "images.npy", table.values)
+        if table.labels is not None:
+            np.save(target / "labels.npy", table.labels)
     notes = {"records": file_sizes(folder), "arrays": file_sizes(target), **_describe(reader)}
     (target / "decoded.json").write_text(json.dumps(notes, indent=1))

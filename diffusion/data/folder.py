@@ -17,6 +17,7 @@ from diffusion.data.division import Divided
 from diffusion.data.pixels import decode
 from diffusion.data.scan import LeftOut, Picture, Scan, counted, scan, shown, some
 from diffusion.data.storage import LOG, MEMORY_LIMIT, MissingDataError, check_in_memory
+from diffusion.files import expanded
 from diffusion.registry import register
 
 _THREADS = 4
@@ -85,7 +86,7 @@ class Folder(Divided):
 
     @property
     def _root(self) -> Path:
-        return Path(self.path).expanduser()
+        return expanded(self.path)
 
     @functools.cached_property
     def _scan(self) -> Scan:

@@ -13,6 +13,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from diffusion import exits
+from diffusion.files import writing
+
 LOG = logging.getLogger("diffusion")
 MEMORY_LIMIT = 2 * 1024**3  # bytes of decoded pixels that are still loaded when not told otherwise
 
@@ -22,7 +25,13 @@ Progress = Callable[[int, int], None]  # (done, total), called now and then
 class MissingDataError(FileNotFoundError):
     """A data set is not there and cannot be made here; the message says how to get it."""
 
-    exit_code = 5  # of the programs
+    exit_code = exits.DATA
+
+
+class UnwritableDataError(MissingDataError):
+    """A data set cannot be put where it belongs; the message says where and why."""
+
+    exit_code = exits.FILES
 
 
 def nowhere(what: str, path: Path) -> MissingDataError:
@@ -84,7 +93,7 @@ def _workplace(parent: Path) -> Iterator[Path]:
             parent.mkdir(parents=True, exist_ok=True)
             exclusive = stack.enter_context(locked(parent / ".lock"))
         except OSError as error:
-            raise MissingDataError(
+            raise UnwritableDataError(
                 f"Cannot write to {parent}: {error.strerror}. Give a folder that you may write to "
                 "as `data_dir`, or in the environment variable DEMOLISH_DATA."
             ) from error
@@ -115,9 +124,9 @@ def publish(
         replace: a folder of that name which is not ready may be removed.
 
     Raises:
-        MissingDataError: the place cannot be written to, or is taken by something else.
+        UnwritableDataError: the place cannot be written to, or is taken by something else.
     """
-    with _workplace(parent) as scratch:
+    with _workplace(parent) as scratch, writing(parent, scratch):
         found = ready()  # asked again, now under the lock: another process may have been first
         if found is not None:
             return found
@@ -131,7 +140,7 @@ def publish(
         except OSError as error:
             found = ready()  # without locks another process may still have been first
             if found is None:
-                raise MissingDataError(
+                raise UnwritableDataError(
                     f"{target} is in the way ({error.strerror}); remove it or choose another place "
                     "with `data_dir`."
                 ) from error

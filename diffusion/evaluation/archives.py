@@ -1,7 +1,6 @@
 """Writing .npz files that are larger than memory."""
 
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.files import replacing
 from diffusion.numerics import require
 
 
@@ -54,17 +54,13 @@ def save_arrays(path: Path, arrays: "Mapping[str, Stream | np.ndarray]", card: M
 
     Raises:
         ValueError: the pieces do not add up to the promised shape.
+        WriteError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     told = np.array(json.dumps(card, default=str))
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for name, value in {"card": told, **arrays}.items():
-                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-                    _write(file, value)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(path) as scratch,
+        zipfile.ZipFile(scratch, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+    ):
+        for name, value in {"card": told, **arrays}.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                _write(file, value)

@@ -20,6 +20,7 @@ from typing import Any
 
 from diffusion.evaluation.records import digest_of_json
 from diffusion.evaluation.results import Entry
+from diffusion.files import MissingFileError
 from diffusion.foreign import check_plain, read_json
 from diffusion.identity import without_places
 
@@ -129,7 +130,7 @@ def read_measured(path: Path) -> Measured:
     """
     file = path / "evaluation.json" if path.is_dir() else path
     if not check_plain(file):
-        raise ValueError(f"there is no {file}: measure first, by scripts/evaluate.py.")
+        raise MissingFileError(f"there is no {file}: measure first, by scripts/evaluate.py.")
     try:
         content = read_json(file)
         entries, made_of = content["metrics"], content["made_of"]

@@ -4,14 +4,15 @@ Files are written beside their target and renamed, so that a viewer never sees h
 Arrays are NHWC; floats in [-1, 1] become 8-bit levels by round(127.5 (x + 1)).
 """
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Num, UInt8
+
+from diffusion.files import replacing
 
 SEPARATOR = 64  # grey level between images: dark, yet not the black ground of digits
 
@@ -65,33 +66,13 @@ def _picture(image: np.ndarray) -> Any:
     return Image.fromarray(image)
 
 
-@contextlib.contextmanager
-def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and rename it when the block has succeeded.
-
-    Raises:
-        ValueError: the file cannot be written, with the path and the reason.
-    """
-    target = Path(path)
-    scratch = target.with_name(f".{target.stem}-{os.getpid()}{target.suffix}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield scratch
-        scratch.replace(target)
-    except OSError as error:
-        raise ValueError(f"Cannot write {target}: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
-
-
 def write_file(path: str | os.PathLike[str], save: Callable[[Path], None]) -> None:
     """Let `save` write a temporary file, and put it in the place of `path` when it succeeded.
 
     Raises:
-        ValueError: the file cannot be written, with the path and the reason.
+        WriteError: the file cannot be written, with the path and the reason.
     """
-    with _replacing(path) as scratch:
+    with replacing(path, durable=False) as scratch:  # pictures can be drawn again
         save(scratch)
 
 
@@ -99,7 +80,8 @@ def save_png(path: str | os.PathLike[str], image: UInt8[np.ndarray, "..."]) -> N
     """Write (height, width[, channels]) as PNG, whatever the suffix; folders are made.
 
     Raises:
-        ValueError: the path cannot be written, or the shape is no picture.
+        ValueError: the shape is no picture.
+        WriteError: the path cannot be written.
     """
     picture = _picture(image)
     write_file(path, lambda scratch: picture.save(scratch, format="PNG"))
@@ -116,7 +98,8 @@ def save_gif(
         ms: milliseconds per frame; the format counts in tens.
 
     Raises:
-        ValueError: the path cannot be written, or there is no frame.
+        ValueError: there is no frame.
+        WriteError: the path cannot be written.
     """
     if len(frames) == 0:
         raise ValueError("An animation needs at least one frame; got none.")

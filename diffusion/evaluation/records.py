@@ -1,17 +1,14 @@
-"""Files that say what other files and numbers were made of: digests, whole writes, differences."""
+"""What other files and numbers were made of: digests, differences."""
 
-import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from diffusion.training.manifest import sync
+from diffusion.files import write_atomically as write_atomically
 
 
 def digest_of(tree: Any) -> str:
@@ -27,30 +24,6 @@ def digest_of(tree: Any) -> str:
 def digest_of_json(content: Any) -> str:
     """Return the SHA-256 of JSON data, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def write_atomically(path: Path, content: bytes, at: Callable[[], None] = lambda: None) -> None:
-    """Put a file in its place whole or not at all, and have it on disk when this returns.
-
-    Args:
-        path: of the file, whose folder exists.
-        content: all of it.
-        at: called when the temporary file is complete and not yet renamed.
-    """
-    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        at()
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    with contextlib.suppress(OSError):  # some systems cannot open folders
-        sync(path.parent)
 
 
 def difference(old: Mapping, new: Mapping) -> list[str]:

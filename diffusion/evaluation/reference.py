@@ -23,11 +23,11 @@ from diffusion.evaluation.archives import save_arrays
 from diffusion.evaluation.features import Extractor
 from diffusion.evaluation.frechet import Moments
 from diffusion.evaluation.records import digest_of_json
+from diffusion.files import decoding
 from diffusion.foreign import parse_json
 from diffusion.foreign_arrays import read_arrays
 from diffusion.numerics import is_hashable, require
 from diffusion.registry import spec_of
-from diffusion.training.exits import cannot_read
 
 PROTOCOL = 1  # raise it when the same data and features would give other statistics
 NUM_ROWS = 10_000  # features that are kept
@@ -189,11 +189,13 @@ def statistics(
         return read(path, about)
     except FileNotFoundError:
         pass
+    except OSError as error:  # which says nothing about its content: it stays
+        LOG.warning(
+            "statistics are computed for this time: cannot read %s (%s)", path, error.strerror
+        )
+        return compute(dataset, extractor, about)
     except ValueError as error:
         LOG.warning("%s: made again", error)
-    except OSError as error:  # it may be whole: the numbers are computed, the file stays
-        LOG.warning("statistics are made again: cannot read %s (%s)", path, error.strerror)
-        return compute(dataset, extractor, about)
     found = compute(dataset, extractor, about)
     try:
         write(path, found)
@@ -259,20 +261,12 @@ def read(path: Path, expected: dict[str, Any] | None = None) -> Statistics:
         OSError: it cannot be read.
         ValueError: the file is damaged, is something else, or was made of other data or features.
     """
-    try:
+    with decoding(path, "as statistics of a data set"):
         found = read_arrays(path, ("mean", "scatter", "rows", "index", "card"))
         arrays = {k: found[k] for k in ("mean", "scatter", "rows", "index")}
         card = parse_json(str(found["card"]).encode(), path)
         about, digest = card["about"], card["arrays_sha256"]
         whole = digest == _digest(arrays)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, OSError) and cannot_read(error):
-            raise
-        raise ValueError(
-            f"{path} is damaged, or no file of statistics ({type(error).__name__})"
-        ) from None
     require(whole, f"{path} is damaged: its arrays do not match their digest")
     if expected is not None:
         wanted = json.loads(json.dumps(expected))

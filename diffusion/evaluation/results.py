@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion.evaluation.records import digest_of_json, write_atomically
+from diffusion.evaluation.records import digest_of_json
+from diffusion.files import write_atomically
 from diffusion.foreign import read_json
 
 
@@ -81,5 +82,4 @@ class ResultsFile:
             "made_of": made_of,
             **_plain(self.card),
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())

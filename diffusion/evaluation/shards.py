@@ -21,7 +21,8 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from diffusion.evaluation import images
-from diffusion.evaluation.records import difference, write_atomically
+from diffusion.evaluation.records import difference
+from diffusion.files import write_atomically
 from diffusion.foreign import NotPlainError, parse_json, read_bytes, read_json
 from diffusion.foreign_arrays import read_arrays
 from diffusion.numerics import require

@@ -16,8 +16,9 @@ import numpy as np
 
 from diffusion.data import DataSpec, legal, scan, to_float
 from diffusion.data.storage import LOG
+from diffusion.files import MissingFileError, decoding
 from diffusion.foreign import open_plain
-from diffusion.foreign_arrays import ARCHIVE_ERRORS, npy_header, open_zip
+from diffusion.foreign_arrays import npy_header, open_zip
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 KEYS = ("x", "data", "images", "samples", "arr_0")  # of the examples in an .npz, in this order
@@ -27,6 +28,10 @@ _FARTHEST = 3.0  # a poor model leaves [-1, 1]; 8-bit levels as floats leave thi
 
 class SourceError(ValueError):
     """Examples that cannot be measured; the message says which and why."""
+
+
+class MissingExamplesError(MissingFileError, SourceError):
+    """There are no examples at a path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +87,7 @@ def open_examples(path: Path, spec: DataSpec) -> Examples:
         layout.check(spec)
         stored, count = layout.pieces, layout.shape[0]
     else:
-        raise SourceError(f"there is neither a folder nor a file {path}.")
+        raise MissingExamplesError(f"there is neither a folder nor a file {path}.")
     if count < 2:
         raise SourceError(f"{path} holds {count} examples; at least 2 are needed.")
     sha256, outside = _survey(path, stored(count, 0), spec)
@@ -196,7 +201,7 @@ class _Array:
     @classmethod
     def find(cls, path: Path) -> "_Array":
         """Find the examples in a file, without reading them."""
-        try:
+        with decoding(path, "as .npy or .npz", SourceError):
             with open_plain(path, links=True) as file:
                 if not zipfile.is_zipfile(file):
                     file.seek(0)
@@ -211,10 +216,6 @@ class _Array:
                     )
                 with archive.open(f"{key}.npy") as file:
                     return cls(path=path, key=key, **_header(file))
-        except SourceError:
-            raise
-        except (*ARCHIVE_ERRORS, OSError) as error:
-            raise SourceError(f"{path} cannot be read as .npy or .npz: {error}") from None
 
     def check(self, spec: DataSpec) -> None:
         """Refuse another shape or type of numbers."""
@@ -234,7 +235,7 @@ class _Array:
 
     def pieces(self, count: int, first: int = 0) -> Iterator[np.ndarray]:
         """Yield rows as they are stored, a batch at a time."""
-        try:
+        with decoding(self.path, "to its end", SourceError):
             if self.key is None:
                 with open_plain(self.path, links=True) as file:
                     yield from self._rows(file, first, count)
@@ -243,10 +244,6 @@ class _Array:
                 yield from self._rows(file, first, count)
                 if first + count == self.shape[0]:
                     file.read(1)  # the end, where the checksum is compared
-        except (*ARCHIVE_ERRORS, OSError) as error:
-            if isinstance(error, SourceError):
-                raise
-            raise SourceError(f"{self.path} cannot be read to its end: {error}") from None
 
     def _rows(self, file: Any, first: int, count: int) -> Iterator[np.ndarray]:
         _header(file)

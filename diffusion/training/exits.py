@@ -1,39 +1,21 @@
-"""Exit codes of the programs, and the errors that carry them.
-
-    0    OK            finished
-    1    ERROR         an error that nobody foresaw; a traceback says where
-    2    USAGE         a wrong command line or config; the message names the field
-    3    DIVERGED      too many non-finite steps in a row; the state is the last good one
-    4    CHECKPOINT    a checkpoint is missing or damaged, or does not fit the config
-    5    DATA          a data set is missing
-    6    FILES         a file cannot be read or written; a checkpoint could not be saved
-    7    LOCKED        another process owns the work directory
-    8    HUNG          no sign of life for train.watchdog_seconds; the stacks say where
-    129  HANGUP        SIGHUP (a terminal was closed): the state was saved, the same command resumes
-    130  INTERRUPTED   SIGINT (Ctrl-C): the same
-    131  ABANDONED     a second signal: left at once, work since the last checkpoint is lost
-    138  ASKED         SIGUSR1: the same
-    143  TERMINATED    SIGTERM: the same
-
-129, 130, 138 and 143 are what shells and schedulers expect after these signals (128 + number).
-"""
+"""The errors that end a run, each with its exit code; the table of the codes is `diffusion.exits`."""
 
 import signal
 
-OK = 0
-ERROR = 1
-USAGE = 2
-DIVERGED = 3
-CHECKPOINT = 4
-DATA = 5
-FILES = 6
-LOCKED = 7
-HUNG = 8
-HANGUP = 129
-INTERRUPTED = 130
-ABANDONED = 131
-ASKED = 138
-TERMINATED = 143
+from diffusion.exits import ABANDONED as ABANDONED
+from diffusion.exits import ASKED as ASKED
+from diffusion.exits import CHECKPOINT as CHECKPOINT
+from diffusion.exits import DATA as DATA
+from diffusion.exits import DIVERGED as DIVERGED
+from diffusion.exits import ERROR as ERROR
+from diffusion.exits import FILES as FILES
+from diffusion.exits import HANGUP as HANGUP
+from diffusion.exits import HUNG as HUNG
+from diffusion.exits import INTERRUPTED as INTERRUPTED
+from diffusion.exits import LOCKED as LOCKED
+from diffusion.exits import OK as OK
+from diffusion.exits import TERMINATED as TERMINATED
+from diffusion.exits import USAGE as USAGE
 
 _BY_SIGNAL = {
     signal.SIGHUP: HANGUP,

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffusion.files import writing
 from diffusion.training.exits import LockedError, SaveError
 from diffusion.training.folders import Say
 from diffusion.training.manifest import read_json, sync
@@ -210,16 +211,17 @@ class Lock:
         content, file = json.dumps(mine) + "\n", None
         temporary.unlink(missing_ok=True)  # of a process of the same number that died
         try:
-            file = _made(temporary, content)
-            try:
-                os.link(temporary, self.path)
-                self._file = file
-            except FileExistsError:
-                raise
-            except (
-                OSError
-            ):  # a file system without hard links; a rename would replace what is there
-                self._file = _made(self.path, content)
+            with writing(self.path, temporary):
+                file = _made(temporary, content)
+                try:
+                    os.link(temporary, self.path)
+                    self._file = file
+                except FileExistsError:
+                    raise
+                except (
+                    OSError
+                ):  # a file system without hard links; a rename would replace what is there
+                    self._file = _made(self.path, content)
         except FileExistsError:
             raise LockedError(
                 f"{self.path.parent} was taken by another process just now."

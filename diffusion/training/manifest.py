@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from diffusion.files import sync as sync
 from diffusion.foreign import MAX_BYTES, open_plain, parse_json
 from diffusion.foreign import read_json as read_json
 from diffusion.training.exits import DamageError, ReadError, cannot_read
@@ -55,15 +56,6 @@ def mode_of(path: Path) -> int:
         if cannot_read(error):
             raise failed(error, path, "missing") from None
         return 0
-
-
-def sync(path: Path) -> None:
-    """Bring a folder or a file to the disk itself."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def digest(path: Path, *, synced: bool = False) -> str:

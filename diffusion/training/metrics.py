@@ -8,13 +8,13 @@ the log is cut back.
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from diffusion.files import write_atomically, writing
 from diffusion.foreign import check_plain, open_plain
 from diffusion.training import faults
 from diffusion.training.progress import Say, nobody
@@ -103,12 +103,11 @@ def truncate_jsonl(path: str | Path, step: int, say: Say = nobody) -> None:
     lines = _read(path)
     if lines.bad:
         aside = path.with_name(f"{path.name}.damaged")
-        with aside.open("ab") as file:
+        with writing(aside), aside.open("ab") as file:
             file.writelines(line + b"\n" for line in lines.bad)
         say(f"{path}: {_count(lines.bad)} now in {aside.name}; the others stay")
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(f"{line}\n" for line, r in lines.good if r["step"] <= step))
-    os.replace(temporary, path)
+    kept = "".join(f"{line}\n" for line, r in lines.good if r["step"] <= step)
+    write_atomically(path, kept.encode())
 
 
 def _line(record: Mapping[str, Any]) -> str:
@@ -145,7 +144,10 @@ class JsonLines:
         """Append a line."""
         numbers = {k: float(v) for k, v in values.items()}
         finite = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
-        line = _line({"step": step, **finite})
+        with writing(self.path):
+            self._append(_line({"step": step, **finite}))
+
+    def _append(self, line: str) -> None:
         if faults.armed("mid_log_line"):
             self._file.write(line[: len(line) // 2])
             self._file.flush()

@@ -10,6 +10,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
+from diffusion import exits
+
 VARIABLES = ("DEMOLISH_COORDINATOR", "DEMOLISH_NUM_PROCESSES", "DEMOLISH_PROCESS")
 
 
@@ -90,7 +92,7 @@ def first_process(work: Callable[[], int]) -> int:
         try:
             found = work()
         except Exception as error:  # the others wait: they must hear of it, whatever it is
-            failure, found = error, -1 - int(getattr(error, "exit_code", 1))
+            failure, found = error, -1 - exits.code_of(error)
     found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
     if failure is not None:
         raise failure

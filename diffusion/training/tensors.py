@@ -8,16 +8,19 @@ Nothing in such a file can run code. The header is checked entirely, against the
 against the arrays that are wanted, before any array is made: no claim in it reserves memory.
 """
 
+import errno
 import hashlib
 import importlib
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffusion.files import replacing
 from diffusion.foreign import open_plain, parse_json
 from diffusion.training.exits import CheckpointError
 
@@ -50,19 +53,20 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], note: Mapping[s
 
     Returns:
         The SHA-256 of the file.
+
+    Raises:
+        WriteError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as scratch:
         dense = {name: np.array(x, order="C") for name, x in tensors.items()}
-        _library("numpy").save_file(dense, temporary, metadata=dict(note))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return found
+        try:
+            _library("numpy").save_file(dense, scratch, metadata=dict(note))
+        except _library().SafetensorError as error:  # Os { code: 28, kind: StorageFull, ... }
+            code = re.search(r"code: ([0-9]+)", str(error))
+            number = int(code[1]) if code else errno.EIO
+            raise OSError(number, os.strerror(number)) from error
+        with scratch.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -197,7 +197,7 @@ def test_what_is_converted_can_be_opened(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), [(["missing.pth", "o.safetensors"], 1), (["x.pth", "o"], 2)]
+    ("arguments", "code"), [(["missing.pth", "o.safetensors"], 6), (["x.pth", "o"], 2)]
 )
 def test_the_program_says_what_is_wrong(arguments, code, tmp_path):
     (tmp_path / "x.pth").write_bytes(b"x")

@@ -222,7 +222,7 @@ TRAIN = ["train.py", "--config", "configs/digits.py", "--workdir", "/tmp/never-m
         ([*TRAIN, "--config.network.name=uent"], 2, "'unet'"),
         ([*TRAIN, "--network.patch=2"], 2, "--config.network.patch=VALUE"),
         ([*TRAIN, "--wrkdir=x"], 2, "Did you mean: workdir? See --help."),
-        (["train.py", "--config", "configs/absent.py", "--workdir", "x"], 2, "--config"),
+        (["train.py", "--config", "configs/absent.py", "--workdir", "x"], 6, "--config"),
         (["train.py", "--workdir", "x"], 2, "--config is required"),
         (["train.py", "--config", "configs/digits.py"], 2, "--workdir is required"),
         ([*TRAIN[:3], "--workdir", "/proc/run"], 6, "cannot be written"),

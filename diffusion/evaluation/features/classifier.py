@@ -30,7 +30,7 @@ from diffusion.evaluation.features.convolution import (
     fixed_normal,
     require_images,
 )
-from diffusion.evaluation.records import write_atomically
+from diffusion.files import write_atomically
 from diffusion.foreign import parse_json
 from diffusion.numerics import require
 from diffusion.registry import build, register

@@ -22,6 +22,7 @@ import numpy as np
 
 from diffusion.data import DataSpec, data_root
 from diffusion.evaluation import images
+from diffusion.files import MissingFileError
 from diffusion.numerics import require
 from diffusion.training.tensors import read_header
 
@@ -134,12 +135,13 @@ def find_weights(weights: str, data_dir: str | None, title: str) -> Path:
     """Return the path of a file of weights: as it is given, or in the folder `features` of the data.
 
     Raises:
-        ValueError: there is no such file, or it is no .safetensors.
+        MissingFileError: there is no such file.
+        ValueError: it is no .safetensors.
     """
     shelf = data_root(data_dir) / "features"
     path = next((p for p in (Path(weights), shelf / weights) if p.is_file()), None)
     if path is None:
-        raise ValueError(
+        raise MissingFileError(
             f"no weights of {title}: there is no file {weights!r}, neither here nor in {shelf}. They are not "
             "part of this package; docs/features.md says where they are published and how to convert them."
         )

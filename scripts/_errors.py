@@ -1,0 +1,61 @@
+"""What every program says when it cannot go on: one line on standard error, and an exit code from the one table."""
+
+import importlib.util
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+
+def _table() -> ModuleType:
+    """Load the table by its path: importing the package would start JAX, and --help answers at once."""
+    path = Path(__file__).resolve().parents[1] / "diffusion" / "exits.py"
+    spec = importlib.util.spec_from_file_location("exits_of_programs", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+exits = _table()
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        leave_without_output(error)
+
+
+def note(text: str) -> None:
+    """Say on standard error what is no error, and should be known."""
+    print(f"note: {exits.one_line(text)}", file=sys.stderr, flush=True)
+
+
+def leave_without_output(error: OSError) -> None:
+    """Leave with a line when standard output takes nothing more: a full disk, a reader that is gone."""
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY), 1
+    )  # where the rest of its buffer goes when Python ends
+    fail(f"cannot write to standard output: {error.strerror}.", exits.FILES)
+
+
+def fail(message: object, code: int = exits.USAGE) -> None:
+    """Leave with one line on standard error."""
+    print(f"error: {exits.one_line(str(message))}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def report(error: BaseException, debug: bool = False) -> None:
+    """Leave with the line and the code of an error."""
+    if debug:
+        traceback.print_exception(error)
+    if type(error).__module__.startswith("jax."):
+        from diffusion.tracing import UNTRACEABLE, in_plain_words
+
+        if isinstance(error, UNTRACEABLE):
+            error = in_plain_words(error, "a part of your own")
+    code = exits.code_of(error)
+    hint = " (--debug shows where)" if code == exits.ERROR and not debug else ""
+    fail(exits.sentence(error) + hint, code)

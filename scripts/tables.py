@@ -1,0 +1,102 @@
+#!/usr/bin/env python
+"""Write the tables of the documentation that follow from the code: names, fields, exit codes.
+
+    python scripts/tables.py
+
+A table stands in its page between a mark with its name and one with its end; what lies between is replaced.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import _plain
+from _errors import exits, say
+
+# Everything heavy is imported where it is used: `--help` answers at once.
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+RUNGS = {"Process": "any", "AffineProcess": "affine", "GaussianProcess": "Gaussian"}
+
+
+def fields_of(kind: str, name: str) -> str:
+    """Return the fields of a class with their defaults, as a cell."""
+    from diffusion.registry import resolve
+
+    shown = lambda v: v["name"] if isinstance(v, dict) else repr(v)
+    return ", ".join(f"`{k}={shown(v)}`" for k, v in resolve(kind, name).items() if k != "name")
+
+
+def sampler_table() -> str:
+    """Return the table of samplers."""
+    from diffusion import build, registered
+    from diffusion.samplers import StepSampler
+
+    rows = ["| name | order | evaluations per step | noise | process | fields |"]
+    rows += ["|---|---:|---:|---|---|---|"]
+    for name in registered("sampler"):
+        sampler = build("sampler", name)
+        evaluations = sampler.evaluations if isinstance(sampler, StepSampler) else "adaptive"
+        noise, rung = "yes" if sampler.stochastic else "no", RUNGS[sampler.rung.__name__]
+        row = (f"`{name}`", sampler.order, evaluations, noise, rung, fields_of("sampler", name))
+        rows.append("| " + " | ".join(map(str, row)).rstrip() + " |")
+    return "\n".join(rows)
+
+
+def process_table() -> str:
+    """Return the table of processes."""
+    from diffusion import build, registered
+
+    rows = ["| name | rung | what it is | fields |", "|---|---|---|---|"]
+    for name in registered("process"):
+        process: Any = build("process", name)
+        rung = next(RUNGS[c.__name__] for c in type(process).__mro__ if c.__name__ in RUNGS)
+        what = type(process).__doc__.strip().partition("\n")[0].replace("|", "\\|")
+        rows.append(f"| `{name}` | {rung} | {what} | {fields_of('process', name)} |")
+    return "\n".join(rows)
+
+
+TABLES = {  # by name: the page, and what makes the table
+    "samplers": ("sampling.md", sampler_table),
+    "processes": ("processes.md", process_table),
+    "exit codes": ("reliability.md", exits.markdown),
+}
+
+
+def around(table: str) -> tuple[Path, str, str, str]:
+    """Return the page of a table, and what stands before, in and after it.
+
+    Raises:
+        ValueError: the page lacks a mark.
+    """
+    page = DOCS / TABLES[table][0]
+    begin, end = f"<!-- {table}: written by scripts/tables.py -->\n", f"<!-- end of {table} -->"
+    head, found, rest = page.read_text().partition(begin)
+    inside, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(
+            f"docs/{page.name} lacks a mark: {begin.strip()} and {end} stand around the table."
+        )
+    return page, head + begin, inside.strip(), end + tail
+
+
+def write() -> None:
+    """Write every table anew."""
+    from diffusion.files import write_atomically
+
+    for table, (_, make) in TABLES.items():
+        page, head, old, tail = around(table)
+        new = make()
+        if new != old:
+            write_atomically(page, f"{head}{new}\n{tail}".encode())
+            say(f"wrote the table of {table} in docs/{page.name}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write; errors become one line and an exit code."""
+    options = _plain.Parser(description=__doc__).parse_args(arguments)
+    return _plain.run(write, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
