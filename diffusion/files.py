@@ -79,6 +79,10 @@ def writing(path: PathLike, *parts: Path) -> Iterator[None]:
         if hasattr(error, "exit_code") or not _is_of(error, Path(path), parts):
             raise
         raise WriteError(path, error) from error
+    except Exception as error:  # libraries that write themselves have errors of their own
+        if (full := os.strerror(errno.ENOSPC)) not in str(error):
+            raise
+        raise WriteError(path, OSError(errno.ENOSPC, full)) from error
 
 
 def _is_of(error: OSError, path: Path, parts: Sequence[Path]) -> bool:

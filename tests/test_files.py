@@ -172,13 +172,12 @@ def full_disk(monkeypatch):
     def refusing(file, mode="r", *rest, **options):
         if not set(mode) & set("wax+") or isinstance(file, int):
             return opened(file, mode, *rest, **options)
-        raw = Full(file, "w")
-        return raw if "b" in mode else io.TextIOWrapper(raw, write_through=True)
+        raw = io.BufferedWriter(Full(file, "w"))
+        return raw if "b" in mode else io.TextIOWrapper(raw)
 
     def refused(arrays, path, metadata=None):
-        raise safetensors.SafetensorError(
-            'Error while serializing: I/O error: Os { code: 28, kind: StorageFull, message: "No space left" }'
-        )
+        text = "Error while serializing: I/O error: No space left on device (os error 28)"
+        raise safetensors.SafetensorError(text)
 
     monkeypatch.setattr("builtins.open", refusing)
     monkeypatch.setattr("io.open", refusing)

@@ -161,7 +161,8 @@ class JsonLines:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with writing(self.path):  # it may hold a line that a full disk did not take
+            self._file.close()
 
 
 class Console:

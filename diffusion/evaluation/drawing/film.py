@@ -4,9 +4,7 @@ The window follows the noise, so that heavy tails and large times stay readable.
 below a size; MP4 needs the program ffmpeg.
 """
 
-import errno
 import io
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -189,10 +187,7 @@ def save_mp4(path: PathLike, frames: Sequence[np.ndarray], durations: Sequence[i
             check=False,
         )
         if done.returncode:
-            text = done.stderr.decode(errors="replace")
-            if (full := os.strerror(errno.ENOSPC)) in text:
-                raise OSError(errno.ENOSPC, full)
-            said = text.strip().splitlines() or ["no message"]
+            said = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
             raise ValueError(f"ffmpeg failed: {said[-1]}")
 
     images.write_file(path, write)
