@@ -137,7 +137,9 @@ class ChainGrid(Grid):
     """A subsequence k / T of a discrete chain's points k = 1 .. T (Song et al., 2021a, section 4.2).
 
     leading counts strides of T // N up from 1, trailing down from T, linspace rounds even spacing; the
-    end that the strides miss, T or 1, is added, so that all three have N + 1 points.
+    end that the strides miss, T or 1, is added, so that all three have N + 1 points. The ends become t_max and
+    t_min; points that would meet them, or each other, move to the nearest that is free. So a grid has at most one
+    step more than the chain has points between t_min and t_max: T - 1 where these are 1 / T and 1.
     """
 
     spacing: str = "linspace"
@@ -152,9 +154,12 @@ class ChainGrid(Grid):
 
     def place(self, process: Process, num_steps: int) -> np.ndarray:
         total = self.num_chain_steps
+        points, ends = np.arange(1, total + 1), (float(process.t_min), float(process.t_max))
+        inside = points[(points / total > ends[0]) & (points / total < ends[1])]
         require(
-            num_steps <= total - 1,
-            f"a chain of {total} points has at most {total - 1} steps; got num_steps={num_steps}.",
+            num_steps <= len(inside) + 1,
+            f"a chain of {total} points has {len(inside)} between t_min = {ends[0]:.4g} and t_max = {ends[1]:.4g} of "
+            f"{type(process).__name__}, so at most {len(inside) + 1} steps; got num_steps={num_steps}.",
         )
         stride = total // num_steps
         rows = {
@@ -164,7 +169,19 @@ class ChainGrid(Grid):
             ),
             "linspace": lambda: np.round(np.linspace(total, 1, num_steps + 1)),
         }
-        return rows[self.spacing]() / total
+        first, *_, last = chosen = np.asarray(rows[self.spacing](), np.float64)
+        return np.array([first, *_distinct(chosen[1:-1], inside), last]) / total
+
+
+def _distinct(k: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Return whole numbers that decrease, moved as little as makes them distinct and lie in a range of whole numbers.
+
+    k_i decrease by one or more where k_i + i never increases.
+    """
+    if not len(k):
+        return k
+    shift = np.arange(len(k))
+    return np.minimum.accumulate(np.clip(k + shift, allowed[0] + len(k) - 1, allowed[-1])) - shift
 
 
 @register("grid", "given")

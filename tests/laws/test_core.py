@@ -65,6 +65,33 @@ def test_chain_spacings():
     np.testing.assert_array_equal(k("linspace", 999), np.arange(1000, 0, -1))
 
 
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_chain_has_as_many_steps_as_it_promises(name):
+    """One more than there are points between the ends; each of them, and no more; grids that were right stay so."""
+    process, total = build("process", name), 1000
+    low, high = float(process.t_min), float(process.t_max)
+    inner = sum(low < k / total < high for k in range(1, total + 1))
+    for spacing in ("leading", "trailing", "linspace"):
+        grid = build("grid", dict(name="chain", spacing=spacing))
+        for n in (1, 2, 3, 50, 99, 250, 500, 667, 750, inner - 1, inner, inner + 1):
+            times = grid(process, n)
+            assert (len(times), times[0], times[-1]) == (n + 1, high, low)
+            chosen = np.round(times[1:-1] * total)
+            np.testing.assert_array_equal(times[1:-1], chosen / total)  # points of the chain
+            wanted = {
+                "leading": (1 + total // n * np.arange(n))[:0:-1],
+                "trailing": np.round(total * (1 - np.arange(1, n) / n)),
+                "linspace": np.round(np.linspace(total, 1, n + 1))[1:-1],
+            }[spacing]
+            plain = np.concatenate([[high], wanted / total, [low]])
+            if (np.diff(plain) < 0).all():
+                np.testing.assert_array_equal(times, plain)
+        with pytest.raises(
+            ValueError, match=f"at most {inner + 1} steps; got num_steps={inner + 2}"
+        ):
+            grid(process, inner + 2)
+
+
 @pytest.mark.parametrize("num_steps", [0, -3])
 def test_a_grid_needs_a_positive_number_of_steps(num_steps):
     with pytest.raises(ValueError, match="num_steps"):
