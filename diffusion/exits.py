@@ -1,7 +1,7 @@
 """Exit codes of the programs, the one table of them, and which error leaves with which.
 
-129, 130, 138 and 143 are the codes that shells and schedulers expect after these signals: 128 + number. This file imports
-nothing of the package, so that `--help` can read the table without starting JAX.
+129, 130, 138 and 143 are the codes that shells and schedulers expect after these signals: 128 + number. This file
+imports nothing of the package, so that `--help` can read the table without starting JAX.
 """
 
 import re

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffusion import exits
 from diffusion.config import ConfigError
 from diffusion.evaluation.cards import estimate_of
 from diffusion.evaluation.metrics import numbers_of, parse
@@ -43,6 +44,8 @@ def trend(
     alive: Say = nobody,
 ) -> Callable[..., None]:
     """Return a hook that measures the weights which are evaluated by default.
+
+    A metric that turns out not to fit is said once, and left out: it must not end the training.
 
     Args:
         experiment: of the run.
@@ -82,11 +85,20 @@ def trend(
 
         subject = replace(whole, num_samples=options.trend_samples, generate=generated)
         found: dict[str, float] = {}
-        for metric in metrics:
+        for metric in tuple(metrics):
             if stop.received:
                 return
             alive(f"hook, trend of step {step}")
-            for key, value in numbers_of(metric, subject).items():
+            try:
+                results = numbers_of(metric, subject)
+            except Exception as error:
+                say(
+                    f"step {step}  the trend of {metric.metric_name} cannot be measured, and is left out: "
+                    f"{exits.sentence(error)}"
+                )
+                metrics.remove(metric)
+                continue
+            for key, value in results.items():
                 single = estimate_of(value)
                 if single is not None and "_of_training_data" not in key:  # that one never changes
                     found[key] = single[0]

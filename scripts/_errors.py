@@ -47,8 +47,14 @@ def fail(message: object, code: int = exits.USAGE) -> None:
     sys.exit(code)
 
 
-def report(error: BaseException, debug: bool = False) -> None:
-    """Leave with the line and the code of an error."""
+def tell(error: BaseException, debug: bool = False, what: str = "") -> int:
+    """Print the line of an error, and return the code to leave with.
+
+    Args:
+        error: it.
+        debug: print its traceback as well.
+        what: could not be done, if that is less than all.
+    """
     if debug:
         traceback.print_exception(error)
     if type(error).__module__.startswith("jax."):
@@ -58,4 +64,10 @@ def report(error: BaseException, debug: bool = False) -> None:
             error = in_plain_words(error, "a part of your own")
     code = exits.code_of(error)
     hint = " (--debug shows where)" if code == exits.ERROR and not debug else ""
-    fail(exits.sentence(error) + hint, code)
+    print(f"error: {what}{exits.sentence(error)}{hint}", file=sys.stderr, flush=True)
+    return code
+
+
+def report(error: BaseException, debug: bool = False) -> None:
+    """Leave with the line and the code of an error."""
+    sys.exit(tell(error, debug))

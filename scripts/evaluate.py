@@ -13,7 +13,8 @@ Examples:
 Every number is printed with its card in one line, and written with the whole card to WORKDIR/evaluation.json (or
 --out), metric by metric: after a kill or a signal the same command measures what is missing. Generated examples
 are made once for all metrics; until the end they lie in shards in EVALUATION.json.parts. --fresh measures all
-anew. At the end a page for people is written, WORKDIR/report.html, or --out with the suffix .html.
+anew. At the end a page for people is written, WORKDIR/report.html, or --out with the suffix .html. A metric that
+cannot be measured is told and left out; the exit code is then that of the first such error.
 
 --images takes a folder of pictures, an .npz or an .npy, against the data set of --data or --config; metrics that
 need a model are refused. --compare takes two work directories or files of results, and says of each number by how
@@ -27,6 +28,7 @@ from typing import Any
 
 import _command
 import _report
+from _errors import exits, tell
 from absl import flags
 from ml_collections import config_flags
 
@@ -157,18 +159,19 @@ def measured(out: Path, config: dict[str, Any]) -> int:
         if FLAGS.fresh and folder.is_dir():
             shutil.rmtree(folder)
         try:
-            measure(metrics, there, target, file, poll)
+            code = measure(metrics, there, target, file, poll)
         except StopRequestedError:
             left = ", ".join(name for name in metrics if name not in there)
             Terminal(sys.stderr).say(
                 f"stopped by {stop.received.name}: {left} not measured yet; the same command goes on."
             )
             return 128 + stop.received
-    _report.save_pictures(out, target, {k: v.results for k, v in there.items()})
+    if there:
+        _report.save_pictures(out, target, {k: v.results for k, v in there.items()})
+        _command.say(f"wrote {out} and {_report.write(out, FLAGS.workdir, target.title)}")
     if folder.is_dir():
         shutil.rmtree(folder)
-    _command.say(f"wrote {out} and {_report.write(out, FLAGS.workdir, target.title)}")
-    return 0
+    return code
 
 
 def opened(config: dict[str, Any], folder: Path, poll: Any, stop: Any) -> tuple[Any, Any]:
@@ -188,31 +191,59 @@ def opened(config: dict[str, Any], folder: Path, poll: Any, stop: Any) -> tuple[
     return metrics, _evaluate.of_run(run, FLAGS.seed, folder, poll, stop)
 
 
-def measure(metrics: Any, there: Any, target: Any, file: Any, poll: Any) -> None:
-    """Measure what is missing from `there`, write after every metric, and print all."""
-    from diffusion.evaluation.cards import one_line, still_holds
-    from diffusion.evaluation.metrics import numbers_of
-    from diffusion.evaluation.results import Entry
-    from diffusion.training.faults import reach
+def measure(metrics: Any, there: Any, target: Any, file: Any, poll: Any) -> int:
+    """Measure what is missing from `there`, write after every metric, and print all.
+
+    A metric that cannot be measured, such as one that does not fit the data, is told and left out.
+
+    Returns:
+        The exit code: that of the first metric that could not be measured.
+    """
+    from diffusion.files import WriteError
+    from diffusion.training.exits import LockedError
+    from diffusion.training.stop import StopRequestedError
 
     if not target.subject.has_training_data:
         _command.say(
             "nothing is held out of this data: numbers compare with the training data, and their names say so"
         )
+    code = exits.OK
     for name, metric in metrics.items():
         poll()
-        kept = name in there and still_holds(there[name].card, metric.card(target.subject))
-        _command.say(f"{name} ..." + (" measured before (--fresh: anew)" if kept else ""))
-        if not kept:
-            before, target.asked[:] = list(target.asked), []
+        try:
+            measure_one(name, metric, there, target, file)
+        except (StopRequestedError, WriteError, LockedError):  # those after it would meet the same
+            raise
+        except Exception as error:
+            there.pop(name, None)
+            left_with = tell(error, FLAGS.debug, f"{name} cannot be measured: ")
+            code = code or left_with
+    return code
+
+
+def measure_one(name: str, metric: Any, there: Any, target: Any, file: Any) -> None:
+    """Measure one metric unless it is there, write it, and print it."""
+    from diffusion.evaluation.cards import one_line, still_holds
+    from diffusion.evaluation.metrics import numbers_of
+    from diffusion.evaluation.results import Entry
+    from diffusion.training.faults import reach
+
+    kept = name in there and still_holds(there[name].card, metric.card(target.subject))
+    _command.say(f"{name} ..." + (" measured before (--fresh: anew)" if kept else ""))
+    if not kept:
+        before, target.asked[:] = list(target.asked), []
+        try:
             results = numbers_of(metric, target.subject)
             there[name] = Entry(results, target.card(metric))
-            target.asked[:] = before + target.asked
-            reach("in_eval")
-            file.write(there)
-        for key, value in there[name].results.items():
-            _report.show(key, value)
-        _command.say(f"    {one_line(there[name].card)}")
+        except BaseException:
+            target.asked[:] = before
+            raise
+        target.asked[:] = before + target.asked
+        reach("in_eval")
+        file.write(there)
+    for key, value in there[name].results.items():
+        _report.show(key, value)
+    _command.say(f"    {one_line(there[name].card)}")
 
 
 def in_pairs(words: list[str]) -> list[str]:

@@ -201,6 +201,25 @@ def test_metrics_of_models_are_refused_before_anything_is_read(tmp_path):
     assert "bits_per_dim, label_agreement cannot be measured on examples alone" in message
 
 
+def test_a_metric_that_does_not_fit_is_told_and_the_others_are_measured(tmp_path):
+    """Features of images do not fit points in the plane; the code is that of the first such error."""
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    words = ["--images", tmp_path / "x.npy", "--data", "points2d", "--config.data.size=200"]
+    asked = (
+        "frechet[random_conv],energy_distance,frechet[inception,weights=absent.safetensors],frechet"
+    )
+    code, out, err = program("evaluate.py", *words, "--metrics", asked, data_dir=tmp_path / "data")
+    told = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert [line.split(" cannot be measured: ")[0] for line in told] == [
+        "error: frechet[random_conv]", "error: frechet[inception,weights=absent.safetensors]",
+    ]  # fmt: skip
+    assert code == 2, err
+    measured = read_measured(tmp_path / "x.npy.evaluation.json")
+    assert list(measured.results) == ["energy_distance", "frechet"]
+    assert "wrote" in out
+
+
 # ---- trends -------------------------------------------------------------------------------------
 
 

@@ -88,6 +88,23 @@ def test_a_trend_that_cannot_be_measured_is_refused_before_training(evaluate, wo
         trend(one, [], lambda text: None, StopFlag(enabled=False))
 
 
+def test_a_trend_that_does_not_fit_is_said_once_and_ends_nothing(tmp_path):
+    """One is of classifiers, and this is a generator; the other is measured at every step."""
+    metrics = ["accuracy_by_level", "frechet"]
+    one = experiment(evaluate={"trend_every": 1, "trend_samples": 20, "trend_metrics": metrics})
+    said = []
+    with JsonLines(tmp_path / "log.jsonl") as log:
+        hook = trend(one, [log], said.append, StopFlag(enabled=False))
+        for step in (3, 4):
+            hook(step, one.init_state(), {})
+    refused = [line for line in said if "left out" in line]
+    assert len(refused) == 1
+    assert refused[0].startswith("step 3  the trend of accuracy_by_level cannot be measured")
+    written = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in written] == [3, 4]
+    assert all(set(line) == {"step", "frechet_pixels@20_against_20"} for line in written)
+
+
 def test_a_trend_is_measured_of_the_average_and_logged(tmp_path):
     one = experiment(
         evaluate={"trend_every": 1, "trend_samples": 20, "trend_metrics": ["frechet", "energy_distance"]},
