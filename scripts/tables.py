@@ -6,11 +6,16 @@
 A table stands in its page between a mark with its name and one with its end; what lies between is replaced.
 """
 
+import functools
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import _plain
+from _elsewhere import MISSING, NONE, WHOLE
+from _elsewhere import TABLES as ELSEWHERE
 from _errors import exits, say
 
 # Everything heavy is imported where it is used: `--help` answers at once.
@@ -56,10 +61,81 @@ def process_table() -> str:
     return "\n".join(rows)
 
 
+# ---- names of other libraries -------------------------------------------------------------------
+
+
+def looked_up(cell: str) -> str:
+    """Return a cell with `{kind:name}` and `{kind:name.field}` replaced by what is registered.
+
+    Raises:
+        ValueError: nothing of that name is registered, or it has no such field.
+    """
+    from diffusion.registry import lookup
+    from diffusion.typed import parameters_of
+
+    def replaced(found: re.Match) -> str:
+        kind, name, field = found.groups()
+        try:
+            target = lookup(kind, name)
+        except KeyError as error:
+            raise ValueError(f"{cell!r}: {error.args[0]}") from None
+        if field and field not in parameters_of(target):
+            raise ValueError(f"{cell!r}: {kind} {name!r} has no field {field!r}.")
+        return f"`{field or name}`"
+
+    return re.sub(r"\{(\w+):(\w+)(?:\.(\w+))?\}", replaced, cell)
+
+
+def refuse_false_denials(rows: Sequence[tuple[str, ...]]) -> None:
+    """Raise ValueError if a row says that there is nothing here, and a registered name sounds like it."""
+    from diffusion.registry import KINDS, registered
+
+    names = {(kind, name) for kind in KINDS for name in registered(kind)}
+    for theirs, ours, *_ in rows:
+        words = set(re.findall(r"[a-z0-9]{4,}", theirs.lower()))
+        near = [f"{kind} {name!r}" for kind, name in names if words & set(name.split("_"))]
+        if ours == NONE and near:
+            raise ValueError(
+                f"{theirs!r} is said to have no counterpart; there is {', '.join(near)}."
+            )
+
+
+def comparison(name: str) -> str:
+    """Return a table of names of another library."""
+    head, *rows = ELSEWHERE[name]
+    refuse_false_denials(rows)
+    line = lambda cells: (
+        "| " + " | ".join(map(looked_up, cells)).replace("|  ", "| ").rstrip() + " |"
+    )
+    return "\n".join([line(head), "|" + "---|" * len(head), *map(line, rows)])
+
+
+def without_counterpart() -> str:
+    """Return, by kind, the registered names that no table of other libraries has, and names that are not registered."""
+    from diffusion.registry import registered
+
+    cells = [cell for rows in ELSEWHERE.values() for row in rows for cell in row]
+    named = {found for cell in cells for found in re.findall(r"\{(\w+):(\w+)", cell)}
+    lines = []
+    for kind in WHOLE:
+        left = [f"`{name}`" for name in registered(kind) if (kind, name) not in named]
+        lines.append(f"- Kind `{kind}`: {', '.join(left)}.")
+    for kind, names in MISSING.items():
+        wrong = set(names) & set(registered(kind))
+        if wrong:
+            raise ValueError(
+                f"said to be missing, and registered: {kind} {', '.join(sorted(wrong))}."
+            )
+        lines.append(f"\nNot registered (kind `{kind}`): {', '.join(f'`{n}`' for n in names)}.")
+    return "\n".join(lines)
+
+
 TABLES = {  # by name: the page, and what makes the table
     "samplers": ("sampling.md", sampler_table),
     "processes": ("processes.md", process_table),
     "exit codes": ("reliability.md", exits.markdown),
+    **{name: ("coming_from.md", functools.partial(comparison, name)) for name in ELSEWHERE},
+    "names without a counterpart": ("coming_from.md", without_counterpart),
 }
 
 
