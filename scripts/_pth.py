@@ -8,11 +8,13 @@ place of being walked through: a few hundred bytes can describe one that has mor
 """
 
 import io
+import lzma
 import math
 import os
 import pickletools
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,7 +35,7 @@ MOST_DIMENSIONS = 32
 MOST_SHARED = 4  # tensors may share numbers; copied they take at most so many times the file
 UNSOUND = (  # what a damaged file makes Python raise
     ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, ArithmeticError, MemoryError,
-    struct.error, zipfile.BadZipFile,
+    struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 
 

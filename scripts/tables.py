@@ -70,8 +70,9 @@ def looked_up(cell: str) -> str:
     Raises:
         ValueError: nothing of that name is registered, or it has no such field.
     """
-    from diffusion.registry import lookup
     from diffusion.typed import parameters_of
+
+    from diffusion.registry import lookup
 
     def replaced(found: re.Match) -> str:
         kind, name, field = found.groups()

@@ -16,7 +16,7 @@ from diffusion.data.base import Table
 from diffusion.data.order import chunks
 from diffusion.data.records import Layout, RecordReader, split_sizes
 from diffusion.data.storage import LOG, file_sizes, publish
-from diffusion.files import writing
+from diffusion.files import DAMAGE, writing
 from diffusion.foreign import read_json
 
 
@@ -90,7 +90,7 @@ def _matches(cache: Path, folder: Path) -> bool:
         notes = read_json(cache / "decoded.json", links=True)
         arrays = {k: v for k, v in file_sizes(cache).items() if k.endswith(".npy")}
         return notes["records"] == file_sizes(folder) and notes["arrays"] == arrays
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, *DAMAGE):
         return False
 
 

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from diffusion.data.prepared import PreparedImages
 from diffusion.data.records import quiet, write_records
 from diffusion.data.storage import LOG, MissingDataError, Progress
+from diffusion.files import decoding
 from diffusion.foreign import open_plain, unpacked_limit
 from diffusion.registry import register
 
@@ -40,11 +40,11 @@ def read_idx(path: Path) -> np.ndarray:
     """
     with open_plain(path, links=True) as packed:
         content = packed.read()
-    try:
-        with gzip.open(io.BytesIO(content)) as file:
-            raw = file.read(unpacked_limit(len(content)))
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged: {error}. Delete it and get it again.") from error
+    with (
+        decoding(path, "as gzip; delete it and get it again"),
+        gzip.open(io.BytesIO(content)) as file,
+    ):
+        raw = file.read(unpacked_limit(len(content)))
     ndim = raw[3] if raw[:3] == b"\x00\x00\x08" and len(raw) > 3 else 0
     shape = tuple(np.frombuffer(raw, ">u4", count=ndim, offset=4)) if ndim else ()
     size = int(np.prod(shape, dtype=np.int64))

@@ -17,6 +17,7 @@ import numpy as np
 
 from diffusion.data.pixels import decode, to_picture
 from diffusion.data.storage import Progress
+from diffusion.files import decoding
 from diffusion.foreign import read_json
 
 _THREADS = 4  # decoders release the interpreter lock; more threads only wait for each other
@@ -119,13 +120,20 @@ def newest_version(folder: Path) -> Path | None:
     return max(numbered, key=lambda p: [int(n) for n in p.name.split(".")], default=None)
 
 
+def _info(folder: Path) -> dict[str, Any]:
+    """Return what a prepared set says about itself."""
+    path = folder / "dataset_info.json"
+    with decoding(path, "as the description of a prepared set"):
+        return dict(read_json(path, links=True))
+
+
 def split_sizes(folder: Path) -> dict[str, int]:
     """Return the number of examples of each split of a prepared set.
 
     Raises:
         ValueError: the set was prepared in a format without random access.
     """
-    info = read_json(folder / "dataset_info.json", links=True)
+    info = _info(folder)
     if info.get("fileFormat") != "array_record":
         raise ValueError(
             f"{folder} holds {info.get('fileFormat', 'tfrecord')} files, which allow no random "
@@ -136,7 +144,7 @@ def split_sizes(folder: Path) -> dict[str, int]:
 
 def description(folder: Path) -> str:
     """Return the first line of what a prepared set says about itself."""
-    text = str(read_json(folder / "dataset_info.json", links=True).get("description", ""))
+    text = str(_info(folder).get("description", ""))
     return next(iter(text.strip().splitlines()), "")
 
 

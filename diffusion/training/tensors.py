@@ -11,6 +11,7 @@ against the arrays that are wanted, before any array is made: no claim in it res
 import hashlib
 import importlib
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

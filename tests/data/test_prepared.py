@@ -26,6 +26,7 @@ from diffusion.data import (
 )
 from diffusion.data.digits import levels_to_bytes
 from diffusion.data.fashion_mnist import file_names, read_idx
+from diffusion.data.records import split_sizes
 from diffusion.data.splits import parse_split
 from diffusion.data.storage import publish
 from diffusion.evaluation.images import to_uint8
@@ -256,6 +257,14 @@ def test_damaged_idx_files(tmp_path, raw):
     (tmp_path / "x.gz").write_bytes(gzip.compress(raw)[:-4])
     with pytest.raises(ValueError, match="damaged"):
         read_idx(tmp_path / "x.gz")
+    content = bytearray(gzip.compress(raw * 9))
+    content[14:20] = b"\xff" * 6  # the stream: not an error that gzip knows
+    (tmp_path / "x.gz").write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        read_idx(tmp_path / "x.gz")
+    (tmp_path / "dataset_info.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="dataset_info"):
+        split_sizes(tmp_path)
 
 
 def test_data_root(monkeypatch, tmp_path):

@@ -30,7 +30,7 @@ from diffusion.evaluation.features.convolution import (
     fixed_normal,
     require_images,
 )
-from diffusion.files import write_atomically
+from diffusion.files import DAMAGE, write_atomically
 from diffusion.foreign import parse_json
 from diffusion.numerics import require
 from diffusion.registry import build, register
@@ -280,7 +280,6 @@ def kept(
     params, about = make()
     card = {"made_of": made_of, "about": about, "sha256": digest_of(params)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save(params, metadata={"card": json.dumps(card)}))
     except OSError as error:
         LOG.warning("the classifier is not kept: %s (%s)", path, error.strerror or error)
@@ -304,7 +303,7 @@ def read(path: Path, spec: DataSpec, made_of: dict[str, Any]) -> tuple[Params, d
             params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         whole = digest_of(params) == card["sha256"] and card["made_of"] == made_of
         about = card["about"]
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (SafetensorError, *DAMAGE) as error:
         raise ValueError(f"{path} is damaged ({error})") from None
     right = {k: v.shape for k, v in params.items()} == shapes_of(spec)
     require(whole and right, f"{path} is damaged, or holds another classifier")
