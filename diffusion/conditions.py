@@ -205,15 +205,16 @@ def _class_of(word: str, spec: DataSpec, place: int) -> int:
     """Return the number of a class that is named, or given by its number; -1 for none."""
     places = len(spec.num_classes) if isinstance(spec.num_classes, tuple) else 1
     names = spec.names(place) if place < places else ()
+    if names == tuple(map(str, range(len(names)))):
+        names = ()
     if word in names and word != "-1":
         return names.index(word)
     try:
         number = int(word)
     except ValueError:
         number = None
-    by_number = not all(name.isdigit() for name in names) or not names
-    by_number = by_number or names == tuple(map(str, range(len(names))))
-    if number is not None and (by_number or number == -1):
+    all_numbers = bool(names) and all(name.isdigit() for name in names)
+    if number is not None and (number == -1 or not all_numbers):
         return number
     if names:
         some = ", ".join(names[:20]) + ", ..." * (len(names) > 20)
