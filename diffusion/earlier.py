@@ -75,7 +75,7 @@ def refuse_anew(workdir: Workdir) -> bool:
         proof = f"was trained for {trained} steps"
     else:
         return bool(logged) or known
-    there = "is empty" if mode_of(workdir.checkpoints) else "is missing"
+    there = "holds none" if mode_of(workdir.checkpoints) else "is missing"
     raise CheckpointError(
         f"The run in {workdir.path} {proof}, but {workdir.checkpoints} {there}. Nothing was touched. Bring its "
         "checkpoints back, or give scripts/train.py --restart, which moves the old run aside and begins anew."

@@ -206,13 +206,13 @@ class Checkpoints(CheckpointReader):
         self._writer.wait_until_finished()
         if jax.process_index() == 0:
             self._folders.commit(step)
-            self._completed(step)
+            what = "that cannot be written down"
             try:
+                self._completed(step)
+                what = "an older one cannot be deleted"
                 self._folders.prune(self._keep, step)
             except OSError as error:
-                raise OSError(
-                    f"it is saved, but an older one cannot be deleted: {error}"
-                ) from error
+                raise OSError(f"it is saved, but {what}: {error}") from error
 
     def _joined(self) -> SaveError | None:
         """Wait for the thread; return what it died of."""
