@@ -11,7 +11,7 @@ from benchmarks.report import absentees, distribution, number, progress, table
 from benchmarks.rounds import ROOT, Plan
 
 IMPORTS = ("pass", "import jax", "import jax, flax.linen, optax", "import diffusion",
-           "import diffusion.runner")  # fmt: skip
+           "import diffusion.run.runner")  # fmt: skip
 BASE = "import jax"  # what everything else is compared with
 HEAD = ("what", "CPU s", "quartiles", "wall s", "CPU s beyond JAX's", "MiB")
 

@@ -11,7 +11,7 @@ HEAD = ("case", "counted, MiB", "compiled, MiB", "ratio", "counted, GFLOP", "com
 def run(case: Case) -> dict[str, Any]:
     """Count and compile a case, and the same with a quarter of the batch."""
     from benchmarks.peers.ours import experiment_of
-    from diffusion.dry_run import dry_run
+    from diffusion.run.dry_run import dry_run
 
     rows = []
     for batch in (case.batch, max(case.batch // 4, 1)):

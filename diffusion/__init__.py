@@ -3,57 +3,80 @@
 Write two functions alpha(t), sigma(t); or a drift and a diffusion; or a path. Score, reverse SDE,
 probability-flow ODE, samplers, guidance, likelihood and training follow, are checked by laws, and are
 swapped by name in a config. Time runs up from data to noise everywhere.
+
+Importing this package costs nothing: its names are loaded when they are first used.
 """
 
-from diffusion import (  # their imports fill the registry
-    coupling,
-    data,
-    editing,
-    evaluation,
-    kinds,
-    networks,
-    operators,
-    posterior,
-    testing,
-    training,
-)
-from diffusion.denoiser import ConditionalModel, make_denoiser, make_velocity, null_cond
-from diffusion.dynamics import (
-    forward_sde,
-    probability_flow,
-    reverse_sde,
-    score,
-    score_to_denoiser,
-)
-from diffusion.exact_field import exact_field
-from diffusion.guidance import classifier_free, clipped
-from diffusion.likelihood import Dequantisation, carry, elbo, log_prob
-from diffusion.losses import flow_matching_loss, regression_loss
-from diffusion.processes import (
-    AffineProcess,
-    Characteristics,
-    GaussianProcess,
-    LinearSDE,
-    NonlinearSDE,
-    Process,
-    Radial,
-    shift,
-)
-from diffusion.registry import build, register, registered
-from diffusion.samplers import (
-    Sampler,
-    Solution,
-    StepSampler,
-    preview,
-    sample,
-    solve,
-    trajectory,
-)
-from diffusion.testing import check_process, check_sampler
-from diffusion.types import ODE, SDE, Denoiser, Score, Velocity
-from diffusion.variance import estimate_variance, with_variance
+import importlib
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from diffusion import (
+        data,
+        editing,
+        evaluation,
+        guidance,
+        inverse_problems,
+        networks,
+        objectives,
+        testing,
+        training,
+    )
+    from diffusion.guidance import ConditionalModel, classifier_free, clipped, null_cond
+    from diffusion.likelihood import Dequantisation, carry, elbo, log_prob
+    from diffusion.models import (
+        estimate_variance,
+        exact_field,
+        make_denoiser,
+        make_velocity,
+        with_variance,
+    )
+    from diffusion.objectives import flow_matching_loss, regression_loss
+    from diffusion.processes import (
+        AffineProcess,
+        Characteristics,
+        GaussianProcess,
+        LinearSDE,
+        NonlinearSDE,
+        Process,
+        Radial,
+        forward_sde,
+        probability_flow,
+        reverse_sde,
+        score,
+        score_to_denoiser,
+        shift,
+    )
+    from diffusion.registry import build, register, registered
+    from diffusion.samplers import (
+        Sampler,
+        Solution,
+        StepSampler,
+        preview,
+        sample,
+        solve,
+        trajectory,
+    )
+    from diffusion.testing import check_process, check_sampler
+    from diffusion.types import ODE, SDE, Denoiser, Score, Velocity
+
+# Public name -> the package that it comes from; a package itself comes from nowhere.
+_HOMES = {
+    **dict.fromkeys(("data", "editing", "evaluation", "guidance", "inverse_problems", "networks", "objectives",
+                     "testing", "training"), ""),
+    **dict.fromkeys(("ConditionalModel", "classifier_free", "clipped", "null_cond"), "guidance"),
+    **dict.fromkeys(("Dequantisation", "carry", "elbo", "log_prob"), "likelihood"),
+    **dict.fromkeys(("estimate_variance", "exact_field", "make_denoiser", "make_velocity", "with_variance"), "models"),
+    **dict.fromkeys(("flow_matching_loss", "regression_loss"), "objectives"),
+    **dict.fromkeys(("AffineProcess", "Characteristics", "GaussianProcess", "LinearSDE", "NonlinearSDE", "Process",
+                     "Radial", "forward_sde", "probability_flow", "reverse_sde", "score", "score_to_denoiser",
+                     "shift"), "processes"),
+    **dict.fromkeys(("build", "register", "registered"), "registry"),
+    **dict.fromkeys(("Sampler", "Solution", "StepSampler", "preview", "sample", "solve", "trajectory"), "samplers"),
+    **dict.fromkeys(("check_process", "check_sampler"), "testing"),
+    **dict.fromkeys(("ODE", "SDE", "Denoiser", "Score", "Velocity"), "types"),
+}  # fmt: skip
 
 __all__ = [
     "ODE",
@@ -79,7 +102,6 @@ __all__ = [
     "check_sampler",
     "classifier_free",
     "clipped",
-    "coupling",
     "data",
     "editing",
     "elbo",
@@ -88,14 +110,14 @@ __all__ = [
     "exact_field",
     "flow_matching_loss",
     "forward_sde",
-    "kinds",
+    "guidance",
+    "inverse_problems",
     "log_prob",
     "make_denoiser",
     "make_velocity",
     "networks",
     "null_cond",
-    "operators",
-    "posterior",
+    "objectives",
     "preview",
     "probability_flow",
     "register",
@@ -112,3 +134,19 @@ __all__ = [
     "trajectory",
     "with_variance",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return metadata.version("demolish")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES[name]
+    module = importlib.import_module(f"{__name__}.{home or name}")
+    found = getattr(module, name) if home else module
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES, "__version__"])

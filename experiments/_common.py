@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.compilation import use_compilation_cache
+from diffusion.runtime.compilation import use_compilation_cache
 from experiments._results import Results
 
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
@@ -76,7 +76,7 @@ def command(study: Path, doc: str, tiers: Sequence[str] = ("small", "full")) -> 
 
 def config_of(file: str) -> dict[str, Any]:
     """Return a config of the folder configs, by the name of its file; a word after a colon goes to it."""
-    from diffusion.config import plain
+    from diffusion.config.sections import plain
 
     name, *word = file.split(":")
     return plain(importlib.import_module(f"configs.{name}").get_config(*word))
@@ -97,13 +97,13 @@ def trained(
         loss: from an experiment to the loss in the place of its own.
 
     Returns:
-        `diffusion.workdir.Trained`: experiment, params (the first average), step, ema.
+        `diffusion.run.workdir.Trained`: experiment, params (the first average), step, ema.
     """
-    from diffusion import runner
-    from diffusion.config import apply_overrides
-    from diffusion.experiment import Experiment
-    from diffusion.training.exits import CheckpointError
-    from diffusion.workdir import Workdir, open_run
+    from diffusion.config.experiment import Experiment
+    from diffusion.config.sections import apply_overrides
+    from diffusion.run import runner
+    from diffusion.run.workdir import Workdir, open_run
+    from diffusion.runtime.exits import CheckpointError
 
     values = [("train.sample_every", 0), *changes]
     config = apply_overrides(config_of(file), [(path, str(value)) for path, value in values])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.files import write_atomically
+from diffusion.runtime.files import write_atomically
 
 
 def rounded(value: Any, digits: int = 5) -> Any:

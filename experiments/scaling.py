@@ -26,9 +26,9 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.flops import product_flops
-from diffusion.accounting import bytes_of
 from diffusion.networks import count_parameters
 from diffusion.registry import build
+from diffusion.run.cost import bytes_of
 
 GB, BYTES = 1e9, 4  # float32 for everything that lasts
 

@@ -118,7 +118,7 @@ def run(main: Callable[[list[tuple[str, str]]], Any], doc: str, positional: bool
         code = main(overrides)
     except SystemExit as error:
         if hasattr(error, "signal"):  # a training run that was stopped says what it saved
-            from diffusion.training.progress import Terminal
+            from diffusion.runtime.progress import Terminal
 
             Terminal(sys.stderr).say(f"{error} The same command goes on.")
         raise
@@ -156,7 +156,7 @@ def leave_on_signals() -> None:
 
 def load_config(overrides: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the config of --config with the overrides of the command line applied."""
-    from diffusion.config import apply_overrides
+    from diffusion.config.sections import apply_overrides
 
     try:
         given = flags.FLAGS.config
@@ -193,8 +193,8 @@ def use_all_cores(batch_size: int = 0, blocks: int = 0) -> None:
 
 def stored_config(workdir: Any, overrides: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the config of a work directory with overrides; what it names of code must be the user's own."""
-    from diffusion.config import apply_overrides
-    from diffusion.trust import refuse_code
+    from diffusion.config.sections import apply_overrides
+    from diffusion.run.trust import refuse_code
 
     stored = workdir.read_config()
     config = apply_overrides(stored, overrides)
@@ -204,7 +204,7 @@ def stored_config(workdir: Any, overrides: list[tuple[str, str]]) -> dict[str, A
 
 def use_compilation_cache() -> None:
     """Keep compiled programs in the user's own folder, so that a second start is quick."""
-    from diffusion import compilation
+    from diffusion.runtime import compilation
 
     compilation.use_compilation_cache(say=lambda text: print(text, file=sys.stderr, flush=True))
 
@@ -241,7 +241,7 @@ def check_writable(path: "os.PathLike[str] | str") -> None:
 
 def progress(label: str, total: int, done: int = 0) -> Callable[[int], None]:
     """Return what takes the number of examples done and shows a line on standard error now and then."""
-    from diffusion.training.progress import Progress, Terminal
+    from diffusion.runtime.progress import Progress, Terminal
 
     shown = Terminal(sys.stderr)
     return Progress(done, total, 1, shown.say, shown.rewrite, what=label, unit="examples").report

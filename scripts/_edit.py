@@ -13,12 +13,20 @@ from _errors import exits
 from diffusion import build, editing, registered
 from diffusion.data.pixels import decode, to_float
 from diffusion.evaluation import example_keys, generate_batch, pictures
-from diffusion.files import decoding
-from diffusion.foreign_arrays import read_arrays
-from diffusion.operators import Blur, BoxMask, Colorize, Mask, Operator, RandomMask, Superres
-from diffusion.posterior import Replacement, consistent
-from diffusion.posterior.base import unexplained
+from diffusion.inverse_problems import Replacement, consistent
+from diffusion.inverse_problems.base import unexplained
+from diffusion.inverse_problems.operators import (
+    Blur,
+    BoxMask,
+    Colorize,
+    Mask,
+    Operator,
+    RandomMask,
+    Superres,
+)
 from diffusion.registry import lookup, nearest
+from diffusion.runtime.files import decoding
+from diffusion.runtime.npz import read_arrays
 
 VISIBLE = 4  # levels of 255 that a pixel may be off before it is said
 
@@ -50,7 +58,7 @@ def load_images(
 
 def held_out(text: str, config: dict) -> tuple[np.ndarray, list[str]]:
     """Return examples of the held-out split by their indices."""
-    from diffusion.assembly import dataset_of
+    from diffusion.config.assembly import dataset_of
 
     try:
         indices = [int(word) for word in text.split(",")]
@@ -148,7 +156,7 @@ def _guidance_methods() -> list[str]:
 
 def repaint(config: dict, inner: str | None, repeats: int) -> dict:
     """Return the sampler section of RePaint; it steps with `inner`, or with ancestral."""
-    from diffusion.config import section_of
+    from diffusion.config.sections import section_of
 
     given = section_of(config, "sampler") if inner else {"name": "ancestral"}
     return given if inner == "repaint" else {"name": "repaint", "inner": given, "repeats": repeats}

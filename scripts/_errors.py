@@ -58,7 +58,7 @@ def tell(error: BaseException, debug: bool = False, what: str = "") -> int:
     if debug:
         traceback.print_exception(error)
     if type(error).__module__.startswith("jax."):
-        from diffusion.tracing import UNTRACEABLE, in_plain_words
+        from diffusion.numerics.tracing import UNTRACEABLE, in_plain_words
 
         if isinstance(error, UNTRACEABLE):
             error = in_plain_words(error, "a part of your own")

@@ -70,10 +70,9 @@ def versions_of(made_of: Mapping[str, Any]) -> dict[str, Any]:
 
 def of_run(run: Any, seed: int, folder: Path, poll: Callable[[], None], stop: Any) -> Target:
     """Return a trained run, whose generated examples are made once and kept in shards in `folder`."""
-    from diffusion.evaluation.cards import config_digest
-    from diffusion.evaluation.records import digest_of
-    from diffusion.identity import without_places
-    from diffusion.workdir import provenance
+    from diffusion.config.identity import config_digest, without_places
+    from diffusion.runtime.digests import digest_of
+    from diffusion.runtime.provenance import provenance
 
     config, card = run.experiment.resolved(), provenance()
     seen = {"step": run.step, "ema": run.ema, "seed": seed}
@@ -139,7 +138,7 @@ def _with_shards(
     import numpy as np
 
     from diffusion.evaluation.shards import ArrayShards, ShardsError
-    from diffusion.training.progress import Terminal
+    from diffusion.runtime.progress import Terminal
 
     shards = ArrayShards(folder=folder, manifest=made_of, size=1024, say=Terminal(sys.stderr).say)
 
@@ -179,13 +178,13 @@ def of_examples(
     """
     import numpy as np
 
-    from diffusion.assembly import dataset_of
-    from diffusion.config import options, section_of
+    from diffusion.config.assembly import dataset_of
+    from diffusion.config.identity import without_places
+    from diffusion.config.options import EvaluateOptions
+    from diffusion.config.sections import options, section_of
     from diffusion.evaluation.metrics import Subject
     from diffusion.evaluation.sources import open_examples
-    from diffusion.identity import without_places
-    from diffusion.options import EvaluateOptions
-    from diffusion.workdir import provenance
+    from diffusion.runtime.provenance import provenance
 
     dataset, evaluate = (
         dataset_of(config),

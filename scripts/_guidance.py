@@ -101,7 +101,7 @@ def section(given: Any) -> list[dict[str, Any]]:
         replaced = ("classifier_free", "autoguidance")
         entries = [e for e in entries if _innermost(e) not in replaced]
     if FLAGS.classifier is not None:
-        from diffusion.workdir import Workdir
+        from diffusion.run.workdir import Workdir
 
         entries = [e for e in entries if _innermost(e) != "classifier"]
         task = Workdir.of(FLAGS.classifier).read_config().get("task")
@@ -140,8 +140,8 @@ class Helpers:
 
 def open_helpers(experiment: Any) -> Helpers:
     """Open the classifier and the guide; leave if they do not fit the model."""
-    from diffusion.compatibility import check_guide
-    from diffusion.workdir import Workdir, open_classifier, open_run
+    from diffusion.config.checks import check_guide
+    from diffusion.run.workdir import Workdir, open_classifier, open_run
 
     given, card, params, speaker = {}, {}, {}, experiment
     if FLAGS.classifier is not None:

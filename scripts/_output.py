@@ -25,7 +25,7 @@ def shards_of(out: Path, manifest: dict[str, Any], size: int) -> Any:
     import sys
 
     from diffusion.evaluation.shards import MANIFEST, ArrayShards, ImageShards
-    from diffusion.training.progress import Terminal
+    from diffusion.runtime.progress import Terminal
 
     folder, say = kept_in(out), Terminal(sys.stderr).say
     if out.suffix:
@@ -46,7 +46,7 @@ def finish(
     """Put the shards together, in memory that does not grow with their number."""
     import numpy as np
 
-    from diffusion.evaluation.archives import Stream, save_arrays
+    from diffusion.runtime.npz import Stream, save_arrays
 
     if not out.suffix:
         write_card(out, card)
@@ -63,7 +63,7 @@ def finish(
 def write(out: Path, x: Any, labels: Any, spec: Any, card: dict) -> None:
     """Write a grid or arrays, whole or not at all."""
     from diffusion.evaluation import pictures
-    from diffusion.evaluation.archives import save_arrays
+    from diffusion.runtime.npz import save_arrays
 
     if out.suffix == ".npz":
         save_arrays(out, {"x": x} | ({} if labels is None else {"label": labels}), card)
@@ -74,7 +74,7 @@ def write(out: Path, x: Any, labels: Any, spec: Any, card: dict) -> None:
 
 def write_card(folder: Path, card: dict) -> None:
     """Write beside images what they were made of."""
-    from diffusion.files import write_atomically
+    from diffusion.runtime.files import write_atomically
 
     text = json.dumps(card, indent=2, default=str) + "\n"
     write_atomically(folder / "card.json", text.encode())

@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from diffusion.foreign import open_plain
-from diffusion.foreign_arrays import Bounded, open_zip
+from diffusion.runtime.npz import Bounded, open_zip
+from diffusion.runtime.reading import open_plain
 
 TYPES = {
     "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4",

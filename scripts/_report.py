@@ -144,9 +144,9 @@ def write(out: Path, workdir: str | None, title: str = "") -> Path:
     """Write the page of what has been measured and trained; return where it lies."""
     from diffusion.evaluation.cards import Measured, read_measured
     from diffusion.evaluation.report import Report
-    from diffusion.files import write_atomically
+    from diffusion.run.workdir import Workdir
+    from diffusion.runtime.files import write_atomically
     from diffusion.training.metrics import read_jsonl
-    from diffusion.workdir import Workdir
 
     run = Workdir.of(workdir) if workdir else None
     config: Any = run.read_config() if run else {}
@@ -185,7 +185,7 @@ def _name(section: Any) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     """Read a file that may be missing or damaged: a page shows what there is."""
-    from diffusion.foreign import read_json
+    from diffusion.runtime.reading import read_json
 
     try:
         found = read_json(path)
@@ -215,7 +215,7 @@ def _summary(about: Any, trained: Any) -> list[str]:
 def _pictures(out: Path, run: Any) -> list[Any]:
     """Return the pictures that lie beside the results; for examples else the last ones of training."""
     from diffusion.evaluation.report import Picture
-    from diffusion.foreign import check_plain, read_bytes
+    from diffusion.runtime.reading import check_plain, read_bytes
 
     found, samples = [], picture_of(out, "samples")
     read = lambda path: read_bytes(path, MOST_OF_A_PICTURE)

@@ -33,7 +33,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def check_digest(source: Path) -> str:
     """Return the SHA-256 of a file; refuse one that is not what its name says."""
-    from diffusion.foreign import open_plain
+    from diffusion.runtime.reading import open_plain
 
     with open_plain(source, links=True) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -74,7 +74,7 @@ def convert(source: Path, out: Path) -> str:
     digest = check_digest(source)
     arrays = read_pth(source)
 
-    from diffusion.training.tensors import write_tensors
+    from diffusion.runtime.tensors import write_tensors
 
     found = recognise({name: x.shape for name, x in arrays.items()})
     kept = {name: arrays[name] for name in found.wanted}

@@ -23,7 +23,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     """Sample twice and draw."""
     if FLAGS.workdir is None:
         _command.fail("--workdir is required: a run on labelled images. See --help.")
-    from diffusion.workdir import Workdir, open_run
+    from diffusion.run.workdir import Workdir, open_run
 
     workdir = Workdir.of(FLAGS.workdir)
     config = _command.stored_config(workdir, overrides)

@@ -125,7 +125,7 @@ def load_points(dataset: object | None) -> tuple[object, object]:
 def defined(overrides: list[tuple[str, str]]) -> dict:
     """Return the definition of --process, with the sampler."""
     from diffusion import build
-    from diffusion.config import apply_overrides
+    from diffusion.config.sections import apply_overrides
     from diffusion.registry import resolve
 
     names = {"process": {"name": FLAGS.process}, "sampler": {"name": FLAGS.sampler}}
@@ -137,10 +137,10 @@ def defined(overrides: list[tuple[str, str]]) -> dict:
 
 def trained(overrides: list[tuple[str, str]]) -> dict:
     """Return the same of --workdir, with its model."""
+    from diffusion.config.recording import check_contents
     from diffusion.guidance import without_condition
-    from diffusion.recording import check_contents
     from diffusion.registry import resolve
-    from diffusion.workdir import Workdir, open_run
+    from diffusion.run.workdir import Workdir, open_run
 
     workdir = Workdir.of(FLAGS.workdir)
     changes = [("sampler.name", FLAGS.sampler), *overrides]
@@ -162,7 +162,7 @@ def trained(overrides: list[tuple[str, str]]) -> dict:
 
 def draw(scene: object, out: Path) -> list[str]:
     """Write all pictures, a line for each; return their names."""
-    from diffusion.evaluation import drawing
+    from diffusion import drawing
 
     written = []
     for kind in ("trajectories", "field", "density"):
@@ -174,7 +174,7 @@ def draw(scene: object, out: Path) -> list[str]:
 
 def film(scene: object, out: Path) -> list[str]:
     """Write the animation that --animate asks for; return its name."""
-    from diffusion.evaluation import drawing
+    from diffusion import drawing
 
     if FLAGS.animate == "none":
         return []
@@ -195,9 +195,9 @@ def main(overrides: list[tuple[str, str]]) -> int:
     subject = defined(overrides) if FLAGS.workdir is None else trained(overrides)
     points, data = load_points(subject["dataset"])
 
-    from diffusion.evaluation import drawing
-    from diffusion.files import write_atomically
-    from diffusion.workdir import provenance
+    from diffusion import drawing
+    from diffusion.runtime.files import write_atomically
+    from diffusion.runtime.provenance import provenance
 
     process, specs = subject["process"], subject["specs"]
     num_steps = FLAGS.num_steps or (64 if points.shape[1] == 2 else 256)
@@ -238,7 +238,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
 
 def report_mismatch(scene: object) -> dict | None:
     """Print how far the prior is from what the data becomes at t_max, if that is known."""
-    from diffusion.evaluation import drawing
+    from diffusion import drawing
 
     found = drawing.prior_mismatch(scene)
     if found is None:
@@ -252,7 +252,7 @@ def report_mismatch(scene: object) -> dict | None:
 
 def report_landed(scene: object) -> list[dict] | None:
     """Print which share of the paths ended at each value of data on a line."""
-    from diffusion.evaluation import drawing
+    from diffusion import drawing
 
     found = drawing.landed(scene)
     if found is None:

@@ -108,7 +108,7 @@ def edit(command: str, overrides: list[tuple[str, str]]) -> int:
     if FLAGS.consistent and (FLAGS.std > 0 or command in ("interpolate", "vary")):
         _command.fail("--consistent is for measurements, and for those without noise (--std 0).")
     _edit = _command.part("_edit")
-    from diffusion.workdir import Workdir
+    from diffusion.run.workdir import Workdir
 
     workdir = Workdir.of(FLAGS.workdir)
     config = _command.stored_config(workdir, short_overrides() + overrides)
@@ -132,7 +132,7 @@ def edit(command: str, overrides: list[tuple[str, str]]) -> int:
     total = FLAGS.num_samples * (1 if command == "interpolate" else len(x))
     _command.use_all_cores(min(FLAGS.batch_size, total))
     _command.use_compilation_cache()
-    from diffusion.workdir import open_run
+    from diffusion.run.workdir import open_run
 
     run = open_run(workdir, config, FLAGS.ema, FLAGS.step, allow_code=FLAGS.allow_code)
     if inverse:

@@ -46,7 +46,9 @@ def check_flags() -> None:
 def main(overrides: list[tuple[str, str]]) -> int:
     """Estimate, print and write."""
     check_flags()
-    from diffusion.workdir import Workdir, open_run, provenance, write_variance
+    from diffusion.run.variance_file import write_variance
+    from diffusion.run.workdir import Workdir, open_run
+    from diffusion.runtime.provenance import provenance
 
     workdir = Workdir.of(FLAGS.workdir)
     out = Path(FLAGS.out) if FLAGS.out else workdir.variance
@@ -58,9 +60,9 @@ def main(overrides: list[tuple[str, str]]) -> int:
     import jax
     import numpy as np
 
+    from diffusion.config.recording import check_contents
+    from diffusion.models.variance import estimate_variance
     from diffusion.numerics import on_host
-    from diffusion.recording import check_contents
-    from diffusion.variance import estimate_variance
 
     run = open_run(workdir, config, FLAGS.ema, FLAGS.step, allow_code=FLAGS.allow_code)
     experiment = run.experiment

@@ -95,7 +95,7 @@ def check_flags() -> None:
 
 def out_of() -> Path:
     """Return where the results go."""
-    from diffusion.files import located
+    from diffusion.runtime.files import located
 
     if FLAGS.out:
         return Path(FLAGS.out)
@@ -108,23 +108,23 @@ def out_of() -> Path:
 
 def run_path() -> Path:
     """Return the work directory."""
-    from diffusion.files import located
+    from diffusion.runtime.files import located
 
     return located(FLAGS.workdir)
 
 
 def images_path() -> Path:
     """Return where the examples lie."""
-    from diffusion.files import expanded
+    from diffusion.runtime.files import expanded
 
     return expanded(FLAGS.images)
 
 
 def config_of(overrides: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the config of the run, or that of --config or --data, with what the flags say."""
-    from diffusion.config import apply_overrides
+    from diffusion.config.sections import apply_overrides
     from diffusion.evaluation.metrics import parse_list, written
-    from diffusion.workdir import Workdir
+    from diffusion.run.workdir import Workdir
 
     short = [] if FLAGS.num_samples is None else [("evaluate.num_samples", str(FLAGS.num_samples))]
     if FLAGS.workdir is not None:
@@ -142,8 +142,8 @@ def config_of(overrides: list[tuple[str, str]]) -> dict[str, Any]:
 def measured(out: Path, config: dict[str, Any]) -> int:
     """Measure, write, and make the page."""
     from diffusion.evaluation.results import ResultsFile
-    from diffusion.training.progress import Terminal
-    from diffusion.training.stop import StopFlag, StopRequestedError
+    from diffusion.runtime.progress import Terminal
+    from diffusion.runtime.stop import StopFlag, StopRequestedError
 
     folder = out.with_name(f"{out.name}.parts")
     with StopFlag() as stop:
@@ -177,7 +177,7 @@ def measured(out: Path, config: dict[str, Any]) -> int:
 def opened(config: dict[str, Any], folder: Path, poll: Any, stop: Any) -> tuple[Any, Any]:
     """Open the run or the examples; return the metrics by name, and what they measure."""
     _evaluate = _command.part("_evaluate")
-    from diffusion.workdir import Workdir, open_run
+    from diffusion.run.workdir import Workdir, open_run
 
     if FLAGS.images:
         metrics = _evaluate.metrics_of(config["evaluate"]["metrics"])
@@ -199,9 +199,9 @@ def measure(metrics: Any, there: Any, target: Any, file: Any, poll: Any) -> int:
     Returns:
         The exit code: that of the first metric that could not be measured.
     """
-    from diffusion.files import WriteError
-    from diffusion.training.exits import LockedError
-    from diffusion.training.stop import StopRequestedError
+    from diffusion.runtime.exits import LockedError
+    from diffusion.runtime.files import WriteError
+    from diffusion.runtime.stop import StopRequestedError
 
     if not target.subject.has_training_data:
         _command.say(
@@ -226,7 +226,7 @@ def measure_one(name: str, metric: Any, there: Any, target: Any, file: Any) -> N
     from diffusion.evaluation.cards import one_line, still_holds
     from diffusion.evaluation.metrics import numbers_of
     from diffusion.evaluation.results import Entry
-    from diffusion.training.faults import reach
+    from diffusion.runtime.failpoints import reach
 
     kept = name in there and still_holds(there[name].card, metric.card(target.subject))
     _command.say(f"{name} ..." + (" measured before (--fresh: anew)" if kept else ""))

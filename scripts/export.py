@@ -37,8 +37,8 @@ def main(overrides: list[tuple[str, str]]) -> int:
     if path.suffix != ".safetensors":
         _command.fail(f"the file of weights must end in .safetensors; got {str(path)!r}.")
     _command.check_writable(FLAGS.workdir if source else path)
-    from diffusion.export import export_run, import_run
-    from diffusion.workdir import Workdir
+    from diffusion.run.export import export_run, import_run
+    from diffusion.run.workdir import Workdir
 
     workdir = Workdir.of(FLAGS.workdir)
     if source:

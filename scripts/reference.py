@@ -70,7 +70,7 @@ def make(options: argparse.Namespace) -> Path:
 
 def existing(file: str) -> Path:
     """Return the path of a file, or say that it is not there."""
-    from diffusion.files import MissingFileError
+    from diffusion.runtime.files import MissingFileError
 
     if not Path(file).is_file():
         raise MissingFileError(f"there is no file {file}.")

@@ -100,7 +100,7 @@ def labels_of(speaker: object) -> object:
     """Return the labels to go through in turn, an array, or None for unconditional generation."""
     import numpy as np
 
-    from diffusion.conditions import parse_labels
+    from diffusion.data.conditions import parse_labels
 
     spec = speaker.spec
     if FLAGS.labels is not None:
@@ -118,15 +118,15 @@ def main(overrides: list[tuple[str, str]]) -> int:
     """Sample and write."""
     out = check_flags()
     _guidance.check_flags()
-    from diffusion.notes import SAMPLING, notes
-    from diffusion.workdir import Workdir, open_run
+    from diffusion.config.notes import SAMPLING, notes
+    from diffusion.run.workdir import Workdir, open_run
 
     workdir = Workdir.of(FLAGS.workdir)
     config = _command.stored_config(workdir, sampling_overrides(overrides))
     config["guidance"] = _guidance.section(config.get("guidance", []))
     _command.use_all_cores(blocks=-(-FLAGS.num_samples // (FLAGS.block or 32)))
     _command.use_compilation_cache()
-    from diffusion.training.stop import StopFlag
+    from diffusion.runtime.stop import StopFlag
 
     with StopFlag() as stop:
         run = open_run(workdir, config, FLAGS.ema, FLAGS.step, allow_code=FLAGS.allow_code)
@@ -147,7 +147,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
 
 def stopped(out: Path, done: int, number: signal.Signals) -> int:
     """Say how to go on; return the exit code of the signal."""
-    from diffusion.training.progress import Terminal
+    from diffusion.runtime.progress import Terminal
 
     folder = _output.kept_in(out)
     kept = (
@@ -191,7 +191,7 @@ class Plan:
 
     def manifest(self) -> dict:
         """Return all that determines the examples; not the batch size or the devices."""
-        from diffusion.evaluation.records import digest_of
+        from diffusion.runtime.digests import digest_of
 
         sections = ("process", "prediction", "network", "data", "sampler", "grid", "guidance")
         config = {k: v for k, v in self.experiment.resolved().items() if k in sections}
@@ -289,7 +289,7 @@ def save_ways(plan: Plan) -> None:
 
 def made_of(run: object, config: dict) -> dict:
     """Return what the examples were made of."""
-    from diffusion.workdir import provenance
+    from diffusion.runtime.provenance import provenance
 
     sections = {k: config.get(k) for k in ("process", "sampler", "grid", "guidance")}
     if names := run.experiment.spec.class_names:

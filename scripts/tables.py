@@ -70,9 +70,8 @@ def looked_up(cell: str) -> str:
     Raises:
         ValueError: nothing of that name is registered, or it has no such field.
     """
-    from diffusion.typed import parameters_of
-
     from diffusion.registry import lookup
+    from diffusion.registry.typed import parameters_of
 
     def replaced(found: re.Match) -> str:
         kind, name, field = found.groups()
@@ -159,7 +158,7 @@ def around(table: str) -> tuple[Path, str, str, str]:
 
 def write() -> None:
     """Write every table anew."""
-    from diffusion.files import write_atomically
+    from diffusion.runtime.files import write_atomically
 
     for table, (_, make) in TABLES.items():
         page, head, old, tail = around(table)

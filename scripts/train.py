@@ -51,19 +51,19 @@ def main(overrides: list[tuple[str, str]]) -> int:
     rows = data.get("batch_size", 64) if isinstance(data, dict) else 64
     if isinstance(rows, int) and rows > 0 and not training.get("accumulate", 1) > 1:
         _command.use_all_cores(rows)
-    from diffusion.experiment import Experiment
-    from diffusion.workdir import Workdir
+    from diffusion.config.experiment import Experiment
+    from diffusion.run.workdir import Workdir
 
     if FLAGS.workdir is not None:
         workdir = Workdir.of(FLAGS.workdir)
         _command.check_writable(workdir.path)
         _command.use_compilation_cache()
     if FLAGS.distributed:
-        from diffusion.training import initialize_distributed
+        from diffusion.runtime.distributed import initialize_distributed
 
         initialize_distributed()
-    from diffusion import runner
-    from diffusion.recording import continued
+    from diffusion.config.recording import continued
+    from diffusion.run import runner
 
     if FLAGS.workdir is not None and not FLAGS.restart:
         config, lines = continued(config, runner.stored_config(workdir))
@@ -72,7 +72,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     experiment = Experiment.from_config(config)
     experiment.parallel.check_batch(experiment.batch_size, experiment.train.accumulate)
     if FLAGS.dry_run:
-        from diffusion.dry_run import dry_run
+        from diffusion.run.dry_run import dry_run
 
         for line in runner.describe(experiment):
             _command.say(line)

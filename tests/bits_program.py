@@ -15,10 +15,10 @@ import json
 import jax
 import numpy as np
 
+from diffusion.config.experiment import Experiment
 from diffusion.data import DataSpec
 from diffusion.evaluation import generate, replicated
 from diffusion.evaluation.images import to_uint8
-from diffusion.experiment import Experiment
 
 COUNT = 70
 NETWORKS = {

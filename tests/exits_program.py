@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from diffusion import exits
 from diffusion.data.points import Points2D
 from diffusion.processes import GaussianProcess, VariancePreserving
+from diffusion.runtime import exits
 
 from .faults.processes import Ended, Program, run, warm_up
 from .faults.recipe import ROOT, train
@@ -153,7 +153,7 @@ def slow(folder: Path) -> dict[str, tuple[int, Any]]:
 
 def beside_an_owner(workdir: Path, argv: list[str], log: Path) -> Ended:
     """Run a program while this process owns the work directory."""
-    from diffusion.training.lock import Lock
+    from diffusion.runtime.lock import Lock
 
     with Lock(workdir):
         return run(argv, log)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.accounting import activation_bytes, bytes_of, matrix_flops, trace
-from diffusion.dry_run import compiled, counted
-from diffusion.experiment import Experiment
-from diffusion.lap import batches_of
+from diffusion.config.experiment import Experiment
+from diffusion.run.cost import activation_bytes, bytes_of, matrix_flops, trace
+from diffusion.run.dry_run import compiled, counted
+from diffusion.run.lap import batches_of
 
 
 def shape(*dims):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import diffusion
-from diffusion import build, editing, posterior
-from diffusion.denoiser import make_denoiser, make_velocity
+from diffusion import build, editing
+from diffusion import inverse_problems as posterior
+from diffusion.inverse_problems.operators import Operator
+from diffusion.models.denoiser import make_denoiser, make_velocity
 from diffusion.numerics import as_key
-from diffusion.operators import Operator
 from diffusion.registry import OBJECTS
 from diffusion.samplers import Heun
 

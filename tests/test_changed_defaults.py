@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from diffusion.config import ConfigError, differences, with_defaults
-from diffusion.experiment import Experiment
-from diffusion.identity import as_stored, marks
-from diffusion.recording import continued
-from diffusion.runner import run, stored_config
-from diffusion.workdir import Workdir, open_run
+from diffusion.config.experiment import Experiment
+from diffusion.config.identity import as_stored, marks
+from diffusion.config.recording import continued
+from diffusion.config.sections import ConfigError, differences, with_defaults
+from diffusion.run.runner import run, stored_config
+from diffusion.run.workdir import Workdir, open_run
 
 SMALL = {
     "network": {"name": "mlp", "width": 8, "depth": 1},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion.config import (
+from diffusion.config.sections import (
     ConfigError,
     apply_overrides,
     build_section,
@@ -18,7 +18,7 @@ from diffusion.config import (
 from diffusion.evaluation.metrics import parse, written
 from diffusion.registry import build
 from diffusion.registry.typed import literal, read
-from diffusion.workdir import Workdir
+from diffusion.run.workdir import Workdir
 
 BASE = {
     "process": {"name": "vp", "beta_max": 15.0},

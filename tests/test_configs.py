@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from diffusion.config.experiment import Experiment
 from diffusion.data import DataSpec
-from diffusion.experiment import Experiment
 from diffusion.networks import count_parameters
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -5,8 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from diffusion import contents
-from diffusion.contents import of_arrays, of_files, shortened
+from diffusion.runtime.digests import of_arrays, of_files, shortened
 
 X = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
 LABEL = np.arange(50, dtype=np.int32) % 3

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from diffusion import build, exits, registered
-from diffusion.config import apply_overrides, plain
+from diffusion import build, registered
+from diffusion.config.experiment import Experiment
+from diffusion.config.sections import apply_overrides, plain
 from diffusion.data import DataSpec
 from diffusion.evaluation.metrics import parse_list
-from diffusion.experiment import Experiment
 from diffusion.registry import KINDS
+from diffusion.runtime import exits
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "scripts"))

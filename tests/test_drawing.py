@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion import build
-from diffusion.config import apply_overrides
-from diffusion.evaluation import drawing
-from diffusion.evaluation.drawing import film
+from diffusion import build, drawing
+from diffusion.config.sections import apply_overrides
+from diffusion.drawing import film
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE = np.array([[0.5], [0.5], [1.2], [1.7]], np.float32)

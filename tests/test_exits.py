@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import exits
-from diffusion.config import ConfigError
+from diffusion.config.sections import ConfigError
 from diffusion.data import MissingDataError
 from diffusion.evaluation.shards import ShardsError
-from diffusion.files import MissingFileError, WriteError
-from diffusion.training import exits as errors
-from diffusion.training import processes
+from diffusion.runtime import distributed as processes
+from diffusion.runtime import exits
+from diffusion.runtime import exits as errors
+from diffusion.runtime.files import MissingFileError, WriteError
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,12 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion.config import ConfigError
-from diffusion.experiment import Experiment
-from diffusion.export import export_run, import_run, read_card
-from diffusion.training import CheckpointError, Checkpoints
-from diffusion.training.tensors import read_header, read_tensors, write_tensors
-from diffusion.workdir import Workdir, open_run
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.config.experiment import Experiment
+from diffusion.config.sections import ConfigError
+from diffusion.run.export import export_run, import_run, read_card
+from diffusion.run.workdir import Workdir, open_run
+from diffusion.runtime.exits import CheckpointError
+from diffusion.runtime.tensors import read_header, read_tensors, write_tensors
 
 CONFIG = {
     "process": {"name": "vp"},

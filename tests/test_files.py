@@ -13,17 +13,19 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion import build, exits
+from diffusion import build
+from diffusion.config.experiment import Experiment
 from diffusion.data import DataSpec
 from diffusion.data.storage import UnwritableDataError, publish
-from diffusion.evaluation.archives import save_arrays
 from diffusion.evaluation.cards import read_measured
 from diffusion.evaluation.images import save_gif, save_png
 from diffusion.evaluation.results import Entry, ResultsFile
 from diffusion.evaluation.shards import ArrayShards, ShardsError
 from diffusion.evaluation.sources import SourceError, open_examples
-from diffusion.experiment import Experiment
-from diffusion.files import (
+from diffusion.run.variance_file import read_variance, write_variance
+from diffusion.run.workdir import Workdir
+from diffusion.runtime import exits
+from diffusion.runtime.files import (
     DamagedFileError,
     MissingFileError,
     WriteError,
@@ -33,10 +35,10 @@ from diffusion.files import (
     write_atomically,
     writing,
 )
-from diffusion.training.lock import Lock
+from diffusion.runtime.lock import Lock
+from diffusion.runtime.npz import save_arrays
+from diffusion.runtime.tensors import write_tensors
 from diffusion.training.metrics import JsonLines
-from diffusion.training.tensors import write_tensors
-from diffusion.workdir import Workdir, read_variance, write_variance
 
 ROOT = Path(__file__).parents[1]
 PICTURE = np.zeros((4, 4), np.uint8)
@@ -50,17 +52,17 @@ def left(folder):
 
 # Others that replace files or folders: whole folders, and the one file that must not replace another.
 OTHERS = {
-    "diffusion/files.py": "the writer",
-    "diffusion/training/folders.py": "folders of checkpoints",
+    "diffusion/runtime/files.py": "the writer",
+    "diffusion/checkpoints/folders.py": "folders of checkpoints",
     "diffusion/data/storage.py": "folders of data sets",
-    "diffusion/export.py": "a work directory",
-    "diffusion/workdir.py": "runs that are set aside",
+    "diffusion/run/export.py": "a work directory",
+    "diffusion/run/workdir.py": "runs that are set aside",
 }
 OPENED = {  # files that are not replaced: appended to, locked, written inside a folder that is renamed, or exclusive
-    "diffusion/training/metrics.py", "diffusion/training/lock.py", "diffusion/training/manifest.py",
-    "diffusion/training/checkpoint.py", "diffusion/data/storage.py", "diffusion/data/decoded.py",
-    "diffusion/evaluation/shards.py", "diffusion/files.py", "diffusion/evaluation/drawing/film.py",
-    "diffusion/evaluation/archives.py",
+    "diffusion/training/metrics.py", "diffusion/runtime/lock.py", "diffusion/checkpoints/manifest.py",
+    "diffusion/checkpoints/checkpoint.py", "diffusion/data/storage.py", "diffusion/data/decoded.py",
+    "diffusion/evaluation/shards.py", "diffusion/runtime/files.py", "diffusion/drawing/film.py",
+    "diffusion/runtime/archives.py",
 }  # fmt: skip
 
 
@@ -281,7 +283,7 @@ DAMAGES = {
 
 def read_table(path):
     path.rename(path.with_name("variance.npz"))
-    read_variance(Workdir.of(path.parent), Experiment.__new__(Experiment), 1, "raw")
+    read_variance(path, Experiment.__new__(Experiment), 1, "raw")
 
 
 def stored_noise(path):

@@ -14,25 +14,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion import foreign, foreign_arrays
-from diffusion.config import ConfigError
-from diffusion.coupling import _noise_of
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.checkpoints.manifest import read_manifest
+from diffusion.config.experiment import Experiment
+from diffusion.config.sections import ConfigError
 from diffusion.data import DataSpec
 from diffusion.evaluation.cards import read_measured
 from diffusion.evaluation.results import ResultsFile
 from diffusion.evaluation.shards import ImageShards
-from diffusion.experiment import Experiment
-from diffusion.export import export_run, import_run, read_card
-from diffusion.foreign import NotPlainError, parse_json, read_json, unpacked_limit
-from diffusion.foreign_arrays import read_arrays
-from diffusion.incidents import Rollbacks
-from diffusion.training import CheckpointError, Checkpoints
-from diffusion.training.lock import Lock, identity
-from diffusion.training.manifest import read_manifest
+from diffusion.objectives.coupling import _noise_of
+from diffusion.run.export import export_run, import_run, read_card
+from diffusion.run.rollbacks import Rollbacks
+from diffusion.run.variance_file import read_variance
+from diffusion.run.workdir import Workdir, open_run
+from diffusion.runtime import npz as foreign_arrays
+from diffusion.runtime import reading as foreign
+from diffusion.runtime.exits import CheckpointError
+from diffusion.runtime.lock import Lock, identity
+from diffusion.runtime.npz import read_arrays
+from diffusion.runtime.reading import NotPlainError, parse_json, read_json, unpacked_limit
+from diffusion.runtime.tensors import read_header
 from diffusion.training.metrics import JsonLines, read_jsonl
-from diffusion.training.tensors import read_header
-from diffusion.variance_file import read_variance
-from diffusion.workdir import Workdir, open_run
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from _pth import Refused, read_pth
@@ -447,7 +449,7 @@ def test_data_that_cannot_be_are_refused(change, workdir, tmp_path):
 
 
 def test_arrays_that_no_checkpoint_of_its_size_can_hold_are_refused(workdir, monkeypatch):
-    from diffusion.training import reader
+    from diffusion.checkpoints import reader
 
     monkeypatch.setattr(reader, "unpacked_limit", lambda size: size // 10**4)
     with pytest.raises(CheckpointError, match=r"claims .* MiB of arrays"):

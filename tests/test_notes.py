@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from diffusion import Characteristics, GaussianProcess, build
-from diffusion.experiment import Experiment
-from diffusion.notes import SAMPLING, TRAINING, notes
-from diffusion.prediction import error_gain
+from diffusion.config.experiment import Experiment
+from diffusion.config.notes import SAMPLING, TRAINING, notes
+from diffusion.models.prediction import error_gain
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,13 @@ import shutil
 
 import pytest
 
-from diffusion.config import differences
-from diffusion.experiment import Experiment
-from diffusion.export import export_run
-from diffusion.training import CheckpointError, Checkpoints
-from diffusion.training.manifest import write_manifest
-from diffusion.workdir import Workdir, open_run
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.checkpoints.manifest import write_manifest
+from diffusion.config.experiment import Experiment
+from diffusion.config.sections import differences
+from diffusion.run.export import export_run
+from diffusion.run.workdir import Workdir, open_run
+from diffusion.runtime.exits import CheckpointError
 
 CONFIG = {
     "process": {"name": "vp", "beta_max": 15.0},

@@ -7,16 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion import runner
-from diffusion.compatibility import check_training
-from diffusion.config import ConfigError, differences
+from diffusion.config.checks import check_training
+from diffusion.config.experiment import Experiment
+from diffusion.config.identity import as_stored
+from diffusion.config.recording import continued, recorded
+from diffusion.config.sections import ConfigError, differences
 from diffusion.data import ArrayFile, Folder, MissingDataError
 from diffusion.evaluation.metrics import numbers_of
-from diffusion.experiment import Experiment
-from diffusion.identity import as_stored
-from diffusion.recording import continued, recorded
 from diffusion.registry import build
-from diffusion.workdir import Workdir, open_run
+from diffusion.run import runner
+from diffusion.run.workdir import Workdir, open_run
 
 POINTS = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
 

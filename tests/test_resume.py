@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 
-from diffusion import earlier
-from diffusion.config import FREE, IDENTITY, SECTIONS, ConfigError
-from diffusion.earlier import is_halfway, lost, record, refuse_anew, set_aside
-from diffusion.options import TrainOptions
-from diffusion.training import CheckpointError
-from diffusion.workdir import Workdir
+from diffusion.config.options import TrainOptions
+from diffusion.config.sections import FREE, IDENTITY, SECTIONS, ConfigError
+from diffusion.run import previous as earlier
+from diffusion.run.previous import is_halfway, lost, record, refuse_anew, set_aside
+from diffusion.run.workdir import Workdir
+from diffusion.runtime.exits import CheckpointError
 
 CONFIG = {
     "seed": 0,

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion.evaluation.archives import Stream, save_arrays
-from diffusion.evaluation.records import difference, digest_of, write_atomically
 from diffusion.evaluation.shards import ArrayShards, ImageShards, ShardsError
-from diffusion.training.exits import LockedError
+from diffusion.runtime.digests import difference, digest_of
+from diffusion.runtime.exits import LockedError
+from diffusion.runtime.files import write_atomically
+from diffusion.runtime.npz import Stream, save_arrays
 
 SHAPE = (4, 4, 1)
 

@@ -12,14 +12,15 @@ from pathlib import Path
 import jax
 import pytest
 
-from diffusion import build, compilation
-from diffusion.config import ConfigError
-from diffusion.kinds import CLASSES
+from diffusion import build
+from diffusion.config.sections import ConfigError
 from diffusion.registry import KINDS, lookup, registry
+from diffusion.registry.kinds import CLASSES
 from diffusion.registry.names import load, place_of
-from diffusion.trust import code_in, refuse_code, remember_code
-from diffusion.user_folders import user_folder
-from diffusion.workdir import Workdir, open_classifier, open_run
+from diffusion.run.trust import code_in, refuse_code, remember_code
+from diffusion.run.workdir import Workdir, open_classifier, open_run
+from diffusion.runtime import compilation
+from diffusion.runtime.user_folders import user_folder
 
 CONFIG = {
     "process": {"name": "vp"},
@@ -65,7 +66,7 @@ def module(folder: Path, name: str, text: str = "") -> Path:
 
 
 def test_every_registered_name_makes_objects_of_its_kind():
-    assert set(CLASSES) == set(KINDS) - {"augmentation"}  # of which there are none
+    assert set(CLASSES) == set(KINDS)
     for kind in KINDS:
         for name in registry.registered(kind):
             assert registry._makes(kind, lookup(kind, name)), (kind, name)
@@ -82,7 +83,7 @@ def test_what_is_no_part_of_a_model_is_no_object_of_a_kind(kind):
     [
         "os:system", "os:mkdir", "subprocess:run", "subprocess:Popen", "shutil:rmtree", "builtins:exec",
         "pathlib:Path", "numpy:save", "numpy:memmap", "absl.app:run", "jax.numpy:save", "jax:jit",
-        "diffusion.export:import_run", "diffusion.runner:run", "diffusion.processes:VariancePreserving",
+        "diffusion.run.export:import_run", "diffusion.run.runner:run", "diffusion.processes:VariancePreserving",
     ],
 )  # fmt: skip
 def test_what_is_of_another_kind_is_refused_before_it_is_called(name, tmp_path, monkeypatch):

@@ -11,11 +11,11 @@ from benchmarks.cases import Case
 from benchmarks.peers.jax_tools import called, compiled, count, peak_memory, repeated, versions
 from benchmarks.worker import Work
 from diffusion import build, sample
-from diffusion.compilation import use_compilation_cache
+from diffusion.config.experiment import Experiment
 from diffusion.evaluation import generate
 from diffusion.evaluation.generate import block_size, generate_batch
-from diffusion.experiment import Experiment
-from diffusion.lap import batches_of, compiled_step, training_step
+from diffusion.run.lap import batches_of, compiled_step, training_step
+from diffusion.runtime.compilation import use_compilation_cache
 
 
 def network(case: Case) -> dict[str, Any]:

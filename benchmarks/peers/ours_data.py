@@ -9,9 +9,9 @@ from benchmarks.cases import Case
 from benchmarks.peers.jax_tools import versions
 from benchmarks.peers.ours import config, experiment_of
 from benchmarks.worker import Work
+from diffusion.config.experiment import Experiment
 from diffusion.data import MissingDataError
-from diffusion.experiment import Experiment
-from diffusion.lap import batches_of
+from diffusion.run.lap import batches_of
 
 
 def _experiment(case: Case, name: str) -> Experiment:

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from diffusion import contents
 from diffusion.data import legal
 from diffusion.data.base import WHERE, ConditionedTable, DataSpec
 from diffusion.data.classes import Classes, classes_by_what_is_there
 from diffusion.data.division import Divided
 from diffusion.data.named_conditions import checked_conditions, classes_of
 from diffusion.data.storage import nowhere
-from diffusion.files import decoding
-from diffusion.foreign import check_plain
-from diffusion.foreign_arrays import read_arrays
 from diffusion.registry import register
+from diffusion.runtime import digests
+from diffusion.runtime.files import decoding
+from diffusion.runtime.npz import read_arrays
+from diffusion.runtime.reading import check_plain
 
 RULES = 2  # by which arrays are read; 1 are those of runs that recorded none
 
@@ -39,7 +39,8 @@ class ArrayFile(Divided):
         path: the file.
         split: "train", "test" or "all".
         test_fraction: share of the examples that a fixed permutation keeps for "test"; None: a tenth, and nothing
-            of fewer than 20 examples, or where the file holds the noise of each (`diffusion.coupling.Stored`).
+            of fewer than 20 examples, or where the file holds the noise of each
+            (`diffusion.objectives.coupling.Stored`).
         flip: mirror images at random in training.
         num_classes: None: as many as there are labels; a number, or a tuple for several labels each: labels are
             numbers of classes from 0.
@@ -147,7 +148,7 @@ class ArrayFile(Divided):
 
     @functools.cached_property
     def _content(self) -> str:
-        return contents.of_arrays({"data": self._whole.values, **self._whole.cond})
+        return digests.of_arrays({"data": self._whole.values, **self._whole.cond})
 
     def content(self) -> str:
         """Return the digest of all examples of the file, as they are trained on; see `Dataset.content`."""

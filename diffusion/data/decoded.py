@@ -16,8 +16,8 @@ from diffusion.data.base import Table
 from diffusion.data.order import chunks
 from diffusion.data.records import Layout, RecordReader, split_sizes
 from diffusion.data.storage import LOG, file_sizes, publish
-from diffusion.files import DAMAGE, writing
-from diffusion.foreign import read_json
+from diffusion.runtime.files import DAMAGE, writing
+from diffusion.runtime.reading import read_json
 
 
 def facts(folder: Path, layout: Layout) -> dict[str, Any]:

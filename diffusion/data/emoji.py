@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion import contents
 from diffusion.data.glyphs import BitmapFont, Emoji, read_list, render
 from diffusion.data.prepared import PreparedImages
 from diffusion.data.records import write_records
 from diffusion.data.storage import LOG, MissingDataError, Progress
 from diffusion.registry import register
+from diffusion.runtime import digests
 
 FONT, LIST = "NotoColorEmoji.ttf", "emoji-test.txt"
 FONT_FOLDERS = (  # Debian and Ubuntu; Arch; older Fedora
@@ -88,7 +88,7 @@ class EmojiImages(PreparedImages):
         """Return the digest of the pictures, which another version of the font changes; see `Dataset.content`."""
         found = self.source.take(np.arange(len(self.source)))
         assert isinstance(found[1], np.ndarray)
-        return contents.of_arrays({"data": found[0], "label": found[1]})
+        return digests.of_arrays({"data": found[0], "label": found[1]})
 
     @property
     def path_name(self) -> str:

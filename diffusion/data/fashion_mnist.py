@@ -10,9 +10,9 @@ import numpy as np
 from diffusion.data.prepared import PreparedImages
 from diffusion.data.records import quiet, write_records
 from diffusion.data.storage import LOG, MissingDataError, Progress
-from diffusion.files import decoding
-from diffusion.foreign import open_plain, unpacked_limit
 from diffusion.registry import register
+from diffusion.runtime.files import decoding
+from diffusion.runtime.reading import open_plain, unpacked_limit
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 SOURCE_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"  # the authors' own

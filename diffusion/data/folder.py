@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion import contents
 from diffusion.data.base import WHERE, DataSpec, Source, Table
 from diffusion.data.division import Divided
 from diffusion.data.pixels import decode
 from diffusion.data.scan import LeftOut, Picture, Scan, counted, scan, shown, some
 from diffusion.data.storage import LOG, MEMORY_LIMIT, MissingDataError, check_in_memory
-from diffusion.files import expanded
 from diffusion.registry import register
+from diffusion.runtime import digests
+from diffusion.runtime.files import expanded
 
 _THREADS = 4
 
@@ -155,7 +155,7 @@ class Folder(Divided):
     @functools.cached_property
     def _content(self) -> str:
         classes, root = self._scan.folders, self._root
-        return contents.of_files(
+        return digests.of_files(
             (_class(p, root) if classes else "", p.path) for p in self._scan.pictures
         )
 

@@ -12,7 +12,7 @@ from diffusion.registry import nearest
 NO_CONDITIONS = (
     "data",
     "noise",
-)  # the examples, and what `diffusion.coupling.Stored` pairs them with
+)  # the examples, and what `diffusion.objectives.coupling.Stored` pairs them with
 
 
 def checked_conditions(

@@ -17,8 +17,8 @@ import numpy as np
 
 from diffusion.data.pixels import decode, to_picture
 from diffusion.data.storage import Progress
-from diffusion.files import decoding
-from diffusion.foreign import read_json
+from diffusion.runtime.files import decoding
+from diffusion.runtime.reading import read_json
 
 _THREADS = 4  # decoders release the interpreter lock; more threads only wait for each other
 

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from diffusion import exits
-from diffusion.files import writing
+from diffusion.runtime import exits
+from diffusion.runtime.files import writing
 
 LOG = logging.getLogger("diffusion")
 MEMORY_LIMIT = 2 * 1024**3  # bytes of decoded pixels that are still loaded when not told otherwise

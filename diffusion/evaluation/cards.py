@@ -18,11 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion.evaluation.records import digest_of_json
 from diffusion.evaluation.results import Entry
-from diffusion.files import MissingFileError
-from diffusion.foreign import check_plain, read_json
-from diffusion.identity import without_places
+from diffusion.runtime.files import MissingFileError
+from diffusion.runtime.reading import check_plain, read_json
 
 FORMAT = 1
 SUBJECT = ("model", "generated", "made_by", "seed", "format")  # what is measured, not with what
@@ -59,11 +57,6 @@ def still_holds(card: Mapping[str, Any], measured_with: Mapping[str, Any]) -> bo
     now = json.loads(json.dumps(measured_with, default=str))
     then = {k: v for k, v in card.items() if k not in SUBJECT}
     return now == json.loads(json.dumps(then, default=str))
-
-
-def config_digest(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a resolved config, wherever its data lies."""
-    return digest_of_json(json.loads(json.dumps(without_places(config), default=str)))
 
 
 def one_line(card: Mapping[str, Any]) -> str:

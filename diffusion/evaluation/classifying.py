@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.classification import NetworkClassifier
+from diffusion.classifiers.classifier import NetworkClassifier
 from diffusion.data import Dataset
 from diffusion.evaluation.metrics import Metric, Results, Subject
 from diffusion.numerics import require, row_keys

@@ -10,8 +10,8 @@ import numpy as np
 from diffusion.data import Dataset
 from diffusion.likelihood import Dequantisation, log_prob
 from diffusion.numerics import require, row_keys
+from diffusion.numerics.programs import Programs
 from diffusion.processes import AffineProcess, Process
-from diffusion.programs import Programs
 from diffusion.types import Cond
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float, Num, UInt8
 
-from diffusion.files import replacing
+from diffusion.runtime.files import replacing
 
 SEPARATOR = 64  # grey level between images: dark, yet not the black ground of digits
 

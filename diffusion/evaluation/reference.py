@@ -19,15 +19,14 @@ import numpy as np
 
 from diffusion.data import Dataset, data_root
 from diffusion.data.storage import LOG
-from diffusion.evaluation.archives import save_arrays
 from diffusion.evaluation.features import Extractor
 from diffusion.evaluation.frechet import Moments
-from diffusion.evaluation.records import digest_of_json
-from diffusion.files import decoding
-from diffusion.foreign import parse_json
-from diffusion.foreign_arrays import read_arrays
 from diffusion.numerics import is_hashable, require
 from diffusion.registry import spec_of
+from diffusion.runtime.digests import digest_of_json
+from diffusion.runtime.files import decoding
+from diffusion.runtime.npz import read_arrays, save_arrays
+from diffusion.runtime.reading import parse_json
 
 PROTOCOL = 1  # raise it when the same data and features would give other statistics
 NUM_ROWS = 10_000  # features that are kept

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion.evaluation.records import digest_of_json
-from diffusion.files import write_atomically
-from diffusion.foreign import read_json
+from diffusion.runtime.digests import digest_of_json
+from diffusion.runtime.files import write_atomically
+from diffusion.runtime.reading import read_json
 
 
 class Entry(NamedTuple):

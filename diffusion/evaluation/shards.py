@@ -21,13 +21,13 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from diffusion.evaluation import images
-from diffusion.evaluation.records import difference
-from diffusion.files import write_atomically
-from diffusion.foreign import NotPlainError, parse_json, read_bytes, read_json
-from diffusion.foreign_arrays import read_arrays
 from diffusion.numerics import require
-from diffusion.training import exits
-from diffusion.training.faults import reach
+from diffusion.runtime import exits
+from diffusion.runtime.digests import difference
+from diffusion.runtime.failpoints import reach
+from diffusion.runtime.files import write_atomically
+from diffusion.runtime.npz import read_arrays
+from diffusion.runtime.reading import NotPlainError, parse_json, read_bytes, read_json
 
 MANIFEST = "manifest.json"
 _PICTURE = re.compile(r"[0-9]{6,}\.png")

@@ -16,9 +16,9 @@ import numpy as np
 
 from diffusion.data import DataSpec, legal, scan, to_float
 from diffusion.data.storage import LOG
-from diffusion.files import MissingFileError, decoding
-from diffusion.foreign import open_plain
-from diffusion.foreign_arrays import npy_header, open_zip
+from diffusion.runtime.files import MissingFileError, decoding
+from diffusion.runtime.npz import npy_header, open_zip
+from diffusion.runtime.reading import open_plain
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 KEYS = ("x", "data", "images", "samples", "arr_0")  # of the examples in an .npz, in this order

@@ -22,6 +22,7 @@ from diffusion.guidance.gradients import (
     OfLabel,
     classifier,
 )
+from diffusion.guidance.model import BatchedBoth, ConditionalModel, null_cond
 from diffusion.guidance.parts import Channels, Interval, Wrapper, masked, on_interval
 from diffusion.guidance.ranges import (
     Clip,
@@ -41,6 +42,7 @@ __all__ = [
     "GIVEN",
     "SIMILARITIES",
     "Autoguidance",
+    "BatchedBoth",
     "Both",
     "CFGPlusPlus",
     "Channels",
@@ -48,6 +50,7 @@ __all__ = [
     "ClassifierFree",
     "Clip",
     "Clipped",
+    "ConditionalModel",
     "DynamicThreshold",
     "Extrapolated",
     "Guidable",
@@ -76,6 +79,7 @@ __all__ = [
     "entry_name",
     "given",
     "masked",
+    "null_cond",
     "on_interval",
     "output_shape",
     "rescale",

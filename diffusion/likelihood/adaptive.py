@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from diffusion.likelihood.checks import check_count, check_name
 from diffusion.numerics import require
-from diffusion.programs import unshared
+from diffusion.numerics.programs import unshared
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,11 +40,11 @@ from diffusion.numerics import (
     sum_features,
     value_and_ddt,
 )
+from diffusion.numerics.programs import Programs
+from diffusion.numerics.shapes import checked
 from diffusion.processes import GaussianProcess
 from diffusion.processes.base import require_rung
-from diffusion.programs import Programs
 from diffusion.registry import takes_names
-from diffusion.shapes import checked
 from diffusion.types import Key, KeyLike, Scalar
 
 Data = Float[Array, "batch *data"]

@@ -27,10 +27,10 @@ from diffusion.likelihood.checks import (
 )
 from diffusion.likelihood.divergence import PROBES, exact_divergence, probe_divergences
 from diffusion.numerics import as_key, as_pytree, fold_in, is_static, is_traced, runge_kutta
+from diffusion.numerics.programs import Programs
+from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
-from diffusion.programs import Programs
 from diffusion.registry import takes_names
-from diffusion.shapes import checked
 from diffusion.types import KeyLike, Time, Velocity
 
 Data = Float[Array, "batch *data"]

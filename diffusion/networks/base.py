@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.networks.initial import draw_all
+from diffusion.networks.initializers import draw_all
 from diffusion.numerics import is_hashable, require
-from diffusion.programs import Programs
+from diffusion.numerics.programs import Programs
 from diffusion.registry import nearest
 from diffusion.types import Cond, Key, Params
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.networks.base import precision
-from diffusion.networks.initial import kernel
+from diffusion.networks.initializers import kernel
 
 Features = Float[Array, "batch *space channels"]
 NewFeatures = Float[Array, "batch *new_space new_channels"]

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from diffusion.networks.base import Data, FlaxNetwork, LogSNR, Number, precision, takes_fields_of
 from diffusion.networks.embeddings import Embedder, concat_image
-from diffusion.networks.initial import normal
+from diffusion.networks.initializers import normal
 from diffusion.networks.layers import (
     Attention,
     check_heads,
@@ -44,7 +44,7 @@ from diffusion.networks.positions import (
     rotary_angles,
     sincos_positions,
 )
-from diffusion.networks.rematerialisation import remat_name, rematerialised
+from diffusion.networks.remat import remat_name, rematerialised
 from diffusion.networks.residuals import depth_factors
 from diffusion.numerics import require
 from diffusion.registry import nearest, register
@@ -134,7 +134,7 @@ class DiT(nn.Module):
         scan_blocks: one compiled block, looped over stacked parameters: faster to trace when deep.
         unroll: blocks that one turn of that loop holds; `depth` of them leave no loop.
         remat: what blocks compute again in the backward pass instead of storing it: "none", "dots" or "full";
-            see `diffusion.networks.rematerialisation`.
+            see `diffusion.networks.remat`.
         residual: how a block's updates join: "adaptive" (AdaLN-zero), "pre_norm", "post_norm", "deep_norm" or
             "deep_pre"; see `diffusion.networks.residuals`.
         depth_for: the optimizer that "deep_norm" and "deep_pre" scale for, "sgd", "adam" or "lamb".

@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from diffusion.networks.base import Data, LogSNR, precision, wide
-from diffusion.networks.initial import normal
+from diffusion.networks.initializers import normal
 from diffusion.networks.layers import dense
 from diffusion.numerics import require
 from diffusion.registry import nearest

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from diffusion.networks.base import precision, wide
 from diffusion.networks.convolutions import Features, NewFeatures, conv, interleave
-from diffusion.networks.initial import kernel
+from diffusion.networks.initializers import kernel
 from diffusion.networks.kernels import attention_implementation
 from diffusion.networks.positions import rotate
 from diffusion.numerics import require

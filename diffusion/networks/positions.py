@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.networks.base import precision
-from diffusion.networks.initial import normal
+from diffusion.networks.initializers import normal
 from diffusion.numerics import require
 
 POSITIONS = ("rotary", "learned", "sincos", "none")

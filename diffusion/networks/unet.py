@@ -30,7 +30,7 @@ from diffusion.networks.layers import (
     pad_to_multiple,
     unfold_space,
 )
-from diffusion.networks.rematerialisation import rematerialised
+from diffusion.networks.remat import rematerialised
 from diffusion.networks.unet_config import UNetConfig, unet_config
 from diffusion.numerics import require
 from diffusion.registry import register

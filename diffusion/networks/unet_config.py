@@ -10,7 +10,7 @@ from typing import Any
 
 from diffusion.networks.base import Number
 from diffusion.networks.layers import check_outputs, check_resampling
-from diffusion.networks.rematerialisation import remat_name
+from diffusion.networks.remat import remat_name
 from diffusion.numerics import require
 from diffusion.registry import nearest
 
@@ -69,7 +69,7 @@ class UNetConfig:
         image_channels: channels of cond["image"]; 0 ignores it.
         outputs: how many times the channels come out: 2 for a learned variance.
         remat: what residual blocks compute again in the backward pass instead of storing it: "none", "dots" or
-            "full"; see `diffusion.networks.rematerialisation`.
+            "full"; see `diffusion.networks.remat`.
         dtype: of the computation.
     """
 

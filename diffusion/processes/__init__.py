@@ -8,6 +8,13 @@ from diffusion.processes.characteristics import (
     GivenCharacteristics,
     Parabola,
 )
+from diffusion.processes.dynamics import (
+    forward_sde,
+    probability_flow,
+    reverse_sde,
+    score,
+    score_to_denoiser,
+)
 from diffusion.processes.heat import AnisotropicHeat, Blur, Heat
 from diffusion.processes.interpolants import Bridge, Interpolant, StraightLine
 from diffusion.processes.learned import LearnedSchedule, ScheduleParams, init_schedule
@@ -76,6 +83,11 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "ZeroTerminalSNR",
+    "forward_sde",
     "init_schedule",
+    "probability_flow",
+    "reverse_sde",
+    "score",
+    "score_to_denoiser",
     "shift",
 ]

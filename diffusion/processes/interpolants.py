@@ -3,7 +3,7 @@
 x_t = path(x_0, x_T, t) with path = x_0 at t = 0 and x_T ~ prior at t_max: both ends are exact (Liu et al.,
 2023; Albergo and Vanden-Eijnden, 2023; Su, kexue.fm 9379 and 9497). The velocity is the derivative in
 time and the regression needs no inverse; the density p(x_t | x_0) does, and exists where path is
-invertible in x_T. The pairing of x_0 and x_T is a coupling (`diffusion.coupling`), not a process.
+invertible in x_T. The pairing of x_0 and x_T is a coupling (`diffusion.objectives.coupling`), not a process.
 """
 
 import abc

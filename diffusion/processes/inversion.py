@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.numerics import is_static, sum_features
-from diffusion.programs import Programs
+from diffusion.numerics.programs import Programs
 from diffusion.types import Time
 
 Data = Float[Array, "batch *data"]

@@ -1,13 +1,12 @@
 """Names for things that a config selects: one dictionary per kind, strict building, "module:attribute" for your own."""
 
 from diffusion.registry.calls import OBJECTS, takes_names
+from diffusion.registry.kinds import KINDS
 from diffusion.registry.names import load, nearest
 from diffusion.registry.registry import (
-    KINDS,
     FieldError,
     build,
     check_type,
-    define_kinds,
     lookup,
     marked,
     nested_kinds,
@@ -23,7 +22,6 @@ __all__ = [
     "FieldError",
     "build",
     "check_type",
-    "define_kinds",
     "load",
     "lookup",
     "marked",

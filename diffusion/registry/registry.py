@@ -13,43 +13,20 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, ModuleType, UnionType
 from typing import Any, TypeVar
 
-from diffusion.registry.names import load as load
-from diffusion.registry.names import nearest as nearest
-
-KINDS = (
-    "process",
-    "prior",
-    "coupling",
-    "prediction",
-    "weight",
-    "time",
-    "grid",
-    "sampler",
-    "guidance",
-    "operator",
-    "scale",
-    "network",
-    "classifier",
-    "classifier_loss",
-    "optimizer",
-    "schedule",
-    "dataset",
-    "condition",
-    "metric",
-    "features",
-    "augmentation",
-    "parallel",
-)
+from diffusion.registry.kinds import KINDS, class_of, fill
+from diffusion.registry.names import load, nearest
 
 _REGISTRY: dict[str, dict[str, Callable]] = {kind: {} for kind in KINDS}
-_CLASSES: dict[str, type] = {}  # or protocols, that the objects of a kind are of
 
 T = TypeVar("T", bound=Callable)
 
 
-def _known(kind: str) -> dict[str, Callable]:
+def _known(kind: str, *, built_in: bool = True) -> dict[str, Callable]:
+    """Return the names of a kind, the built-in ones among them unless one of these is asking."""
     if kind not in _REGISTRY:
         raise KeyError(f"Unknown kind {kind!r}.{nearest(kind, KINDS)} Kinds: {list(KINDS)}.")
+    if built_in:
+        fill()
     return _REGISTRY[kind]
 
 
@@ -64,7 +41,8 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     """
 
     def decorate(target: T) -> T:
-        known = _known(kind)
+        package = __name__.partition(".")[0]
+        known = _known(kind, built_in=target.__module__.partition(".")[0] != package)
         holder = known.setdefault(name, target)
         same = (holder.__module__, holder.__qualname__) == (target.__module__, target.__qualname__)
         if not same:
@@ -83,16 +61,9 @@ def registered(kind: str) -> tuple[str, ...]:
     return tuple(sorted(_known(kind)))
 
 
-def define_kinds(classes: Mapping[str, type]) -> None:
-    """Say which class, or which protocol of methods, the objects of each kind are of."""
-    for kind in classes:
-        _known(kind)
-    _CLASSES.update(classes)
-
-
 def is_of(kind: str, made: type) -> bool:
     """Say whether the objects of a class are of a kind."""
-    return issubclass(made, _CLASSES.get(kind, object))
+    return issubclass(made, class_of(kind))
 
 
 def _makes(kind: str, target: Any) -> bool:
@@ -126,7 +97,7 @@ def _makes(kind: str, target: Any) -> bool:
 def _require_kind(kind: str, name: str, fits: bool) -> None:
     if fits:
         return
-    cls = _CLASSES.get(kind, object)
+    cls = class_of(kind)
     raise TypeError(
         f"{name!r} makes no {kind}: that is a class derived from {cls.__module__}.{cls.__qualname__}, or a "
         f"function that returns its objects and says so, `-> {cls.__name__}`."
@@ -234,7 +205,7 @@ def _loaded(kind: str, name: Any) -> Any:
     module, colon, attribute = str(name).partition(":")
     if colon:
         return getattr(sys.modules.get(module), attribute, None)
-    return _REGISTRY.get(kind, {}).get(str(name))
+    return _known(kind).get(str(name)) if kind in _REGISTRY else None
 
 
 def spec_of(kind: str, built: Any) -> Any:

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.numerics import as_pytree, is_static, is_traced, require
+from diffusion.numerics.programs import Programs, unshared
+from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
-from diffusion.programs import Programs, unshared
 from diffusion.registry import nearest, register
 from diffusion.samplers.base import Sampler, Solution
 from diffusion.samplers.levels import host_times, noise_left
-from diffusion.shapes import checked
 from diffusion.types import Key
 
 Data = Float[Array, "batch *data"]

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.dynamics import reverse_sde
 from diffusion.numerics import is_many, require
 from diffusion.processes import GaussianProcess, Process
 from diffusion.processes.base import require_rung
+from diffusion.processes.dynamics import reverse_sde
 from diffusion.registry import nearest, register
 from diffusion.samplers.adaptive import DiffraxBase
 from diffusion.types import Key, Scalar

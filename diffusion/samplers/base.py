@@ -22,10 +22,10 @@ from diffusion.numerics import (
     fold_in,
     is_static,
 )
+from diffusion.numerics.programs import Programs
+from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
 from diffusion.processes.base import require_rung
-from diffusion.programs import Programs
-from diffusion.shapes import checked
 from diffusion.types import Key
 
 Data = Float[Array, "batch *data"]

@@ -7,13 +7,13 @@ from typing import Any, ClassVar, NamedTuple, final
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.models.variance import learned_variance, stated_variance
 from diffusion.numerics import is_traced, normal_like, require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.registry import nearest, register
 from diffusion.samplers.base import State, StepSampler
 from diffusion.samplers.levels import levels, namespace
 from diffusion.types import Key, Scalar
-from diffusion.variance import learned_variance, stated_variance
 
 
 class DDIMRow(NamedTuple):
@@ -97,7 +97,7 @@ class Ancestral(StepSampler):
         posterior   that of q(x_s | x_t, x_0), which is too small where x_0 is not known
         beta        that of the forward step, sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2
         analytic    posterior + pull^2 sbar^2, sbar^2 the variance of x_0 given x_t that the model states
-                    (`diffusion.variance.with_variance`; Bao et al., 2022): exact on N(0, s^2) for every eta
+                    (`diffusion.models.variance.with_variance`; Bao et al., 2022): exact on N(0, s^2) for every eta
         learned     between the logarithms of posterior and beta, at a place that the network learned
                     (Nichol and Dhariwal, 2021)
     """

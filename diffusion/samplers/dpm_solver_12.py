@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from diffusion.numerics import as_pytree, is_static, is_traced, require, sum_features
+from diffusion.numerics.programs import Programs
+from diffusion.numerics.shapes import checked
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.programs import Programs
 from diffusion.registry import nearest, register
 from diffusion.samplers.base import Sampler, Solution
 from diffusion.samplers.levels import levels, noise_left
-from diffusion.shapes import checked
 from diffusion.types import Key
 
 Data = Float[Array, "batch *data"]

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.dynamics import reverse_sde
 from diffusion.numerics import is_traced, normal_like, per_example, require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
+from diffusion.processes.dynamics import reverse_sde
 from diffusion.registry import register
 from diffusion.samplers.base import Row, State, StepSampler
 from diffusion.samplers.levels import host_times, levels, namespace

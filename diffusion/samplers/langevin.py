@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.dynamics import score
 from diffusion.numerics import fold_in, is_traced, normal_like, require, split
 from diffusion.processes import GaussianProcess, Process
+from diffusion.processes.dynamics import score
 from diffusion.registry import register
 from diffusion.samplers.base import StepSampler
 from diffusion.samplers.integrators import EulerMaruyama

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from diffusion.numerics import is_hashable, is_traced, on_host, value_and_ddt
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.time_grids import check_times
+from diffusion.samplers.time_grids import check_times
 from diffusion.types import Time
 
 

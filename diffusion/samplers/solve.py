@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from diffusion.numerics import as_key, as_pytree, is_many, is_static
+from diffusion.numerics.programs import Programs
+from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
-from diffusion.programs import Programs
 from diffusion.registry import takes_names
 from diffusion.samplers.base import Callback, Data, Sampler, Solution
 from diffusion.samplers.levels import noise_left
-from diffusion.shapes import checked
 from diffusion.types import Key, KeyLike, Time
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.prediction import Prediction
+from diffusion.models.prediction import Prediction
 from diffusion.processes import AffineProcess
 from diffusion.registry import build, registered
 from diffusion.testing.process_laws import inner_times, rows

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.numerics.tracing import made_of_jax
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.testing.path_problems import POINTS
 from diffusion.testing.report import Finding
 from diffusion.testing.starts import displacement, has_displacement, rounded_down
-from diffusion.tracing import made_of_jax
 
 # What is a function of t alone, by the rung that states it.
 _OF_TIME: tuple[tuple[type[Process], str], ...] = (

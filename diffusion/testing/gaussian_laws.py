@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.dynamics import forward_family, reverse_sde
 from diffusion.likelihood import carry, exact_divergence, hutchinson_divergence, log_prob
 from diffusion.numerics import on_host, runge_kutta
 from diffusion.processes import GaussianProcess
+from diffusion.processes.dynamics import forward_family, reverse_sde
 from diffusion.testing.correlated import CorrelatedGaussian
 from diffusion.testing.process_laws import SEED, grid, inner_times
 from diffusion.testing.report import Finding, largest

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffusion.inverse_problems.operators import Operator
 from diffusion.numerics import require
-from diffusion.operators import Operator
 from diffusion.processes import AffineProcess, GaussianProcess
 from diffusion.registry import takes_names
 from diffusion.testing.correlated import CorrelatedGaussian

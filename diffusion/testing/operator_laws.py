@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.operators import Operator
+from diffusion.inverse_problems.operators import Operator
 from diffusion.testing.report import Finding, Report, findings_of, in_order, largest
 
 Subject = tuple[Operator, tuple[int, ...]]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.exact_field import ExactField, exact_field
+from diffusion.models.exact_field import ExactField, exact_field
 from diffusion.numerics import is_static
 from diffusion.processes import Process
 

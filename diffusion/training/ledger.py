@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion.training.exits import DivergedError
+from diffusion.runtime.exits import DivergedError
+from diffusion.runtime.progress import Progress
 from diffusion.training.metrics import Writer
-from diffusion.training.progress import Progress
 from diffusion.training.step import LEVEL_EDGES, Metrics
 
 Report = Callable[[int, Mapping[str, Any]], None]  # report(step, metrics on the host)

@@ -16,13 +16,13 @@ import jax
 import numpy as np
 
 from diffusion.numerics import require
-from diffusion.training.exits import Stopped
+from diffusion.runtime.distributed import together
+from diffusion.runtime.exits import Stopped
+from diffusion.runtime.progress import Progress, Say, duration, heartbeat, nobody
+from diffusion.runtime.stop import StopFlag, StopRequestedError
 from diffusion.training.ledger import Ledger, Report, Save
 from diffusion.training.metrics import Writer
-from diffusion.training.processes import together
-from diffusion.training.progress import Progress, Say, duration, heartbeat, nobody
 from diffusion.training.step import Metrics
-from diffusion.training.stop import StopFlag, StopRequestedError
 
 HookCall = Callable[[int, Any, Metrics], None]
 CompiledStep = Callable[[Any, Any], tuple[Any, Metrics]]

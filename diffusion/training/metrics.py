@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from diffusion.files import write_atomically, writing
-from diffusion.foreign import check_plain, open_plain
-from diffusion.training import faults
-from diffusion.training.progress import Say, nobody
+from diffusion.runtime import failpoints as faults
+from diffusion.runtime.files import write_atomically, writing
+from diffusion.runtime.progress import Say, nobody
+from diffusion.runtime.reading import check_plain, open_plain
 
 _DECODER = json.JSONDecoder()
 Scalars = Mapping[str, Any]  # numbers of any type

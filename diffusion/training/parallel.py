@@ -23,8 +23,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffusion.numerics import require
 from diffusion.registry import register
+from diffusion.runtime.distributed import spread
 from diffusion.training.layout import CompiledStep, Layout, stacked
-from diffusion.training.processes import spread
 from diffusion.training.state import TrainState, data_to_keys, keys_to_data
 from diffusion.training.step import Batch, Reduce, Step, over_axis
 

@@ -17,9 +17,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from diffusion.denoiser import null_cond
+from diffusion.guidance.model import null_cond
 from diffusion.numerics import require, row_keys
-from diffusion.time_sampling import TimeDistribution
+from diffusion.objectives.time_sampling import TimeDistribution
 from diffusion.training.ema import Average, update_ema
 from diffusion.training.guards import SpikeRule
 from diffusion.training.optimizers import Optimizer

@@ -15,8 +15,8 @@ import optax
 from jax import Array
 
 from diffusion import build
-from diffusion.losses import regression_loss
 from diffusion.networks.residuals import RESIDUALS
+from diffusion.objectives.losses import regression_loss
 
 __all__ = ["RESIDUALS", "Stack"]
 

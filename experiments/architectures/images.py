@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.config.experiment import Experiment
 from diffusion.evaluation.frechet import Moments, frechet_distance
 from diffusion.evaluation.held_out import loss_by_level
-from diffusion.experiment import Experiment
 from diffusion.networks.base import count_parameters
 from experiments._common import config_of, samples
 from experiments.ode_from_scratch.training import trained

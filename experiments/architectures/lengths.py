@@ -16,8 +16,8 @@ import optax
 from jax import Array
 
 from diffusion import build
-from diffusion.denoiser import make_denoiser
-from diffusion.losses import regression_loss
+from diffusion.models.denoiser import make_denoiser
+from diffusion.objectives.losses import regression_loss
 from diffusion.testing.correlated import CorrelatedGaussian
 
 PROCESS: Any = build("process", "vp")

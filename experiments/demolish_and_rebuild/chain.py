@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Array
 
 from diffusion import build, exact_field
+from diffusion.models.variance import estimate_variance, with_variance
 from diffusion.numerics import as_pytree
 from diffusion.processes import GaussianProcess, Process
 from diffusion.samplers import StepSampler
-from diffusion.variance import estimate_variance, with_variance
 from experiments import _common as common
 from experiments.demolish_and_rebuild.measures import OWN
 

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.losses import demolish
+from diffusion.models.prediction import network_inputs
 from diffusion.numerics import per_example, row_keys
-from diffusion.prediction import network_inputs
+from diffusion.objectives.losses import demolish
 
 
 def second_noise(process: Any, t: Any, step: float) -> Any:

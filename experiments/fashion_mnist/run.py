@@ -17,8 +17,8 @@ import numpy as np
 from diffusion.evaluation.held_out import bits_per_dim
 from diffusion.evaluation.images import save_grid
 from diffusion.networks.base import count_parameters
+from diffusion.run.workdir import Workdir, open_run
 from diffusion.training.metrics import read_jsonl
-from diffusion.workdir import Workdir, open_run
 from experiments._common import Call, command, config_of, measured, samples, trained, write_pages
 from experiments.fashion_mnist import pages
 

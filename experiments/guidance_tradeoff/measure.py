@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from diffusion import build, runner
+from diffusion import build
+from diffusion.config.experiment import Experiment
 from diffusion.evaluation import frechet_distance, generate
 from diffusion.evaluation.agreement import fitted_judge
 from diffusion.evaluation.metrics import moments_of
-from diffusion.experiment import Experiment
-from diffusion.workdir import Trained, Workdir, open_classifier, open_run
+from diffusion.run import runner
+from diffusion.run.workdir import Trained, Workdir, open_classifier, open_run
 from experiments._common import config_of
 from experiments._measures import diversity
 from experiments.guidance_tradeoff.tiers import Tier, entries

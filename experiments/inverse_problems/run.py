@@ -22,8 +22,8 @@ import diffusion
 from diffusion import build
 from diffusion.evaluation import energy_distance
 from diffusion.evaluation.images import scatter_grid
-from diffusion.operators import CompressedSensing, Mask, Matrix
-from diffusion.posterior import dps, moment_matching, pigdm, replacement
+from diffusion.inverse_problems import dps, moment_matching, pigdm, replacement
+from diffusion.inverse_problems.operators import CompressedSensing, Mask, Matrix
 from diffusion.testing import CorrelatedGaussian, GaussianMixture, linear_posterior
 from experiments._common import heading
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.config.experiment import Experiment
 from diffusion.evaluation import LabelAgreement
 from diffusion.evaluation.metrics import Frechet, Subject
-from diffusion.experiment import Experiment
 from experiments.ode_from_scratch import store
 from experiments.ode_from_scratch.recipes import DIGITS, Recipe
 from experiments.ode_from_scratch.training import experiment_of, samples, trained

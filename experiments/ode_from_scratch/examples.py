@@ -188,7 +188,7 @@ def reflow() -> Iterator[Row]:
     process = build("process", dict(name="rectified_flow", t_max=1.0, t_min=1e-4))
     target = gaussian()
     model, sampler = target.denoiser(process), build("sampler", "rk4")
-    pairs = diffusion.coupling.reflow_pairs(
+    pairs = diffusion.objectives.coupling.reflow_pairs(
         process, model, KEY, 2000, sampler, shape=(1,), num_steps=128, batch_size=2000
     )
     z, x_0 = pairs["noise"], pairs["data"]

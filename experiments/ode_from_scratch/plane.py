@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from diffusion import build
+from diffusion.config.experiment import Experiment
 from diffusion.evaluation.energy import energy_distance
-from diffusion.exact_field import exact_field
-from diffusion.experiment import Experiment
-from diffusion.time_grids import Grid
+from diffusion.models.exact_field import exact_field
+from diffusion.samplers.time_grids import Grid
 from experiments.ode_from_scratch import store
 from experiments.ode_from_scratch.recipes import PLANE, Recipe, exact_field_of
 from experiments.ode_from_scratch.training import experiment_of, samples, trained

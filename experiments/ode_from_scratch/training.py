@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.config.experiment import Experiment
 from diffusion.evaluation import generate
-from diffusion.experiment import Experiment
-from diffusion.lap import batches_of, compiled_step
+from diffusion.run.lap import batches_of, compiled_step
 from diffusion.samplers import Sampler
 from experiments._common import config_of
 from experiments.ode_from_scratch.recipes import Recipe

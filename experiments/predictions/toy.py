@@ -16,7 +16,7 @@ import numpy as np
 
 from diffusion import build, solve
 from diffusion.evaluation.energy import energy_distance
-from diffusion.exact_field import exact_field
+from diffusion.models.exact_field import exact_field
 from experiments.predictions.training import OUTPUTS, PROCESS, Budget, Trainer
 
 POINTS, DRAWN, STEPS = 8192, 2048, 50

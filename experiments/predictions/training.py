@@ -16,9 +16,9 @@ import optax
 from jax import Array
 
 from diffusion import build
-from diffusion.denoiser import make_denoiser
-from diffusion.losses import regression_loss
-from diffusion.prediction import Pair, Prediction
+from diffusion.models.denoiser import make_denoiser
+from diffusion.models.prediction import Pair, Prediction
+from diffusion.objectives.losses import regression_loss
 from diffusion.types import Coefficients
 
 OUTPUTS = ("data", "noise", "velocity")

@@ -21,7 +21,7 @@ from diffusion.evaluation.images import (
     scatter_grid,
     to_uint8,
 )
-from diffusion.files import WriteError
+from diffusion.runtime.files import WriteError
 
 
 def test_levels_survive_the_way_to_floats_and_back():

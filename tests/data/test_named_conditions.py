@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from diffusion.assembly import dataset_of
-from diffusion.conditions import numbered_labels, parse_labels
-from diffusion.config import ConfigError
+from diffusion.config.assembly import dataset_of
+from diffusion.config.sections import ConfigError
 from diffusion.data import ArrayFile, Conditioned, DataSpec, conditioned, summarise
 from diffusion.data.classes import remarks, same_classes
+from diffusion.data.conditions import numbered_labels, parse_labels
 from diffusion.registry import build, registered
 
 RANDOM = np.random.default_rng(0)

@@ -44,7 +44,7 @@ def flips(workdir: Path, count: int, seed: int) -> Iterator[tuple[str, Path, byt
 
 def _opened(workdir: Path) -> int | None:
     """Return the step that a reader of this run would use."""
-    from diffusion.training import CheckpointReader
+    from diffusion.checkpoints.reader import CheckpointReader
 
     with CheckpointReader(workdir / "checkpoints") as reader:
         return reader.recover()

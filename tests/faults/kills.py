@@ -27,7 +27,7 @@ def steps_of(workdir: Path) -> list[int]:
 
 def unsound(workdir: Path) -> str:
     """Return what is wrong with the checkpoints of a run that was just killed; "" if nothing is."""
-    from diffusion.training.folders import StepFolders
+    from diffusion.checkpoints.folders import StepFolders
 
     folders = StepFolders(workdir / "checkpoints")
     for step in folders.steps():

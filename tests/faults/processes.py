@@ -29,7 +29,7 @@ def warm_up() -> None:
     import orbax.checkpoint  # noqa: F401
     from jax._src import xla_bridge
 
-    import diffusion.runner  # noqa: F401
+    import diffusion.run.runner  # noqa: F401
 
     if xla_bridge._backends:
         raise RuntimeError("a backend was started: processes cannot be forked any more")

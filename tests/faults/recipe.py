@@ -46,8 +46,8 @@ def state_hash(workdir: Path, step: int = STEPS) -> str:
     """Return a hash of every leaf of a checkpoint: parameters, optimizer, averages, key, counters."""
     import jax
 
-    from diffusion.experiment import Experiment
-    from diffusion.training import CheckpointReader
+    from diffusion.checkpoints.reader import CheckpointReader
+    from diffusion.config.experiment import Experiment
     from diffusion.training.state import keys_to_data
 
     found = hashlib.sha256()

@@ -119,8 +119,8 @@ def all_finite(workdir: Path) -> bool:
     import jax
     import numpy as np
 
-    from diffusion.experiment import Experiment
-    from diffusion.training import CheckpointReader
+    from diffusion.checkpoints.reader import CheckpointReader
+    from diffusion.config.experiment import Experiment
     from diffusion.training.state import keys_to_data
 
     config = json.loads((workdir / "config.json").read_text())

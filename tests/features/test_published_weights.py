@@ -20,7 +20,7 @@ from diffusion.evaluation.features.published import (
     read_published,
     to_published,
 )
-from diffusion.training.tensors import write_tensors
+from diffusion.runtime.tensors import write_tensors
 
 GREY = DataSpec(shape=(8, 8, 1))
 COLOUR = DataSpec(shape=(8, 8, 3))

@@ -231,7 +231,10 @@ def test_every_member_of_the_family_has_the_marginals(process, lam):
     process = build("process", process)
     target = GaussianMixture([0.4, 0.6], [-1.0, 0.7], [0.3, 0.2])
     t = float(process.natural_times(8)[4])
-    for family, sign in ((diffusion.dynamics.forward_family, 1), (diffusion.reverse_sde, -1)):
+    for family, sign in (
+        (diffusion.processes.dynamics.forward_family, 1),
+        (diffusion.reverse_sde, -1),
+    ):
         sde = family(process, target.denoiser(process), lam)
         for x in (-1.2, 0.1, 0.8):
             x = jnp.asarray(x) * (process.alpha(t) + process.sigma(t))

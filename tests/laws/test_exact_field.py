@@ -7,8 +7,8 @@ import pytest
 
 import diffusion
 from diffusion import build
-from diffusion.coupling import reflow_pairs, sinkhorn
-from diffusion.exact_field import exact_field, squared_distances
+from diffusion.models.exact_field import exact_field, squared_distances
+from diffusion.objectives.coupling import reflow_pairs, sinkhorn
 from diffusion.testing import FinitePoints
 
 KEY = jax.random.key(0)
@@ -330,7 +330,7 @@ def test_reflow_straightens_gaussian_pairs(tmp_path):
 
 def test_coupled_losses_take_the_given_noise():
     """The hook of the losses: with noise equal to what the row draws anyway, nothing changes."""
-    from diffusion.losses import demolish
+    from diffusion.objectives.losses import demolish
 
     process, time = build("process", "parabola"), build("time", "uniform")
     batch = batch_of()

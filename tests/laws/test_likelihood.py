@@ -22,8 +22,8 @@ from diffusion.likelihood import (
     hutchinson_divergence,
     log_prob_estimate,
 )
-from diffusion.likelihood.checks import check_count, check_key, check_rising, rising_times
-from diffusion.numerics import on_host, sum_features
+from diffusion.likelihood.checks import check_count, check_rising, rising_times
+from diffusion.numerics import as_key, on_host, sum_features
 from diffusion.testing import FinitePoints, GaussianMixture, gaussian, gaussian_flow
 
 KEY = jax.random.key(0)
@@ -581,7 +581,7 @@ def test_numbers_that_are_not_counts_and_keys_that_are_not_keys():
         with pytest.raises(ValueError, match="num_steps"):
             check_count(value, "num_steps")
     with pytest.raises(TypeError, match="random key"):
-        check_key(0)
+        as_key("0")
 
 
 def test_what_a_process_lacks_is_said():

@@ -226,7 +226,7 @@ def asinh(x_0, x_T, t):
 
 def test_linear_path_contains_the_gaussian_processes():
     """mu = cos x_0, sigma = sin, normal prior: the field of `trigonometric` after the posterior mean."""
-    from diffusion.exact_field import exact_field
+    from diffusion.models.exact_field import exact_field
 
     line = build("process", dict(name="linear_path", mu_fn=_cosine, sigma_fn=_sine))
     turn = build("process", "trigonometric")
@@ -330,7 +330,7 @@ def test_heat_schedules_start_at_zero_and_carry_gaussians_by_their_width(schedul
 
 def test_heat_equation():
     """dp/dt = sigma sigma' Laplacian p for the marginal of three points."""
-    from diffusion.exact_field import exact_field
+    from diffusion.models.exact_field import exact_field
 
     process = build("process", dict(name="heat", schedule="exponential", sigma_max=3.0, rate=2.0))
     field = exact_field(process, jnp.array([[0.5, 1.0], [-1.0, 0.2], [0.0, 0.0]]))
@@ -565,7 +565,7 @@ def test_a_recipe_of_ones_own_trains_by_the_same_loss(kind):
 
     Five standard errors of the mean over 20,000 draws.
     """
-    from diffusion.exact_field import exact_field
+    from diffusion.models.exact_field import exact_field
 
     process, n = kind(), 20_000
     points = jnp.array([[0.5, 1.0], [-1.0, 0.2], [0.0, -0.7]])

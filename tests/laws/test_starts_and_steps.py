@@ -7,9 +7,9 @@ import pytest
 
 import diffusion
 from diffusion import build
+from diffusion.models.variance import LearnedVariance
 from diffusion.numerics import on_host
 from diffusion.testing import gaussian, gaussian_flow
-from diffusion.variance import LearnedVariance
 
 KEY = jax.random.key(0)
 

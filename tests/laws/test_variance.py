@@ -11,14 +11,19 @@ import pytest
 
 import diffusion
 from diffusion import build, registered
-from diffusion.denoiser import RegressedVariance
-from diffusion.losses import SQUARES, variance_loss
+from diffusion.models.denoiser import RegressedVariance
+from diffusion.models.variance import (
+    LearnedVariance,
+    MeanWithShare,
+    estimate_variance,
+    with_variance,
+)
 from diffusion.numerics import normal_like, on_host
+from diffusion.objectives.losses import SQUARES, variance_loss
+from diffusion.objectives.time_sampling import TimeDistribution
 from diffusion.processes import GaussianProcess
 from diffusion.samplers.base import State
 from diffusion.testing import gaussian
-from diffusion.time_sampling import TimeDistribution
-from diffusion.variance import LearnedVariance, MeanWithShare, estimate_variance, with_variance
 
 KEY = jax.random.key(0)
 GAUSSIAN = [n for n in registered("process") if isinstance(build("process", n), GaussianProcess)]

@@ -7,9 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.conditions import make_conditions, null_conditions, parse_labels, survey_conditions
 from diffusion.data import DataSpec
-from diffusion.denoiser import null_cond
+from diffusion.data.conditions import (
+    make_conditions,
+    null_conditions,
+    parse_labels,
+    survey_conditions,
+)
+from diffusion.guidance.model import null_cond
 from diffusion.networks.embeddings import ConditionEmbedder, concat_image
 from diffusion.training import drop_cond
 

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import runner
-from diffusion.config import ConfigError, differences
-from diffusion.experiment import Experiment
-from diffusion.networks.rematerialisation import REMATS, remat_name
+from diffusion.config.experiment import Experiment
+from diffusion.config.sections import ConfigError, differences
+from diffusion.networks.remat import REMATS, remat_name
 from diffusion.registry import build
-from diffusion.workdir import Workdir
+from diffusion.run import runner
+from diffusion.run.workdir import Workdir
 
 CASES = {
     "dit": dict(name="dit", patch=2, width=32, depth=3, heads=2, qk_norm=True),

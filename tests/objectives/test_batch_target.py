@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion import build
-from diffusion.losses import batch_mean, demolish, regression_loss
+from diffusion.objectives.losses import batch_mean, demolish, regression_loss
 from diffusion.testing import FinitePoints
 
 KEY = jax.random.key(0)

@@ -9,8 +9,8 @@ import pytest
 
 import diffusion
 from diffusion import build, registered
+from diffusion.objectives.time_sampling import TimeDistribution
 from diffusion.processes import AffineProcess, GaussianProcess
-from diffusion.time_sampling import TimeDistribution
 
 KEY = jax.random.key(0)
 PROCESSES = [build("process", n) for n in registered("process")]
@@ -246,7 +246,7 @@ def test_the_loss_may_be_taken_of_another_target(of_network, of_loss):
         Slope(), process, network_target, weight, time, batch_size=n, loss_target=loss_target
     )
     batch = dict(data=jax.random.normal(KEY, (n, 3)), row=jnp.arange(n))
-    d = diffusion.losses.demolish(process, time, jax.random.split(KEY)[0], batch, n)
+    d = diffusion.objectives.losses.demolish(process, time, jax.random.split(KEY)[0], batch, n)
     c = process.coefficients(d.t, d.x_0)
 
     def directly(params):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from test_programs import ROOT, error_of, program
 
-from diffusion.training import CheckpointReader
-from diffusion.training.lock import Lock
+from diffusion.checkpoints.reader import CheckpointReader
+from diffusion.runtime.lock import Lock
 
 WORDS = [
     "train.py", "--config", "configs/toy2d.py", "--config.network.width=16", "--config.data.batch_size=16",

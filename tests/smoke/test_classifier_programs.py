@@ -11,8 +11,8 @@ import pytest
 from test_programs import SMALL, error_of, program
 
 from diffusion import build
-from diffusion.config import ConfigError
-from diffusion.workdir import open_classifier
+from diffusion.config.sections import ConfigError
+from diffusion.run.workdir import open_classifier
 
 pytestmark = pytest.mark.slow
 TRAIN = ["--config", "configs/digits_classifier.py", *SMALL]

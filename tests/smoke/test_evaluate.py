@@ -224,8 +224,8 @@ def test_a_metric_that_does_not_fit_is_told_and_the_others_are_measured(tmp_path
 
 
 def test_a_trend_is_logged_under_its_honest_name_and_changes_no_bit(workdir, data_dir, tmp_path):
-    from diffusion.evaluation.records import digest_of
-    from diffusion.workdir import Workdir, open_run
+    from diffusion.run.workdir import Workdir, open_run
+    from diffusion.runtime.digests import digest_of
 
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     trend = [line for line in lines if any("@" in key for key in line)]

@@ -6,16 +6,16 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion.config import ConfigError
+from diffusion.config.experiment import Experiment
+from diffusion.config.options import EvaluateOptions
+from diffusion.config.sections import ConfigError
 from diffusion.evaluation.counting import evaluations_per_example
 from diffusion.evaluation.generate import generate_batch
-from diffusion.experiment import Experiment
-from diffusion.grids import sample_grids
-from diffusion.options import EvaluateOptions
-from diffusion.training import StopFlag
+from diffusion.run.sample_grids import sample_grids
+from diffusion.run.trend import trend
+from diffusion.run.workdir import Workdir
+from diffusion.runtime.stop import StopFlag
 from diffusion.training.metrics import JsonLines
-from diffusion.trend import trend
-from diffusion.workdir import Workdir
 
 TOY = {
     "process": {"name": "vp"},

@@ -16,7 +16,7 @@ import diffusion
 from diffusion import build
 from diffusion.guidance import classifier
 from diffusion.numerics import on_host
-from diffusion.programs import Programs, Static, as_pytree
+from diffusion.numerics.programs import Programs, Static, as_pytree
 from diffusion.samplers.base import _compiled_loop
 
 VP, DDIM = build("process", "vp"), build("sampler", "ddim")

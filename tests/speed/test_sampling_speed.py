@@ -12,8 +12,9 @@ from jaxprs import callbacks, equations
 
 import diffusion
 from diffusion import build, registered
-from diffusion.denoiser import ConditionalModel, make_denoiser
 from diffusion.evaluation import generate
+from diffusion.guidance.model import ConditionalModel
+from diffusion.models.denoiser import make_denoiser
 from diffusion.samplers.base import StepSampler, _table
 from diffusion.samplers.solve import _finish_in_place
 

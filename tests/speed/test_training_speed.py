@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jaxprs import callbacks, equations
 
-from diffusion import lap, registered
-from diffusion.experiment import Experiment
+from diffusion import registered
+from diffusion.config.experiment import Experiment
+from diffusion.run import lap
 from diffusion.training import LoopOptions, train
 from diffusion.training.state import keys_to_data
 

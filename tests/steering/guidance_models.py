@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion import build
-from diffusion.denoiser import ConditionalModel, make_denoiser, make_velocity
+from diffusion.guidance.model import ConditionalModel
+from diffusion.models.denoiser import make_denoiser, make_velocity
 from diffusion.processes import AffineProcess
 from diffusion.testing import GaussianMixture
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.classification import Columns, columns_of
-from diffusion.classifier_losses import symmetric_divergence
+from diffusion.classifiers.classifier import Columns, columns_of
+from diffusion.classifiers.losses import symmetric_divergence
 from diffusion.registry import build, registered
 
 pytestmark = pytest.mark.usefixtures("x64")

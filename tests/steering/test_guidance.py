@@ -11,8 +11,8 @@ from guidance_models import LABELS, network_model
 
 import diffusion
 from diffusion import build, registered
-from diffusion.denoiser import ConditionalModel
 from diffusion.guidance import Guidance, entry_name
+from diffusion.guidance.model import ConditionalModel
 from diffusion.processes import AffineProcess
 from diffusion.registry import lookup
 

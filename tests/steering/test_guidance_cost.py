@@ -9,7 +9,8 @@ import pytest
 
 import diffusion
 from diffusion import build
-from diffusion.denoiser import ConditionalModel, make_denoiser
+from diffusion.guidance.model import ConditionalModel
+from diffusion.models.denoiser import make_denoiser
 from diffusion.samplers import base
 
 VP = build("process", "vp")

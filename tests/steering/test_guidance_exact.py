@@ -10,7 +10,6 @@ from guidance_models import LABELS, MIXTURE, LabelledMixture, Posterior, mixture
 
 import diffusion
 from diffusion import build
-from diffusion.denoiser import ConditionalModel
 from diffusion.guidance import (
     SIMILARITIES,
     OfLabel,
@@ -24,6 +23,7 @@ from diffusion.guidance import (
     similarity,
     upsample,
 )
+from diffusion.guidance.model import ConditionalModel
 from diffusion.testing import gaussian
 
 KEY = jax.random.key(0)

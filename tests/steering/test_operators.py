@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion import build, registered
-from diffusion.operators import (
+from diffusion.inverse_problems.operators import (
     Blur,
     BoxMask,
     Colorize,

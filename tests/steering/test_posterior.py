@@ -14,7 +14,9 @@ import pytest
 
 import diffusion
 from diffusion import build
-from diffusion.operators import (
+from diffusion.inverse_problems import dps, measured, moment_matching, pigdm, replacement
+from diffusion.inverse_problems.base import conjugate_gradients
+from diffusion.inverse_problems.operators import (
     Blur,
     CompressedSensing,
     Identity,
@@ -23,15 +25,7 @@ from diffusion.operators import (
     RandomMask,
     Superres,
 )
-from diffusion.posterior import (
-    dps,
-    measured,
-    moment_matching,
-    pigdm,
-    replacement,
-)
-from diffusion.posterior.base import conjugate_gradients
-from diffusion.posterior.replacement import Replaced
+from diffusion.inverse_problems.replacement import Replaced
 from diffusion.samplers.base import StepSampler
 from diffusion.testing import CorrelatedGaussian, GaussianMixture, linear_posterior
 

@@ -15,8 +15,8 @@ import sys
 import jax
 import numpy as np
 
-from diffusion.experiment import Experiment
-from diffusion.lap import compiled_step
+from diffusion.config.experiment import Experiment
+from diffusion.run.lap import compiled_step
 from diffusion.training.state import keys_to_data
 
 CONFIG = dict(

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from diffusion import build
-from diffusion.training import Checkpoints
+from diffusion.checkpoints.checkpoint import Checkpoints
 from diffusion.training.state import keys_to_data
 
 from .problem import make, make_batch

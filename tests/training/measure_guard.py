@@ -16,9 +16,9 @@ from unittest import mock
 
 import jax
 
-from diffusion.config import plain
-from diffusion.experiment import Experiment
-from diffusion.lap import batches_of, compiled_step
+from diffusion.config.experiment import Experiment
+from diffusion.config.sections import plain
+from diffusion.run.lap import batches_of, compiled_step
 from diffusion.training import step as step_module
 
 

@@ -21,11 +21,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jax.numpy as jnp
 
-from diffusion.training import Checkpoints, TrainState
-from diffusion.training import folders as folders_module
-from diffusion.training.finite import not_finite
-from diffusion.training.manifest import digest
-from diffusion.training.stored import entries
+from diffusion.checkpoints import folders as folders_module
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.checkpoints.finite import not_finite
+from diffusion.checkpoints.manifest import digest
+from diffusion.checkpoints.stored import entries
+from diffusion.training import TrainState
 
 
 def make_state(mib, arrays=16):

@@ -21,19 +21,11 @@ import jax
 import numpy as np
 
 from diffusion import build
-from diffusion.training import (
-    Checkpoints,
-    Hook,
-    LockedError,
-    LoopOptions,
-    SaveError,
-    Stopped,
-    initialize_distributed,
-    select_rows,
-    train,
-)
-from diffusion.training.lock import owned
-from diffusion.training.processes import FirstProcessError
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.runtime.distributed import FirstProcessError, initialize_distributed, select_rows
+from diffusion.runtime.exits import LockedError, SaveError, Stopped
+from diffusion.runtime.lock import owned
+from diffusion.training import Hook, LoopOptions, train
 from diffusion.training.state import keys_to_data
 
 from .problem import make, make_batch
@@ -96,7 +88,9 @@ def agree(rank, folder):
             (checkpoints.path(2) / "meta.json").write_text("{}")
         found = {"recovered": checkpoints.recover(), "left": checkpoints.steps()}
         checkpoints.restore(1, template)
-        with mock.patch("diffusion.training.folders.write_manifest", side_effect=OSError("full")):
+        with mock.patch(
+            "diffusion.checkpoints.folders.write_manifest", side_effect=OSError("full")
+        ):
             checkpoints.save(3, saveable, {})
             try:
                 checkpoints.wait()

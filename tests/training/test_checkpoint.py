@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from diffusion import build
-from diffusion.training import CheckpointError, Checkpoints, MeshLayout
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.runtime.exits import CheckpointError
+from diffusion.training import MeshLayout
 from diffusion.training.state import keys_to_data
 
 from .problem import make, make_batch
@@ -105,7 +107,7 @@ def test_what_does_not_fit_is_refused(checkpoints, trained, change, message):
 
 
 def test_another_format_is_refused(checkpoints, trained, monkeypatch):
-    monkeypatch.setattr("diffusion.training.checkpoint.FORMAT", 3)
+    monkeypatch.setattr("diffusion.checkpoints.checkpoint.FORMAT", 3)
     checkpoints.save(1, trained, CONFIG, block=True)
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="format 3"):

@@ -8,21 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import lap
-from diffusion.classification import (
+from diffusion.classifiers.classifier import (
     AtData,
     Columns,
     NetworkClassifier,
     classification_loss,
     columns_of,
 )
-from diffusion.compatibility import check_training
-from diffusion.config import ConfigError
+from diffusion.config.checks import check_training
+from diffusion.config.experiment import Experiment
+from diffusion.config.sections import ConfigError
 from diffusion.data import ArrayFile, DataSpec, FiniteDataset, Table
 from diffusion.evaluation.classifying import accuracy_by_level
 from diffusion.evaluation.features.classifier import accuracy, class_log_probs, fit
-from diffusion.experiment import Experiment
 from diffusion.registry import build
+from diffusion.run import lap
 from diffusion.testing import GaussianMixture
 from diffusion.training import make_train_step
 

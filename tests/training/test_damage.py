@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from diffusion import build
-from diffusion.training import CheckpointError, CheckpointReader, Checkpoints, DamageError
-from diffusion.training.exits import ReadError
-from diffusion.training.manifest import MAX_BYTES, read_manifest, spelled, verify
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.checkpoints.manifest import MAX_BYTES, read_manifest, spelled, verify
+from diffusion.checkpoints.reader import CheckpointReader
+from diffusion.runtime.exits import CheckpointError, DamageError, ReadError
 
 from .problem import make
 

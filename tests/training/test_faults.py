@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from diffusion.training import faults
+from diffusion.runtime import failpoints as faults
 
 _PROGRAM = """
 import importlib.util, sys

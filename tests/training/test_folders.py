@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion.training import CheckpointError, DamageError
-from diffusion.training import folders as module
-from diffusion.training.folders import StepFolders
+from diffusion.checkpoints import folders as module
+from diffusion.checkpoints.folders import StepFolders
+from diffusion.runtime.exits import CheckpointError, DamageError
 
 
 class DiedError(BaseException):

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from diffusion import build
-from diffusion.training import CheckpointError, CheckpointReader, Checkpoints
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.checkpoints.reader import CheckpointReader
+from diffusion.runtime.exits import CheckpointError
 
 from .problem import make
 

@@ -10,12 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import build, grids, runner
-from diffusion.experiment import Experiment
-from diffusion.incidents import Rollbacks, bad_step, report_bad_step
-from diffusion.training import Checkpoints, DivergedError, SpikeRule
-from diffusion.training.watchdog import Watchdog
-from diffusion.workdir import Workdir
+from diffusion import build
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.config.experiment import Experiment
+from diffusion.run import runner
+from diffusion.run import sample_grids as grids
+from diffusion.run.rollbacks import Rollbacks, bad_step, report_bad_step
+from diffusion.run.workdir import Workdir
+from diffusion.runtime.exits import DivergedError
+from diffusion.runtime.watchdog import Watchdog
+from diffusion.training import SpikeRule
 
 from .poisoned import PoisonedPoints
 from .problem import make, make_batch

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion.training import Checkpoints, exits
-from diffusion.training.processes import initialize_distributed
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.runtime import exits
+from diffusion.runtime.distributed import initialize_distributed
 
 ROOT = Path(__file__).parent.parent.parent
 LAUNCH = ["bash", str(ROOT / "scripts" / "launch_local.sh")]

@@ -12,13 +12,15 @@ import pytest
 
 import diffusion
 from diffusion import build, registered
-from diffusion.config import ConfigError, apply_overrides
-from diffusion.experiment import Experiment
-from diffusion.lap import compiled_step
-from diffusion.runner import run
-from diffusion.training import CheckpointError, Checkpoints, make_train_step
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.config.experiment import Experiment
+from diffusion.config.sections import ConfigError, apply_overrides
+from diffusion.run.lap import compiled_step
+from diffusion.run.runner import run
+from diffusion.run.workdir import Workdir, open_run
+from diffusion.runtime.exits import CheckpointError
+from diffusion.training import make_train_step
 from diffusion.training.state import keys_to_data
-from diffusion.workdir import Workdir, open_run
 
 from .problem import make
 

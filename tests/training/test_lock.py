@@ -13,9 +13,9 @@ import time
 
 import pytest
 
-from diffusion.training import exits, lock
-from diffusion.training.exits import LockedError, SaveError
-from diffusion.training.lock import Lock, identity, started
+from diffusion.runtime import exits, lock
+from diffusion.runtime.exits import LockedError, SaveError
+from diffusion.runtime.lock import Lock, identity, started
 
 HOLD = """
 import sys, time

@@ -12,23 +12,13 @@ import numpy as np
 import pytest
 
 from diffusion import build
-from diffusion.training import (
-    Checkpoints,
-    DivergedError,
-    Hook,
-    JsonLines,
-    LoopOptions,
-    MeshLayout,
-    Progress,
-    Stopped,
-    Terminal,
-    exits,
-    heartbeat,
-    train,
-)
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.runtime import exits
+from diffusion.runtime.exits import DivergedError, Stopped
+from diffusion.runtime.progress import Progress, Terminal, duration, heartbeat
+from diffusion.training import Hook, JsonLines, LoopOptions, MeshLayout, train
 from diffusion.training.ledger import level_names, summarize
 from diffusion.training.metrics import read_jsonl
-from diffusion.training.progress import duration
 from diffusion.training.step import NUM_LEVELS
 
 from .problem import batches, make
@@ -194,7 +184,7 @@ def test_a_second_signal_leaves_at_once(run, monkeypatch):
     def leave(code):
         raise LeftError(code)
 
-    monkeypatch.setattr("diffusion.training.stop.os._exit", leave)
+    monkeypatch.setattr("diffusion.runtime.stop.os._exit", leave)
 
     def twice(*_):
         os.kill(os.getpid(), signal.SIGTERM)

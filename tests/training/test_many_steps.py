@@ -8,22 +8,17 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion import build, lap, runner
-from diffusion.experiment import Experiment
-from diffusion.training import (
-    Checkpoints,
-    DivergedError,
-    Hook,
-    JsonLines,
-    LoopOptions,
-    Stopped,
-    train,
-)
+from diffusion import build
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.config.experiment import Experiment
+from diffusion.run import lap, runner
+from diffusion.run.workdir import Workdir
+from diffusion.runtime.exits import DivergedError, Stopped
+from diffusion.runtime.watchdog import Watchdog
+from diffusion.training import Hook, JsonLines, LoopOptions, train
 from diffusion.training.loop import Plan
 from diffusion.training.metrics import read_jsonl
 from diffusion.training.state import keys_to_data
-from diffusion.training.watchdog import Watchdog
-from diffusion.workdir import Workdir
 
 from .poisoned import PoisonedPoints
 from .problem import make, make_batch

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from diffusion import build, registered
-from diffusion.training import Checkpoints, MeshLayout, select_rows
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.runtime.distributed import select_rows
+from diffusion.training import MeshLayout
 
 from .problem import make, make_batch
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from diffusion import build
-from diffusion.training import exits
+from diffusion.runtime import exits
 
 from .problem import make, make_batch
 

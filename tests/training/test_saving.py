@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from diffusion import build
-from diffusion.training import Checkpoints, DivergedError, SaveError, exits
-from diffusion.training import folders as folders_module
+from diffusion.checkpoints import folders as folders_module
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.runtime import exits
+from diffusion.runtime.exits import DivergedError, SaveError
 
 from .problem import make
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from diffusion.training import exits
-from diffusion.training.watchdog import Watchdog
+from diffusion.runtime import exits
+from diffusion.runtime.watchdog import Watchdog
 
 
 @pytest.fixture

@@ -30,11 +30,11 @@ from diffusion.evaluation.features.convolution import (
     fixed_normal,
     require_images,
 )
-from diffusion.files import DAMAGE, write_atomically
-from diffusion.foreign import parse_json
 from diffusion.numerics import require
 from diffusion.registry import build, register
-from diffusion.training.tensors import read_header
+from diffusion.runtime.files import DAMAGE, write_atomically
+from diffusion.runtime.reading import parse_json
+from diffusion.runtime.tensors import read_header
 
 VERSION = 1
 DIM = 64  # features, the width of the last hidden layer

@@ -22,9 +22,9 @@ import numpy as np
 
 from diffusion.data import DataSpec, data_root
 from diffusion.evaluation import images
-from diffusion.files import MissingFileError
 from diffusion.numerics import require
-from diffusion.training.tensors import read_header
+from diffusion.runtime.files import MissingFileError
+from diffusion.runtime.tensors import read_header
 
 SHOWN = 3  # names of each kind in a message
 Shapes = Mapping[str, tuple[int, ...]]

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from diffusion.classification import NetworkClassifier
+from diffusion.classifiers.classifier import NetworkClassifier
 from diffusion.data import Dataset, legal
 from diffusion.evaluation import reference
 from diffusion.evaluation.features import Extractor, Features

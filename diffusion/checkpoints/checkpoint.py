@@ -1,0 +1,260 @@
+"""Checkpoints on disk: one folder per step, written by Orbax, with a manifest above it.
+
+    <directory>/<step>/state            the train state as plain global arrays, whatever layout wrote it
+    <directory>/<step>/meta.json        format, step, config, versions, devices
+    <directory>/<step>/manifest.json    size and SHA-256 of every file
+
+A folder under its number is complete: all is written, hashed and brought to the disk under a hidden
+name, which is then changed. Older ones are deleted after that, by number.
+"""
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from diffusion.checkpoints.finite import not_finite
+from diffusion.checkpoints.folders import Say
+from diffusion.checkpoints.manifest import FORMAT
+from diffusion.checkpoints.reader import CheckpointReader
+from diffusion.checkpoints.stored import entries, storable
+from diffusion.numerics import require
+from diffusion.runtime.background import Background
+from diffusion.runtime.distributed import any_process, first_process
+from diffusion.runtime.exits import DamageError, DivergedError, SaveError
+from diffusion.runtime.failpoints import reach
+from diffusion.runtime.progress import nobody
+from diffusion.training.state import TrainState
+
+_PACKAGES = ("demolish", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def _not_said_twice(record: logging.LogRecord) -> bool:
+    """Leave out tracebacks that Orbax logs of errors which it also raises."""
+    return not (record.levelno >= logging.ERROR and "orbax" in record.pathname)
+
+
+def environment() -> dict[str, Any]:
+    """Return what bitwise reproducibility depends on: versions, devices, cores."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "unknown"
+    return {
+        "versions": versions,
+        "device_kind": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+    }
+
+
+class Checkpoints(CheckpointReader):
+    """The checkpoints of a run, for its one owner. Also a context manager, which waits and closes."""
+
+    _moves = True
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep: int = 3,
+        asynchronous: bool = True,
+        say: Say = nobody,
+        completed: Callable[[int | None], None] = lambda step: None,
+        alive: Say = nobody,
+    ):
+        """Open a folder; make it if need be, and delete what processes that died have left in it.
+
+        Args:
+            directory: the folder.
+            keep: how many to keep; the newest are kept.
+            asynchronous: `save` returns as soon as the state is copied, and writes on.
+            say: gets a line about what is damaged, and what is done about it.
+            completed: is told the step of every checkpoint that is complete, before older ones are deleted; and,
+                before later ones are deleted, what will be the newest. Process 0 calls it.
+            alive: gets "save" again and again while something waits for the disk.
+        """
+        import orbax.checkpoint as ocp
+
+        require(keep >= 1, f"`keep` must be at least 1; got {keep}.")
+        super().__init__(directory, say=say)
+        self._keep, self._asynchronous = keep, asynchronous
+        self._completed, self._alive = completed, alive
+        self._writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+        self._saving: tuple[int, int, Background] | None = None  # step, bytes, what writes it
+        logging.getLogger("absl").addFilter(_not_said_twice)  # once: it is the same each time
+        first_process(self._prepare)
+
+    def _prepare(self) -> int:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._folders.sweep()
+        return 0
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        if kind is None:
+            self.close()
+            return
+        failed = self._joined()  # an error is on its way: this one must not hide it
+        if failed:
+            self._say(str(failed))
+        self._writer.close()
+
+    def path(self, step: int) -> Path:
+        self.wait()
+        return super().path(step)
+
+    def save(
+        self, step: int, state: TrainState, config: Mapping[str, Any], *, block: bool = False
+    ) -> bool:
+        """Write a checkpoint, unless this step has one.
+
+        Args:
+            step: the number of steps done.
+            state: `layout.saveable(state)`; it may be donated as soon as this returns.
+            config: what the run was built from, as JSON data.
+            block: return only when it is on disk.
+
+        Returns:
+            Whether a checkpoint was written.
+
+        Raises:
+            SaveError: it could not be written, or the one before could not.
+            DivergedError: the parameters, the optimizer's state or an average is not finite.
+        """
+        self.wait()
+        if step in self._folders.steps() and self._is_whole(step):
+            return False
+        content = entries(state)
+        self._refuse_not_finite(step, content)
+        size = sum(x.nbytes for x in jax.tree.leaves(content) if hasattr(x, "nbytes"))
+        meta = {"format": FORMAT, "step": step, "config": dict(config), **environment()}
+        try:
+            first_process(lambda: self._begin(step, meta))
+            arguments = self._args.PyTreeSave(storable(content))
+            self._writer.save(self._folders.temporary(step) / "state", args=arguments)
+        except Exception as error:  # Orbax raises many kinds
+            raise self._failed(step, size, error) from error
+        reach("mid_write")
+        self._saving = (step, size, Background(lambda: self._finish(step), f"save {step}"))
+        if block or not self._asynchronous:
+            self.wait()
+        return True
+
+    def go_back_to(self, step: int) -> int:
+        """Delete the checkpoints of later steps, newest first; the run will write them again.
+
+        Returns:
+            The newest step that is left; 0 if there is none.
+        """
+        self.wait()
+
+        def delete() -> int:
+            self._completed(max((s for s in self._folders.steps() if s <= step), default=None))
+            for later in reversed([s for s in self._folders.steps() if s > step]):
+                self._folders.remove(later)
+            return 0
+
+        first_process(delete)
+        return self.latest_step() or 0
+
+    def _is_whole(self, step: int) -> bool:
+        """Say whether a step needs no saving; a damaged folder under its number makes room."""
+
+        def check() -> int:
+            try:
+                self._folders.verify(step)
+            except DamageError as error:
+                aside = self._folders.set_aside(step, error.reason)
+                self._say(f"checkpoint of step {step} is damaged: {error}; moved to {aside.name}")
+                return 0
+            return 1
+
+        return bool(first_process(check))
+
+    def _refuse_not_finite(self, step: int, content: Mapping[str, Any]) -> None:
+        if wrong := not_finite(content):
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise DivergedError(
+                step,
+                f"The state of step {step} is not saved: {', '.join(wrong[:3])}{more} "
+                f"{'are' if len(wrong) > 1 else 'is'} not finite. Newest checkpoint: "
+                f"{'none' if self.latest_step() is None else f'step {self.latest_step()}'}.",
+            )
+
+    def _begin(self, step: int, meta: Mapping[str, Any]) -> int:
+        folder = self._folders.begin(step)
+        (folder / "meta.json").write_text(json.dumps(meta, default=str))
+        return 0
+
+    def _finish(self, step: int) -> None:
+        """Wait for Orbax, then hash and commit; runs in a thread."""
+        self._writer.wait_until_finished()
+        if jax.process_index() == 0:
+            self._folders.commit(step)
+            what = "that cannot be written down"
+            try:
+                self._completed(step)
+                what = "an older one cannot be deleted"
+                self._folders.prune(self._keep, step)
+            except OSError as error:
+                raise OSError(f"it is saved, but {what}: {error}") from error
+
+    def _joined(self) -> SaveError | None:
+        """Wait for the thread; return what it died of."""
+        if self._saving is None:
+            return None
+        step, size, background = self._saving
+        self._saving = None
+        error = background.finish()
+        return None if error is None else self._failed(step, size, error)
+
+    def _failed(self, step: int, size: int, error: BaseException) -> SaveError:
+        """Return an error that says what could not be saved, where, and how much room there is."""
+        if jax.process_index() == 0:
+            self._folders.discard(step)
+        try:
+            free = f"{shutil.disk_usage(self.directory).free / 2**20:.0f} MiB are free there"
+        except OSError:
+            free = "the folder cannot be reached"
+        reason = str(error).strip() or type(error).__name__
+        return SaveError(
+            f"The checkpoint of step {step} could not be saved in {self.directory}: "
+            f"{reason.splitlines()[0][:300]}. It needs up to {size / 2**20:.1f} MiB; {free}. Whole: "
+            f"{', '.join(map(str, self.steps())) or 'none'}. The same command resumes from the newest."
+        )
+
+    def wait(self) -> None:
+        """Return when everything that was saved is on disk.
+
+        Raises:
+            SaveError: it could not be written.
+        """
+        pending = self._saving is not None
+        while self._saving is not None and any_process(not self._saving[2].ends_within(0.2)):
+            self._alive(
+                "save"
+            )  # in turns: a process that stops is missed, one with a slow disk is not
+        error = self._joined()
+        if pending and any_process(error is not None):
+            raise error or SaveError("Another process of this job could not write its part.")
+
+    def close(self) -> None:
+        """Wait and let go of the folder."""
+        self.wait()
+        self._writer.close()
+        super().close()

@@ -1,0 +1,222 @@
+"""Folders by step number: begun under a hidden name, committed by a rename, deleted by number.
+
+    120                       complete: what stands under a number was committed whole
+    .saving-120               being written, or left by a process that died
+    .removing-120             being deleted, likewise
+    120.damaged-checksum-1    set aside, and why
+
+Nothing here knows what the folders hold, and nothing asks a clock.
+"""
+
+import contextlib
+import re
+import shutil
+import stat
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from diffusion.checkpoints.manifest import failed, mode_of, verify, write_manifest
+from diffusion.runtime.exits import CheckpointError, DamageError, ReadError
+from diffusion.runtime.failpoints import reach
+from diffusion.runtime.files import sync
+from diffusion.runtime.reading import read_json
+
+Say = Callable[[str], None]
+
+_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
+_LEFT_OVER = re.compile(
+    r"\.(saving|removing)-[0-9]+|[0-9]+\.orbax-checkpoint-tmp.*"
+)  # the last: format 1
+
+
+class StepFolders:
+    """The folders of one directory, which need not exist until the first is begun."""
+
+    def __init__(self, directory: Path):
+        """Look at a directory; nothing is made or changed."""
+        self.directory = directory
+
+    def _names(self) -> list[str]:
+        try:
+            return [p.name for p in self.directory.iterdir()]
+        except OSError as error:
+            problem = failed(error, self.directory, "missing")
+            if isinstance(problem, ReadError):
+                raise problem from None
+            return []
+
+    def steps(self) -> tuple[int, ...]:
+        """Return the steps that have a complete folder, oldest first.
+
+        Raises:
+            ReadError: what there is cannot be seen.
+        """
+        return tuple(s for s in self._numbered() if stat.S_ISDIR(mode_of(self.path(s))))
+
+    def _numbered(self) -> list[int]:
+        """Return the numbers that something stands under, also a link or a file, lowest first."""
+        return sorted(int(name) for name in self._names() if _NUMBER.fullmatch(name))
+
+    def has_any(self) -> bool:
+        """Say whether anything is left of any checkpoint: under a number, or set aside."""
+        return bool(self._numbered() or self.set_aside_before())
+
+    def path(self, step: int) -> Path:
+        """Return where the folder of a step is, or would be."""
+        return self.directory / str(step)
+
+    def set_aside_before(self) -> list[str]:
+        """Return the names of damaged folders that were set aside."""
+        return sorted(n for n in self._names() if re.fullmatch(r"[0-9]+\.damaged-.*", n))
+
+    # ---- writing --------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Delete what processes that died have left; only the owner of the directory may."""
+        for name in filter(_LEFT_OVER.fullmatch, self._names()):
+            shutil.rmtree(self.directory / name)
+
+    def temporary(self, step: int) -> Path:
+        """Return where the folder of a step is written."""
+        return self.directory / f".saving-{step}"
+
+    def begin(self, step: int) -> Path:
+        """Make the folder that a step is written to."""
+        self.discard(step)
+        self.temporary(step).mkdir()
+        reach("after_tmp_open")
+        return self.temporary(step)
+
+    def discard(self, step: int) -> None:
+        """Delete what was begun."""
+        shutil.rmtree(self.temporary(step), ignore_errors=True)
+
+    def commit(self, step: int) -> None:
+        """Give a folder that is written its manifest, bring it to the disk, then give it its name."""
+        reach("before_manifest")
+        write_manifest(self.temporary(step), step=step)
+        reach("before_rename")
+        self.temporary(step).rename(self.path(step))
+        sync(self.directory)
+        reach("after_rename")
+
+    def prune(self, keep: int, new: int) -> None:
+        """Delete the lowest numbers below the step that was just committed.
+
+        Numbers above it are left alone: they are not of this run's making, and none is kept less for them.
+
+        Args:
+            keep: how many stay, the new one included.
+            new: the step that was just committed.
+        """
+        older = [step for step in self.steps() if step < new]
+        for step in older[: max(0, len(older) - (keep - 1))]:
+            reach("before_prune")
+            self.remove(step)
+
+    def remove(self, step: int) -> None:
+        """Delete a complete folder."""
+        doomed = self.directory / f".removing-{step}"
+        self.path(step).rename(doomed)  # a folder under a number is whole, also in between
+        reach("mid_prune")
+        shutil.rmtree(doomed)
+
+    def set_aside(self, step: int, reason: str) -> Path:
+        """Give a damaged folder a name that says why, and make its number free."""
+        number = 1
+        while (path := self.directory / f"{step}.damaged-{reason}-{number}").exists():
+            number += 1
+        self.path(step).rename(path)
+        with contextlib.suppress(OSError):  # lost by a crash, it is done again
+            sync(self.directory)
+        return path
+
+    # ---- reading --------------------------------------------------------------------------------
+
+    def verify(self, step: int) -> bool:
+        """Check a folder before anything in it is interpreted.
+
+        Returns:
+            Whether it has checksums; those of format 1 have none.
+
+        Raises:
+            DamageError: it is not what was written.
+            ReadError: it cannot be read, so nobody knows.
+        """
+        folder = self.path(step)
+        if not stat.S_ISDIR(mode_of(folder)):
+            raise DamageError("no-folder", f"{folder} is not a folder")
+        if _is_format_1(folder, step):
+            return False
+        manifest = verify(folder)
+        if manifest.get("step") != step:
+            other = str(manifest.get("step"))[:20]
+            raise DamageError("renamed", f"{folder} was written as step {other}")
+        return True
+
+    def newest(self, say: Say, *, move: bool, known: Collection[int] = ()) -> int | None:
+        """Return the newest step whose folder is whole, and say what is wrong with newer ones.
+
+        Args:
+            say: gets one line about each damaged folder.
+            move: set these aside, so that their numbers are free.
+            known: steps that were verified before, and need not be again.
+
+        Returns:
+            The step, or None if nothing was ever saved here.
+
+        Raises:
+            CheckpointError: there are folders, but none is whole; they stay as they are.
+            ReadError: one that may be the newest cannot be read; nothing is moved.
+        """
+        wrong: dict[int, DamageError] = {}
+        for step in reversed(self._numbered()):
+            try:
+                hashed = step in known or self.verify(step)
+            except (DamageError, ReadError) as error:
+                if not mode_of(self.path(step)):  # its owner deleted it just now
+                    return self.newest(say, move=move, known=known)
+                if isinstance(error, ReadError):
+                    raise
+                wrong[step] = error
+                continue
+            break
+        else:
+            return self._none(wrong)
+        for bad, error in wrong.items():
+            said = f"checkpoint of step {bad} is damaged: {error}"
+            if move:
+                said += f"; it is now {self.set_aside(bad, error.reason).name}"
+            say(f"{said}; step {step} is used, {bad - step} before it")
+        if not hashed:
+            say(f"checkpoint of step {step} has no checksums: it was written in format 1")
+        return step
+
+    def _none(self, wrong: dict[int, DamageError]) -> None:
+        """Refuse to take a directory for an empty one if something is left of its checkpoints."""
+        before = self.set_aside_before()
+        if not wrong and not before:
+            return
+        lines = [f"step {step}: {error}" for step, error in wrong.items()]
+        lines += [f"set aside before: {', '.join(before)}"] if before else []
+        raise CheckpointError(
+            f"No checkpoint in {self.directory} is whole ({'; '.join(lines)}). Nothing was changed. "
+            "To begin anew, give scripts/train.py --restart, which moves the old run aside."
+        )
+
+
+def _is_format_1(folder: Path, step: int) -> bool:
+    """Say whether a folder is of the format without a manifest, as far as can be told."""
+    meta = folder / "meta" / "metadata"
+    if mode_of(folder / "meta.json") or not stat.S_ISREG(mode_of(meta)):
+        return False
+    try:
+        content = read_json(meta)
+    except OSError as error:
+        raise failed(error, meta, "metadata") from None
+    except ValueError as error:
+        raise DamageError("metadata", str(error)) from None
+    given = (content.get("format"), content.get("step")) if isinstance(content, dict) else ()
+    if given != (1, step):
+        raise DamageError("metadata", f"{meta} is not that of step {step} in format 1")
+    return True

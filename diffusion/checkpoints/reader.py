@@ -1,0 +1,284 @@
+"""Reading checkpoints: the newest that is whole is found, verified, compared with what is wanted, read.
+
+Before a byte of a checkpoint is interpreted all of it is verified; and what is restored is compared
+with what was asked for, leaf by leaf, before it is read, since Orbax would cast a float32 to a bfloat16
+without a word. Nothing here makes, moves or deletes a file, and nothing can run code from one.
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from diffusion.checkpoints.folders import Say, StepFolders
+from diffusion.checkpoints.manifest import FORMAT, failed, mode_of
+from diffusion.checkpoints.stored import differences, entries, storable_template
+from diffusion.registry import nearest
+from diffusion.runtime.distributed import first_process
+from diffusion.runtime.exits import CheckpointError, ReadError, cannot_read
+from diffusion.runtime.progress import nobody
+from diffusion.runtime.reading import MAX_BYTES, check_plain, read_json, unpacked_limit
+from diffusion.training.state import TrainState, data_to_keys
+from diffusion.types import Params
+
+_NUMBER = re.compile(
+    r"os[_ ]error(?:_code=')? ?([0-9]{1,3})\b", re.IGNORECASE
+)  # as TensorStore writes it
+_TOLD = ("_METADATA", "_CHECKPOINT_METADATA", "_sharding")  # what Orbax writes as JSON
+
+
+class CheckpointReader:
+    """The checkpoints of a run, for reading. Also a context manager.
+
+    With several processes all of them call every method, in the same order.
+
+    Attributes:
+        directory: where they are; one run, one folder. It need not exist.
+    """
+
+    _moves = False  # whether damaged checkpoints are moved aside
+
+    def __init__(self, directory: str | Path, *, say: Say = nobody):
+        """Look at a folder.
+
+        Args:
+            directory: the folder.
+            say: gets a line about what is damaged, and what is done about it.
+        """
+        import orbax.checkpoint as ocp
+        from etils import epath  # Orbax's own kind of path
+
+        self.directory = Path(directory).absolute()
+        self._folders, self._say = StepFolders(self.directory), say
+        self._args, self._construct = ocp.args, ocp.checkpoint_utils.construct_restore_args
+        self._as_path = epath.Path
+        self._handler = ocp.PyTreeCheckpointHandler()
+        self._verified: set[int] = set()  # by this object, since the last read
+
+    def __enter__(self) -> "CheckpointReader":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._handler.close()
+
+    def steps(self) -> tuple[int, ...]:
+        """Return the steps that have a complete checkpoint, oldest first; none is verified."""
+        return self._folders.steps()
+
+    def latest_step(self) -> int | None:
+        """Return the newest of them, or None."""
+        return max(self.steps(), default=None)
+
+    def recover(self) -> int | None:
+        """Return the newest step whose checkpoint is whole, or None if nothing was ever saved.
+
+        Newer ones that are damaged are said; where the folder is open for writing they are moved aside.
+
+        Raises:
+            CheckpointError: there are checkpoints, but all of them are damaged; they stay as they are.
+            ReadError: one that may be the newest cannot be read; nothing is moved.
+        """
+
+        def find() -> int:
+            found = self._folders.newest(self._say, move=self._moves, known=self._verified)
+            return 0 if found is None else found + 1
+
+        step = first_process(find) - 1
+        if step < 0:
+            return None
+        self._verified.add(step)
+        return step
+
+    def path(self, step: int) -> Path:
+        """Return the folder of a complete checkpoint: the place for anything that belongs to it.
+
+        Raises:
+            CheckpointError: there is none for this step.
+        """
+        if step not in self.steps():
+            raise CheckpointError(
+                f"No checkpoint of step {step} in {self.directory}; there are: {self.steps()}."
+            )
+        return self._folders.path(step)
+
+    def verify(self, step: int) -> Path:
+        """Check a checkpoint against its manifest, and return its folder.
+
+        Raises:
+            CheckpointError: there is none for this step, or it is damaged; the message says how.
+        """
+        folder = self.path(step)
+        if step not in self._verified:
+            first_process(lambda: int(self._folders.verify(step)))
+            self._verified.add(step)
+        return folder
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """Return what is stored beside the state: format, step, config, versions, devices."""
+        folder = self.verify(step)
+        file = folder / "meta.json"
+        try:
+            meta = read_json(file if mode_of(file) else folder / "meta" / "metadata")
+        except OSError as error:
+            raise failed(error, file, "metadata") from None
+        except ValueError as error:
+            raise CheckpointError(f"Checkpoint {folder} cannot be read: {error}") from None
+        if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
+            raise CheckpointError(f"Checkpoint {folder} cannot be read: it names no config")
+        if meta.get("step", step) != step:
+            raise CheckpointError(
+                f"Checkpoint {folder} was written as step {str(meta['step'])[:20]}."
+            )
+        if meta.get("format") not in (1, FORMAT):
+            raise CheckpointError(
+                f"Checkpoint {folder} has format {str(meta.get('format'))[:20]}; this version reads "
+                f"formats 1 and {FORMAT}. It was written by {str(meta.get('versions'))[:300]}."
+            )
+        return meta
+
+    # ---- reading --------------------------------------------------------------------------------
+
+    def _stored(self, step: int) -> Any:
+        """Return shapes and types of the stored state, as nested dictionaries and lists."""
+        self.meta(step)  # the format is known before anything is interpreted
+        state = self.path(step) / "state"
+        told = [state / name for name in _TOLD] + sorted(state.glob("array_metadatas/*"))
+        try:
+            for file in told:  # Orbax reads all of them, whatever their size
+                if check_plain(file):
+                    read_json(file, 4 * MAX_BYTES)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"Checkpoint {state.parent} cannot be read: {error}") from None
+        try:
+            return self._handler.metadata(self._as_path(self.path(step) / "state")).tree
+        except Exception as error:  # Orbax raises many kinds
+            raise self._unreadable(step, error) from error
+
+    def count_arrays(self, step: int) -> int:
+        """Return how many arrays the stored parameters are.
+
+        Raises:
+            CheckpointError: there is no such checkpoint, or it cannot be read.
+        """
+        leaf = lambda x: hasattr(x, "shape")
+        return len(jax.tree.leaves(self._stored(step)["params"], is_leaf=leaf))
+
+    def _check_room(self, step: int, target: Any) -> None:
+        """Refuse arrays that no files of this size can hold: reading reserves memory for what they claim."""
+        claimed = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(target))
+        try:
+            size = sum(f.lstat().st_size for f in self.path(step).rglob("*") if f.is_file())
+        except OSError as error:
+            raise self._unreadable(step, error) from error
+        if claimed > unpacked_limit(size):
+            raise CheckpointError(
+                f"Checkpoint {self.path(step)} claims {claimed / 2**20:.0f} MiB of arrays in {size / 2**20:.1f} MiB of "
+                "files."
+            )
+
+    def _read(self, step: int, target: Any, *, partial: bool) -> Any:
+        self._check_room(step, target)
+        arguments = self._args.PyTreeRestore(
+            item=target, restore_args=self._construct(target), partial_restore=partial
+        )
+        try:
+            return self._handler.restore(self._as_path(self.path(step) / "state"), args=arguments)
+        except Exception as error:  # Orbax raises many kinds
+            raise self._unreadable(step, error) from error
+        finally:
+            self._verified.discard(step)
+
+    def _unreadable(self, step: int, error: Exception) -> CheckpointError | ReadError:
+        folder = self._folders.path(step)
+        if not mode_of(folder):
+            return CheckpointError(
+                f"Checkpoint {folder} was deleted while it was read, by the run that trains there. Try again: "
+                "there is a newer one."
+            )
+        if isinstance(error, ReadError):
+            return error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        text = f"Checkpoint {folder} cannot be read: {first}"
+        return ReadError(f"{text}. Try again.") if _of_the_machine(error) else CheckpointError(text)
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """Read a state into the shapes, types and placement of another.
+
+        Args:
+            step: which checkpoint.
+            like: arrays, or shapes with shardings as `layout.template` makes them. The device layout
+                need not be the one that wrote the checkpoint.
+
+        Returns:
+            The state, on the devices of `like`, still to be handed to `layout.place_state`.
+
+        Raises:
+            CheckpointError: there is no such checkpoint, or any leaf differs in name, shape or type.
+        """
+        target = storable_template(entries(like))
+        self._require_same(step, self._stored(step), target)
+        return data_to_keys(TrainState(**self._read(step, target, partial=False)), like)
+
+    def restore_params(self, step: int, ema: str | None = None, like: Params = None) -> Params:
+        """Read parameters alone onto one device, whatever layout wrote them.
+
+        Args:
+            step: which checkpoint.
+            ema: the name of an average; None: the parameters of the last step.
+            like: arrays or shapes that they must agree with in name, shape and type; None: take what
+                there is.
+
+        Returns:
+            Nested dictionaries of arrays on the first local device.
+
+        Raises:
+            CheckpointError: there is no such checkpoint or no such average, or it does not agree.
+        """
+        stored = self._stored(step)
+        if ema is not None and ema not in stored["ema"]:
+            raise CheckpointError(
+                f"Checkpoint {self.path(step)} has no average {ema!r}."
+                f"{nearest(ema, stored['ema'])} It has: {', '.join(stored['ema']) or 'none'}."
+            )
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        chosen = stored["params"] if ema is None else stored["ema"][ema]
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            chosen,
+            is_leaf=lambda x: hasattr(x, "shape"),
+        )
+        if like is not None:
+            self._require_same(step, shapes, like)
+        target = {"params": shapes} if ema is None else {"ema": {ema: shapes}}
+        read = self._read(step, target, partial=True)
+        return read["params"] if ema is None else read["ema"][ema]
+
+    def _require_same(self, step: int, stored: Any, wanted: Any) -> None:
+        """Refuse what differs in any leaf."""
+        if wrong := differences(stored, wanted):
+            more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+            raise CheckpointError(
+                f"Checkpoint {self.path(step)} does not fit this config:\n  "
+                + "\n  ".join(wrong[:10])
+                + more
+                + "\nRestore it with the network, optimizer and ema it was written with: its config "
+                "is stored beside it."
+            )
+
+
+def _of_the_machine(error: BaseException | None) -> bool:
+    """Say whether the system refused to read, whatever the libraries made of its error on the way."""
+    while error is not None:
+        if isinstance(error, OSError) and cannot_read(error):
+            return True
+        for number in _NUMBER.findall(str(error)):
+            if cannot_read(OSError(int(number), "")):
+                return True
+        error = error.__cause__ or error.__context__
+    return False

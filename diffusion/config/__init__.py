@@ -1,0 +1,6 @@
+"""Configs: sections of names and fields, checked, built, compared, and written down."""
+
+from diffusion.config.experiment import Experiment
+from diffusion.config.sections import ConfigError, apply_overrides
+
+__all__ = ["ConfigError", "Experiment", "apply_overrides"]

@@ -1,0 +1,104 @@
+"""From the sections of a config to the objects that they name: what an `Experiment` is made of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusion.classifiers.classifier import columns_of
+from diffusion.classifiers.losses import ClassifierLoss
+from diffusion.config.checks import default_sampler, loss_target
+from diffusion.config.identity import stated
+from diffusion.config.options import EvaluateOptions, TrainOptions
+from diffusion.config.sections import (
+    ConfigError,
+    build_section,
+    check_sections,
+    options,
+    positive,
+    section_of,
+    with_defaults,
+)
+from diffusion.data import Dataset, DataSpec, conditioned
+from diffusion.data.conditions import network_fields, numbered_labels
+from diffusion.registry import build
+from diffusion.training import make_ema
+
+PARTS = (
+    "prediction", "time", "weight", "classifier_loss", "sampler", "grid", "parallel", "coupling"
+)  # fmt: skip
+
+
+def network_extras(
+    config: Mapping, train: TrainOptions, spec: DataSpec, loss: ClassifierLoss
+) -> dict[str, Any]:
+    """Return the fields of the network that follow from the data and the task.
+
+    Raises:
+        ConfigError: a classifier is to learn what the data does not say.
+    """
+    if config["task"] == "generator":
+        return network_fields(spec) | ({"outputs": 2} if train.learn_variance else {})
+    try:
+        return {"num_classes": columns_of(loss, spec.num_classes, spec.multi_hot_dim).count}
+    except ValueError as error:
+        raise ConfigError(f"config.task {config['task']!r}: {error}") from None
+
+
+def optimizer_extras(train: TrainOptions, batch_size: int, network: Any) -> dict[str, Any]:
+    """Return the fields of the optimizer that follow from the budget and from the network."""
+    return {"total_steps": train.steps(batch_size), "stacked": getattr(network, "stacked", ())}
+
+
+def dataset_of(config: Mapping) -> Dataset:
+    """Build the data set of a config, with the condition that `data.condition` computes from it."""
+    dataset = build_section(config, "data")
+    try:
+        return conditioned(section_of(config, "data").get("condition"), dataset)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"config.data.condition: {error.args[0]}") from None
+
+
+def _spec_of(dataset: Dataset) -> DataSpec:
+    """Describe the data; what a computed condition cannot be computed from is an error of the config."""
+    try:
+        return dataset.spec
+    except ValueError as error:
+        raise ConfigError(f"config.data: {error}") from None
+
+
+def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
+    """Build every section, or say which one cannot be built and why; see `Experiment.from_config`."""
+    given, config = config, with_defaults(config)
+    check_sections(config)
+    process = build_section(config, "process")
+    config = stated(config, process)
+    if "sampler" not in given:
+        config["sampler"] = {"name": default_sampler(process)}
+    if not isinstance(config["seed"], int) or config["seed"] < 0:
+        raise ConfigError(f"config.seed must be an integer from 0 up; got {config['seed']!r}.")
+    try:
+        train = options(TrainOptions, "train", config["train"])
+        metrics = {} if config["task"] == "generator" else {"metrics": ["accuracy_by_level"]}
+        evaluate = options(EvaluateOptions, "evaluate", metrics | config["evaluate"])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from None
+    batch_size = positive(config, "data", "batch_size", 64)
+    positive(config, "grid", "num_steps", 50)
+    dataset: Dataset = dataset_of(config)
+    found = _spec_of(dataset) if spec is None else spec
+    built = {"process": process} | {name: build_section(config, name) for name in PARTS}
+    built["loss_target"] = loss_target(train.loss_target)
+    extras = network_extras(config, train, found, built["classifier_loss"])
+    network = build_section(config, "network", **extras)
+    built["optimizer"] = build_section(
+        config, "optimizer", **optimizer_extras(train, batch_size, network)
+    )
+    built["network"] = built["weight"].wrap(network) if config["task"] == "generator" else network
+    try:
+        ema = make_ema(config["ema"])
+        guidance = tuple(build("guidance", numbered_labels(g, found)) for g in config["guidance"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"config.ema or config.guidance: {error.args[0]}") from None
+    return dict(
+        config=config, dataset=dataset, spec=found, train=train, evaluate=evaluate, ema=ema,
+        guidance=guidance, **built,
+    )  # fmt: skip

@@ -1,0 +1,162 @@
+"""What makes two configs describe the same run: what was stored, what lies where, and what differs.
+
+Classes say it of their fields (`diffusion.registry.marked`): where something lies is no part of what it is, so
+such fields are free, and the digests of what lay there are compared instead, which a run records in `data.content`;
+and a field whose default has changed since a config was stored means there what it meant then. Where the new default,
+None, stands for an attribute of the process, the field names it as "of_process".
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+from diffusion.config.options import TrainOptions
+from diffusion.registry import marked
+from diffusion.runtime.digests import digest_of_json, shortened
+
+CONTENT = "data.content"  # digests by what they are of: "data", "coupling", "process.prior.dataset"
+
+
+def kind_of(section: str, task: str = "generator") -> str:
+    """Return the kind of object that a section of a config names."""
+    if section == "network" and task != "generator":
+        return "classifier"
+    return {"data": "dataset"}.get(section, section)
+
+
+def at(config: Mapping, path: str) -> Any:
+    """Return what stands at a dotted path, or None."""
+    found: Any = config
+    for key in path.split("."):
+        found = found.get(key) if hasattr(found, "get") else None
+    return found
+
+
+def put(config: Mapping, path: str, value: Any) -> dict[str, Any]:
+    """Return a config with another value at a dotted path; a spec that is a name becomes a mapping."""
+    key, _, rest = path.partition(".")
+    if not rest:
+        return {**config, key: value}
+    inner = config.get(key) or {}
+    inner = {"name": inner} if isinstance(inner, str) else inner
+    return {**config, key: put(inner, rest, value)}
+
+
+def marks(config: Mapping, mark: str) -> dict[str, Any]:
+    """Return what the fields of a config say of themselves under a mark, by dotted path."""
+    options = dataclasses.fields(TrainOptions)
+    found = {f"train.{f.name}": f.metadata[mark] for f in options if mark in f.metadata}
+    task = str(config.get("task", "generator"))
+    for section, spec in config.items():
+        if isinstance(spec, str) or hasattr(spec, "items"):
+            said = marked(kind_of(section, task), spec, mark)
+            found |= {f"{section}.{path}": value for path, value in said.items()}
+    return found
+
+
+def without_places(config: Mapping) -> dict[str, Any]:
+    """Return a config without the fields that say where something lies."""
+    new = dict(config)
+    for path in (*marks(config, "where"), "data.data_dir"):
+        parent, _, last = path.rpartition(".")
+        if hasattr(inner := at(new, parent), "items"):
+            new = put(new, parent, {k: v for k, v in inner.items() if k != last})
+    return new
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a resolved config, wherever its data lies."""
+    return digest_of_json(json.loads(json.dumps(without_places(config), default=str)))
+
+
+def as_stored(config: Mapping) -> dict[str, Any]:
+    """Return a config that was read from a run, with what it means where defaults have changed since."""
+    new, meant = dict(config), marks(config, "formerly")
+    for path in unsaid(config):
+        new = put(new, path, meant[path])
+    return new
+
+
+def unsaid(config: Mapping) -> list[str]:
+    """Return the fields whose default has changed, and which a config leaves to it."""
+    return [path for path in marks(config, "formerly") if at(config, path) is None]
+
+
+def stated(config: Mapping, process: Any) -> dict[str, Any]:
+    """Return a config that gives the fields which it leaves to a changed default that the process knows.
+
+    Args:
+        config: all sections by name.
+        process: the object that its section `process` makes.
+    """
+    new, names, meant = dict(config), marks(config, "of_process"), marks(config, "formerly")
+    for path in unsaid(config):
+        value: Any = None
+        if path.startswith("process."):
+            value = process
+            for field in path.split(".")[1:]:
+                value = getattr(value, field, None)
+        elif path in names:
+            value = getattr(process, names[path], meant[path])
+        if value is not None:
+            new = put(new, path, _plain(value))
+    return new
+
+
+def _plain(value: Any) -> Any:
+    """Return a number as JSON would hold it, and anything else as it is."""
+    return value if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+
+
+def same_class(a: Mapping, b: Mapping, path: str) -> bool:
+    """Say whether two configs name the same classes on the way to a field."""
+    names = []
+    for config in (a, b):
+        keys = path.split(".")[:-1]
+        specs = [at(config, ".".join(keys[:depth])) for depth in range(1, len(keys) + 1)]
+        names.append([s.get("name") if hasattr(s, "get") else s for s in specs])
+    return names[0] == names[1]
+
+
+def changes(old: Mapping, new: Mapping, keys: Iterable[str], free: Iterable[str]) -> list[str]:
+    """Return lines "path: old -> new" for what differs.
+
+    Args:
+        old: the config of a run, from `as_stored`.
+        new: another; fields whose default has changed since count only where it gives them.
+        keys: sections, or fields of those.
+        free: paths that may differ, besides fields that say where something lies.
+    """
+    free = {*free, *marks(new, "where"), *unsaid(new)}
+    lines = []
+    for key in keys:
+        a, b = flat(at(old, key), key), flat(at(new, key), key)
+        both_nan = lambda x, y: x != x and y != y
+        changed = sorted(
+            k for k in a | b
+            if a.get(k) != b.get(k) and not both_nan(a.get(k), b.get(k)) and k not in free
+        )  # fmt: skip
+        lines += [line for k in changed if (line := _change(k, a, b))]
+    return lines
+
+
+def flat(value: Any, path: str) -> dict[str, Any]:
+    """Return the values of nested mappings by their dotted path."""
+    if not isinstance(value, Mapping):
+        return {path: value}
+    return {k: v for key, inner in value.items() for k, v in flat(inner, f"{path}.{key}").items()}
+
+
+def _change(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Say how a field differs; "" for a digest that only one has: runs of before recorded none."""
+    what = path.removeprefix(f"{CONTENT}.")
+    if what == path:
+        return f"{path}: {old.get(path, 'default')} -> {new.get(path, 'default')}"
+    return another(what, old[path], new[path]) if path in old and path in new else ""
+
+
+def another(what: str, old: str, new: str) -> str:
+    """Say that what lies somewhere is not what it was."""
+    return f"the content of {what} is another: {shortened(old)} -> {shortened(new)}"

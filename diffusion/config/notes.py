@@ -1,0 +1,134 @@
+"""What a person should know of a run before it costs anything, though nothing of it is an error.
+
+A note is a function of an Experiment that returns one sentence, or nothing. `TRAINING` and `SAMPLING` list them; the
+programs say them on standard error when they start.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.config.checks import sampler_variances
+from diffusion.config.sections import DEFAULTS, section_of
+from diffusion.models.prediction import error_gain
+from diffusion.numerics import is_traced, on_host
+from diffusion.processes import AffineProcess
+from diffusion.samplers import StepSampler, sample
+
+Note = Callable[[Any], str | None]
+
+LARGE_GAIN = 100  # of errors, above which it is said
+FEW_STEPS = 10  # up to which a grid is looked at
+NORMAL_STD, TOO_WIDE = 0.5, 3  # of the data that it is tried on; times as much is said
+
+
+def unused_sections(experiment: Any) -> str | None:
+    """Say which sections were given and are not used, because of what is trained."""
+    if experiment.task == "generator" and experiment.affine:
+        return None
+    given = {
+        section: section_of(experiment.config, section)
+        for section in ("prediction", "weight")
+        if section_of(experiment.config, section) != DEFAULTS[section]
+    }
+    if not given:
+        return None
+    named = " and ".join(f"config.{k} ({v['name']})" for k, v in given.items())
+    if experiment.task != "generator":
+        what = f"a {experiment.task.replace('_', ' ')}, whose loss is config.classifier_loss"
+    else:
+        what = f"{type(experiment.process).__name__}, whose network predicts the velocity with weight 1"
+    return f"{named} {'is' if len(given) == 1 else 'are'} not used by {what}."
+
+
+def endless_noise_level(experiment: Any) -> str | None:
+    """Say where the number that tells the network of the noise is not finite: no output of it will be."""
+    process = experiment.process
+    if is_traced(process):
+        return None
+    level = float(on_host(process.noise_level, float(process.t_max)))
+    if np.isfinite(level):
+        return None
+    return (
+        f"at t_max = {float(process.t_max):g} the noise level that the network sees is {level:g}, so samples are not "
+        f"finite: end a little earlier, such as config.process.t_max={0.999 * float(process.t_max):g}; "
+        "scripts/check.py tells more."
+    )
+
+
+def gain_of_errors(experiment: Any) -> str | None:
+    """Say where the prediction multiplies the errors of the network at the time from which samples start."""
+    if experiment.task != "generator" or not experiment.affine or is_traced(experiment.process):
+        return None
+    t = float(experiment.process.t_max)
+    gain = error_gain(experiment.process, experiment.prediction, t)
+    if gain <= LARGE_GAIN:
+        return None
+    name = section_of(experiment.config, "prediction")["name"]
+    return (
+        f"at t_max = {t:g}, where samples start, an error of the prediction {name} counts {gain:.3g} times in the "
+        "data: predict v or data, or bound the estimate by the guidance clip."
+    )
+
+
+def long_warmup(experiment: Any) -> str | None:
+    """Say that the learning rate never reaches its peak."""
+    steps = experiment.train.steps(experiment.batch_size)
+    warmup = getattr(experiment.optimizer, "warmup", 0)
+    if warmup <= steps:
+        return None
+    return (
+        f"the warm-up of {warmup} steps is longer than the run of {steps}: the learning rate gets to "
+        f"{steps / warmup:.0%} of config.optimizer.learning_rate."
+    )
+
+
+def coarse_grid(experiment: Any) -> str | None:
+    """Say where a sampler with so few steps leaves noise behind, or makes some, on data that it is easy for.
+
+    Measured on normal data with a standard deviation of 0.5, whose denoiser is linear, from draws at t_max.
+    """
+    sampler, process = experiment.sampler, experiment.process
+    stepping = isinstance(sampler, StepSampler) and isinstance(process, AffineProcess)
+    told = {"analytic", "learned"} & set(
+        sampler_variances(sampler)
+    )  # these ask for more than a denoiser
+    if experiment.task != "generator" or not stepping or told or experiment.num_steps > FEW_STEPS:
+        return None
+    found = spread_on_normal_data(sampler, process, experiment.times())
+    if found <= TOO_WIDE * NORMAL_STD:
+        return None
+    name = section_of(experiment.config, "sampler")["name"]
+    many = "1 step" if experiment.num_steps == 1 else f"{experiment.num_steps} steps"
+    return (
+        f"{name} with {many} of this grid ends on normal data of standard deviation {NORMAL_STD} with one of "
+        f"{found:.3g}: take more steps, or ddim or dpm_solver_pp_2m."
+    )
+
+
+def spread_on_normal_data(sampler: StepSampler, process: Any, times: np.ndarray) -> float:
+    """Return the standard deviation that samples of N(0, 0.5^2) get; a NaN counts as infinite."""
+
+    def denoise(x: Any, t: Any) -> Any:
+        c = process.coefficients(t, x)
+        signal = NORMAL_STD**2 * c.alpha
+        return signal / (signal * c.alpha + c.sigma**2) * x
+
+    alpha, sigma = (float(on_host(f, float(times[0]))) for f in (process.alpha, process.sigma))
+    z = np.random.default_rng(0).standard_normal((256, 1))
+    x = jnp.asarray(np.hypot(NORMAL_STD * alpha, sigma) * z / z.std(), jnp.float32)
+    found = float(np.std(np.asarray(sample(sampler, process, denoise, 0, x, times), np.float64)))
+    return found if np.isfinite(found) else float("inf")
+
+
+TRAINING: tuple[Note, ...] = (
+    unused_sections, long_warmup, endless_noise_level, gain_of_errors,
+)  # fmt: skip
+SAMPLING: tuple[Note, ...] = (endless_noise_level, gain_of_errors, coarse_grid)
+
+
+def notes(experiment: Any, of: tuple[Note, ...] = TRAINING + SAMPLING) -> list[str]:
+    """Return the notes that apply to this experiment, each once."""
+    return [said for note in dict.fromkeys(of) if (said := note(experiment))]

@@ -1,0 +1,106 @@
+"""Figures and axes that the pictures share.
+
+In the plane a panel is a window in space; on the line it is x over t, on a logarithmic axis of time where t_max is
+5 or more.
+"""
+
+import os
+import textwrap
+from typing import Any
+
+import numpy as np
+
+from diffusion.drawing.measures import MANY
+from diffusion.drawing.scene import Scene
+from diffusion.evaluation import images
+
+PathLike = str | os.PathLike[str]
+
+DATA = dict(color="black", label="data")
+
+
+def new_figure(scene: Scene, width: float | int, height: float | int, heading: str) -> Any:
+    """Return an empty figure with the definition as its title and what it is made of below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure  # not pyplot: no global state, no window system
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    lines = [heading, *scene.title.split("\n")]
+    wrapped = [textwrap.fill(line, int(12.5 * width)) for line in lines if line]
+    figure.suptitle("\n".join(wrapped), fontsize=10, parse_math=False)
+    figure.supxlabel(scene.footer, fontsize=7, color="0.35", parse_math=False)
+    return figure
+
+
+def save_figure(path: PathLike, figure: Any) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    images.write_file(path, lambda scratch: figure.savefig(scratch, format="png", dpi=110))
+
+
+def time_colours(scene: Scene) -> Any:
+    """Return the scale of colours for times: logarithmic, since paths bend most near the data."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, LogNorm
+
+    high = float(scene.times[0])
+    low = scene.last_moment if 0 < scene.last_moment < high else high / 50
+    dark = ListedColormap(colormaps["plasma"](np.linspace(0, 0.87, 256)))  # no yellow on white
+    return ScalarMappable(LogNorm(low, high, clip=True), dark)
+
+
+def span(scene: Scene) -> tuple[float, float]:
+    """Return the shown range of time."""
+    times = scene.times[scene.times > 0] if scene.log_time else scene.times
+    return float(times[-1]), float(times[0])
+
+
+def spread(count: int, of: int) -> np.ndarray:
+    """Return up to `count` indices below `of`, evenly."""
+    return np.unique(np.linspace(0, of - 1, min(count, of)).round().astype(int))
+
+
+def plane(axes: Any, scene: Scene, half: float, title: str) -> None:
+    """Make a square window around the data, with a frame where the data lies if that is small."""
+    from matplotlib.patches import Rectangle
+
+    x, y = scene.centre
+    axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), aspect="equal")
+    axes.set_title(title, fontsize=9)
+    axes.tick_params(which="both", labelsize=7)
+    inner = scene.data_half
+    if half > 2 * inner:
+        corner = (x - inner, y - inner)
+        axes.add_patch(
+            Rectangle(corner, 2 * inner, 2 * inner, fill=False, color="tab:red", lw=1, zorder=5)
+        )
+
+
+def line(axes: Any, scene: Scene, half: float, title: str) -> None:
+    """Make axes of x over t; if the window is wide, x is linear around the data, logarithmic far away."""
+    low, high = span(scene)
+    axes.set_xscale("log" if scene.log_time else "linear")
+    if half > 10 * scene.data_half:
+        axes.set_yscale("asinh", linear_width=scene.data_half + abs(float(scene.centre[0])))
+    middle = float(scene.centre[0])
+    axes.set(xlim=(low, high), ylim=(middle - half, middle + half))
+    axes.set_xlabel("t: data to noise", fontsize=8)
+    axes.set_title(title, fontsize=9)
+    axes.tick_params(which="both", labelsize=7)
+
+
+def mark_values(axes: Any, scene: Scene) -> None:
+    """Draw the data on a line as dotted levels, or as a rug where they are many."""
+    values = np.unique(scene.points[:, 0])
+    if len(values) <= MANY:
+        for k, value in enumerate(values):
+            label = "data" if k == 0 else None
+            axes.axhline(value, color="black", lw=0.8, ls=":", zorder=3, label=label)
+    else:
+        axes.plot(np.full(len(values), span(scene)[0]), values, "_", ms=8, **DATA)
+
+
+def legend(axes: Any) -> None:
+    """Explain what is drawn, at the upper right."""
+    axes.legend(fontsize=7, loc="upper right", framealpha=0.9)

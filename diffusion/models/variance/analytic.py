@@ -1,0 +1,216 @@
+"""The variance of x_0 given x_t, estimated from a denoiser and data; see `diffusion.models.variance`."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion.numerics import as_key, as_pytree, on_host, per_example, require, row_keys
+from diffusion.numerics.programs import Programs
+from diffusion.numerics.shapes import bare, checked
+from diffusion.processes import AffineProcess, GaussianProcess
+from diffusion.processes.base import require_rung
+from diffusion.registry import nearest, takes_names
+from diffusion.types import Cond, Key, KeyLike, Time
+
+Data = Float[Array, "batch *data"]
+
+
+@runtime_checkable
+class StatesVariance(Protocol):
+    """A denoiser that also knows sbar^2, the variance of x_0 given x_t."""
+
+    def posterior_variance(self, x_t: Array, t: Any) -> Array:
+        """Return sbar^2 per dimension; it broadcasts against x_t."""
+        ...
+
+
+def stated_variance(model: Any) -> StatesVariance:
+    """Return the model if it states the variance of x_0 given x_t.
+
+    Raises:
+        TypeError: it does not; the message says how to give it one.
+    """
+    model = bare(model)
+    if isinstance(model, StatesVariance):
+        return model
+    raise TypeError(
+        "variance='analytic' needs a model with `posterior_variance(x_t, t)`; "
+        f"{type(model).__name__} has none. Give it a table: with_variance(model, process, times, "
+        "estimate_variance(process, model, batches, times, key)), or run scripts/estimate_variance.py."
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class WithVariance:
+    """A denoiser with a table of sbar^2, log sbar^2 linear in the log-SNR; make it by `with_variance`."""
+
+    denoise: Any
+    log_snr: Any  # increasing, (levels,)
+    log_variance: Any  # (levels,) or (levels, ...data)
+    process: AffineProcess = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, x_t: Data, t: Time) -> Data:
+        """Return the posterior mean."""
+        return self.denoise(x_t, t)
+
+    def posterior_variance(self, x_t: Data, t: Time) -> Array:
+        """Return sbar^2 at t; beyond the table that of its end."""
+        knots, values = (jnp.asarray(a, x_t.dtype) for a in (self.log_snr, self.log_variance))
+        level = self.process.log_snr(jnp.asarray(t, x_t.dtype))
+        if len(knots) == 1:
+            return jnp.exp(values[0])
+        i = jnp.clip(jnp.searchsorted(knots, level) - 1, 0, len(knots) - 2)
+        share = jnp.clip((level - knots[i]) / (knots[i + 1] - knots[i]), 0, 1)
+        low, high = values[i], values[i + 1]
+        if values.ndim > 1:  # one number per dimension of the data
+            share = share.reshape(share.shape + (1,) * (values.ndim - 1))
+            return jnp.exp(low + share * (high - low))
+        return per_example(jnp.exp(low + share * (high - low)), x_t)
+
+
+@takes_names
+def with_variance(denoise: Any, process: AffineProcess, times: Any, values: Any) -> WithVariance:
+    """Give a denoiser a table of posterior variances.
+
+    Args:
+        denoise: (x_t, t) -> E[x_0 | x_t].
+        process: the process of the times.
+        times: (levels,), in any order.
+        values: sbar^2 at the times, (levels,) or (levels, ...data), from `estimate_variance`.
+
+    Raises:
+        ValueError: the shapes do not match, a value is negative, or a time has no finite log-SNR.
+    """
+    require_rung(process, AffineProcess, "a table of posterior variances")
+    times, values = np.asarray(times, np.float64), np.asarray(values, np.float64)
+    require(
+        times.ndim == 1 and len(times) > 0 and values.shape[:1] == times.shape,
+        f"`values` needs one row per time; got shapes {values.shape} and {times.shape}.",
+    )
+    require(
+        bool(np.all(np.isfinite(values)) and np.all(values >= 0)),
+        "`values` are variances: finite and not negative.",
+    )
+    log_snr = on_host(process.log_snr, times)
+    require(
+        bool(np.all(np.isfinite(log_snr))),
+        "`times` must have a finite log-SNR: leave out those where alpha or sigma vanishes.",
+    )
+    order = np.argsort(log_snr)
+    floor = np.finfo(np.float32).tiny  # a data set of one point
+    return WithVariance(
+        denoise=as_pytree(denoise), log_snr=log_snr[order],
+        log_variance=np.log(np.maximum(values[order], floor)), process=process,
+    )  # fmt: skip
+
+
+KINDS = ("noise", "data", "residual")
+
+
+@takes_names
+def estimate_variance(
+    process: GaussianProcess,
+    model: Any,
+    batches: Iterable[Any],
+    times: Any,
+    key: KeyLike,
+    *,
+    kind: str = "residual",
+    diagonal: bool = False,
+) -> np.ndarray:
+    """Estimate sbar^2, the variance of x_0 given x_t per dimension, from a denoiser and data.
+
+        noise     sigma^2 / alpha^2 (1 - E[z_hat^2])   (Bao et al., 2022a)
+        data      Var[x_0] - E[(x_0_hat - mean)^2]      (Su, kexue.fm 9245)
+        residual  E[(x_0 - x_0_hat)^2]                  (Bao et al., 2022b)
+
+    All agree for a perfect denoiser; the last is the most likely value for an imperfect one. `noise` multiplies
+    its errors by sigma^2 / alpha^2 at high noise, `data` loses them in Var[x_0] near the data; these two
+    are kept within what no distribution exceeds, sigma^2 / alpha^2 and Var[x_0].
+
+    Args:
+        process: the process of the model.
+        model: (x_t, t) -> E[x_0 | x_t]; one with `with_cond` is given the condition of each batch.
+        batches: arrays (batch, ...), or mappings with "data" and perhaps "cond".
+        times: (levels,), each with sigma > 0.
+        key: draws the noise: example i at time k gets noise that depends on (key, k, i) alone.
+        kind: which estimate.
+        diagonal: one number per dimension of the data instead of their mean.
+
+    Returns:
+        float64, (levels,) or (levels, ...data).
+
+    Raises:
+        ValueError: the kind is unknown, there is no data, or a time has no noise.
+        TypeError: the noise of the process is not normal.
+    """
+    require_rung(process, GaussianProcess, "the estimate of the posterior variance")
+    require(
+        kind in KINDS,
+        f"`kind` must be one of {', '.join(KINDS)}; got {kind!r}.{nearest(kind, KINDS)}",
+    )
+    key, times = as_key(key), np.asarray(times, np.float64).reshape(-1)
+    alpha, sigma = on_host(process.alpha, times), on_host(process.sigma, times)
+    require(
+        bool(np.all(alpha > 0) and np.all(sigma > 0)),
+        "`times` must lie where alpha and sigma are positive.",
+    )
+    sums, count = None, 0
+    for batch in batches:
+        x_0, cond = (
+            (batch["data"], batch.get("cond")) if isinstance(batch, Mapping) else (batch, None)
+        )
+        row = jnp.arange(count, count + len(x_0))
+        denoise = as_pytree(_under(model, cond))
+        found = _moments(process, denoise, key, jnp.asarray(x_0), row, times)
+        found = jax.tree.map(lambda a: np.asarray(a, np.float64), found)
+        sums = found if sums is None else jax.tree.map(np.add, sums, found)
+        count += len(x_0)
+    require(count > 0, "`batches` is empty: there is nothing to estimate from.")
+    assert sums is not None
+    mean, second, error, x_gap, z_gap, error2 = (s / count for s in sums)
+    ratio = (sigma / alpha).reshape(-1, *(1,) * (mean.ndim - 1)) ** 2
+    variance = second - mean**2
+    table, bound = {
+        "noise": lambda: (ratio * z_gap, np.minimum(ratio, variance)),
+        "data": lambda: (x_gap - 2 * mean * error, np.minimum(ratio, variance)),
+        "residual": lambda: (error2, error2),
+    }[kind]()
+    if not diagonal:
+        table, bound = (a.reshape(len(times), -1).mean(axis=1) for a in (table, bound))
+    return np.clip(table, 0.0, bound)
+
+
+def _under(model: Any, cond: Cond) -> Any:
+    return model.with_cond(cond) if cond is not None and hasattr(model, "with_cond") else model
+
+
+def _sums(
+    process: GaussianProcess, model: Any, key: Key, x_0: Array, row: Array, times: Array
+) -> tuple[Array, ...]:
+    """Return, for each time, the sums over the batch that all estimates are made of."""
+
+    def at(inputs: tuple[Array, Array]) -> tuple[Array, ...]:
+        k, t = inputs
+        z = process.sample_noise(row_keys(jax.random.fold_in(key, k), row), x_0.shape)
+        z = z.astype(x_0.dtype)
+        t = jnp.full(len(x_0), t, x_0.dtype)
+        x_t = process.interpolate(x_0, z, t)
+        error = x_0 - checked(model)(x_t, t)
+        c = process.coefficients(t, x_0)
+        gap = c.alpha / c.sigma * error  # z_hat - z
+        # differences of squares of the same draws: z^2 for its expectation 1, which saves most of the noise
+        parts = (x_0, x_0**2, error, error * (2 * x_0 - error), -gap * (2 * z + gap), error**2)
+        return tuple(p.sum(axis=0) for p in parts)
+
+    return jax.lax.map(at, (jnp.arange(len(times)), times.astype(x_0.dtype)))
+
+
+_moments = Programs(_sums, 1)

@@ -1,0 +1,118 @@
+"""A variance of reverse steps that the network learns beside the mean; see `diffusion.models.variance`."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion.numerics import require
+from diffusion.numerics.shapes import bare
+from diffusion.processes import AffineProcess
+from diffusion.types import Coefficients, Scalar, Time
+
+Data = Float[Array, "batch *data"]
+
+
+@runtime_checkable
+class LearnsVariance(Protocol):
+    """A denoiser whose network learned the variance of a step as well."""
+
+    def mean_and_share(self, x_t: Array, t: Any) -> tuple[Array, Array]:
+        """Return E[x_0 | x_t] and v, both shaped like x_t."""
+        ...
+
+
+def learned_variance(model: Any) -> LearnsVariance:
+    """Return the model if its network learned the variance of a step.
+
+    Raises:
+        TypeError: it did not; the message says how to train one that does.
+    """
+    model = bare(model)
+    if isinstance(model, LearnsVariance):
+        return model
+    raise TypeError(
+        "variance='learned' needs a model with `mean_and_share(x_t, t)`; "
+        f"{type(model).__name__} has none. Train with train.learn_variance=True, or choose another of "
+        "posterior, beta, analytic."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedVariance:
+    """log variance of a step = v log(forward variance) + (1 - v) log(posterior variance).
+
+    The network has twice the outputs; v = (1 + second half) / 2 for each number. It is trained by the
+    divergence of the chain's step with the mean held fixed (Nichol and Dhariwal, 2021, eq. 15, 16).
+
+    Args:
+        step: of the chain, in units of t; None is that of the process.
+        weight: of the chain's bound in the loss, per dimension (or summed, as the loss is).
+    """
+
+    step: Scalar | None = None
+    weight: Scalar = 1e-3
+
+    def __post_init__(self) -> None:
+        require(
+            self.step is None or self.step > 0,
+            f"`step` of the learned variance must be positive, or None for that of the process; got {self.step}.",
+        )
+        require(
+            self.weight > 0,
+            f"`weight` of the learned variance must be positive; got {self.weight}.",
+        )
+
+    def num_steps(self, process: AffineProcess) -> Scalar:
+        """Return the number of steps of the chain: what turns a mean over t into the bound."""
+        step = process.chain_step if self.step is None else self.step
+        return (process.t_max - process.t_min) / step
+
+    def divergence(self, c: Coefficients, share: Array, squared_error: Array) -> Array:
+        """Return KL(q(x_s | x_t, x_0) || p(x_s | x_t)) in nats, elementwise.
+
+        Args:
+            c: coefficients at t.
+            share: v.
+            squared_error: (x_0 - E[x_0 | x_t])^2.
+        """
+        alpha, sigma = c.before(self.step, trained=True)
+        log_sigma = jnp.log1p((c.sigma - sigma) / sigma)
+        log_ratio = 2 * (log_sigma + jnp.log1p((alpha - c.alpha) / c.alpha))
+        gap = (c.alpha / c.sigma) ** 2 * jnp.expm1(log_ratio)  # SNR_s - SNR_t = pull^2 / posterior
+        excess = 2 * share * log_sigma  # log of the variance over the posterior's
+        return 0.5 * (excess + jnp.expm1(-excess) + jnp.exp(-excess) * gap * squared_error)
+
+
+def split_output(y: Array, like: Array) -> tuple[Array, Array]:
+    """Return the halves (prediction, v) of a network's output.
+
+    Raises:
+        ValueError: the last axis is not twice that of the data.
+    """
+    if y.shape != (*like.shape[:-1], 2 * like.shape[-1]):
+        raise ValueError(
+            f"a network that learns the variance has twice the outputs along the last axis, "
+            f"{(*like.shape[:-1], 2 * like.shape[-1])}; this one gives {y.shape}. Build it with outputs=2."
+        )
+    first, second = jnp.split(y, 2, axis=-1)
+    return first, 0.5 * (1 + second)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class MeanWithShare:
+    """The mean of one denoiser, such as a guided one, with the learned variance of another."""
+
+    denoise: Any
+    learned: Any
+
+    def __call__(self, x_t: Data, t: Time) -> Data:
+        """Return the posterior mean."""
+        return self.denoise(x_t, t)
+
+    def mean_and_share(self, x_t: Data, t: Time) -> tuple[Data, Data]:
+        """Return the first's mean and the second's v: one more evaluation of the network."""
+        return self.denoise(x_t, t), self.learned.mean_and_share(x_t, t)[1]

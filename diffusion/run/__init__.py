@@ -1,0 +1,1 @@
+"""Runs in work directories: training one, opening one, and what stands in its folder."""

@@ -1,0 +1,177 @@
+"""One training run in a work directory: what scripts/train.py does, callable from anywhere."""
+
+import contextlib
+import dataclasses
+import functools
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.checkpoints.reader import CheckpointReader
+from diffusion.config.checks import check_training
+from diffusion.config.experiment import Experiment
+from diffusion.config.notes import SAMPLING, TRAINING, notes
+from diffusion.config.recording import recorded
+from diffusion.data.classes import remarks
+from diffusion.networks import count_parameters
+from diffusion.run.cost import bytes_of
+from diffusion.run.lap import Lap, compiled_dispatch
+from diffusion.run.previous import is_halfway, lost, record, refuse_anew, set_aside
+from diffusion.run.rollbacks import Rollbacks
+from diffusion.run.trust import remember_code
+from diffusion.run.workdir import Workdir
+from diffusion.runtime.distributed import first_process
+from diffusion.runtime.exits import DivergedError
+from diffusion.runtime.lock import owned
+from diffusion.runtime.progress import Terminal, duration
+from diffusion.runtime.provenance import provenance
+from diffusion.runtime.stop import StopFlag
+from diffusion.runtime.watchdog import Watchdog
+from diffusion.training import TrainState
+
+Say = Callable[[str], None]
+
+
+def describe(experiment: Experiment) -> list[str]:
+    """Return lines for people about what will be trained."""
+    spec, state = experiment.spec, experiment.abstract_state()
+    size = "endless" if spec.size is None else f"{spec.size} examples"
+    number = count_parameters(state.params)
+    devices = experiment.parallel.devices
+    sampled = experiment.train.sample_every > 0  # while it is trained
+    classes = f", {spec.num_classes} classes" if spec.num_classes else ""
+    held_out = experiment.dataset.division()
+    return [
+        f"data: {experiment.config['data']['name']}, {size} of shape {spec.shape}{classes}",
+        *([f"held out: {held_out}"] if held_out else []),
+        f"process: {experiment.process}",
+        f"network: {number:,} parameters; state with optimizer and averages {bytes_of(state) / 2**20:.1f} MiB",
+        f"devices: {len(devices)} x {devices[0].device_kind}, {type(experiment.parallel).__name__}",
+        f"budget: {experiment.train.steps(experiment.batch_size)} steps of {experiment.batch_size} examples",
+        *(f"note: {note}" for note in notes(experiment, TRAINING + SAMPLING * sampled)),
+    ]
+
+
+def run(
+    experiment: Experiment, workdir: Workdir, *, tensorboard: bool = False, restart: bool = False
+) -> TrainState:
+    """Train in a work directory, from its newest checkpoint if there is one.
+
+    Args:
+        experiment: what to train.
+        workdir: where to; a run of another config in it is refused.
+        tensorboard: write event files as well.
+        restart: move an earlier run in this folder aside, and begin anew.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        Stopped: a signal came; the state is saved.
+        DivergedError: steps were not finite, again after the last rollback.
+        CheckpointError: there are checkpoints, and none can be used; or there were, and none is left.
+        ReadError: a checkpoint cannot be read; nothing was moved.
+        SaveError: a checkpoint could not be written.
+        LockedError: another process is training there.
+    """
+    terminal = Terminal(sys.stderr)
+    say = terminal.say if jax.process_index() == 0 else lambda text: None
+    layout, options = experiment.parallel, experiment.train
+    layout.check_batch(experiment.batch_size, options.accumulate)
+    check_training(experiment)
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopFlag())
+        watchdog = stack.enter_context(
+            Watchdog(options.watchdog_seconds, steps=options.steps_per_dispatch)
+        )
+        lock = stack.enter_context(owned(workdir.path, say))
+        experiment, rollbacks = _prepare(experiment, workdir, say, restart)
+        checkpoints = Checkpoints(
+            workdir.checkpoints,
+            keep=options.keep,
+            say=say,
+            completed=functools.partial(record, workdir),
+            alive=watchdog.beat,
+        )
+        stack.enter_context(checkpoints)
+        newest = checkpoints.recover()
+        _write_down(experiment, workdir, say, newest)
+        first = newest or 0
+        step = compiled_dispatch(experiment)
+        lap = Lap(experiment, workdir, checkpoints, lock, stop, terminal, say, step, watchdog)
+        while True:
+            try:
+                state = lap.run(rollbacks, tensorboard)
+                break
+            except DivergedError as error:
+                rollbacks = lap.roll_back(rollbacks, error)
+    num_steps = options.steps(experiment.batch_size)
+    if jax.process_index() == 0 and num_steps > first:
+        seconds = time.monotonic() - began
+        say(f"trained {num_steps - first} steps in {duration(seconds)}")
+        workdir.write("run.json", provenance() | {"steps": num_steps, "seconds": round(seconds, 1)})
+    return state
+
+
+def _prepare(
+    experiment: Experiment, workdir: Workdir, say: Say, restart: bool
+) -> tuple[Experiment, Rollbacks]:
+    """Make a work directory ready for a run, or refuse it.
+
+    Returns:
+        The experiment with the config that the run records, and what rollbacks the run had.
+    """
+
+    def clear() -> int:
+        if (restart or is_halfway(workdir)) and (moved := set_aside(workdir)):
+            say(f"the earlier run is now in {moved}")
+        return 0
+
+    def look() -> int:
+        if refuse_anew(workdir):
+            say(
+                "a run was begun here, and ended before its first checkpoint was complete: step 0 again"
+            )
+        workdir.sweep()
+        return 0
+
+    first_process(clear)
+    stored = stored_config(workdir)
+    experiment = recorded(experiment, stored)
+    if (
+        stored is not None
+    ):  # before anything is written: a config.json of another run would be believed
+        workdir.refuse_another(stored, experiment.config)
+    rollbacks = Rollbacks.read(workdir)
+    first_process(look)
+    return experiment, rollbacks
+
+
+def _write_down(experiment: Experiment, workdir: Workdir, say: Say, newest: int | None) -> None:
+    """Say and write what is trained, once it is known that it goes on from the checkpoint of step `newest`."""
+    for line in [*describe(experiment), *remarks(experiment.dataset)]:
+        say(line)
+    if jax.process_index() != 0:
+        return
+    if newest is not None and (line := lost(workdir, newest)):
+        say(line)
+    record(workdir, newest)
+    workdir.write("config.json", experiment.config)
+    remember_code(experiment.config, say)
+    workdir.write("resolved.json", experiment.resolved())
+    workdir.write("data.json", dataclasses.asdict(experiment.spec))
+    workdir.write("run.json", provenance())
+
+
+def stored_config(workdir: Workdir) -> Mapping[str, Any] | None:
+    """Return the config of the run that is to go on, from its newest checkpoint if config.json is lost."""
+    if (workdir.path / "config.json").is_file():
+        return workdir.read_config()
+    with CheckpointReader(workdir.checkpoints) as checkpoints:
+        newest = checkpoints.recover()
+        return None if newest is None else checkpoints.meta(newest)["config"]

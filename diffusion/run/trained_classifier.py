@@ -1,0 +1,97 @@
+"""A trained classifier, opened to guide a model: what it can be asked, and whether it fits."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from diffusion.classifiers.classifier import Columns, NetworkClassifier
+from diffusion.config.experiment import Experiment
+from diffusion.config.sections import ConfigError, differences
+from diffusion.data import DataSpec
+from diffusion.data.classes import same_classes
+from diffusion.processes import Process
+from diffusion.registry import spec_of
+from diffusion.types import Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedClassifier:
+    """A run of the task `classifier` or `clean_classifier`, ready to be used.
+
+    Args:
+        experiment: what was trained.
+        params: its parameters.
+        step: of the checkpoint.
+        ema: which average they are.
+        where: the work directory, for messages.
+    """
+
+    experiment: Experiment
+    params: Params
+    step: int
+    ema: str
+    where: str
+
+    @property
+    def clean(self) -> bool:
+        """Whether it was trained without noise: it belongs behind a predicted x_0."""
+        return self.experiment.task == "clean_classifier"
+
+    @property
+    def columns(self) -> Columns:
+        """What the columns of its answer stand for."""
+        return self.experiment.columns
+
+    def log_probs(self, process: Process, spec: DataSpec | None = None) -> NetworkClassifier:
+        """Return (x_t, t) -> log-probabilities (batch, columns), a pytree whose leaves are the parameters.
+
+        A classifier of clean data takes what it gets for x_0 and ignores t.
+
+        Args:
+            process: of the model that it shall guide.
+            spec: of that model's data, to compare shape and classes.
+
+        Raises:
+            ConfigError: it was trained for another process, time range, shape or number of classes.
+        """
+        if not self.clean:
+            self._check_process(process)
+        if spec is not None:
+            self._check_spec(spec)
+        return self.experiment.classifier(self.params)
+
+    def _check_process(self, process: Process) -> None:
+        own = self.experiment.process
+        if own == process:
+            return
+        lines = differences(*({"process": described(p)} for p in (own, process)), keys=("process",))
+        names = [line for line in lines if line.startswith("process.name:")]
+        lines = names or lines  # fields of different classes do not compare
+        raise ConfigError(
+            f"the classifier in {self.where} was trained for another process ({'; '.join(lines)}, its own -> "
+            "the model's): it has never seen such x_t. Train one with the model's sections `process` and `time`."
+        )
+
+    def _check_spec(self, spec: DataSpec) -> None:
+        own = self.experiment.spec
+        for name, what in (
+            ("shape", "examples of shape"),
+            ("num_classes", "num_classes ="),
+            ("multi_hot_dim", "multi_hot_dim ="),
+        ):
+            mine, theirs = getattr(own, name), getattr(spec, name)
+            if mine != theirs:
+                raise ConfigError(
+                    f"the classifier in {self.where} was trained on {what} {mine}; the model to be guided has "
+                    f"{theirs}. Train a classifier on the model's data."
+                )
+        if not same_classes(own, spec):
+            raise ConfigError(
+                f"the classifier in {self.where} was trained on the classes {own.class_names}; the model to be guided "
+                f"has {spec.class_names}. Train a classifier on the model's data."
+            )
+
+
+def described(process: Process) -> Any:
+    """Return a process as the mapping that a config would have."""
+    found = spec_of("process", process)
+    return found if isinstance(found, dict) else {"name": repr(found)}

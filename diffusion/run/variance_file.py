@@ -1,0 +1,59 @@
+"""Tables of posterior variances, from scripts/estimate_variance.py, in the work directory of their run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion.config.experiment import Experiment
+from diffusion.config.sections import ConfigError
+from diffusion.models.variance import WithVariance, with_variance
+from diffusion.runtime.npz import read_arrays, save_arrays
+from diffusion.runtime.reading import check_plain, parse_json
+
+
+def write_variance(path: Path, times: np.ndarray, values: np.ndarray, card: Mapping) -> None:
+    """Write a table of posterior variances and what it was made of, whole or not at all.
+
+    Args:
+        path: an .npz file.
+        times: (levels,).
+        values: from `diffusion.models.variance.estimate_variance` at these times.
+        card: step, ema and process of the model, and where the numbers come from.
+    """
+    save_arrays(path, {"times": times, "values": values}, card)
+
+
+def read_variance(file: Path, experiment: Experiment, step: int, ema: str) -> WithVariance:
+    """Read the table of posterior variances that belongs to a checkpoint, from the work directory of its run.
+
+    Raises:
+        ConfigError: there is none, or it was made from other weights or for another process; the message has
+            the command that makes it.
+    """
+    command = f"python scripts/estimate_variance.py --workdir {file.parent} --ema {ema}"
+    if not check_plain(file):
+        raise ConfigError(
+            f"variance='analytic' needs a table of posterior variances; {file} does not exist. "
+            f"Make it: {command}"
+        )
+    try:
+        arrays = read_arrays(file, ("times", "values", "card"), links=False)
+        times, values = arrays["times"], arrays["values"]
+        card = parse_json(str(arrays["card"]).encode(), file)
+        made, process = (card["step"], card["ema"]), card["process"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{file} is damaged ({str(error)[:200]}). Make it anew: {command}"
+        ) from None
+    wanted = (step, ema)
+    if made != wanted:
+        raise ConfigError(
+            f"{file} belongs to step {made[0]}, weights {made[1]}; the checkpoint is step {step}, weights "
+            f"{ema}. Make it anew: {command}"
+        )
+    if process != experiment.resolved()["process"]:
+        raise ConfigError(f"{file} belongs to another process. Make it anew: {command}")
+    affine: Any = experiment.process
+    return with_variance(None, affine, times, values)

@@ -1,0 +1,99 @@
+"""What a stored config claims, held against what is stored with it, before much is done about either."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusion.config.experiment import Experiment
+from diffusion.config.sections import differences
+from diffusion.data import DataSpec
+from diffusion.networks.base import TooManyLayersError, layers_within
+from diffusion.runtime.exits import CheckpointError
+from diffusion.training import TrainState
+
+MOST_VALUES = 2**28  # of an example
+MOST_WIDTH, MOST_LEVELS = 2**20, 1000  # of a network
+MOST_LAYERS = 20_000  # of a network, before it is known how many arrays there are
+
+
+def checked_spec(spec: DataSpec) -> DataSpec:
+    """Return a description of data that was stored; raise ValueError for one that no data can have."""
+    classes = spec.num_classes if isinstance(spec.num_classes, tuple) else (spec.num_classes,)
+    counts = (*classes, spec.multi_hot_dim, spec.vector_dim, spec.image_channels, spec.size or 0)
+    natural = lambda n: type(n) is int and 0 <= n < 2**53
+    shaped = isinstance(spec.shape, tuple) and all(map(natural, spec.shape)) and 0 not in spec.shape
+    if not shaped or not all(map(natural, counts)) or not isinstance(spec.class_names, tuple):
+        raise ValueError("shape, classes and counts must be whole numbers")
+    if (
+        math.prod(spec.shape) * max(1, spec.image_channels) > MOST_VALUES
+        or max(counts[:-1]) > MOST_VALUES
+    ):
+        raise ValueError(f"an example has more than {MOST_VALUES} values")
+    return spec
+
+
+def experiment_of(config: Mapping[str, Any], spec: DataSpec | None) -> Experiment:
+    """Build the experiment of a config from elsewhere; see `Experiment.from_config`.
+
+    Raises:
+        CheckpointError: its network is larger than any that was ever stored.
+    """
+    _check_size(config.get("network"), "config.network")
+    try:
+        with layers_within(MOST_LAYERS):
+            return Experiment.from_config(config, spec)
+    except TooManyLayersError as error:
+        raise CheckpointError(f"config.network: {error}.") from None
+
+
+def _check_size(value: Any, path: str) -> None:
+    """Refuse numbers and lists for which tables would be made before any layer is looked at."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_size(inner, f"{path}.{str(key)[:40]}")
+    elif isinstance(value, list | tuple):
+        if len(value) > MOST_LEVELS:
+            raise CheckpointError(
+                f"{path} has {len(value)} entries; no network has more than {MOST_LEVELS}."
+            )
+        for inner in value:
+            _check_size(inner, path)
+    elif isinstance(value, int | float) and abs(value) > MOST_WIDTH and abs(value) != math.inf:
+        raise CheckpointError(
+            f"{path} is {value:.3g}; no network has a width or depth above {MOST_WIDTH}."
+        )
+
+
+def shapes_of(experiment: Experiment, arrays: int, where: str) -> TrainState:
+    """Return shapes and types of the state of a config from elsewhere.
+
+    Args:
+        experiment: built from it.
+        arrays: how many arrays of parameters are stored, which bounds the layers that are looked at.
+        where: it comes from, for the message.
+
+    Raises:
+        CheckpointError: its network has far more layers than there are arrays.
+    """
+    try:
+        with layers_within(64 + 8 * arrays):
+            return experiment.abstract_state()
+    except TooManyLayersError:
+        raise CheckpointError(
+            f"the network that the config of {where} describes has more layers than the {arrays} arrays that are "
+            "stored can fill."
+        ) from None
+
+
+def refuse_mislabelled(folder: Path, config: Mapping, trained: Mapping, step: int) -> None:
+    """Refuse a folder whose config is not the one that its checkpoint was trained with.
+
+    Raises:
+        CheckpointError: the message says in what they differ.
+    """
+    if changed := differences(trained, config):
+        raise CheckpointError(
+            f"config.json in {folder} is not what its checkpoint of step {step} was trained with "
+            f"({'; '.join(changed)[:500]}). Restore it, or give the command that trained it once more."
+        )

@@ -1,0 +1,181 @@
+"""Exit codes of the programs, the one table of them, the errors that carry them, and which error leaves with which.
+
+129, 130, 138 and 143 are the codes that shells and schedulers expect after these signals: 128 + number. This file
+imports nothing of the package, so that `--help` can read the table without starting JAX.
+"""
+
+import re
+import signal
+from typing import Any
+
+OK = 0
+ERROR = 1
+USAGE = 2
+DIVERGED = 3
+CHECKPOINT = 4
+DATA = 5
+FILES = 6
+LOCKED = 7
+HUNG = 8
+LAWS = 9
+HANGUP = 129
+INTERRUPTED = 130
+ABANDONED = 131
+ASKED = 138
+TERMINATED = 143
+
+MEANING = {
+    OK: "done",
+    ERROR: "an error that nobody foresaw; --debug shows where",
+    USAGE: "a wrong command line, config or input, or a folder that holds no run; the message names it",
+    DIVERGED: "numbers are not finite: training diverged, or examples did",
+    CHECKPOINT: "a checkpoint or an exported model is missing or damaged, or does not fit",
+    DATA: "a data set is missing; the message says how to get it",
+    FILES: "a file is missing, or cannot be read or written, as on a full disk; the message says which and why",
+    LOCKED: "another process is at work in the folder",
+    HUNG: "it hung: no sign of life for train.watchdog_seconds; the stacks say where",
+    LAWS: "a law does not hold (check.py)",
+    HANGUP: "stopped by SIGHUP (a terminal that was closed), else like 130",
+    INTERRUPTED: "stopped by SIGINT (Ctrl-C), and what was done is saved; the same command goes on",
+    ABANDONED: "stopped by a second signal, at once: work since the last checkpoint is lost",
+    ASKED: "stopped by SIGUSR1, else like 130",
+    TERMINATED: "stopped by SIGTERM, else like 130",
+}
+
+MOST_LETTERS = 1000  # of a message
+
+
+def table() -> str:
+    """Return the table as plain text, a line for each code."""
+    return "\n".join(["Exit codes:", *(f"  {code:<4} {text}" for code, text in MEANING.items())])
+
+
+def markdown() -> str:
+    """Return the table as it stands in the documentation."""
+    rows = [f"| {code} | {text} |" for code, text in MEANING.items()]
+    return "\n".join(["| code | meaning |", "|---:|---|", *rows])
+
+
+def code_of(error: BaseException) -> int:
+    """Return the code that a program leaves with after an error.
+
+    An error that knows its code has the attribute `exit_code`. Others are of a file (OSError), of what was asked for
+    (ValueError, KeyError, IndexError, TypeError), or unforeseen.
+    """
+    own: Any = getattr(error, "exit_code", None)
+    if isinstance(own, int):
+        return own
+    if isinstance(error, OSError):
+        return FILES
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return USAGE if isinstance(error, ValueError | LookupError | TypeError) else ERROR
+
+
+def one_line(text: str) -> str:
+    """Return a message as one line that a person reads to its end.
+
+    Of more than a few lines, such as those of compilers, the first says what is wrong.
+    """
+    text = re.sub(r"\[Errno -?[0-9]+\] ", "", text)  # nobody knows them by number
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = " ".join(" ".join(lines[:1] if len(lines) > 4 else lines).split())
+    return line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 4].rstrip()} ..."
+
+
+def sentence(error: BaseException) -> str:
+    """Return what to say of an error, in one line: of an error of the system the file and the reason."""
+    message: Any = error.args[0] if isinstance(error, KeyError) and error.args else error
+    if isinstance(error, OSError) and error.strerror and str(error).startswith("[Errno"):
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return one_line(str(message)) or type(error).__name__
+
+
+# ---- errors that end a run --------------------------------------------------------------------
+
+_BY_SIGNAL = {
+    signal.SIGHUP: HANGUP,
+    signal.SIGINT: INTERRUPTED,
+    signal.SIGUSR1: ASKED,
+    signal.SIGTERM: TERMINATED,
+}
+
+
+class Stopped(SystemExit):
+    """A signal ended the run in good order; uncaught, it leaves with the code of that signal.
+
+    Attributes:
+        step: the number of steps done, all of them in the checkpoint if there is one.
+        signal: the signal, SIGTERM where only the cluster's notice is known.
+        saved: whether a checkpoint was written.
+    """
+
+    def __init__(self, step: int, number: signal.Signals, saved: bool):
+        super().__init__(_BY_SIGNAL.get(number, TERMINATED))
+        self.step = step
+        self.signal = number
+        self.saved = saved
+
+    def __str__(self) -> str:
+        """Say what happened, in one line."""
+        if self.step == 0:
+            return f"Stopped by {self.signal.name} before the first step."
+        state = "the state is saved" if self.saved else "nothing was saved: no `save` was given"
+        return f"Stopped by {self.signal.name} after step {self.step}; {state}."
+
+
+class DivergedError(RuntimeError):
+    """Too many steps in a row had a non-finite loss or gradient.
+
+    Attributes:
+        step: the last of them.
+        good: the last step that was finite, if it is known to be an earlier one.
+    """
+
+    exit_code = DIVERGED
+
+    def __init__(self, step: int, message: str, good: int | None = None):
+        super().__init__(message)
+        self.step = step
+        self.good = step if good is None else good
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, or does not fit what is asked of it."""
+
+    exit_code = CHECKPOINT
+
+
+class DamageError(CheckpointError):
+    """A checkpoint is not what was written.
+
+    Attributes:
+        reason: a word or two, joined by hyphens, that may be part of a file name.
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written."""
+
+    exit_code = FILES
+
+
+class ReadError(OSError):
+    """A file cannot be read, by a fault of the machine or for lack of permission: it may be whole."""
+
+    exit_code = FILES
+
+
+def cannot_read(error: OSError) -> bool:
+    """Say whether an error says nothing about the content of a file, and not even that it is missing."""
+    return error.errno is not None and not isinstance(error, FileNotFoundError | NotADirectoryError)
+
+
+class LockedError(RuntimeError):
+    """Another process owns the work directory."""
+
+    exit_code = LOCKED

@@ -1,0 +1,105 @@
+"""Leaving in good order when asked to by a signal."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import jax
+
+from diffusion.runtime import exits
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+
+def ignored(number: signal.Signals) -> bool:
+    """Say whether who started this process wants it to outlive its terminal."""
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+
+
+class StopRequestedError(Exception):
+    """A signal came while there was nothing to do but wait."""
+
+
+class StopFlag:
+    """While active, the first SIGTERM, SIGINT, SIGUSR1 or SIGHUP raises a flag and the second leaves at once.
+
+    The flag is polled between steps. Handlers are installed only in the main thread. With several
+    processes the notice goes through JAX, so that all of them stop after the same step. A SIGHUP that is
+    ignored stays so, as under nohup; and it is never the second, since a terminal that is closed may send several.
+    """
+
+    def __init__(self, enabled: bool = True):
+        """Do nothing unless enabled."""
+        main = threading.current_thread() is threading.main_thread()
+        self._shared = enabled and jax.process_count() > 1
+        # where there are several processes JAX listens for SIGTERM, and the others are passed on as one
+        numbers = tuple(n for n in SIGNALS if not self._shared or n != signal.SIGTERM)
+        self._numbers = numbers if enabled and main else ()
+        self._before: dict[signal.Signals, Any] = {}
+        self._waiting = False
+        self._depth = 0  # it may be entered again while active
+        self.received: signal.Signals | None = None
+
+    def __enter__(self) -> "StopFlag":
+        self._depth += 1
+        if self._depth > 1:
+            return self
+        self._before = {n: signal.signal(n, self._receive) for n in self._numbers if not ignored(n)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            if number == signal.SIGHUP:
+                return
+            os._exit(exits.ABANDONED)
+        self.received = signal.Signals(number)
+        if self._shared:
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif self._waiting:
+            raise StopRequestedError
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around a wait that may be long: a signal ends it by `StopRequestedError`.
+
+        With several processes it does not: all of them have to stop after the same step.
+        """
+        self._waiting = True
+        try:
+            if self.hurried:
+                raise StopRequestedError
+            yield
+        finally:
+            self._waiting = False
+
+    @property
+    def hurried(self) -> bool:
+        """Whether this process alone may leave out what can wait."""
+        return self.received is not None and not self._shared
+
+    def requested(self, turn: int) -> bool:
+        """Say whether to stop after this turn.
+
+        Args:
+            turn: a counter that rises by exactly one: JAX's agreement between processes is compared for
+                equality and would be missed otherwise.
+        """
+        if self._shared:
+            from jax.experimental import multihost_utils
+
+            agreed = multihost_utils.reached_preemption_sync_point(turn)
+            if agreed:
+                self.received = self.received or signal.SIGTERM
+            return agreed
+        return self.received is not None
