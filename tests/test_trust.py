@@ -119,9 +119,13 @@ def test_makers_of_ones_own_are_taken(here):
 # ---- the current folder -------------------------------------------------------------------------
 
 
-def test_the_current_folder_is_searched_last_and_only_for_such_names(here):
+def test_the_current_folder_is_searched_last_and_only_for_such_names(here, tmp_path):
     module(here, "optax")
-    module(here, "data")  # beside it the tests have a folder of this name
+    module(here, "a_name")
+    (tmp_path / "elsewhere" / "a_name").mkdir(
+        parents=True
+    )  # a folder is a package too, the last of all
+    sys.path.append(str(tmp_path / "elsewhere"))
     before = list(sys.path)
     with pytest.raises(TypeError, match="makes no sampler"):
         lookup("sampler", "optax:adam")  # the installed one
@@ -129,7 +133,7 @@ def test_the_current_folder_is_searched_last_and_only_for_such_names(here):
         load("no_such_module:x")
     assert not (here / "canary").exists()
     assert place_of("optax:adam") != str(here / "optax.py")
-    assert place_of("data:x") == str(here / "data.py")
+    assert place_of("a_name:x") == str(here / "a_name.py")
     module(
         here, "mine_here", "import helper_here, optax\nclass Mine(DDIM): pass\nadam = optax.adam\n"
     )
