@@ -35,9 +35,7 @@ def note(text: str) -> None:
 
 def leave_without_output(error: OSError) -> None:
     """Leave with a line when standard output takes nothing more: a full disk, a reader that is gone."""
-    os.dup2(
-        os.open(os.devnull, os.O_WRONLY), 1
-    )  # where the rest of its buffer goes when Python ends
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # takes the rest of the buffer at the end
     fail(f"cannot write to standard output: {error.strerror}.", exits.FILES)
 
 

@@ -217,6 +217,7 @@ def test_annotations_decide_how_a_word_is_read(path, text, value):
 def test_a_word_of_which_nothing_is_known_is_a_literal_and_depth_is_no_error():
     assert literal("none") is None
     assert read("x, y", tuple[str, ...]) == ["x, y"]
+    assert read("('', 1e3, 'a b')", tuple[str, ...]) == ["", "1e3", "a b"]
     for deep in ("[" * 5000, "-" * 50_000 + "1", "(" * 90 + ")" * 90):
         assert isinstance(literal(deep), str | tuple)
 

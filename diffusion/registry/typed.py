@@ -1,7 +1,7 @@
 """Values that were typed on a command line, read as the field takes them.
 
-Text stays text: a path `2024_01`, `1e3` or `true` is none of a number or a truth value where the field is a string.
-The annotation of the field decides; only where nothing is known of it, a word is read as the literal that it spells.
+Text stays text: where the field is a string, `2024_01`, `1e3` and `true` are paths, not numbers or truth values. The
+annotation of the field decides; only where nothing is known of it, a word is read as the literal that it spells.
 """
 
 import ast
@@ -45,8 +45,9 @@ def _of_texts(member: Any) -> bool:
 def _texts(text: str) -> list[str]:
     """Return the elements of a tuple or a list as they were typed, without the quotes of strings."""
     elements = ast.parse(text.strip(), mode="eval").body.elts  # type: ignore[attr-defined] of a tuple or list
-    plain = lambda e: isinstance(e, ast.Constant) and isinstance(e.value, str) and e.value
-    return [plain(e) or ast.get_source_segment(text.strip(), e) or "" for e in elements]
+    quoted = lambda e: isinstance(e, ast.Constant) and isinstance(e.value, str)
+    typed = lambda e: ast.get_source_segment(text.strip(), e) or ""
+    return [e.value if quoted(e) else typed(e) for e in elements]
 
 
 def _is_one_of(value: Any, members: Sequence[Any], text: str) -> bool:

@@ -87,9 +87,8 @@ def writing(path: PathLike, *parts: Path) -> Iterator[None]:
 
 def _is_of(error: OSError, path: Path, parts: Sequence[Path]) -> bool:
     """Say whether an error of the system is about the file that is written, or about the disk below it."""
-    if (
-        error.filename is None
-    ):  # of a file that is open, as on a full disk; those of a network have other types
+    if error.filename is None:
+        # of a file that is open, as on a full disk; errors of a network have other types
         return type(error) in (OSError, BrokenPipeError)
     named = Path(str(error.filename))
     return named in (path, *path.parents) or any(named.is_relative_to(part) for part in parts)
