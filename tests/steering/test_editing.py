@@ -37,6 +37,14 @@ def test_the_quarter_turn_keeps_the_variance_of_noise():
     np.testing.assert_allclose(editing.quarter_turn(a, b, 0.0), a)
 
 
+@pytest.mark.parametrize("name", ["vp", "edm", "rectified_flow", "parabola"])
+def test_levels_and_times_are_inverse(name):
+    process = build("process", name)
+    for level in (0.1, 0.5, 0.9):
+        t = editing.time_of_level(process, level)
+        assert abs(editing.level_of_time(process, t) - level) < 1e-6
+
+
 def test_there_is_one_slerp():
     """On the circle both ways are one; elsewhere the great circle keeps lengths, and the quarter turn does not."""
     a, b = jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 1.0]])

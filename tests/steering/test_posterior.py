@@ -11,6 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from diffusion.posterior import (
+    consistent,
+    dps,
+    measured,
+    moment_matching,
+    pigdm,
+    replacement,
+)
+from diffusion.posterior.base import conjugate_gradients
+from diffusion.posterior.replacement import Replaced
 
 import diffusion
 from diffusion import build
@@ -434,6 +444,21 @@ def test_replacement_needs_a_pseudo_inverse():
     process = build("process", "vp")
     with pytest.raises(ValueError, match="moment_matching"):
         replacement(process, lambda x, t: x, Blur(border="zero"), jnp.zeros((1, 8, 8, 1)))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_consistent_examples_have_the_measurement_and_are_the_nearest(name):
+    """A x = y exactly, the rest of x untouched: x moves along the rows of A alone."""
+    operator, x = OPERATORS[name], DATA.sample(KEY, 4)
+    y = operator.forward(DATA.sample(jax.random.key(1), 4))
+    found = consistent(operator, y, x)
+    np.testing.assert_allclose(operator.forward(found), y, atol=1e-10)
+    again = consistent(operator, y, found)
+    np.testing.assert_allclose(again, found, atol=1e-10)
+    free = found - x
+    np.testing.assert_allclose(operator.pinv(operator.forward(free), (6,)), free, atol=1e-10)
+    with pytest.raises(ValueError, match="pseudo-inverse"):
+        consistent(Blur(border="zero"), jnp.zeros((1, 8, 8, 1)), jnp.zeros((1, 8, 8, 1)))
 
 
 def test_dps_without_noise_needs_the_normalised_step():
