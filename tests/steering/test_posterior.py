@@ -11,7 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from diffusion.posterior import (
+
+import diffusion
+from diffusion import build
+from diffusion.inverse_problems import (
     consistent,
     dps,
     measured,
@@ -19,12 +22,6 @@ from diffusion.posterior import (
     pigdm,
     replacement,
 )
-from diffusion.posterior.base import conjugate_gradients
-from diffusion.posterior.replacement import Replaced
-
-import diffusion
-from diffusion import build
-from diffusion.inverse_problems import dps, measured, moment_matching, pigdm, replacement
 from diffusion.inverse_problems.base import conjugate_gradients
 from diffusion.inverse_problems.operators import (
     Blur,
