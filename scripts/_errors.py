@@ -1,23 +1,10 @@
 """What every program says when it cannot go on: one line on standard error, and an exit code from the one table."""
 
-import importlib.util
 import os
 import sys
 import traceback
-from pathlib import Path
-from types import ModuleType
 
-
-def _table() -> ModuleType:
-    """Load the table by its path: importing the package would start JAX, and --help answers at once."""
-    path = Path(__file__).resolve().parents[1] / "diffusion" / "exits.py"
-    spec = importlib.util.spec_from_file_location("exits_of_programs", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-exits = _table()
+from diffusion.runtime import exits
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from diffusion.config.identity import as_stored
 from diffusion.config.sections import (
     ConfigError,
     apply_overrides,
@@ -275,7 +276,7 @@ def test_a_path_that_is_a_number_in_a_config_file_is_said():
 
 def test_a_config_with_a_mark_of_byte_order_opens(tmp_path):
     (tmp_path / "config.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(BASE).encode())
-    assert Workdir.of(tmp_path).read_config() == BASE
+    assert Workdir.of(tmp_path).read_config() == as_stored(BASE)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import numpy as np
 
 from diffusion.data import Dataset, data_root
 from diffusion.data.storage import LOG
-from diffusion.evaluation.features import Extractor
+from diffusion.evaluation.features.base import Extractor
 from diffusion.evaluation.frechet import Moments
 from diffusion.numerics import is_hashable, require
 from diffusion.registry import spec_of

@@ -31,6 +31,7 @@ from diffusion.numerics import (
     value_and_ddt,
 )
 from diffusion.processes.process import Process, geometric_times
+from diffusion.registry import build
 from diffusion.types import ODE, Coefficients, Scalar, Time
 
 __all__ = ["AffineProcess", "GaussianProcess", "Process", "geometric_times", "require_rung"]
@@ -201,9 +202,7 @@ class GaussianProcess(AffineProcess):
 
     def shift(self, s: Scalar) -> "GaussianProcess":
         """Return this process with its log-SNR lowered by 2 log s, as for images s times as large."""
-        from diffusion.processes.wrappers import shift  # it wraps this class in a subclass of it
-
-        return shift(self, s)
+        return build("process", {"name": "shifted", "process": self, "scale": s})
 
     def radial_log_prob(self, square: Array, num_dims: int) -> Array:
         """Return the standard normal log-density from |z|^2."""

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from diffusion.numerics import per_example
 from diffusion.numerics.shapes import checked
-from diffusion.processes import GaussianProcess, Process
+from diffusion.processes.base import GaussianProcess, Process
 from diffusion.registry import takes_names
 from diffusion.types import ODE, SDE, Denoiser, Scalar, Score, Time, Velocity
 
