@@ -67,7 +67,7 @@ def recognise(shapes: dict[str, tuple[int, ...]]) -> Any:
 
 def convert(source: Path, out: Path) -> str:
     """Write the arrays of one file to the other; return what they are."""
-    from _pth import read_pth
+    from diffusion.runtime.torch_files import read_pth
 
     if out.suffix != ".safetensors":
         raise ValueError(f"the new file must end in .safetensors; got {out.name}.")

@@ -7,9 +7,7 @@ import os
 import signal
 import socket
 import struct
-import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,10 +32,8 @@ from diffusion.runtime.lock import Lock, identity
 from diffusion.runtime.npz import read_arrays
 from diffusion.runtime.reading import NotPlainError, parse_json, read_json, unpacked_limit
 from diffusion.runtime.tensors import read_header
+from diffusion.runtime.torch_files import Refused, read_pth
 from diffusion.training.metrics import JsonLines, read_jsonl
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-from _pth import Refused, read_pth
 
 
 @pytest.fixture(autouse=True)

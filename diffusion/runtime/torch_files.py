@@ -8,19 +8,17 @@ place of being walked through: a few hundred bytes can describe one that has mor
 """
 
 import io
-import lzma
 import math
 import os
 import pickletools
-import struct
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from diffusion.runtime.files import DAMAGE
 from diffusion.runtime.npz import Bounded, open_zip
 from diffusion.runtime.reading import open_plain
 
@@ -33,10 +31,6 @@ MOST_INSTRUCTIONS = 300_000  # of a description of some 10,000 tensors
 MOST_AT_ONCE = 2**24  # bytes of one text or number, and of the description of all tensors
 MOST_DIMENSIONS = 32
 MOST_SHARED = 4  # tensors may share numbers; copied they take at most so many times the file
-UNSOUND = (  # what a damaged file makes Python raise
-    ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, ArithmeticError, MemoryError,
-    struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -284,7 +278,7 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
         return {name: _view(x, _numbers(x.storage, data)) for name, x in value.items()}
     except Refused as error:
         raise Refused(f"{path}: {error}.") from None
-    except (OSError, *UNSOUND) as error:
+    except (OSError, *DAMAGE) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # the file, not what stands in it: a seek to a place before its beginning has no name
         raise Refused(f"{path} is damaged, or no file of PyTorch: {str(error)[:100]}.") from None
