@@ -141,6 +141,7 @@ def slow(folder: Path) -> dict[str, tuple[int, Any]]:
         "numbers that are not finite": (exits.DIVERGED, train(folder / "poisoned", POISONED, *poison)),
         "another process": (exits.LOCKED, lambda: beside_an_owner(folder / "locked", locked, folder / "log")),
         "data that never come": (exits.HUNG, train(folder / "hung", *hang)),
+        "SIGHUP": (exits.HANGUP, lambda: stopped(folder, signal.SIGHUP)),
         "SIGINT": (exits.INTERRUPTED, lambda: stopped(folder, signal.SIGINT)),
         "SIGUSR1": (exits.ASKED, lambda: stopped(folder, signal.SIGUSR1)),
         "SIGTERM": (exits.TERMINATED, lambda: stopped(folder, signal.SIGTERM)),

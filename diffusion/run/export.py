@@ -101,11 +101,11 @@ def read_card(path: Path) -> dict[str, Any]:
         CheckpointError: it is missing or damaged, or the weights are not those that it was written for.
     """
     file = path.with_suffix(".json")
-    if not path.is_file():
-        raise MissingFileError(f"there is no file {path}.")
     try:
         card = read_json(file)
     except FileNotFoundError:
+        if not path.is_file():
+            raise MissingFileError(f"there is no file {path}.") from None
         raise CheckpointError(
             f"{path} has no {file.name} beside it, so it was not written by export, or was moved without it. That "
             "file says which config, data and step the weights belong to; without it nobody knows what they are."

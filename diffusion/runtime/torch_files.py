@@ -125,7 +125,7 @@ class _Machine:
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self, file: BinaryIO) -> Any:
+    def run(self, file: Any) -> Any:
         for count, (code, value, _) in enumerate(pickletools.genops(file)):
             if count > MOST_INSTRUCTIONS:
                 raise Refused("it is too long for a dictionary of tensors")

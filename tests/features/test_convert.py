@@ -16,7 +16,7 @@ import pytest
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
-from _pth import Refused, read_pth  # noqa: E402
+from diffusion.runtime.torch_files import Refused, read_pth  # noqa: E402
 from convert_features import check_digest, convert, recognise  # noqa: E402
 
 
