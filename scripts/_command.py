@@ -191,6 +191,13 @@ def use_all_cores(batch_size: int = 0, blocks: int = 0) -> None:
     os.environ["XLA_FLAGS"] = f"{given} {flag}={count}".strip()
 
 
+def use_fixed_sums() -> None:
+    """Have sums on CPUs not depend on cores and devices, before JAX starts."""
+    from diffusion.runtime.compilation import use_fixed_sums
+
+    use_fixed_sums()
+
+
 def stored_config(workdir: Any, overrides: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the config of a work directory with overrides; what it names of code must be the user's own."""
     from diffusion.config.sections import apply_overrides
@@ -215,12 +222,15 @@ def versions() -> dict[str, str]:
 
     import jax
 
+    from diffusion.runtime.compilation import compiler_flags, order_of_sums
+
     packages = ("demolish", "jax", "jaxlib", "flax")
     found = {name: metadata.version(name) for name in packages}
-    words = os.environ.get("XLA_FLAGS", "").split()
-    told = " ".join(w for w in words if "host_platform_device_count" not in w)
     x64 = str(jax.config.jax_enable_x64)
-    return found | {"device": jax.devices()[0].device_kind, "x64": x64, "xla_flags": told}
+    return found | {
+        "device": jax.devices()[0].device_kind, "x64": x64, "xla_flags": compiler_flags(),
+        "sums": order_of_sums(),
+    }  # fmt: skip
 
 
 def check_writable(path: "os.PathLike[str] | str") -> None:

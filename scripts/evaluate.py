@@ -70,6 +70,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
         return 0
     config = config_of(overrides)
     count = config.get("evaluate", {}).get("num_samples", 1000)
+    _command.use_fixed_sums()
     _command.use_all_cores(blocks=-(-count // 32) if isinstance(count, int) else 1)
     if FLAGS.workdir is not None:
         _command.use_compilation_cache()

@@ -124,6 +124,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     workdir = Workdir.of(FLAGS.workdir)
     config = _command.stored_config(workdir, sampling_overrides(overrides))
     config["guidance"] = _guidance.section(config.get("guidance", []))
+    _command.use_fixed_sums()
     _command.use_all_cores(blocks=-(-FLAGS.num_samples // (FLAGS.block or 32)))
     _command.use_compilation_cache()
     from diffusion.runtime.stop import StopFlag

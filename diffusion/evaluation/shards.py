@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+import jax
 import numpy as np
 
 from diffusion.evaluation import images
 from diffusion.numerics import require
 from diffusion.runtime import exits
+from diffusion.runtime.compilation import cores
 from diffusion.runtime.digests import difference
 from diffusion.runtime.failpoints import reach
 from diffusion.runtime.files import write_atomically
@@ -30,6 +32,7 @@ from diffusion.runtime.npz import read_arrays
 from diffusion.runtime.reading import NotPlainError, parse_json, read_bytes, read_json
 
 MANIFEST = "manifest.json"
+BEGUN_ON = "begun_on"  # in it, the machine that began the folder: told, not compared
 _PICTURE = re.compile(r"[0-9]{6,}\.png")
 _NAME = re.compile(r"([0-9]+)-([0-9]+)\.([0-9a-f]{64})\.(npy|json)")
 
@@ -102,6 +105,7 @@ class Shards(abc.ABC):
 
     def _claim(self) -> None:
         file, wanted = self.folder / MANIFEST, json.loads(json.dumps(self.manifest, default=str))
+        here = {"devices": len(jax.local_devices()), "cores": cores()}
         try:
             there = read_json(file)
             if not isinstance(there, dict):
@@ -116,12 +120,24 @@ class Shards(abc.ABC):
                 ) from None
             there = None
         if there is None:
-            write_atomically(file, json.dumps(wanted, indent=1).encode())
+            write_atomically(file, json.dumps(wanted | {BEGUN_ON: here}, indent=1).encode())
             return
+        begun_on = there.pop(BEGUN_ON, None)
         differs = difference(there, wanted)
+        if differs == [f"made_by.sums: absent -> {wanted.get('made_by', {}).get('sums')}"]:
+            self.say(
+                f"{self.folder} was begun by a version that did not record the order of sums: its examples count, and "
+                "those that are still missing may differ in the last bits of their floats from what it would have made"
+            )
+            return
         if differs:
             shown = "; ".join(line[:120] for line in differs[:6])
             more = f"; and {len(differs) - 6} more" if len(differs) > 6 else ""
+            more += (
+                f"; it was begun on {begun_on}, this is {here}"
+                if begun_on not in (None, here)
+                else ""
+            )
             raise ShardsError(
                 f"{self.folder} holds examples of another command ({shown}{more}). Give the command that began "
                 "it, another --out, or remove the folder."

@@ -1,4 +1,4 @@
-"""Compiled programs, kept between processes.
+"""Compiled programs, kept between processes; and what the order of their sums depends on.
 
 A compiled program is code: whoever can put one into the folder decides what runs. So it lies in a folder of the
 user's own and never where data lie, such as in a work directory, which may have come from elsewhere.
@@ -7,6 +7,7 @@ user's own and never where data lie, such as in a work directory, which may have
 import contextlib
 import os
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -52,3 +53,43 @@ def _prune(folder: Path, most: int = MOST_BYTES) -> None:
             left -= found.st_size
             if left <= most // 2:
                 break
+
+
+_REDUCTIONS = "--xla_cpu_experimental_ynn_fusion_type"
+_KNOWN = ((0, 10), (0, 11), (0, 12))  # jaxlib's that take the flag; an unknown one ends the process
+
+
+def use_fixed_sums() -> None:
+    """Have CPUs add numbers in an order that belongs to the program, not to the machine; before JAX starts.
+
+    A library of XLA's CPU backend divides long sums by the threads of its pool, of which there are as many as cores or
+    as virtual devices, whichever are more. Here XLA's own loops take its place, for sums alone. A choice that is
+    already in XLA_FLAGS stands.
+    """
+    given = os.environ.get("XLA_FLAGS", "")
+    version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
+    if _REDUCTIONS not in given and version in _KNOWN:
+        os.environ["XLA_FLAGS"] = f"{given} {_REDUCTIONS}=-reduce".strip()
+
+
+def order_of_sums() -> str:
+    """Return what the order of sums depends on: "fixed", "N threads" of a CPU, or "device" for other platforms."""
+    if jax.default_backend() != "cpu":
+        return "device"
+    if f"{_REDUCTIONS}=-reduce" in os.environ.get("XLA_FLAGS", "").split():
+        return "fixed"
+    return f"{max(cores(), jax.local_device_count())} threads"
+
+
+def compiler_flags() -> str:
+    """Return XLA_FLAGS without the number of virtual devices and the choice of `use_fixed_sums`."""
+    words = os.environ.get("XLA_FLAGS", "").split()
+    ours = lambda w: "host_platform_device_count" in w or w == f"{_REDUCTIONS}=-reduce"
+    return " ".join(w for w in words if not ours(w))
+
+
+def cores() -> int:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -16,8 +16,9 @@ import pytest
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
-from diffusion.runtime.torch_files import Refused, read_pth  # noqa: E402
 from convert_features import check_digest, convert, recognise  # noqa: E402
+
+from diffusion.runtime.torch_files import Refused, read_pth  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["archive.pth", "stream.pth"])
