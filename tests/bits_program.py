@@ -1,6 +1,7 @@
-"""Run by test_shards on 1, 2 and 4 virtual devices: digests of what is generated at several batch sizes.
+"""Run by test_shards on several numbers of devices and cores: digests of what is generated at several batch sizes.
 
-`python -m bits_program DEVICES` prints JSON: name -> case -> [digest of floats, digest of 8-bit levels].
+`python -m bits_program DEVICES CORES [sums]` prints JSON: name -> case -> [digest of floats, digest of 8-bit levels];
+with "sums" only how arrays are summed up.
 """
 
 import os
@@ -8,12 +9,20 @@ import sys
 
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={sys.argv[1]}"
 os.environ["JAX_PLATFORMS"] = "cpu"
+if hasattr(os, "sched_setaffinity"):  # before the pool of threads is made
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[2])])
 
 import hashlib
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from diffusion.runtime.compilation import use_fixed_sums
+
+if "free" not in sys.argv:
+    use_fixed_sums()
 
 from diffusion.config.experiment import Experiment
 from diffusion.data import DataSpec
@@ -79,5 +88,25 @@ def digests(network, sampler):
     return found | {"apart": float(apart), "inside": float((np.abs(cases["batch 1"]) < 1).mean())}
 
 
+SUMS = {  # (shape, axes): long enough to be divided among threads
+    "statistics of groups": ((8, 32, 32, 64), (1, 2)),
+    "gradients of a bias": ((32, 8, 8, 64), (0, 1, 2)),
+    "all": ((65536,), (0,)),
+    "columns": ((2048, 64), (0,)),
+    "rows": ((8, 100_000), (1,)),
+}
+
+
+def summed():
+    """Digests of sums of the same random numbers."""
+    draw = lambda shape: np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    total = jax.jit(jnp.sum, static_argnums=1)
+    sha = lambda x: hashlib.sha256(np.asarray(x).tobytes()).hexdigest()
+    return {name: sha(total(draw(shape), axes)) for name, (shape, axes) in SUMS.items()}
+
+
 if __name__ == "__main__":
+    if "sums" in sys.argv:
+        json.dump(summed(), sys.stdout)
+        sys.exit()
     json.dump({name: digests(*case) for name, case in CASES.items()}, sys.stdout)

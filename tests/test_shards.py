@@ -215,18 +215,61 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
+def test_shards_of_another_order_of_sums_are_refused_and_those_of_an_unknown_one_are_told(tmp_path):
+    """Devices and cores are told, and compared only where sums depend on them."""
+    made_by = {"made_by": {"jax": "1", "xla_flags": ""}}
+    file = tmp_path / "parts" / "manifest.json"
+    with arrays(tmp_path, **made_by).opened() as shards:  # by a version that did not know
+        shards.fill(0, 10, maker())
+    manifest = json.loads(file.read_bytes())
+    assert set(manifest.pop("begun_on")) == {"devices", "cores"}
+    file.write_text(json.dumps(manifest))
+    said = []
+    fixed = {"made_by": {**made_by["made_by"], "sums": "fixed"}}
+    with arrays(tmp_path, said=said, **fixed).opened() as shards:
+        assert shards.missing(0, 20) == [(10, 20)]
+    assert len(said) == 1
+    assert "did not record the order of sums" in said[0]
+    file.unlink()
+    elsewhere = {"devices": 6, "cores": 6}
+    with arrays(tmp_path, **fixed).opened():
+        pass
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"begun_on": elsewhere}))
+    with arrays(tmp_path, **fixed).opened():  # another number of devices is free
+        pass
+    free = {"made_by": {**made_by["made_by"], "sums": "2 threads"}}
+    with (
+        pytest.raises(ShardsError, match=r"made_by\.sums: fixed -> 2 threads; it was begun on .*6"),
+        arrays(tmp_path, **free).opened(),
+    ):
+        pass
+
+
+PLACES = {"1 core": (1, 1), "1 device": (1, 64), "2 devices": (2, 64), "6 devices": (6, 64)}
+
+
+def results(*words):
+    """What `bits_program` prints on each number of devices and cores."""
+    runs = {
+        place: subprocess.run(
+            [sys.executable, "-m", "bits_program", str(devices), str(cores), *words],
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=600, check=False,
+        )
+        for place, (devices, cores) in PLACES.items()
+    }  # fmt: skip
+    assert all(r.returncode == 0 for r in runs.values()), runs["1 core"].stderr[-2000:]
+    return {place: json.loads(r.stdout) for place, r in runs.items()}
+
+
+def test_sums_have_the_same_bits_on_every_number_of_devices_and_cores():
+    """Which they have not without the flag: the library divides them by the threads of its pool."""
+    found = results("sums")
+    assert all(sums == found["1 core"] for sums in found.values())
+
+
 @pytest.fixture(scope="module")
 def bits():
-    command = [sys.executable, "-m", "bits_program"]
-    runs = {
-        n: subprocess.run(
-            [*command, str(n)], cwd=Path(__file__).parent, capture_output=True, text=True,
-            timeout=300, check=False,
-        )
-        for n in (1, 2, 4)
-    }  # fmt: skip
-    assert all(r.returncode == 0 for r in runs.values()), runs[1].stderr[-2000:]
-    return {n: json.loads(r.stdout) for n, r in runs.items()}
+    return results()
 
 
 @pytest.mark.slow
