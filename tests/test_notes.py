@@ -59,6 +59,8 @@ def test_a_minimal_config_gets_the_sampler_that_its_process_carries():
     assert own.config["sampler"] == {"name": "heun"}
     assert own.resolved()["sampler"]["name"] == "heun"
     assert len(own.times()) == 51  # the default grid serves every process
+    assert own.evaluate.metrics == ("frechet",)  # an error by noise level is one of denoisers
+    assert experiment().evaluate.metrics == ("loss_by_level", "frechet")
     with pytest.raises(ValueError, match="DDIM needs alpha"):  # what is asked for is not replaced
         experiment("mine_of_notes:Bent", sampler={"name": "ddim"})
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from diffusion.classifiers.classifier import columns_of
 from diffusion.classifiers.losses import ClassifierLoss
-from diffusion.config.checks import default_sampler, loss_target
+from diffusion.config.checks import default_metrics, default_sampler, loss_target
 from diffusion.config.identity import stated
 from diffusion.config.options import EvaluateOptions, TrainOptions
 from diffusion.config.sections import (
@@ -77,7 +77,7 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
         raise ConfigError(f"config.seed must be an integer from 0 up; got {config['seed']!r}.")
     try:
         train = options(TrainOptions, "train", config["train"])
-        metrics = {} if config["task"] == "generator" else {"metrics": ["accuracy_by_level"]}
+        metrics = {"metrics": default_metrics(config["task"], process)}
         evaluate = options(EvaluateOptions, "evaluate", metrics | config["evaluate"])
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error)) from None

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.config.options import EvaluateOptions
 from diffusion.config.sections import SAMPLERS, ConfigError
 from diffusion.data.classes import same_classes
 from diffusion.guidance import check_entries
 from diffusion.models.prediction import Prediction
-from diffusion.processes import GaussianProcess, Process
+from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import build, lookup
 from diffusion.samplers import StepSampler
@@ -34,6 +35,14 @@ def default_sampler(process: Process) -> str:
     """Return the sampler of a config that names none: the first of `SAMPLERS` for processes of this rung."""
     carried = lambda name: isinstance(process, getattr(lookup("sampler", name), "rung", Process))
     return next((name for name in SAMPLERS if carried(name)), SAMPLERS[-1])
+
+
+def default_metrics(task: str, process: Process) -> list[Any]:
+    """Return what is measured where a config does not say: what the task and the process have."""
+    if task != "generator":
+        return ["accuracy_by_level"]
+    of_denoisers = () if isinstance(process, AffineProcess) else ("loss_by_level",)
+    return [name for name in EvaluateOptions().metrics if name not in of_denoisers]
 
 
 def sampler_variances(sampler: Any) -> list[str]:
