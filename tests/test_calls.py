@@ -52,6 +52,14 @@ def test_names_stand_where_objects_do():
         diffusion.log_prob(vp, halved, X, num_steps=4),
     )
     same(build("grid", "karras")("edm", 5), build("grid", "karras")(build("process", "edm"), 5))
+    losses = [
+        diffusion.regression_loss(
+            FlatNetwork(), p, "data", "snr", "uniform", batch_size=3, loss_target=target
+        )
+        for p, target in (("vp", "velocity"), (vp, build("prediction", "velocity")))
+    ]
+    batch = {"data": X[:, :1], "row": jnp.arange(3)}
+    same(*(loss({}, jax.random.key(0), batch)[0] for loss in losses))
     assert diffusion.shift("vp", 2.0) == diffusion.shift(vp, 2.0)
 
 

@@ -92,10 +92,9 @@ def coarse_grid(experiment: Any) -> str | None:
     """
     sampler, process = experiment.sampler, experiment.process
     stepping = isinstance(sampler, StepSampler) and isinstance(process, AffineProcess)
-    told = {"analytic", "learned"} & set(
-        sampler_variances(sampler)
-    )  # these ask for more than a denoiser
-    if experiment.task != "generator" or not stepping or told or experiment.num_steps > FEW_STEPS:
+    asks_more = {"analytic", "learned"} & set(sampler_variances(sampler))  # than a denoiser
+    generates = experiment.task == "generator" and not asks_more
+    if not generates or not stepping or experiment.num_steps > FEW_STEPS:
         return None
     found = spread_on_normal_data(sampler, process, experiment.times())
     if found <= TOO_WIDE * NORMAL_STD:

@@ -9,13 +9,15 @@ from diffusion.registry.registry import build
 
 T = TypeVar("T", bound=Callable)
 
-OBJECTS = ("process", "sampler", "grid", "prediction", "weight", "time", "operator")
+# Parameters of public functions that want an object, and its kind.
+OBJECTS = {k: k for k in ("process", "sampler", "grid", "prediction", "weight", "time", "operator")}
+OBJECTS |= {"loss_target": "prediction"}
 
 
 def takes_names(fn: T) -> T:
     """Let a function take a name, or a mapping with one, where its parameters want an object of that kind.
 
-    Its parameters that are called after a kind of `OBJECTS` are built by `build`; objects pass as they are.
+    Its parameters that `OBJECTS` names are built by `build`; objects, and None, pass as they are.
 
     Raises:
         TypeError: the class itself was given in the place of an object (raised by the function that this makes).
@@ -29,14 +31,14 @@ def takes_names(fn: T) -> T:
     """
     places = list(inspect.signature(fn).parameters)
 
-    def built(kind: str, given: Any) -> Any:
-        if kind not in OBJECTS:
+    def built(name: str, given: Any) -> Any:
+        if name not in OBJECTS:
             return given
         if isinstance(given, type):
             raise TypeError(
-                f"`{kind}` is the class {given.__name__} itself: call it, {given.__name__}()."
+                f"`{name}` is the class {given.__name__} itself: call it, {given.__name__}()."
             )
-        return build(kind, given)
+        return build(OBJECTS[name], given)
 
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:
