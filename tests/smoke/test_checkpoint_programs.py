@@ -235,4 +235,4 @@ def test_a_file_that_is_not_there(tmp_path):
         "export.py", "--from", "none.safetensors", "--workdir", "x", cwd=tmp_path
     )
     assert code == 6
-    assert "none.json" in message
+    assert "there is no file none.safetensors" in message
