@@ -2,7 +2,8 @@
 
 Python blocks of a page run in order in one namespace, in an empty folder; a block that begins with
 "# name.py", or is followed by "Saved as `name.py`", is also written there, so that "name:attribute" can be
-used as in the text; one that begins with "# name.py, continued" is added to the file. A block fenced as ```python no-run is not run.
+used as in the text; one that begins with "# name.py, continued" is added to the file. A block fenced as
+```python no-run is not run.
 """
 
 import ast
