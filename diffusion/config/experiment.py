@@ -6,8 +6,9 @@ guided denoiser.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -29,7 +30,6 @@ from diffusion.config.recording import check_contents
 from diffusion.config.sections import ConfigError, plain, positive, resolved
 from diffusion.data import Dataset, DataSpec
 from diffusion.data.conditions import (
-    check_labels,
     make_conditions,
     null_conditions,
     shapes,
@@ -49,7 +49,9 @@ from diffusion.processes import AffineProcess, Process
 from diffusion.samplers import Sampler
 from diffusion.samplers.time_grids import Grid
 from diffusion.training import SpikeRule, TrainState, init_state
-from diffusion.types import Cond, Network, Params
+from diffusion.types import Cond, Key, Network, Params
+
+INITIAL, STEPS, COUPLING = range(3)  # purposes of random numbers: their streams never overlap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,10 @@ class Experiment:
     def seed(self) -> int:
         """The root of all randomness."""
         return int(self.config["seed"])
+
+    def key(self, purpose: int) -> Key:
+        """Return the root of all random numbers of a purpose: `INITIAL`, `STEPS` or `COUPLING`."""
+        return jax.random.fold_in(jax.random.key(self.seed), purpose)
 
     @property
     def batch_size(self) -> int:
@@ -187,14 +193,12 @@ class Experiment:
     def init_params(self) -> Params:
         """Draw the network's parameters, a function of the seed."""
         x = jnp.zeros((1, *self.spec.shape), jnp.float32)
-        key = jax.random.fold_in(jax.random.key(self.seed), 0)
-        return self.network.init(key, x, jnp.zeros(1), self.example_cond(1))
+        return self.network.init(self.key(INITIAL), x, jnp.zeros(1), self.example_cond(1))
 
     def init_state(self) -> TrainState:
         """Return the state before the first step."""
-        key = jax.random.fold_in(jax.random.key(self.seed), 1)
         known = self.time.statistics(), SpikeRule(factor=self.train.spike_factor).init()
-        return init_state(self.init_params(), self.optimizer, self.ema, key, *known)
+        return init_state(self.init_params(), self.optimizer, self.ema, self.key(STEPS), *known)
 
     def abstract_state(self) -> TrainState:
         """Return shapes and dtypes of the state, at no cost."""
@@ -243,9 +247,37 @@ class Experiment:
             return MeanWithShare(model, base)
         return model
 
-    def check_labels(self, labels: np.ndarray) -> None:
-        """Raise ValueError for a label that the data set does not have; -1 means unconditional."""
-        check_labels(self.spec.num_classes, labels)
+    def generate(
+        self,
+        model_of: Callable[[Cond], Any],
+        num_samples: int,
+        *,
+        seed: int = 0,
+        start: int = 0,
+        cond_of: Callable[[np.ndarray], Cond] | None = None,
+        times: Any = None,
+        shape: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        block: int | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Generate examples by this sampler, a batch at a time; see `diffusion.evaluation.generate`.
+
+        Args:
+            model_of: from a condition to the model, such as `partial(experiment.model, params)`.
+            num_samples: how many examples, from number `start` on.
+            seed: of the examples.
+            start: the number of the first.
+            cond_of: from numbers of examples to their conditions; `conditions_in_turn` unless given.
+            times: decreasing; those of the section `grid` unless given.
+            shape: of one example; that of the data unless given.
+            batch_size: examples that are handed out at once; `evaluate.batch_size` unless given.
+            block: examples that a device computes at once, on which the bits depend.
+        """
+        return generate(
+            self.sampler, self.process, model_of, seed, num_samples, shape or self.spec.shape,
+            self.times() if times is None else times, cond_of or self.conditions_in_turn,
+            batch_size=batch_size or self.evaluate.batch_size, start=start, block=block,
+        )  # fmt: skip
 
     def conditions(self, given: Any, count: int) -> Cond:
         """Return the condition of `count` examples: labels or a dictionary of entries, or none.
@@ -274,14 +306,11 @@ class Experiment:
 
     def subject(self, params: Params, seed: int = 0) -> Subject:
         """Return the trained model with its data, ready to be measured."""
-        shape, generates = self.spec.shape, self.task == "generator"
+        generates = self.task == "generator"
 
         def generated(count: int, start: int = 0) -> Iterator[np.ndarray]:
             self.base_model(params)  # a classifier says here that it generates nothing
-            return generate(
-                self.sampler, self.process, lambda cond: self.model(params, cond), seed, count, shape,
-                self.times(), self.conditions_in_turn, batch_size=self.evaluate.batch_size, start=start,
-            )  # fmt: skip
+            return self.generate(partial(self.model, params), count, seed=seed, start=start)
 
         return Subject(
             process=self.process,

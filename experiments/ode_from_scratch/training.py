@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion.config.experiment import Experiment
 from diffusion.evaluation import generate
-from diffusion.run.lap import batches_of, compiled_step
+from diffusion.run.step import batches_of, compiled_step
 from diffusion.samplers import Sampler
 from experiments._common import config_of
 from experiments.ode_from_scratch.recipes import Recipe
