@@ -100,7 +100,7 @@ def trained(
         `diffusion.run.workdir.Trained`: experiment, params (the first average), step, ema.
     """
     from diffusion.config.experiment import Experiment
-    from diffusion.config.sections import apply_overrides
+    from diffusion.config.overrides import apply_overrides
     from diffusion.run import runner
     from diffusion.run.workdir import Workdir, open_run
     from diffusion.runtime.exits import CheckpointError

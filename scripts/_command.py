@@ -156,7 +156,7 @@ def leave_on_signals() -> None:
 
 def load_config(overrides: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the config of --config with the overrides of the command line applied."""
-    from diffusion.config.sections import apply_overrides
+    from diffusion.config.overrides import apply_overrides
 
     try:
         given = flags.FLAGS.config
@@ -200,7 +200,7 @@ def use_fixed_sums() -> None:
 
 def stored_config(workdir: Any, overrides: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the config of a work directory with overrides; what it names of code must be the user's own."""
-    from diffusion.config.sections import apply_overrides
+    from diffusion.config.overrides import apply_overrides
     from diffusion.run.trust import refuse_code
 
     stored = workdir.read_config()

@@ -118,7 +118,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     """Sample and write."""
     out = check_flags()
     _guidance.check_flags()
-    from diffusion.config.notes import SAMPLING, notes
+    from diffusion.config.checks import SAMPLING, notes
     from diffusion.run.workdir import Workdir, open_run
 
     workdir = Workdir.of(FLAGS.workdir)

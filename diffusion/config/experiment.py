@@ -15,26 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.classifiers.classifier import (
-    AtData,
-    Columns,
-    NetworkClassifier,
-    classification_loss,
-    columns_of,
-)
+from diffusion.classifiers import classifier as classifying
+from diffusion.classifiers.classifier import AtData, Columns, NetworkClassifier
 from diffusion.classifiers.losses import ClassifierLoss
-from diffusion.config.assembly import assemble, network_extras, optimizer_extras
+from diffusion.config.build import assemble, network_extras, optimizer_extras, resolved
 from diffusion.config.checks import check_parts, sampler_variances
-from diffusion.config.options import EvaluateOptions, TrainOptions
 from diffusion.config.recording import check_contents
-from diffusion.config.sections import ConfigError, plain, positive, resolved
+from diffusion.config.sections import ConfigError, EvaluateOptions, TrainOptions, plain, positive
 from diffusion.data import Dataset, DataSpec
-from diffusion.data.conditions import (
-    make_conditions,
-    null_conditions,
-    shapes,
-    survey_conditions,
-)
+from diffusion.data import conditions as conditioning
 from diffusion.evaluation import Subject, generate
 from diffusion.guidance.model import ConditionalModel
 from diffusion.models.denoiser import make_denoiser, make_velocity
@@ -127,7 +116,9 @@ class Experiment:
     @property
     def conditional(self) -> bool:
         """Whether the data has labels or other conditions."""
-        return bool(shapes(self.spec, 1))  # no array is made: nothing is computed for a check
+        return bool(
+            conditioning.shapes(self.spec, 1)
+        )  # no array is made: nothing is computed for a check
 
     @property
     def task(self) -> str:
@@ -137,7 +128,9 @@ class Experiment:
     @property
     def columns(self) -> Columns:
         """What the scores of a classifier stand for."""
-        return columns_of(self.classifier_loss, self.spec.num_classes, self.spec.multi_hot_dim)
+        return classifying.columns_of(
+            self.classifier_loss, self.spec.num_classes, self.spec.multi_hot_dim
+        )
 
     @property
     def needs_table(self) -> bool:
@@ -156,7 +149,7 @@ class Experiment:
         size = batch_size or self.batch_size
         if self.task != "generator":
             time = self.time if self.task == "classifier" else AtData()
-            return classification_loss(
+            return classifying.classification_loss(
                 self.network,
                 self.process,
                 time,
@@ -164,19 +157,15 @@ class Experiment:
                 self.columns,
                 batch_size=size,
             )
+        reduction = self.train.reduction
         if not isinstance(self.process, AffineProcess):
             return flow_matching_loss(
-                self.network,
-                self.process,
-                self.time,
-                batch_size=size,
-                reduction=self.train.reduction,
+                self.network, self.process, self.time, batch_size=size, reduction=reduction
             )
         return regression_loss(
             self.network, self.process, self.prediction, self.weight, self.time,
-            batch_size=size, reduction=self.train.reduction, loss_target=self.loss_target,
-            batch_target=self.train.batch_target,
-            variance=self.learned_variance,
+            batch_size=size, reduction=reduction, loss_target=self.loss_target,
+            batch_target=self.train.batch_target, variance=self.learned_variance,
         )  # fmt: skip
 
     @property
@@ -188,7 +177,7 @@ class Experiment:
 
     def example_cond(self, batch_size: int) -> Cond:
         """Return null conditions shaped like those of the data set."""
-        return null_conditions(self.spec, batch_size)
+        return conditioning.null_conditions(self.spec, batch_size)
 
     def init_params(self) -> Params:
         """Draw the network's parameters, a function of the seed."""
@@ -284,14 +273,14 @@ class Experiment:
 
         See `diffusion.data.conditions.make_conditions`.
         """
-        return make_conditions(self.spec, given, count)
+        return conditioning.make_conditions(self.spec, given, count)
 
     def conditions_in_turn(self, indices: np.ndarray, classes: int = 0, asked: Any = None) -> Cond:
         """Return conditions for a survey: the classes in turn, all else from held-out examples.
 
         See `diffusion.data.conditions.survey_conditions`.
         """
-        return survey_conditions(self.spec, self.held_out, indices, classes, asked)
+        return conditioning.survey_conditions(self.spec, self.held_out, indices, classes, asked)
 
     # ---- evaluation -----------------------------------------------------------------------------
 

@@ -14,9 +14,8 @@ import numpy as np
 
 from diffusion.checkpoints.checkpoint import Checkpoints
 from diffusion.checkpoints.reader import CheckpointReader
-from diffusion.config.checks import check_training
+from diffusion.config.checks import SAMPLING, TRAINING, check_training, notes
 from diffusion.config.experiment import Experiment
-from diffusion.config.notes import SAMPLING, TRAINING, notes
 from diffusion.config.recording import recorded
 from diffusion.data.classes import remarks
 from diffusion.networks import count_parameters

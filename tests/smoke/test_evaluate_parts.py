@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from diffusion.config.experiment import Experiment
-from diffusion.config.options import EvaluateOptions
-from diffusion.config.sections import ConfigError
+from diffusion.config.sections import ConfigError, EvaluateOptions
 from diffusion.evaluation.counting import evaluations_per_example
 from diffusion.evaluation.generate import generate_batch
 from diffusion.run.hooks import sample_grids, trend
