@@ -4,6 +4,7 @@
 `--config.process.t_max=50` sets a field, also one that the file does not mention.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
