@@ -8,7 +8,6 @@ A folder under its number is complete: all is written, hashed and brought to the
 name, which is then changed. Older ones are deleted after that, by number.
 """
 
-import importlib.metadata
 import json
 import logging
 import os
@@ -31,9 +30,8 @@ from diffusion.runtime.distributed import any_process, first_process
 from diffusion.runtime.exits import DamageError, DivergedError, SaveError
 from diffusion.runtime.failpoints import reach
 from diffusion.runtime.progress import nobody
+from diffusion.runtime.provenance import versions
 from diffusion.training.state import TrainState
-
-_PACKAGES = ("demolish", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def _not_said_twice(record: logging.LogRecord) -> bool:
@@ -43,14 +41,8 @@ def _not_said_twice(record: logging.LogRecord) -> bool:
 
 def environment() -> dict[str, Any]:
     """Return what bitwise reproducibility depends on: versions, devices, cores."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "unknown"
     return {
-        "versions": versions,
+        "versions": {"python": platform.python_version(), **versions()},
         "device_kind": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),

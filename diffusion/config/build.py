@@ -1,7 +1,6 @@
 """From the sections of a config to the objects that they name: what an `Experiment` is made of."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +27,7 @@ from diffusion.data.conditions import network_fields, numbered_labels
 from diffusion.models.prediction import Prediction
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import FieldError, build, check_type, lookup, nearest, resolve
+from diffusion.runtime.digests import as_json
 from diffusion.training import make_ema
 
 PARTS = (
@@ -184,4 +184,4 @@ def resolved(config: Mapping, extras: Mapping[str, Mapping[str, Any]]) -> dict[s
         kind, spec = kind_of(config, section), section_of(config, section)
         new[section] = resolve(kind, spec, **extras.get(section, {}))
     new["guidance"] = [resolve("guidance", g) for g in config["guidance"]]
-    return json.loads(json.dumps(new, default=str))
+    return as_json(new)

@@ -7,14 +7,13 @@ None, stands for an attribute of the process, the field names it as "of_process"
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
 from diffusion.config.sections import IDENTITY, NEUTRAL, TrainOptions, kind_of, plain, with_defaults
 from diffusion.registry import marked
-from diffusion.runtime.digests import digest_of_json, shortened
+from diffusion.runtime.digests import as_json, digest_of_json, shortened
 
 CONTENT = "data.content"  # digests by what they are of: "data", "coupling", "process.prior.dataset"
 
@@ -60,7 +59,7 @@ def without_places(config: Mapping) -> dict[str, Any]:
 
 def config_digest(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a resolved config, wherever its data lies."""
-    return digest_of_json(json.loads(json.dumps(without_places(config), default=str)))
+    return digest_of_json(as_json(without_places(config)))
 
 
 def as_stored(config: Mapping) -> dict[str, Any]:
