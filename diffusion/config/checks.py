@@ -27,15 +27,6 @@ FEW_STEPS = 10  # up to which a grid is looked at
 NORMAL_STD, TOO_WIDE = 0.5, 3  # of the data that it is tried on; times as much is said
 
 
-def sampler_variances(sampler: Any) -> list[str]:
-    """Return what a sampler, and those inside it, say of the variance of their noise."""
-    found = []
-    while sampler is not None:
-        found.append(getattr(sampler, "variance", ""))
-        sampler = getattr(sampler, "inner", None)
-    return found
-
-
 @contextlib.contextmanager
 def _as_config_error(section: str) -> Iterator[None]:
     """Say which section an error is about."""
@@ -64,7 +55,7 @@ def check_parts(experiment: Any) -> None:
             "train.learn_variance and the weight learned_uncertainty belong to processes with alpha(t) and "
             "sigma(t)."
         )
-    if "learned" in sampler_variances(experiment.sampler) and not train.learn_variance:
+    if "learned" in experiment.variances and not train.learn_variance:
         raise ConfigError(
             "config.sampler.variance: 'learned' needs a network that learned it: train with "
             "--config.train.learn_variance=True, or choose posterior, beta or analytic."
@@ -103,7 +94,11 @@ def check_training(experiment: Any) -> None:
     if experiment.train.sample_every and experiment.task == "generator":
         with _as_config_error("data"):  # grids of samples take some conditions from held-out data
             experiment.conditions_in_turn(np.arange(1))
-    if experiment.train.sample_every and experiment.needs_table and experiment.variance is None:
+    if (
+        experiment.train.sample_every
+        and "analytic" in experiment.variances
+        and experiment.variance is None
+    ):
         raise ConfigError(
             "config.sampler.variance: 'analytic' needs a table that is estimated from the trained model. "
             "Train with another sampler or with train.sample_every=0; then run "
@@ -182,7 +177,7 @@ def coarse_grid(experiment: Any) -> str | None:
     """
     sampler, process = experiment.sampler, experiment.process
     stepping = isinstance(sampler, StepSampler) and isinstance(process, AffineProcess)
-    asks_more = {"analytic", "learned"} & set(sampler_variances(sampler))  # than a denoiser
+    asks_more = {"analytic", "learned"} & experiment.variances  # than a denoiser
     generates = experiment.task == "generator" and not asks_more
     if not generates or not stepping or experiment.num_steps > FEW_STEPS:
         return None

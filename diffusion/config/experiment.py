@@ -19,7 +19,7 @@ from diffusion.classifiers import classifier as classifying
 from diffusion.classifiers.classifier import AtData, Columns, NetworkClassifier
 from diffusion.classifiers.losses import ClassifierLoss
 from diffusion.config.build import assemble, network_extras, optimizer_extras, resolved
-from diffusion.config.checks import check_parts, sampler_variances
+from diffusion.config.checks import check_parts
 from diffusion.config.recording import check_contents
 from diffusion.config.sections import ConfigError, EvaluateOptions, TrainOptions, plain, positive
 from diffusion.data import Dataset, DataSpec
@@ -133,9 +133,13 @@ class Experiment:
         )
 
     @property
-    def needs_table(self) -> bool:
-        """Whether the sampler needs a table of posterior variances."""
-        return "analytic" in sampler_variances(self.sampler)
+    def variances(self) -> set[str]:
+        """What the sampler, and those inside it, take for the variance of their noise, such as "analytic"."""
+        found, sampler = set(), self.sampler
+        while sampler is not None:
+            found.add(getattr(sampler, "variance", ""))
+            sampler = getattr(sampler, "inner", None)
+        return found
 
     @property
     def affine(self) -> bool:
@@ -232,7 +236,7 @@ class Experiment:
             model = guide(ConditionalModel(base, model, given, asked=cond))
         if self.variance is not None:
             return dataclasses.replace(self.variance, denoise=as_pytree(model))
-        if "learned" in sampler_variances(self.sampler) and model is not base:
+        if "learned" in self.variances and model is not base:
             return MeanWithShare(model, base)
         return model
 

@@ -218,7 +218,7 @@ def open_run(
         abstract = shapes_of(experiment, checkpoints.count_arrays(step), str(workdir.path))
         like = abstract.params if ema == "raw" else abstract.ema[ema]
         params = replicated(checkpoints.restore_params(step, None if ema == "raw" else ema, like))
-    if experiment.needs_table:
+    if "analytic" in experiment.variances:
         table = read_variance(workdir.variance, experiment, step, ema)
         experiment = experiment.replaced(variance=table)
     return Trained(experiment=experiment, params=params, step=step, ema=ema)
