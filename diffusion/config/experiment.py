@@ -116,9 +116,7 @@ class Experiment:
     @property
     def conditional(self) -> bool:
         """Whether the data has labels or other conditions."""
-        return bool(
-            conditioning.shapes(self.spec, 1)
-        )  # no array is made: nothing is computed for a check
+        return bool(conditioning.shapes(self.spec, 1))  # shapes alone: nothing is computed
 
     @property
     def task(self) -> str:
@@ -128,9 +126,8 @@ class Experiment:
     @property
     def columns(self) -> Columns:
         """What the scores of a classifier stand for."""
-        return classifying.columns_of(
-            self.classifier_loss, self.spec.num_classes, self.spec.multi_hot_dim
-        )
+        spec = self.spec
+        return classifying.columns_of(self.classifier_loss, spec.num_classes, spec.multi_hot_dim)
 
     @property
     def variances(self) -> set[str]:
@@ -154,13 +151,9 @@ class Experiment:
         if self.task != "generator":
             time = self.time if self.task == "classifier" else AtData()
             return classifying.classification_loss(
-                self.network,
-                self.process,
-                time,
-                self.classifier_loss,
-                self.columns,
+                self.network, self.process, time, self.classifier_loss, self.columns,
                 batch_size=size,
-            )
+            )  # fmt: skip
         reduction = self.train.reduction
         if not isinstance(self.process, AffineProcess):
             return flow_matching_loss(
@@ -269,7 +262,8 @@ class Experiment:
         return generate(
             self.sampler, self.process, model_of, seed, num_samples, shape or self.spec.shape,
             self.times() if times is None else times, cond_of or self.conditions_in_turn,
-            batch_size=batch_size or self.evaluate.batch_size, start=start, block=block,
+            batch_size=self.evaluate.batch_size if batch_size is None else batch_size,
+            start=start, block=block,
         )  # fmt: skip
 
     def conditions(self, given: Any, count: int) -> Cond:

@@ -15,7 +15,7 @@ import numpy as np
 from diffusion.config.experiment import Experiment
 from diffusion.config.sections import ConfigError
 from diffusion.evaluation.cards import estimate_of
-from diffusion.evaluation.metrics import numbers_of, parse
+from diffusion.evaluation.metrics import Subject, numbers_of, parse
 from diffusion.registry import build
 from diffusion.run.workdir import Workdir
 from diffusion.runtime import exits
@@ -142,24 +142,7 @@ def trend(experiment: Experiment, writers: Sequence[Writer], monitor: Monitor) -
                 yield x
 
         subject = replace(whole, num_samples=options.trend_samples, generate=generated)
-        found: dict[str, float] = {}
-        for metric in tuple(metrics):
-            if monitor.stop.received:
-                return
-            monitor.alive(f"hook, trend of step {step}")
-            try:
-                results = numbers_of(metric, subject)
-            except Exception as error:
-                monitor.say(
-                    f"step {step}  the trend of {metric.metric_name} cannot be measured, and is left out: "
-                    f"{exits.sentence(error)}"
-                )
-                metrics.remove(metric)
-                continue
-            for key, value in results.items():
-                single = estimate_of(value)
-                if single is not None and "_of_training_data" not in key:  # that one never changes
-                    found[key] = single[0]
+        found = _numbers(metrics, subject, step, monitor)
         if not found:
             return
         for writer in writers:
@@ -170,6 +153,29 @@ def trend(experiment: Experiment, writers: Sequence[Writer], monitor: Monitor) -
         )
 
     return measure
+
+
+def _numbers(metrics: list[Any], subject: Subject, step: int, monitor: Monitor) -> dict[str, float]:
+    """Measure a subject, and take what does not fit out of the list of metrics; {} after a signal."""
+    found = {}
+    for metric in tuple(metrics):
+        if monitor.stop.received:
+            return {}
+        monitor.alive(f"hook, trend of step {step}")
+        try:
+            results = numbers_of(metric, subject)
+        except Exception as error:
+            monitor.say(
+                f"step {step}  the trend of {metric.metric_name} cannot be measured, and is left out: "
+                f"{exits.sentence(error)}"
+            )
+            metrics.remove(metric)
+            continue
+        for key, value in results.items():
+            single = estimate_of(value)
+            if single is not None and "_of_training_data" not in key:  # that one never changes
+                found[key] = single[0]
+    return found
 
 
 def _open_features(experiment: Experiment, metrics: Sequence[Any]) -> None:
