@@ -18,6 +18,7 @@ from diffusion import build
 from diffusion.checkpoints.checkpoint import Checkpoints
 from diffusion.checkpoints.manifest import MAX_BYTES, read_manifest, spelled, verify
 from diffusion.checkpoints.reader import CheckpointReader
+from diffusion.runtime import reading
 from diffusion.runtime.exits import CheckpointError, DamageError, ReadError
 
 from .problem import make
@@ -310,8 +311,14 @@ def refusing(monkeypatch):
             )
             builtin = Path.open
             monkeypatch.setattr(Path, "open", opened)
+            plain = reading.open_plain
+            monkeypatch.setattr(
+                reading, "open_plain",
+                lambda given, **o: io.BufferedReader(Broken(given)) if given == path else plain(given, **o),
+            )  # fmt: skip
         elif call == "open":
             monkeypatch.setattr(Path, "open", guarded(Path.open, path))
+            monkeypatch.setattr(os, "open", guarded(os.open, path))
         elif call == "lstat":
             monkeypatch.setattr(Path, "lstat", guarded(Path.lstat, path))
         else:
