@@ -218,14 +218,12 @@ def use_compilation_cache() -> None:
 
 def versions() -> dict[str, str]:
     """Return what computes: other versions, flags of the compiler or kinds of device may give other bits."""
-    from importlib import metadata
-
     import jax
 
     from diffusion.runtime.compilation import compiler_flags, order_of_sums
+    from diffusion.runtime.provenance import versions as installed
 
-    packages = ("demolish", "jax", "jaxlib", "flax")
-    found = {name: metadata.version(name) for name in packages}
+    found = installed(("demolish", "jax", "jaxlib", "flax"))
     x64 = str(jax.config.jax_enable_x64)
     return found | {
         "device": jax.devices()[0].device_kind, "x64": x64, "xla_flags": compiler_flags(),

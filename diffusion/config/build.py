@@ -18,6 +18,7 @@ from diffusion.config.sections import (
     check_sections,
     kind_of,
     own_fields,
+    plain,
     positive,
     section_of,
     with_defaults,
@@ -170,13 +171,13 @@ def default_metrics(task: str, process: Process) -> list[Any]:
     return [name for name in EvaluateOptions().metrics if name not in of_denoisers]
 
 
-def resolved(config: Mapping, extras: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the config with every default of every class written out, as JSON would hold it.
-
-    Args:
-        config: all sections by name.
-        extras: per section, fields that the experiment fills in.
-    """
+def resolved(experiment: Any) -> dict[str, Any]:
+    """Return the config of an Experiment with every default of every class written out, as JSON would hold it."""
+    config, train = experiment.config, experiment.train
+    extras = {
+        "network": network_extras(config, train, experiment.spec, experiment.classifier_loss),
+        "optimizer": optimizer_extras(train, experiment.batch_size, experiment.network),
+    }
     new = dict(config)
     for section in SECTIONS:
         if section in ("seed", "task", "ema", "guidance", *UNNAMED):
@@ -184,4 +185,4 @@ def resolved(config: Mapping, extras: Mapping[str, Mapping[str, Any]]) -> dict[s
         kind, spec = kind_of(config, section), section_of(config, section)
         new[section] = resolve(kind, spec, **extras.get(section, {}))
     new["guidance"] = [resolve("guidance", g) for g in config["guidance"]]
-    return as_json(new)
+    return as_json(new) | {k: plain(dataclasses.asdict(getattr(experiment, k))) for k in UNNAMED}

@@ -7,7 +7,7 @@ guided denoiser.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,10 @@ import numpy as np
 from diffusion.classifiers import classifier as classifying
 from diffusion.classifiers.classifier import AtData, Columns, NetworkClassifier
 from diffusion.classifiers.losses import ClassifierLoss
-from diffusion.config.build import assemble, network_extras, optimizer_extras, resolved
+from diffusion.config.build import assemble, resolved
 from diffusion.config.checks import check_parts
 from diffusion.config.recording import check_contents
-from diffusion.config.sections import ConfigError, EvaluateOptions, TrainOptions, plain, positive
+from diffusion.config.sections import ConfigError, EvaluateOptions, TrainOptions, positive
 from diffusion.data import Dataset, DataSpec
 from diffusion.data import conditions as conditioning
 from diffusion.evaluation import Subject, generate
@@ -253,11 +253,11 @@ class Experiment:
             num_samples: how many examples, from number `start` on.
             seed: of the examples.
             start: the number of the first.
-            cond_of: from numbers of examples to their conditions; `conditions_in_turn` unless given.
-            times: decreasing; those of the section `grid` unless given.
+            cond_of: from their numbers to their conditions; `conditions_in_turn` unless given.
+            times: those of the section `grid` unless given.
             shape: of one example; that of the data unless given.
-            batch_size: examples that are handed out at once; `evaluate.batch_size` unless given.
-            block: examples that a device computes at once, on which the bits depend.
+            batch_size: `evaluate.batch_size` unless given.
+            block: what a device computes at once, on which the bits depend.
         """
         return generate(
             self.sampler, self.process, model_of, seed, num_samples, shape or self.spec.shape,
@@ -315,9 +315,4 @@ class Experiment:
 
     def resolved(self) -> dict[str, Any]:
         """Return the config with every default of every class written out."""
-        extras = {
-            "network": network_extras(self.config, self.train, self.spec, self.classifier_loss),
-            "optimizer": optimizer_extras(self.train, self.batch_size, self.network),
-        }
-        options = {"train": self.train, "evaluate": self.evaluate}
-        return resolved(self.config, extras) | {k: plain(asdict(v)) for k, v in options.items()}
+        return resolved(self)

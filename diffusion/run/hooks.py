@@ -15,7 +15,7 @@ import numpy as np
 from diffusion.config.experiment import Experiment
 from diffusion.config.sections import ConfigError
 from diffusion.evaluation.cards import estimate_of
-from diffusion.evaluation.metrics import Subject, numbers_of, parse
+from diffusion.evaluation.metrics import Subject, numbers_of, parse_list
 from diffusion.registry import build
 from diffusion.run.workdir import Workdir
 from diffusion.runtime import exits
@@ -101,7 +101,7 @@ def trend_metrics(experiment: Experiment) -> list[Any]:
         ConfigError: one cannot be built.
     """
     try:
-        return [build("metric", parse(one)) for one in experiment.evaluate.trend_metrics]
+        return [build("metric", one) for one in parse_list(experiment.evaluate.trend_metrics)]
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"config.evaluate.trend_metrics: {error.args[0]}") from None
 
