@@ -62,6 +62,7 @@ OPENED = {  # files that are not replaced: appended to, locked, written inside a
     "diffusion/training/metrics.py", "diffusion/runtime/lock.py", "diffusion/checkpoints/manifest.py",
     "diffusion/checkpoints/checkpoint.py", "diffusion/data/storage.py", "diffusion/data/decoded.py",
     "diffusion/evaluation/shards.py", "diffusion/runtime/files.py", "diffusion/drawing/film.py",
+    "diffusion/runtime/npz.py",
 }  # fmt: skip
 
 

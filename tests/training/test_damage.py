@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from diffusion import build
+from diffusion.checkpoints import manifest
 from diffusion.checkpoints.checkpoint import Checkpoints
 from diffusion.checkpoints.manifest import MAX_BYTES, read_manifest, spelled, verify
 from diffusion.checkpoints.reader import CheckpointReader
-from diffusion.runtime import reading
 from diffusion.runtime.exits import CheckpointError, DamageError, ReadError
 
 from .problem import make
@@ -311,9 +311,9 @@ def refusing(monkeypatch):
             )
             builtin = Path.open
             monkeypatch.setattr(Path, "open", opened)
-            plain = reading.open_plain
+            plain = manifest.open_plain
             monkeypatch.setattr(
-                reading, "open_plain",
+                manifest, "open_plain",
                 lambda given, **o: io.BufferedReader(Broken(given)) if given == path else plain(given, **o),
             )  # fmt: skip
         elif call == "open":
