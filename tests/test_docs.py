@@ -19,7 +19,8 @@ import pytest
 
 from diffusion import build, registered
 from diffusion.config.experiment import Experiment
-from diffusion.config.sections import apply_overrides, plain
+from diffusion.config.overrides import apply_overrides
+from diffusion.config.sections import plain
 from diffusion.data import DataSpec
 from diffusion.evaluation.metrics import parse_list
 from diffusion.registry import KINDS

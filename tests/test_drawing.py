@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from diffusion import build, drawing
-from diffusion.config.sections import apply_overrides
+from diffusion.config.overrides import apply_overrides
 from diffusion.drawing import film
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,8 +7,7 @@ import shutil
 import pytest
 
 from diffusion.config.identity import as_stored
-from diffusion.config.options import TrainOptions
-from diffusion.config.sections import FREE, IDENTITY, SECTIONS, ConfigError
+from diffusion.config.sections import FREE, IDENTITY, SECTIONS, ConfigError, TrainOptions
 from diffusion.run import previous as earlier
 from diffusion.run.previous import is_halfway, lost, record, refuse_anew, set_aside
 from diffusion.run.workdir import Workdir
