@@ -18,8 +18,9 @@ from typing import Any, ClassVar, final
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.guidance.base import Guidable, Guidance, given
+from diffusion.guidance.base import Guidance, given
 from diffusion.guidance.extrapolation import Extrapolated
+from diffusion.guidance.model import ConditionalModel
 from diffusion.guidance.scales import Stepped, check_finite, is_number
 from diffusion.numerics import on_host, require, value_and_ddt
 from diffusion.processes import AffineProcess, Process
@@ -75,7 +76,7 @@ class CFGPlusPlus(Guidance):
             "classifier_free.",
         )
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         if is_number(self.scale) and self.scale == 0:
             return model.unconditional
         times = given(model, "times", self)

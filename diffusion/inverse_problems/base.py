@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.guidance.base import Guidable, Guidance, given
+from diffusion.guidance.base import Guidance, given
+from diffusion.guidance.model import ConditionalModel
 from diffusion.guidance.scales import check_finite, check_scale
 from diffusion.inverse_problems.operators import Identity, Operator
 from diffusion.numerics import as_pytree, require, sum_features
@@ -136,7 +137,7 @@ class LinearInverse(Guidance):
         """Raise ValueError if the operator cannot act on examples of this shape."""
         self.operator.check(shape)
 
-    def arguments(self, model: Guidable) -> tuple[Any, ...]:
+    def arguments(self, model: ConditionalModel) -> tuple[Any, ...]:
         """Return process, denoiser, operator and measurement, as the functions want them."""
         y = given(model, "measurement", self)
         return model.process, model.conditional, self.operator, y

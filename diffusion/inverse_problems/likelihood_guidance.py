@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.guidance.base import Guidable, given
+from diffusion.guidance.base import given
+from diffusion.guidance.model import ConditionalModel
 from diffusion.guidance.scales import Stepped
 from diffusion.inverse_problems.base import (
     LinearInverse,
@@ -168,7 +169,7 @@ class DPS(LinearInverse):
         if not self.normalised:
             _require_noise(self.std)
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         arguments = self.arguments(model)
         times = given(model, "times", self) if self.normalised else None
         times = times() if callable(times) else times
@@ -251,5 +252,5 @@ class PiGDM(LinearInverse):
         super().__post_init__()
         require(self.data_std > 0, f"`data_std` must be positive; got {self.data_std}.")
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         return pigdm(*self.arguments(model), std=self.std, scale=self.scale, data_std=self.data_std)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, final
 import jax
 from jaxtyping import Array, Float
 
-from diffusion.guidance.base import Guidable
+from diffusion.guidance.model import ConditionalModel
 from diffusion.inverse_problems.base import (
     LinearInverse,
     Measured,
@@ -112,7 +112,7 @@ class MomentMatching(LinearInverse):
         )
         require(self.tolerance >= 0, f"`tolerance` must not be negative; got {self.tolerance}.")
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         return moment_matching(
             *self.arguments(model), std=self.std, scale=self.scale,
             num_iterations=self.num_iterations, tolerance=self.tolerance,

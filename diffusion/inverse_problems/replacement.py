@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.guidance.base import Guidable
+from diffusion.guidance.model import ConditionalModel
 from diffusion.inverse_problems.base import LinearInverse, Measured, bound, unexplained
 from diffusion.inverse_problems.operators import Operator
 from diffusion.numerics.shapes import shaped_like
@@ -127,5 +127,5 @@ class Replacement(LinearInverse):
 
     rung: ClassVar[type[Process]] = AffineProcess
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         return replacement(*self.arguments(model), std=self.std, scale=self.scale)
