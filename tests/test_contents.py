@@ -18,7 +18,7 @@ def test_arrays_have_one_digest_whatever_the_pieces(monkeypatch):
         wanted.update(f"{name} {x.dtype.name} {x.shape};".encode() + x.tobytes())
     words = f"50 examples, SHA-256 {wanted.hexdigest()}"
     for piece in (1, 100, 2**20):
-        monkeypatch.setattr(contents, "_PIECE", piece)
+        monkeypatch.setattr("diffusion.runtime.digests._PIECE", piece)
         assert of_arrays({"label": LABEL, "data": X}) == words
         assert of_arrays({"data": np.asfortranarray(X), "label": LABEL}) == words
     assert shortened(words) == f"50 examples, SHA-256 {wanted.hexdigest()[:12]}"

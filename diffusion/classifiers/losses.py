@@ -19,10 +19,9 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import require
 from diffusion.registry import register
-from diffusion.types import Scalar
+from diffusion.types import PerExample, Scalar
 
 Scores = Float[Array, "batch columns"]
-PerExample = Float[Array, " batch"]
 
 
 def held(target: Scores) -> Scores:

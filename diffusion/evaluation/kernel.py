@@ -135,7 +135,7 @@ def gaussian_kernel(bandwidth: float) -> PairFn:
     return lambda x, y: np.exp(squared_distances(x, y) / (-2 * bandwidth**2))
 
 
-def median_distance(x: Float[np.ndarray, "n *data"], limit: int = 1000) -> float:
+def median_distance(x: Float[np.ndarray, " n *data"], limit: int = 1000) -> float:
     """Return the median distance between two different examples, of the first `limit`: a usual bandwidth."""
     rows = np.asarray(x[:limit], np.float64).reshape(min(len(x), limit), -1)
     upper = np.triu_indices(len(rows), 1)
@@ -145,7 +145,7 @@ def median_distance(x: Float[np.ndarray, "n *data"], limit: int = 1000) -> float
 
 
 def mmd(
-    x: Float[np.ndarray, "n *data"], y: Float[np.ndarray, "m *same"], bandwidth: float
+    x: Float[np.ndarray, " n *data"], y: Float[np.ndarray, " m *same"], bandwidth: float
 ) -> Discrepancy:
     """Estimate the squared maximum mean discrepancy with a Gaussian kernel; see `discrepancy`."""
     require(bandwidth > 0, f"`bandwidth` must be positive; got {bandwidth}.")

@@ -29,7 +29,7 @@ def _chunks(count: int, width: int) -> list[slice]:
     return [slice(i, i + size) for i in range(0, count, size)]
 
 
-def squared_radii(x: Float[np.ndarray, "n dim"], k: int) -> Float[np.ndarray, "n"]:
+def squared_radii(x: Float[np.ndarray, "n dim"], k: int) -> Float[np.ndarray, " n"]:
     """Return the squared distance of each example to its k-th nearest neighbour in its own set."""
     require(k >= 1, f"`k` must be at least 1; got {k}.")
     require(len(x) > k, f"the {k}-th nearest neighbour needs more than {k} examples; got {len(x)}.")

@@ -30,13 +30,12 @@ from diffusion.runtime.failpoints import reach
 from diffusion.runtime.files import write_atomically
 from diffusion.runtime.npz import read_arrays
 from diffusion.runtime.reading import NotPlainError, parse_json, read_bytes, read_json
+from diffusion.types import Say
 
 MANIFEST = "manifest.json"
 BEGUN_ON = "begun_on"  # in it, the machine that began the folder: told, not compared
 _PICTURE = re.compile(r"[0-9]{6,}\.png")
 _NAME = re.compile(r"([0-9]+)-([0-9]+)\.([0-9a-f]{64})\.(npy|json)")
-
-Say = Callable[[str], None]
 
 
 class ShardsError(ValueError):

@@ -24,7 +24,7 @@ class SlicedDistance(NamedTuple):
 
 def squared_on_lines(
     x: Float[np.ndarray, "n lines"], y: Float[np.ndarray, "m lines"]
-) -> Float[np.ndarray, "lines"]:
+) -> Float[np.ndarray, " lines"]:
     """Return W_2^2 of the columns of x and y, whatever their lengths."""
     x, y = np.sort(x, axis=0), np.sort(y, axis=0)
     n, m = len(x), len(y)
@@ -38,8 +38,8 @@ def squared_on_lines(
 
 
 def sliced_wasserstein(
-    x: Float[np.ndarray, "n *data"],
-    y: Float[np.ndarray, "m *same"],
+    x: Float[np.ndarray, " n *data"],
+    y: Float[np.ndarray, " m *same"],
     *,
     num_projections: int = 512,
     seed: int = 0,

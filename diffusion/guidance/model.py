@@ -7,13 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.numerics import as_pytree
 from diffusion.processes import Process
-from diffusion.types import Cond, Denoiser, Time
+from diffusion.types import Cond, Data, Denoiser, Time
 
-Data = Float[Array, "batch *data"]
 Both = Callable[[Array, Any], tuple[Array, Array]]  # (x_t, t) -> two posterior means
 
 

@@ -31,9 +31,7 @@ from diffusion.inverse_problems.operators import Identity, Operator
 from diffusion.numerics import as_pytree, require, sum_features
 from diffusion.numerics.shapes import bare, shaped_like
 from diffusion.processes import AffineProcess
-from diffusion.types import Denoiser, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Denoiser, Scalar, Time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,10 +149,10 @@ def pullback(denoise: Denoiser, x_t: Data, t: Time) -> tuple[Data, Callable[[Dat
 
 def conjugate_gradients(
     matrix: Callable[[Array], Array],
-    b: Float[Array, "batch *data"],
+    b: Float[Array, " batch *data"],
     num_iterations: int,
     tolerance: float,
-) -> Float[Array, "batch *data"]:
+) -> Float[Array, " batch *data"]:
     """Solve M v = b for a symmetric M >= 0, each example by itself, starting from 0.
 
     An example stops where |M v - b| <= tolerance |b|, or where the next direction has no positive

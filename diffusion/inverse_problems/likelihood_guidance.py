@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.guidance.base import given
 from diffusion.guidance.model import ConditionalModel
@@ -27,9 +27,7 @@ from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
 from diffusion.samplers.levels import levels, namespace
-from diffusion.types import Denoiser, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Denoiser, Scalar, Time
 
 ITERATIONS = (
     50  # of conjugate gradients where A A^T is no multiple of I; they cost products with A only

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.guidance.model import ConditionalModel
 from diffusion.inverse_problems.base import (
@@ -20,9 +20,7 @@ from diffusion.numerics import require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
-from diffusion.types import Denoiser, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Denoiser, Scalar, Time
 
 
 @jax.tree_util.register_dataclass

@@ -5,7 +5,6 @@ from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from diffusion.guidance.model import ConditionalModel
 from diffusion.inverse_problems.base import LinearInverse, Measured, bound, unexplained
@@ -14,9 +13,7 @@ from diffusion.numerics.shapes import shaped_like
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
-from diffusion.types import Denoiser, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Denoiser, Scalar, Time
 
 
 @jax.tree_util.register_dataclass

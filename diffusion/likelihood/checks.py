@@ -5,13 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.numerics import is_traced, on_host, require
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import nearest
 
-Data = Float[Array, "batch *data"]
 _SLACK = 1e-6  # relative: times may come rounded to float32
 
 

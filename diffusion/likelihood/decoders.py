@@ -10,9 +10,7 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import per_example, require, sum_features
 from diffusion.processes import GaussianProcess
-from diffusion.types import Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Scalar, Time
 
 
 @dataclass(frozen=True, kw_only=True)

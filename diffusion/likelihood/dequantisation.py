@@ -17,14 +17,11 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.likelihood.checks import check_batch
 from diffusion.numerics import as_pytree, draw, require, sum_features
-from diffusion.types import Key
-
-Data = Float[Array, "batch *data"]
-PerExample = Float[Array, " batch"]
+from diffusion.types import Data, Key, PerExample
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Shaped
 
 from diffusion.likelihood.checks import (
     check_batch,
@@ -45,9 +45,8 @@ from diffusion.numerics.shapes import checked
 from diffusion.processes import GaussianProcess
 from diffusion.processes.base import require_rung
 from diffusion.registry import takes_names
-from diffusion.types import Key, KeyLike, Scalar
+from diffusion.types import Data, Key, KeyLike, Scalar
 
-Data = Float[Array, "batch *data"]
 Given = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # from the user: checked by `check_batch`
 _SAMPLINGS = ("log_snr", "time")
 

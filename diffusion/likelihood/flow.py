@@ -31,11 +31,9 @@ from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
 from diffusion.registry import takes_names
-from diffusion.types import KeyLike, Time, Velocity
+from diffusion.types import Data, KeyLike, PerExample, Time, Velocity
 
-Data = Float[Array, "batch *data"]
 Given = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # from the user: checked by `check_batch`
-PerExample = Float[Array, " batch"]
 Change = Float[Array, "estimates batch"]
 
 

@@ -22,10 +22,8 @@ from jaxtyping import Array, Float
 from diffusion.numerics import is_traced, per_example, require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.registry import takes_names
-from diffusion.types import Time
+from diffusion.types import Data, PerExample, Time
 
-Data = Float[Array, "batch *data"]
-PerExample = Float[Array, " batch"]
 Summand = Callable[
     [Array, Array], Array
 ]  # (posterior weights (batch, chunk), points) -> (batch, ...)

@@ -29,7 +29,7 @@ from diffusion.numerics.programs import Programs
 from diffusion.registry import nearest
 from diffusion.types import Cond, Key, Params
 
-Data: TypeAlias = Float[Array, "batch *data"] | Float[np.ndarray, "batch *data"]
+Data: TypeAlias = Float[Array, " batch *data"] | Float[np.ndarray, " batch *data"]
 LogSNR: TypeAlias = Float[Array, "*batch"] | Float[np.ndarray, "*batch"] | float | int | np.generic
 Number: TypeAlias = float | int
 

@@ -39,7 +39,7 @@ LOG_SNR_LIMIT = 30.0
 CONDITIONS = ("label", "multi_hot", "vector", "image")
 
 
-def noise_level(log_snr: LogSNR, batch: int, dtype: Any = jnp.float32) -> Float[Array, "batch"]:
+def noise_level(log_snr: LogSNR, batch: int, dtype: Any = jnp.float32) -> Float[Array, " batch"]:
     """Return c = log_snr / 4 of shape (batch,), with log_snr clipped into [-30, 30].
 
     Raises:
@@ -53,7 +53,7 @@ def noise_level(log_snr: LogSNR, batch: int, dtype: Any = jnp.float32) -> Float[
     return jnp.broadcast_to(jnp.clip(log_snr, -LOG_SNR_LIMIT, LOG_SNR_LIMIT) / 4, (batch,))
 
 
-def sinusoidal(c: Float[Array, "batch"], features: int) -> Float[Array, "batch features"]:
+def sinusoidal(c: Float[Array, " batch"], features: int) -> Float[Array, "batch features"]:
     """Return sqrt(2) (cos w c, sin w c) with geometric frequencies w.
 
     The lowest frequency turns by three radians over the whole range of c, the highest resolves
@@ -64,7 +64,7 @@ def sinusoidal(c: Float[Array, "batch"], features: int) -> Float[Array, "batch f
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1) * math.sqrt(2)
 
 
-def fourier(c: Float[Array, "batch"], features: int) -> Float[Array, "batch features"]:
+def fourier(c: Float[Array, " batch"], features: int) -> Float[Array, "batch features"]:
     """Return sqrt(2) cos(w c + phase) with normal frequencies and uniform phases.
 
     They are drawn once for all from a fixed seed and are no parameters. Standard deviation pi: two pi
@@ -82,7 +82,7 @@ NOISE_FEATURES: dict[str, Callable[[Array, int], Array]] = {
 }
 
 
-def noise_features(name: str, c: Float[Array, "batch"], features: int) -> Float[Array, "batch n"]:
+def noise_features(name: str, c: Float[Array, " batch"], features: int) -> Float[Array, "batch n"]:
     """Return the features of that name; see `NOISE_FEATURES`.
 
     Raises:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Shaped
 
 from diffusion.models.exact_field import exact_field
 from diffusion.models.prediction import Noise, Prediction, network_inputs, velocity_inputs
@@ -29,9 +29,8 @@ from diffusion.objectives.weighting import Weight
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import nearest, takes_names
-from diffusion.types import Coefficients, Cond, Denoiser, Key, Network, Params
+from diffusion.types import Coefficients, Cond, Denoiser, Key, Network, Params, PerExample
 
-PerExample = Float[Array, " batch"]
 Record = dict[str, Shaped[Array, " batch"]]
 Loss = Callable[[Params, Key, Mapping], tuple[PerExample, Record]]
 

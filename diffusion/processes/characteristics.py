@@ -26,9 +26,7 @@ from diffusion.numerics import as_time, per_example, require
 from diffusion.processes.interpolants import Interpolant, straight
 from diffusion.processes.inversion import along_time, compiled, invert, log_abs_det, solve_linear
 from diffusion.registry import load, register
-from diffusion.types import Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Scalar, Time
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,9 +32,7 @@ from diffusion.processes.base import (
 )
 from diffusion.processes.cosine_basis import scale_frequencies, spatial_axes, squared_frequencies
 from diffusion.registry import load, nearest, register
-from diffusion.types import KeyLike, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, KeyLike, Scalar, Time
 
 
 @register("process", "heat")

@@ -19,9 +19,7 @@ from diffusion.numerics import as_time, per_example, require
 from diffusion.processes.base import AffineProcess, Process, geometric_times
 from diffusion.processes.priors import DataPrior, Normal, Prior
 from diffusion.registry import load, nearest, register
-from diffusion.types import KeyLike, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, KeyLike, Time
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,10 +28,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.numerics import draw, per_example, require, sum_features
-from diffusion.processes.base import Data, Process
+from diffusion.processes.base import Process
 from diffusion.processes.linear_sde import linear_beta_diffusion
 from diffusion.registry import load, register
-from diffusion.types import KeyLike, Scalar, Time
+from diffusion.types import Data, KeyLike, Scalar, Time
 
 Noise = Float[Array, "batch *steps_and_data"]
 

@@ -13,14 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import laplace, logistic, norm
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.numerics import draw, require, sum_features
 from diffusion.registry import register
-from diffusion.types import Key, KeyLike, Scalar
-
-Data = Float[Array, "batch *data"]
-PerExample = Float[Array, " batch"]
+from diffusion.types import Data, Key, KeyLike, PerExample, Scalar
 
 
 @dataclass(frozen=True, kw_only=True)

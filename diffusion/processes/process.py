@@ -17,9 +17,7 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import as_time, draw, is_traced, require
 from diffusion.processes.inversion import along_time, compiled, invert, log_abs_det
-from diffusion.types import ODE, KeyLike, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import ODE, Data, KeyLike, Scalar, Time
 
 
 @dataclass(frozen=True, kw_only=True)

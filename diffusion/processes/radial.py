@@ -33,9 +33,7 @@ from diffusion.processes.radial_law import (
     random_direction_of_length,
 )
 from diffusion.registry import load, nearest, register
-from diffusion.types import KeyLike, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, KeyLike, Scalar, Time
 
 
 @dataclass(frozen=True, kw_only=True)

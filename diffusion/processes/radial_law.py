@@ -19,9 +19,7 @@ from jaxtyping import Array, Float
 from diffusion.numerics import as_time, draw, per_example, require, sum_features
 from diffusion.processes.base import AffineProcess
 from diffusion.registry import nearest
-from diffusion.types import Key, KeyLike, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Key, KeyLike, Scalar, Time
 
 
 def log_sphere(num_dims: int) -> float:

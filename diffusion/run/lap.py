@@ -24,8 +24,8 @@ from diffusion.training import SpikeRule, TrainState, make_train_step
 from diffusion.training.loop import Hook, LoopOptions, train
 from diffusion.training.metrics import Console, JsonLines, TensorBoard
 from diffusion.training.step import Step
+from diffusion.types import Say
 
-Say = Callable[[str], None]
 NO_ROLLBACKS = Rollbacks()
 
 

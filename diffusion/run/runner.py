@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -32,8 +32,7 @@ from diffusion.runtime.provenance import provenance
 from diffusion.runtime.stop import StopFlag
 from diffusion.runtime.watchdog import Watchdog
 from diffusion.training import TrainState
-
-Say = Callable[[str], None]
+from diffusion.types import Say
 
 
 def describe(experiment: Experiment) -> list[str]:

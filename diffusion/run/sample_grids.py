@@ -12,9 +12,7 @@ from diffusion.run.workdir import Workdir
 from diffusion.runtime.progress import nobody
 from diffusion.runtime.stop import StopFlag
 from diffusion.training import TrainState
-from diffusion.types import Params
-
-Say = Callable[[str], None]
+from diffusion.types import Params, Say
 
 
 def _grid_of(experiment: Experiment, params: Params, alive: Callable[[], None]) -> np.ndarray:

@@ -21,8 +21,7 @@ from diffusion.runtime.progress import nobody
 from diffusion.runtime.stop import StopFlag
 from diffusion.training import TrainState
 from diffusion.training.metrics import Console, Writer
-
-Say = Callable[[str], None]
+from diffusion.types import Say
 
 
 def trend_metrics(experiment: Experiment) -> list[Any]:

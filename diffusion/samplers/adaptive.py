@@ -7,7 +7,7 @@ from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.numerics import as_pytree, is_static, is_traced, require
 from diffusion.numerics.programs import Programs, unshared
@@ -16,9 +16,8 @@ from diffusion.processes import Process
 from diffusion.registry import nearest, register
 from diffusion.samplers.base import Sampler, Solution
 from diffusion.samplers.levels import host_times, noise_left
-from diffusion.types import Key
+from diffusion.types import Data, Key
 
-Data = Float[Array, "batch *data"]
 _NORMS = ("batch", "sample")
 _CONTROLLERS = ("pid", "step_to", "constant")
 

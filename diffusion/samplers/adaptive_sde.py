@@ -6,7 +6,7 @@ from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.numerics import is_many, require
 from diffusion.processes import GaussianProcess, Process
@@ -14,9 +14,7 @@ from diffusion.processes.base import require_rung
 from diffusion.processes.dynamics import reverse_sde
 from diffusion.registry import nearest, register
 from diffusion.samplers.adaptive import DiffraxBase
-from diffusion.types import Key, Scalar
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Key, Scalar
 
 # Evaluations of the drift per step.
 _SDE_COSTS = {

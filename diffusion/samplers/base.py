@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.numerics import (
     as_pytree,
@@ -26,9 +26,8 @@ from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
 from diffusion.processes.base import require_rung
-from diffusion.types import Key
+from diffusion.types import Data, Key
 
-Data = Float[Array, "batch *data"]
 Callback = Callable[[int, float, Array], None]  # (steps done, time reached, state)
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple, final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from diffusion.numerics import as_pytree, is_static, is_traced, require, sum_features
 from diffusion.numerics.programs import Programs
@@ -16,9 +16,8 @@ from diffusion.processes.base import require_rung
 from diffusion.registry import nearest, register
 from diffusion.samplers.base import Sampler, Solution
 from diffusion.samplers.levels import levels, noise_left
-from diffusion.types import Key
+from diffusion.types import Data, Key
 
-Data = Float[Array, "batch *data"]
 _NORMS = ("batch", "sample")
 
 

@@ -11,9 +11,9 @@ from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
 from diffusion.registry import takes_names
-from diffusion.samplers.base import Callback, Data, Sampler, Solution
+from diffusion.samplers.base import Callback, Sampler, Solution
 from diffusion.samplers.levels import noise_left
-from diffusion.types import Key, KeyLike, Time
+from diffusion.types import Data, Key, KeyLike, Time
 
 
 @takes_names

@@ -17,9 +17,7 @@ from jaxtyping import Array, Float
 from diffusion.numerics import is_traced, per_example, require
 from diffusion.processes import AffineProcess, GaussianProcess
 from diffusion.processes.base import require_rung
-from diffusion.types import Denoiser, KeyLike, Scalar, Score, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Denoiser, KeyLike, Scalar, Score, Time
 
 
 def at(process: AffineProcess, x: Data, t: Time) -> tuple[Array, Array]:

@@ -381,7 +381,8 @@ def test_another_measurement_std_or_mask_needs_no_compilation(name):
         mask = Mask(values=np.eye(6)[i])
         model = METHODS[name](process, denoise, mask, jnp.full((1, 6), float(i)), std=0.1 * (i + 1))
         diffusion.sample(sampler, process, model, None, x, times)
-        before = before if i else len(traced)
+        if not i:
+            before = len(traced)
     assert len(traced) == before
 
 

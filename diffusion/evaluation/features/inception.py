@@ -81,7 +81,7 @@ class InceptionExtractor(Extractor):
         """Apply the network, a block of images at a time."""
         return self._run(x, self.output, self.dim)
 
-    def log_probs(self, x: Float[np.ndarray, "n *data"]) -> Float[np.ndarray, "n classes"]:
+    def log_probs(self, x: Float[np.ndarray, " n *data"]) -> Float[np.ndarray, "n classes"]:
         """Return log-probabilities of the 1008 classes, in nats."""
         logits = self._run(self.checked(x), "logits_unbiased", CLASSES)
         top = logits.max(axis=1, keepdims=True)

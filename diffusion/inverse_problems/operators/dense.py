@@ -8,13 +8,13 @@ from typing import Any, ClassVar, final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.inverse_problems.operators.base import Operator, Shape, as_array
 from diffusion.numerics import require
 from diffusion.registry import register
+from diffusion.types import Data
 
-Data = Float[Array, "batch *data"]
 LARGEST = 2**26  # entries of a random matrix: half a gigabyte in float64
 
 

@@ -7,13 +7,13 @@ from typing import Any, ClassVar, final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.inverse_problems.operators.base import Operator, Shape, as_array, require_image
 from diffusion.numerics import require
 from diffusion.registry import register
+from diffusion.types import Data
 
-Data = Float[Array, "batch *data"]
 BORDERS = ("circular", "zero")
 LOST = (
     1e-6  # frequencies that a circular blur damps below this share of the strongest count as lost

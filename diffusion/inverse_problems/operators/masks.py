@@ -11,13 +11,12 @@ from typing import Any, ClassVar, final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.inverse_problems.operators.base import Operator, Shape, as_array, require_image
 from diffusion.numerics import require
 from diffusion.registry import register
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data
 
 
 @register("operator", "identity")

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.numerics import as_key, as_pytree, on_host, per_example, require, row_keys
 from diffusion.numerics.programs import Programs
@@ -16,9 +16,7 @@ from diffusion.numerics.shapes import bare, checked
 from diffusion.processes import AffineProcess, GaussianProcess
 from diffusion.processes.base import require_rung
 from diffusion.registry import nearest, takes_names
-from diffusion.types import Cond, Key, KeyLike, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Cond, Data, Key, KeyLike, Time
 
 
 @runtime_checkable

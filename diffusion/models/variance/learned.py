@@ -5,14 +5,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.numerics import require
 from diffusion.numerics.shapes import bare
 from diffusion.processes import AffineProcess
-from diffusion.types import Coefficients, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Coefficients, Data, Scalar, Time
 
 
 @runtime_checkable
