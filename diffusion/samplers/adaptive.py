@@ -14,7 +14,7 @@ from diffusion.numerics.programs import Programs, unshared
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
 from diffusion.registry import nearest, register
-from diffusion.samplers.base import Sampler, Solution
+from diffusion.samplers.base import Callback, Sampler, Solution, replayed
 from diffusion.samplers.levels import host_times, noise_left
 from diffusion.types import Data, Key
 
@@ -67,13 +67,23 @@ class DiffraxBase(Sampler):
         """Return the states, the evaluations, and whether the end was reached."""
 
     def solve(
-        self, process: Process, model: Any, key: Key | None, x: Data, times: Any, save: bool
+        self,
+        process: Process,
+        model: Any,
+        key: Key | None,
+        x: Data,
+        times: Any,
+        save: bool,
+        callback: Callback | None = None,
     ) -> Solution:
         """Integrate from times[0] to times[-1].
 
         Where no noise is left at times[-1] the velocity there is 0/0, so the last interval is one step
         to the posterior mean.
         """
+        if callback is not None:
+            solution = self.solve(process, model, key, x, times, save=True)
+            return replayed(solution, times, save, callback)
         self._check()
         times = host_times(process, times)
         key = key if self.stochastic else None

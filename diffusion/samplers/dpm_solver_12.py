@@ -14,7 +14,7 @@ from diffusion.numerics.shapes import checked
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import nearest, register
-from diffusion.samplers.base import Sampler, Solution
+from diffusion.samplers.base import Callback, Sampler, Solution, replayed
 from diffusion.samplers.levels import levels, noise_left
 from diffusion.types import Data, Key
 
@@ -72,9 +72,19 @@ class DPMSolver12(Sampler):
         return self.norm == "batch"
 
     def solve(
-        self, process: Any, model: Any, key: Key | None, x: Data, times: Any, save: bool
+        self,
+        process: Any,
+        model: Any,
+        key: Key | None,
+        x: Data,
+        times: Any,
+        save: bool,
+        callback: Callback | None = None,
     ) -> Solution:
         """Carry x from times[0] to times[-1]; `nfe` is per example, of the slowest with norm="sample"."""
+        if callback is not None:
+            solution = self.solve(process, model, key, x, times, save=True)
+            return replayed(solution, times, save, callback)
         require_rung(process, self.rung, "the sampler DPMSolver12")
         at = levels(process, times, "the sampler DPMSolver12")
         end_clean = not noise_left(process, times)

@@ -58,10 +58,7 @@ def solve(
             f"`x` must be floating and have a batch axis; got {x.dtype}{list(x.shape)}."
         )
     key = _checked_key(sampler, key, len(x))
-    if callback is None:
-        solution = sampler.solve(process, model, key, x, times, save)
-    else:
-        solution = sampler.walk(process, model, key, x, times, save, callback)
+    solution = sampler.solve(process, model, key, x, times, save, callback)
     if not (denoise_last and noise_left(process, times)):
         return solution
     # what nobody else has seen may be overwritten
