@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.likelihood import carry
-from diffusion.numerics import fold_in, on_host, per_example, require
+from diffusion.numerics import fold_in, in_interval, on_host, per_example, require
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import takes_names
 from diffusion.samplers import Sampler, sample
@@ -116,7 +116,7 @@ def time_of_level(process: Process, level: float) -> float:
     Raises:
         ValueError: the level lies outside [0, 1].
     """
-    require(0 <= level <= 1, f"`level` is a share of noise, from 0 to 1; got {level}.")
+    in_interval("[0, 1]", level=level)
     low, high = float(process.t_min), float(process.t_max)
     if not isinstance(process, AffineProcess):
         return low + level * (high - low)

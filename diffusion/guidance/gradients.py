@@ -20,10 +20,10 @@ from jaxtyping import Array
 from diffusion.guidance.base import Guidance, given
 from diffusion.guidance.model import CallablePytree, ConditionalModel
 from diffusion.guidance.scales import Scale, as_scale, check_scale, is_number, scale_at, scale_of
-from diffusion.numerics import require
+from diffusion.numerics import one_of, require
 from diffusion.processes import GaussianProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, register, takes_names
+from diffusion.registry import register, takes_names
 from diffusion.types import Denoiser, Time
 
 LogProb: TypeAlias = Callable[
@@ -92,11 +92,7 @@ def classifier(
 
 def check_through(through: str) -> None:
     """Raise ValueError unless this is x_t or x_0."""
-    require(
-        through in THROUGH,
-        f"`through` must be x_t (the noisy state) or x_0 (the posterior mean); got {through!r}."
-        f"{nearest(through, THROUGH)}",
-    )
+    one_of(THROUGH, through=through, hint="x_t is the noisy state, x_0 the posterior mean.")
 
 
 @jax.tree_util.register_dataclass

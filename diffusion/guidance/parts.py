@@ -13,10 +13,10 @@ from diffusion.guidance.base import Guidance
 from diffusion.guidance.extrapolation import ClassifierFree
 from diffusion.guidance.model import CallablePytree, ConditionalModel
 from diffusion.guidance.scales import as_scale
-from diffusion.numerics import per_example, require
+from diffusion.numerics import one_of, ordered, per_example, require
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, register, takes_names
+from diffusion.registry import register, takes_names
 from diffusion.types import Denoiser, Scalar, Time
 
 NEUTRAL = ClassifierFree(scale=1.0)
@@ -107,11 +107,9 @@ def on_interval(
 
 
 def _check_clock(by: str, low: Scalar, high: Scalar) -> None:
-    require(by in CLOCKS, f"`by` must be log_snr or t; got {by!r}.{nearest(by, CLOCKS)}")
-    require(
-        low < high,
-        f"`low` must lie below `high`, both in {by}; got low={low}, high={high}. "
-        "Noise has the lower log-SNR, and the higher t.",
+    one_of(CLOCKS, by=by)
+    ordered(
+        low=low, high=high, hint=f"Both are {by}: noise has the lower log-SNR, and the higher t."
     )
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from diffusion.guidance.base import Guidance
 from diffusion.guidance.extrapolation import Extrapolated
 from diffusion.guidance.model import CallablePytree, ConditionalModel, Pair
-from diffusion.numerics import require
+from diffusion.numerics import in_interval, ordered, positive
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import register
 from diffusion.types import Denoiser, Scalar, Time
@@ -50,10 +50,7 @@ class Clip(Guidance):
     high: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        require(
-            self.low < self.high,
-            f"`low` must lie below `high`; got low={self.low}, high={self.high}.",
-        )
+        ordered(low=self.low, high=self.high)
 
     def guide(self, model: ConditionalModel) -> Denoiser:
         return clipped(model.conditional, self.low, self.high)
@@ -102,11 +99,8 @@ class DynamicThreshold(Guidance):
     limit: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        require(
-            (self.percentile > 0) & (self.percentile <= 1),
-            f"`percentile` is a share, above 0 and at most 1; got {self.percentile}.",
-        )
-        require(self.limit > 0, f"`limit` must be positive; got {self.limit}.")
+        in_interval("(0, 1]", percentile=self.percentile)
+        positive(limit=self.limit)
 
     def guide(self, model: ConditionalModel) -> Denoiser:
         return dynamic_threshold(model.conditional, self.percentile, self.limit)
@@ -156,10 +150,7 @@ class Rescale(Guidance):
     share: Scalar = 0.7
 
     def __post_init__(self) -> None:
-        require(
-            (self.share >= 0) & (self.share <= 1),
-            f"`share` must lie between 0 and 1; got {self.share}.",
-        )
+        in_interval("[0, 1]", share=self.share)
 
     def guide(self, model: ConditionalModel) -> Denoiser:
         return rescale(model.conditional, model.plain, self.share)

@@ -22,7 +22,7 @@ from diffusion.guidance.base import Guidance, given
 from diffusion.guidance.extrapolation import Extrapolated
 from diffusion.guidance.model import ConditionalModel
 from diffusion.guidance.scales import Stepped, check_finite, is_number
-from diffusion.numerics import on_host, require, value_and_ddt
+from diffusion.numerics import in_interval, on_host, value_and_ddt
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
@@ -70,10 +70,8 @@ class CFGPlusPlus(Guidance):
     scale: Scalar = 0.6
 
     def __post_init__(self) -> None:
-        require(
-            (self.scale >= 0) & (self.scale <= 1),
-            f"`scale` of cfg_pp interpolates, between 0 and 1; got {self.scale}. For scales above 1 use "
-            "classifier_free.",
+        in_interval(
+            "[0, 1]", scale=self.scale, of="cfg_pp", hint="For scales above 1 use classifier_free."
         )
 
     def guide(self, model: ConditionalModel) -> Denoiser:

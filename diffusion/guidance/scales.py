@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_pytree, is_traced, per_example, require
+from diffusion.numerics import as_pytree, is_traced, ordered, per_example, require
 from diffusion.processes import Process
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
@@ -80,10 +80,7 @@ class LinearLogSNR(Schedule):
     high: Scalar = 5.0
 
     def __post_init__(self) -> None:
-        require(
-            self.low < self.high,
-            f"`low` must lie below `high`, both are log-SNR; got low={self.low}, high={self.high}.",
-        )
+        ordered(low=self.low, high=self.high, hint="Both are log-SNR.")
         check_finite("noisy", self.noisy)
         check_finite("clean", self.clean)
 

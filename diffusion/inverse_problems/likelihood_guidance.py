@@ -22,7 +22,7 @@ from diffusion.inverse_problems.base import (
     pullback,
 )
 from diffusion.inverse_problems.operators import Operator
-from diffusion.numerics import per_example, require, sum_features
+from diffusion.numerics import per_example, positive, require, sum_features
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
@@ -248,7 +248,7 @@ class PiGDM(LinearInverse):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.data_std > 0, f"`data_std` must be positive; got {self.data_std}.")
+        positive(data_std=self.data_std)
 
     def guide(self, model: ConditionalModel) -> Denoiser:
         return pigdm(*self.arguments(model), std=self.std, scale=self.scale, data_std=self.data_std)

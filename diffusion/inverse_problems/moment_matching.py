@@ -16,7 +16,7 @@ from diffusion.inverse_problems.base import (
     pullback,
 )
 from diffusion.inverse_problems.operators import Operator
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
@@ -104,11 +104,8 @@ class MomentMatching(LinearInverse):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.num_iterations >= 1,
-            f"`num_iterations` must be at least 1; got {self.num_iterations}.",
-        )
-        require(self.tolerance >= 0, f"`tolerance` must not be negative; got {self.tolerance}.")
+        at_least(1, num_iterations=self.num_iterations)
+        at_least(0, tolerance=self.tolerance)
 
     def guide(self, model: ConditionalModel) -> Denoiser:
         return moment_matching(

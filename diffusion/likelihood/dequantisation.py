@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array
 
 from diffusion.likelihood.checks import check_batch
-from diffusion.numerics import as_pytree, draw, require, sum_features
+from diffusion.numerics import as_pytree, at_least, draw, ordered, sum_features
 from diffusion.types import Data, Key, PerExample
 
 
@@ -52,11 +52,8 @@ class Dequantisation:
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.levels >= 2, f"`levels` must be at least 2; got {self.levels}.")
-        require(
-            self.low < self.high,
-            f"`low` must lie below `high`; got low={self.low}, high={self.high}.",
-        )
+        at_least(2, levels=self.levels)
+        ordered(low=self.low, high=self.high)
 
     @property
     def spacing(self) -> float:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.numerics import is_traced, per_example, require
+from diffusion.numerics import at_least, is_traced, per_example, require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.registry import takes_names
 from diffusion.types import Data, PerExample, Time
@@ -225,7 +225,7 @@ def exact_field(
         points.ndim >= 2 and len(points) > 0,
         f"`points` must have the shape (n, ...) with n > 0, one row per example; got {points.shape}.",
     )
-    require(chunk >= 1, f"`chunk` must be at least 1; got {chunk}.")
+    at_least(1, chunk=chunk)
     n, chunk = len(points), min(chunk, len(points))
     w = jnp.ones(n, points.dtype) if weights is None else jnp.asarray(weights, points.dtype)
     require(

@@ -24,9 +24,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.networks.initializers import draw_all
-from diffusion.numerics import is_hashable, require
+from diffusion.numerics import is_hashable, one_of, require
 from diffusion.numerics.programs import Programs
-from diffusion.registry import nearest
 from diffusion.types import Cond, Key, Params
 
 Data: TypeAlias = Float[Array, " batch *data"] | Float[np.ndarray, " batch *data"]
@@ -51,10 +50,7 @@ def precision(dtype: str) -> Precision:
     Raises:
         ValueError: the name is unknown, or is "float64" while JAX runs without 64-bit numbers.
     """
-    require(
-        dtype in DTYPES,
-        f"`dtype` must be one of {DTYPES}; got {dtype!r}.{nearest(dtype, DTYPES)}",
-    )
+    one_of(DTYPES, dtype=dtype)
     require(
         dtype != "float64" or jax.config.read("jax_enable_x64"),
         "`dtype` is 'float64' but JAX runs without 64-bit numbers; set JAX_ENABLE_X64=1.",

@@ -46,8 +46,8 @@ from diffusion.networks.positions import (
 )
 from diffusion.networks.remat import remat_name, rematerialised
 from diffusion.networks.residuals import depth_factors
-from diffusion.numerics import require
-from diffusion.registry import nearest, register
+from diffusion.numerics import at_least, one_of, positive, require
+from diffusion.registry import register
 from diffusion.types import Cond
 
 Tokens = Float[Array, "batch tokens features"]
@@ -199,17 +199,13 @@ class DiT(nn.Module):
             f"A DiT takes (batch, height, width, channels) or (batch, length, channels); got shape "
             f"{x.shape}. For points use the network 'mlp'.",
         )
-        require(
-            self.positions in POSITIONS,
-            f"`positions` must be one of {POSITIONS}; got {self.positions!r}."
-            f"{nearest(self.positions, POSITIONS)}",
-        )
-        require(self.patch > 0, f"`patch` must be positive; got {self.patch}.")
+        one_of(POSITIONS, positions=self.positions)
+        positive(patch=self.patch)
         check_heads(self.width, self.heads)
         depth_factors(self.residual, self.depth, self.depth_for)
         check_outputs(self.outputs)
         remat_name(self.remat)
-        require(self.unroll >= 1, f"`unroll` must be at least 1; got {self.unroll}.")
+        at_least(1, unroll=self.unroll)
 
     def _tokens(self, patches: Array, grid: tuple[int, ...]) -> tuple[Array, Angles]:
         """Embed patches, add positions, put registers in front; return the rotary angles as well."""

@@ -19,7 +19,7 @@ from diffusion.networks.convolutions import Features, NewFeatures, conv, interle
 from diffusion.networks.initializers import kernel
 from diffusion.networks.kernels import attention_implementation
 from diffusion.networks.positions import rotate
-from diffusion.numerics import require
+from diffusion.numerics import at_least, require
 from diffusion.registry import nearest
 
 
@@ -72,7 +72,7 @@ class GroupNorm(nn.Module):
 
 def check_outputs(outputs: int) -> None:
     """Raise ValueError unless this is a number of outputs per input."""
-    require(outputs >= 1, f"`outputs` must be at least 1; got {outputs}.")
+    at_least(1, outputs=outputs)
 
 
 def dense(

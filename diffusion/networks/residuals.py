@@ -16,7 +16,7 @@ For N blocks, so 2N updates, the factors that keep the first change of the outpu
 
 from typing import NamedTuple
 
-from diffusion.numerics import require
+from diffusion.numerics import one_of, require
 from diffusion.registry import nearest
 
 RESIDUALS = ("adaptive", "pre_norm", "post_norm", "deep_norm", "deep_pre")
@@ -42,10 +42,7 @@ def depth_factors(residual: str, depth: int, optimizer: str = "adam") -> Depth:
     Raises:
         ValueError: the kind of residual or the optimizer is unknown.
     """
-    require(
-        residual in RESIDUALS,
-        f"`residual` must be one of {RESIDUALS}; got {residual!r}.{nearest(residual, RESIDUALS)}",
-    )
+    one_of(RESIDUALS, residual=residual)
     require(
         optimizer in OPTIMIZERS,
         f"`depth_for` must be one of {OPTIMIZERS}; got {optimizer!r}.{nearest(optimizer, OPTIMIZERS)}",

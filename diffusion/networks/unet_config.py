@@ -11,8 +11,7 @@ from typing import Any
 from diffusion.networks.base import Number
 from diffusion.networks.layers import check_outputs, check_resampling
 from diffusion.networks.remat import remat_name
-from diffusion.numerics import require
-from diffusion.registry import nearest
+from diffusion.numerics import at_least, one_of, require
 
 SKIPS = ("concat", "add")
 
@@ -104,7 +103,7 @@ class UNetConfig:
             self.channels > 0 and self.channels % 2 == 0,
             f"`channels` must be positive and even; got {self.channels}.",
         )
-        require(self.patch >= 1, f"`patch` must be at least 1; got {self.patch}.")
+        at_least(1, patch=self.patch)
         for name in ("blocks", "skip_scale"):
             value = getattr(self, name)
             require(
@@ -114,7 +113,7 @@ class UNetConfig:
         check_outputs(self.outputs)
         remat_name(self.remat)
         check_resampling(self.resample)
-        require(self.skip in SKIPS, f"`skip` must be one of {SKIPS}; got {self.skip!r}.")
+        one_of(SKIPS, skip=self.skip)
 
     @property
     def levels(self) -> int:
@@ -150,8 +149,5 @@ class UNetConfig:
 
 def unet_config(family: str, fields: dict[str, Any]) -> UNetConfig:
     """Return the hyperparameters of a family with some fields replaced."""
-    require(
-        family in FAMILIES,
-        f"`family` must be one of {tuple(FAMILIES)}; got {family!r}.{nearest(family, FAMILIES)}",
-    )
+    one_of(FAMILIES, family=family)
     return UNetConfig(**(FAMILIES[family] | fields))

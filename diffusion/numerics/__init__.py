@@ -26,6 +26,16 @@ from diffusion.numerics.basics import (
     value_and_ddt,
 )
 from diffusion.numerics.programs import Static, as_pytree
+from diffusion.numerics.validate import (
+    at_least,
+    finite,
+    in_interval,
+    one_of,
+    ordered,
+    positive,
+    shaped,
+    whole,
+)
 
 __all__ = [
     "NODES",
@@ -34,10 +44,13 @@ __all__ = [
     "as_key",
     "as_pytree",
     "as_time",
+    "at_least",
     "draw",
+    "finite",
     "fold_in",
     "forward_derivatives",
     "forward_derivatives_wanted",
+    "in_interval",
     "integral",
     "invert_decreasing",
     "is_hashable",
@@ -46,11 +59,16 @@ __all__ = [
     "is_traced",
     "normal_like",
     "on_host",
+    "one_of",
+    "ordered",
     "per_example",
+    "positive",
     "require",
     "row_keys",
     "runge_kutta",
+    "shaped",
     "split",
     "sum_features",
     "value_and_ddt",
+    "whole",
 ]

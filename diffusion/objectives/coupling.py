@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import fold_in, is_traced, require, row_keys
+from diffusion.numerics import at_least, fold_in, is_traced, one_of, positive, require, row_keys
 from diffusion.processes import Process
-from diffusion.registry import nearest, register
+from diffusion.registry import register
 from diffusion.runtime import digests
 from diffusion.runtime.files import DamagedFileError, MissingFileError, decoding, expanded
 from diffusion.runtime.npz import names_in, read_arrays
@@ -80,13 +80,9 @@ class MinibatchOT(Coupling):
     num_steps: int = 200
 
     def __post_init__(self) -> None:
-        require(
-            self.method in _METHODS,
-            f"`method` must be one of {', '.join(_METHODS)}; got {self.method!r}."
-            f"{nearest(self.method, _METHODS)}",
-        )
-        require(self.group >= 2, f"`group` must be at least 2; got {self.group}.")
-        require(self.blur > 0, f"`blur` must be positive; got {self.blur}.")
+        one_of(_METHODS, method=self.method)
+        at_least(2, group=self.group)
+        positive(blur=self.blur)
 
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
         x_0, row = jnp.asarray(batch["data"]), jnp.asarray(batch["row"])

@@ -22,7 +22,7 @@ from jaxtyping import Array, Shaped
 from diffusion.models.exact_field import exact_field
 from diffusion.models.prediction import Noise, Prediction, network_inputs, velocity_inputs
 from diffusion.models.variance import LearnedVariance, split_output
-from diffusion.numerics import require, row_keys
+from diffusion.numerics import one_of, require, row_keys
 from diffusion.numerics.shapes import shaped_like
 from diffusion.objectives.time_sampling import TimeDistribution, Times
 from diffusion.objectives.weighting import Weight
@@ -236,10 +236,7 @@ def variance_loss(
         TypeError: the noise of the process is not normal.
     """
     require_rung(process, GaussianProcess, "a learned posterior variance")
-    require(
-        kind in SQUARES,
-        f"`kind` must be one of {', '.join(SQUARES)}; got {kind!r}.{nearest(kind, SQUARES)}",
-    )
+    one_of(SQUARES, kind=kind)
 
     def loss(params: Params, key: Key, batch: Mapping) -> tuple[PerExample, Record]:
         key_draw, key_net = jax.random.split(key)

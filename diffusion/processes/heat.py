@@ -17,10 +17,14 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import (
     as_time,
+    at_least,
     draw,
+    in_interval,
     invert_decreasing,
     is_traced,
+    ordered,
     per_example,
+    positive,
     require,
     sum_features,
 )
@@ -69,10 +73,7 @@ class Heat(GaussianProcess):
             f"{self.schedule!r}.{nearest(str(self.schedule), _SCHEDULES)}",
         )
         if self.t_min is None:
-            require(
-                self.sigma_min < self.sigma_max,
-                f"`sigma_min` must lie below `sigma_max`; got {self.sigma_min} and {self.sigma_max}.",
-            )
+            ordered(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
             object.__setattr__(self, "t_min", self._time_of_share(self.sigma_min / self.sigma_max))
         super().__post_init__()
 
@@ -203,12 +204,9 @@ class Blur(Process):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.t_min > 0, f"`t_min` must be positive; got {self.t_min}.")
-        require(self.width >= 0, f"`width` must not be negative; got {self.width}.")
-        require(
-            (self.floor >= 0) & (self.floor < 1),
-            f"`floor` is a share from 0 to below 1; got {self.floor}.",
-        )
+        positive(t_min=self.t_min)
+        at_least(0, width=self.width)
+        in_interval("[0, 1)", floor=self.floor)
 
     def _kept(self, x_0: Data, t: Time) -> Data:
         """Return what is left of x_0."""

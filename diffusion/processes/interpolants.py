@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_time, per_example, require
+from diffusion.numerics import as_time, per_example, positive, require
 from diffusion.processes.base import AffineProcess, Process, geometric_times
 from diffusion.processes.priors import DataPrior, Normal, Prior
 from diffusion.registry import load, nearest, register
@@ -32,10 +32,7 @@ class WithPrior(Process):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.t_min > 0,
-            f"`t_min` must be positive: all paths from x_0 meet at t = 0; got {self.t_min}.",
-        )
+        positive(t_min=self.t_min, hint="All paths from x_0 meet at t = 0.")
         if not isinstance(self.prior, Prior):
             raise TypeError(
                 f"`prior` must be an object of kind prior, such as Normal(); got {self.prior!r}. "

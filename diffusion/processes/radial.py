@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_time, is_traced, per_example, require
+from diffusion.numerics import as_time, is_traced, per_example, positive, require
 from diffusion.processes.base import Process, geometric_times
 from diffusion.processes.inversion import compiled
 from diffusion.processes.radial_law import (
@@ -48,7 +48,7 @@ class Radial(Process):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.t_min > 0, f"`t_min` must be positive: psi jumps at 0; got {self.t_min}.")
+        positive(t_min=self.t_min, hint="psi jumps at 0.")
         if not is_traced(self):
             self._check_psi()
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import as_pytree, is_static, is_traced, require
+from diffusion.numerics import as_pytree, at_least, is_static, is_traced, one_of, require
 from diffusion.numerics.programs import Programs, unshared
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
@@ -53,7 +53,7 @@ class DiffraxBase(Sampler):
             self.rtol > 0 and self.atol >= 0,
             f"`rtol` must be positive and `atol` not negative; got {self.rtol}, {self.atol}.",
         )
-        require(self.max_steps >= 1, f"`max_steps` must be positive; got {self.max_steps}.")
+        at_least(1, max_steps=self.max_steps)
         _one_of("controller", self.controller, _CONTROLLERS)
 
     @abc.abstractmethod
@@ -206,11 +206,11 @@ class Diffrax(DiffraxBase):
             k for k, v in vars(diffrax).items()
             if isinstance(v, type) and issubclass(v, explicit) and v is not explicit
         ] + list(_ODE_COSTS)  # fmt: skip
-        if self.solver not in known:
-            raise ValueError(
-                f"`solver` must be an explicit solver of diffrax for ODEs; got {self.solver!r}."
-                f"{nearest(self.solver, known)} Known: {', '.join(sorted(known))}."
-            )
+        one_of(
+            sorted(known),
+            solver=self.solver,
+            hint="These are the explicit solvers of diffrax for ODEs.",
+        )
         return getattr(diffrax, self.solver)()
 
     def _stages(self, steps: Array) -> Array:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.models.variance import learned_variance, stated_variance
-from diffusion.numerics import is_traced, normal_like, require
+from diffusion.numerics import is_traced, normal_like, one_of, require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
-from diffusion.registry import nearest, register
+from diffusion.registry import register
 from diffusion.samplers.base import State, StepSampler
 from diffusion.samplers.levels import levels, namespace
 from diffusion.types import Key, Scalar
@@ -114,11 +114,7 @@ class Ancestral(StepSampler):
             (self.eta >= 0) & (self.eta < float("inf")),
             f"`eta` mixes fresh noise in, from 0 to a bound that the grid sets; got {self.eta}.",
         )
-        require(
-            self.variance in _SPREADS,
-            f"`variance` must be one of {', '.join(_SPREADS)}; got {self.variance!r}."
-            f"{nearest(self.variance, _SPREADS)}",
-        )
+        one_of(_SPREADS, variance=self.variance)
 
     def prepare(self, process: Process, times: Any) -> AncestralRow:
         t, alpha, sigma = levels(process, times, "the sampler Ancestral")

@@ -8,12 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from diffusion.numerics import as_pytree, is_static, is_traced, require, sum_features
+from diffusion.numerics import (
+    as_pytree,
+    in_interval,
+    is_static,
+    is_traced,
+    one_of,
+    require,
+    sum_features,
+)
 from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, register
+from diffusion.registry import register
 from diffusion.samplers.base import Callback, Sampler, Solution, replayed
 from diffusion.samplers.levels import levels, noise_left
 from diffusion.types import Data, Key
@@ -60,11 +68,8 @@ class DPMSolver12(Sampler):
         for name in ("rtol", "atol", "h_init", "max_steps"):
             value = getattr(self, name)
             require(value > 0, f"`{name}` of dpm_solver_12 must be positive; got {value}.")
-        require(0 < self.theta < 1, f"`theta` must lie between 0 and 1; got {self.theta}.")
-        require(
-            self.norm in _NORMS,
-            f"`norm` must be one of {', '.join(_NORMS)}; got {self.norm!r}.{nearest(self.norm, _NORMS)}",
-        )
+        in_interval("(0, 1)", theta=self.theta)
+        one_of(_NORMS, norm=self.norm)
 
     @property
     def coupled(self) -> bool:

@@ -11,10 +11,10 @@ from typing import Any, final
 
 import numpy as np
 
-from diffusion.numerics import on_host, require
+from diffusion.numerics import on_host, one_of, positive, require
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, register, takes_names
+from diffusion.registry import register, takes_names
 
 
 def check_times(times: Any, source: str = "`times`") -> np.ndarray:
@@ -117,7 +117,7 @@ class Karras(Grid):
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        require(self.rho > 0, f"`rho` must be positive; got {self.rho}.")
+        positive(rho=self.rho)
 
     def place(self, process: Process, num_steps: int) -> np.ndarray:
         require_rung(process, AffineProcess, "the grid karras")
@@ -146,11 +146,7 @@ class ChainGrid(Grid):
     num_chain_steps: int = 1000
 
     def __post_init__(self) -> None:
-        require(
-            self.spacing in _SPACINGS,
-            f"`spacing` must be one of {', '.join(_SPACINGS)}; got {self.spacing!r}."
-            f"{nearest(self.spacing, _SPACINGS)}",
-        )
+        one_of(_SPACINGS, spacing=self.spacing)
 
     def place(self, process: Process, num_steps: int) -> np.ndarray:
         total = self.num_chain_steps

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from diffusion.inverse_problems.operators.base import Operator, Shape, as_array
-from diffusion.numerics import require
+from diffusion.numerics import at_least, in_interval, require
 from diffusion.registry import register
 from diffusion.types import Data
 
@@ -111,11 +111,8 @@ class CompressedSensing(Operator):
     seed: int = dataclasses.field(default=0, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        require(
-            0 < self.share <= 1,
-            f"`share` of compressed_sensing, rows over numbers, must lie in (0, 1]; got {self.share}.",
-        )
-        require(self.seed >= 0, f"`seed` must not be negative; got {self.seed}.")
+        in_interval("(0, 1]", share=self.share, of="compressed_sensing")
+        at_least(0, seed=self.seed)
 
     def forward(self, x: Data) -> Array:
         self.check(x.shape[1:])

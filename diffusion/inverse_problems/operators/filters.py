@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from diffusion.inverse_problems.operators.base import Operator, Shape, as_array, require_image
-from diffusion.numerics import require
+from diffusion.numerics import at_least, one_of, positive, require
 from diffusion.registry import register
 from diffusion.types import Data
 
@@ -37,7 +37,7 @@ class Superres(Operator):
     factor: int = _static(2)
 
     def __post_init__(self) -> None:
-        require(self.factor >= 1, f"`factor` must be at least 1; got {self.factor}.")
+        at_least(1, factor=self.factor)
 
     def forward(self, x: Data) -> Array:
         self.check(x.shape[1:])
@@ -95,11 +95,8 @@ class Blur(Operator):
     kernel: Any = None
 
     def __post_init__(self) -> None:
-        require(self.width > 0, f"`width` of blur must be positive; got {self.width}.")
-        require(
-            self.border in BORDERS,
-            f"`border` of blur must be one of {', '.join(BORDERS)}; got {self.border!r}.",
-        )
+        positive(width=self.width, of="blur")
+        one_of(BORDERS, border=self.border, of="blur")
         object.__setattr__(self, "kernel", as_array(self.kernel))
         if isinstance(self.kernel, np.ndarray):
             require(

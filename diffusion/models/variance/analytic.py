@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_key, as_pytree, on_host, per_example, require, row_keys
+from diffusion.numerics import as_key, as_pytree, on_host, one_of, per_example, require, row_keys
 from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import bare, checked
 from diffusion.processes import AffineProcess, GaussianProcess
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, takes_names
+from diffusion.registry import takes_names
 from diffusion.types import Cond, Data, Key, KeyLike, Time
 
 
@@ -150,10 +150,7 @@ def estimate_variance(
         TypeError: the noise of the process is not normal.
     """
     require_rung(process, GaussianProcess, "the estimate of the posterior variance")
-    require(
-        kind in KINDS,
-        f"`kind` must be one of {', '.join(KINDS)}; got {kind!r}.{nearest(kind, KINDS)}",
-    )
+    one_of(KINDS, kind=kind)
     key, times = as_key(key), np.asarray(times, np.float64).reshape(-1)
     alpha, sigma = on_host(process.alpha, times), on_host(process.sigma, times)
     require(

@@ -1,0 +1,95 @@
+"""Checks of arguments, each with one form of sentence: the argument, what is accepted, what was given, the fix.
+
+Arguments are given by name, several at once, and traced values are let through, like in `require`:
+
+    at_least(1, keep=keep)                 `keep` must be at least 1; got 0.
+    in_interval("[0, 1)", decay=decay)     `decay` must lie in [0, 1); got 1.5.
+    positive(step=step, none="no limit")   `step` must be positive, or None for no limit; got -1.
+
+Every check takes `of`, the owner of the arguments where their names alone say too little, and `hint`, a sentence
+that ends the message; `none` says what None means where it is accepted.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from diffusion.numerics.basics import is_traced, require
+from diffusion.registry import nearest
+
+
+def _check(
+    values: dict[str, Any],
+    holds: Callable[[Any], Any],
+    accepted: str,
+    of: str,
+    hint: str,
+    none: str,
+) -> None:
+    owner, otherwise = of and f" of {of}", none and f", or None for {none}"
+    for name, value in values.items():
+        got = repr(value) if isinstance(value, str) else str(value)
+        require(
+            (none and value is None) or holds(value),
+            f"`{name}`{owner} must {accepted}{otherwise}; got {got}.{hint and ' ' + hint}",
+        )
+
+
+def positive(*, of: str = "", hint: str = "", none: str = "", **values: Any) -> None:
+    """Raise ValueError for a value that is not above 0."""
+    _check(values, lambda v: v > 0, "be positive", of, hint, none)
+
+
+def at_least(low: Any, /, *, of: str = "", hint: str = "", none: str = "", **values: Any) -> None:
+    """Raise ValueError for a value below `low`."""
+    accepted = f"be at least {low}" if low else "not be negative"
+    _check(values, lambda v: v >= low, accepted, of, hint, none)
+
+
+def in_interval(interval: str, /, *, of: str = "", hint: str = "", **values: Any) -> None:
+    """Raise ValueError for a value outside an interval, written as in mathematics: "[0, 1)"."""
+    low, high = map(float, interval[1:-1].split(","))
+    above = (lambda v: v >= low) if interval[0] == "[" else (lambda v: v > low)
+    below = (lambda v: v <= high) if interval[-1] == "]" else (lambda v: v < high)
+    _check(values, lambda v: above(v) & below(v), f"lie in {interval}", of, hint, "")
+
+
+def whole(low: int, /, *, of: str = "", hint: str = "", none: str = "", **values: Any) -> None:
+    """Raise ValueError for what is no integer, such as a truth value, or below `low`."""
+    integer = lambda v: isinstance(v, int | np.integer) and not isinstance(v, bool)
+    accepted = "be a positive integer" if low == 1 else f"be an integer of at least {low}"
+    _check(values, lambda v: integer(v) and v >= low, accepted, of, hint, none)
+
+
+def finite(*, of: str = "", hint: str = "", **values: Any) -> None:
+    """Raise ValueError for a number, or an array with one, that is infinite or NaN."""
+    holds = lambda v: is_traced(v) or np.all(np.isfinite(v))
+    _check(values, holds, "be finite", of, hint, "")
+
+
+def one_of(known: Iterable[Any], /, *, of: str = "", hint: str = "", **values: Any) -> None:
+    """Raise ValueError for a value that is not among the known ones; a name that resembles it is offered."""
+    known = tuple(known)
+    accepted = f"be one of {', '.join(map(str, known))}"
+    for name, value in values.items():
+        near = nearest(value, known).strip() if isinstance(value, str) else ""
+        fix = " ".join(filter(None, (near, hint)))
+        _check({name: value}, lambda v: v in known, accepted, of, fix, "")
+
+
+def ordered(*, of: str = "", hint: str = "", **values: Any) -> None:
+    """Raise ValueError unless each of these lies below the next."""
+    names, numbers = list(values), list(values.values())
+    got = ", ".join(f"{name}={value}" for name, value in values.items())
+    for i in range(len(names) - 1):
+        require(
+            numbers[i] < numbers[i + 1],
+            f"`{names[i]}`{of and f' of {of}'} must lie below `{names[i + 1]}`; got {got}.{hint and ' ' + hint}",
+        )
+
+
+def shaped(who: str, x: Any, shape: tuple[int, ...], why: str = "") -> None:
+    """Raise ValueError unless an array has this shape; `why` says whence it comes, as in "for `patch` = 2"."""
+    wanted = f"{shape} {why}".rstrip()
+    require(tuple(x.shape) == shape, f"{who} must have shape {wanted}; got {tuple(x.shape)}.")
