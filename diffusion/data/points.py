@@ -23,6 +23,7 @@ from diffusion.data.base import (
     requested,
 )
 from diffusion.data.shapes2d import SHAPES, moments
+from diffusion.numerics import at_least, one_of
 from diffusion.registry import nearest, register
 
 _STREAMS = {"train": 0, "test": 1}
@@ -45,8 +46,7 @@ class Points(Dataset, abc.ABC):
     label: bool = False
 
     def __post_init__(self):
-        if self.split not in _STREAMS:
-            raise ValueError(f"`split` must be one of {list(_STREAMS)}; got {self.split!r}.")
+        one_of(_STREAMS, split=self.split)
         if self.size is not None and self.size < 1:
             raise ValueError(f"`size` must be at least 1, or None for endless; got {self.size}.")
 
@@ -185,8 +185,7 @@ class Points1D(Points):
             )
         if weights is not None and (min(weights) < 0 or sum(weights) <= 0):
             raise ValueError(f"`weights` must not be negative nor all zero; got {weights}.")
-        if self.std < 0:
-            raise ValueError(f"`std` must not be negative; got {self.std}.")
+        at_least(0, std=self.std)
 
     @property
     def num_components(self) -> int:

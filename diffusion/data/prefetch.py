@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+from diffusion.numerics import at_least
+
 T = TypeVar("T")
 _POLL = 0.1  # seconds between looks at the stop flag; passing an item on does not wait for it
 
@@ -25,8 +27,7 @@ class Prefetch(Iterator[T], Generic[T]):
         depth: int = 2,
         stop_step: int | None = None,
     ):
-        if depth < 1:
-            raise ValueError(f"`depth` must be at least 1; got {depth}.")
+        at_least(1, depth=depth)
         steps = itertools.count(start_step) if stop_step is None else range(start_step, stop_step)
         self._items: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=depth)
         self._stop = threading.Event()
