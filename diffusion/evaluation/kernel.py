@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from diffusion.numerics import require
+from diffusion.numerics import positive, require
 
 PairFn = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (n, d), (m, d) -> (n, m)
 _CHUNK = 2**22  # pairs held at a time
@@ -148,7 +148,7 @@ def mmd(
     x: Float[np.ndarray, " n *data"], y: Float[np.ndarray, " m *same"], bandwidth: float
 ) -> Discrepancy:
     """Estimate the squared maximum mean discrepancy with a Gaussian kernel; see `discrepancy`."""
-    require(bandwidth > 0, f"`bandwidth` must be positive; got {bandwidth}.")
+    positive(bandwidth=bandwidth)
     kernel = gaussian_kernel(bandwidth)
     return discrepancy(x, y, lambda a, b: -kernel(a, b))
 

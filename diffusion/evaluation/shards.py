@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from diffusion.evaluation import images
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 from diffusion.runtime import exits
 from diffusion.runtime.compilation import cores
 from diffusion.runtime.digests import difference
@@ -76,7 +76,7 @@ class Shards(abc.ABC):
     say: Say = lambda text: None
 
     def __post_init__(self):
-        require(self.size >= 1, f"`size` of shards must be at least 1; got {self.size}.")
+        at_least(1, size=self.size, of="shards")
 
     @abc.abstractmethod
     def pack(self, first: int, x: np.ndarray) -> bytes:

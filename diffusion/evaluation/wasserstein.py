@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffusion.evaluation.kernel import checked_pair
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 
 
 class SlicedDistance(NamedTuple):
@@ -59,7 +59,7 @@ def sliced_wasserstein(
         ValueError: there are too few examples, they differ in shape, or some number is not finite.
     """
     x, y = checked_pair(x, y)
-    require(num_projections >= 2, f"`num_projections` must be at least 2; got {num_projections}.")
+    at_least(2, num_projections=num_projections)
     dim = x.shape[1]
     if dim == 1:
         return SlicedDistance(float(np.sqrt(squared_on_lines(x, y)[0])), 0.0, 1)
