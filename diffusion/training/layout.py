@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least, require
 from diffusion.training.state import TrainState
 from diffusion.training.step import Batch, Reduce, Step, many_steps
 
@@ -41,10 +41,7 @@ class Layout(abc.ABC):
     num_devices: int | None = None
 
     def __post_init__(self):
-        require(
-            self.num_devices is None or self.num_devices >= 1,
-            f"`num_devices` must be at least 1, or None for all; got {self.num_devices}.",
-        )
+        at_least(1, num_devices=self.num_devices, none="all")
 
     @property
     def devices(self) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least, require
 from diffusion.runtime.distributed import together
 from diffusion.runtime.exits import Stopped
 from diffusion.runtime.progress import Progress, Say, duration, heartbeat, nobody
@@ -44,7 +44,7 @@ class Hook:
     at_end: bool = True
 
     def __post_init__(self):
-        require(self.every >= 1, f"`every` of a hook must be at least 1; got {self.every}.")
+        at_least(1, every=self.every, of="a hook")
 
     def due(self, step: int, last: bool) -> bool:
         """Say whether it is to be called after this step."""

@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.guidance.model import null_cond
-from diffusion.numerics import require, row_keys
+from diffusion.numerics import at_least, in_interval, require, row_keys
 from diffusion.objectives.time_sampling import TimeDistribution
 from diffusion.training.ema import Average, update_ema
 from diffusion.training.guards import SpikeRule
@@ -185,8 +185,8 @@ def make_train_step(
         log_snr level_sum and level_count, and `rows`, what is known of each example. `step` always
         advances by one; a step that is not finite, or a spike, changes nothing else but the counters.
     """
-    require(accumulate >= 1, f"`accumulate` must be at least 1; got {accumulate}.")
-    require(0 <= label_dropout <= 1, f"`label_dropout` must be in [0, 1]; got {label_dropout}.")
+    at_least(1, accumulate=accumulate)
+    in_interval("[0, 1]", label_dropout=label_dropout)
     reduce, spikes = reduce or Reduce(), spikes or SpikeRule()
     if learning_rate is None and isinstance(optimizer, Optimizer):
         learning_rate = optimizer.rate
