@@ -21,8 +21,8 @@ from jaxtyping import Array
 from diffusion.guidance.base import Guidance, given
 from diffusion.guidance.extrapolation import Extrapolated
 from diffusion.guidance.model import ConditionalModel
-from diffusion.guidance.scales import Stepped, check_finite, is_number
-from diffusion.numerics import in_interval, on_host, value_and_ddt
+from diffusion.guidance.scales import Stepped, is_number
+from diffusion.numerics import finite, in_interval, on_host, value_and_ddt
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
@@ -44,7 +44,7 @@ def cfg_pp_scale(process: AffineProcess, times: Any, scale: Scalar = 0.6) -> Ste
         scale: of the posterior mean: 0 unconditional, 1 conditional; above 1 is allowed, and rarely wanted.
     """
     require_rung(process, AffineProcess, "CFG++")
-    check_finite("scale", scale)
+    finite(scale=scale)
     times = np.asarray(times, np.float64)
     alpha, sigma = on_host(MethodType(_scales, process), times)
     rho = np.append(alpha[:-1] * sigma[1:] / (alpha[1:] * sigma[:-1]), 0.0)

@@ -17,9 +17,9 @@ from diffusion.guidance.base import given
 from diffusion.guidance.gradients import LogProb, Tilt, classifier
 from diffusion.guidance.model import CallablePytree, ConditionalModel
 from diffusion.guidance.scales import Scale
-from diffusion.numerics import require
+from diffusion.numerics import one_of
 from diffusion.processes import GaussianProcess
-from diffusion.registry import load, nearest, register, takes_names
+from diffusion.registry import load, register, takes_names
 from diffusion.types import Denoiser, Time
 
 Measure: TypeAlias = Callable[[Array, Array], Array]  # (x, target) -> similarity, (batch,)
@@ -61,10 +61,10 @@ def similarity_named(name: str | Measure) -> Measure:
         return name
     if ":" in name:
         return load(name)
-    require(
-        name in SIMILARITIES,
-        f"`measure` must be one of {', '.join(SIMILARITIES)}, or 'module:attribute' for a function "
-        f"(x, target) -> (batch,); got {name!r}.{nearest(name, SIMILARITIES)}",
+    one_of(
+        SIMILARITIES,
+        measure=name,
+        hint="Or 'module:attribute', a function (x, target) -> (batch,).",
     )
     return SIMILARITIES[name]
 

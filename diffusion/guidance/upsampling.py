@@ -22,7 +22,7 @@ from jaxtyping import Array
 from diffusion.guidance.extrapolation import Extrapolation
 from diffusion.guidance.model import CallablePytree, ConditionalModel
 from diffusion.guidance.scales import Scale, as_scale, scale_at
-from diffusion.numerics import per_example, require
+from diffusion.numerics import per_example, require, whole
 from diffusion.processes import GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
@@ -89,10 +89,7 @@ def upsample(
         scale: 0 the plain model, 1 the coarse part of the small model, 1.2 was found to be good.
     """
     require_rung(process, GaussianProcess, "upsample guidance")
-    require(
-        isinstance(factor, int) and factor >= 1,
-        f"`factor` must be a positive whole number; got {factor!r}.",
-    )
+    whole(1, factor=factor)
     if factor == 1:
         return denoise
     return Upsampled(denoise, as_scale(scale), process, factor)

@@ -26,9 +26,9 @@ from jaxtyping import Array, Float
 
 from diffusion.guidance.base import Guidance, given
 from diffusion.guidance.model import ConditionalModel
-from diffusion.guidance.scales import check_finite, check_scale
+from diffusion.guidance.scales import check_scale
 from diffusion.inverse_problems.operators import Identity, Operator
-from diffusion.numerics import as_pytree, require, sum_features
+from diffusion.numerics import as_pytree, finite, in_interval, sum_features
 from diffusion.numerics.shapes import bare, shaped_like
 from diffusion.processes import AffineProcess
 from diffusion.types import Data, Denoiser, Scalar, Time
@@ -101,8 +101,7 @@ def bound(
 ) -> Any:
     """Return a measured denoiser with a callable pytree inside and the measurement as an array."""
     measurement = jnp.asarray(measurement)
-    for name in ("std", "scale"):
-        check_finite(name, fields[name])
+    finite(std=fields["std"], scale=fields["scale"])
     return kind(
         process=process, denoise=as_pytree(denoise), operator=operator, measurement=measurement, **fields
     )  # fmt: skip
@@ -125,10 +124,7 @@ class LinearInverse(Guidance):
     scale: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        require(
-            (self.std >= 0) & (self.std < float("inf")),
-            f"`std` of the measurement must be finite and not negative; got {self.std}.",
-        )
+        in_interval("[0, inf)", std=self.std, of="the measurement")
         check_scale(self.scale)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import is_traced, on_host, require
+from diffusion.numerics import is_traced, on_host, require, whole
 from diffusion.processes import AffineProcess, Process
-from diffusion.registry import nearest
 
 _SLACK = 1e-6  # relative: times may come rounded to float32
 
@@ -28,22 +27,6 @@ def check_batch(x: Any, name: str = "x") -> Array:
         "is x[None]; numbers on a line are x[:, None].",
     )
     return x
-
-
-def check_count(value: Any, name: str) -> None:
-    """Raise ValueError unless this is a positive integer."""
-    require(
-        isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1,
-        f"`{name}` must be a positive integer; got {value!r}.",
-    )
-
-
-def check_name(value: Any, known: Any, name: str) -> None:
-    """Raise ValueError unless this is one of the known names."""
-    require(
-        value in known,
-        f"`{name}` must be one of {', '.join(sorted(known))}; got {value!r}.{nearest(value, known)}",
-    )
 
 
 def _within(process: Process, times: np.ndarray) -> None:
@@ -116,7 +99,7 @@ def rising_times(process: Process, num_steps: int) -> Any:
 
     The nodes of a learned schedule carry no gradient: the integral does not depend on them.
     """
-    check_count(num_steps, "num_steps")
+    whole(1, num_steps=num_steps)
     if not is_traced(process):
         return process.natural_times(num_steps)[::-1]
     ends = jnp.stack([jnp.asarray(process.t_min, float), jnp.asarray(process.t_max, float)])

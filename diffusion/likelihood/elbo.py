@@ -19,8 +19,6 @@ from jaxtyping import Array, Shaped
 
 from diffusion.likelihood.checks import (
     check_batch,
-    check_count,
-    check_name,
     check_rising,
     rising_times,
 )
@@ -34,11 +32,13 @@ from diffusion.numerics import (
     is_traced,
     normal_like,
     on_host,
+    one_of,
     per_example,
     require,
     split,
     sum_features,
     value_and_ddt,
+    whole,
 )
 from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
@@ -214,13 +214,13 @@ def elbo(
     if key is None:
         raise TypeError("the bound is an estimate and needs a `key`; got None.")
     key = as_key(key)
-    check_name(sampling, _SAMPLINGS, "sampling")
+    one_of(sorted(_SAMPLINGS), sampling=sampling)
     require(
         times is None or num_steps is None,
         "`times` and `num_steps` both name a chain; give one of them.",
     )
     if num_draws is not None:
-        check_count(num_draws, "num_draws")
+        whole(1, num_draws=num_draws)
     if num_steps is not None:
         times = rising_times(process, num_steps)
     elif times is not None:

@@ -19,14 +19,21 @@ from jaxtyping import Array, Float, Shaped
 from diffusion.likelihood.adaptive import Adaptive, integrate
 from diffusion.likelihood.checks import (
     check_batch,
-    check_count,
     check_monotone,
-    check_name,
     check_rising,
     rising_times,
 )
 from diffusion.likelihood.divergence import PROBES, exact_divergence, probe_divergences
-from diffusion.numerics import as_key, as_pytree, fold_in, is_static, is_traced, runge_kutta
+from diffusion.numerics import (
+    as_key,
+    as_pytree,
+    fold_in,
+    is_static,
+    is_traced,
+    one_of,
+    runge_kutta,
+    whole,
+)
 from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
@@ -98,8 +105,8 @@ _compiled_changes = Programs(_changes, 2)
 
 
 def _probes(key: KeyLike | None, x: Data, num_probes: int, probe: str) -> Array | None:
-    check_count(num_probes, "num_probes")
-    check_name(probe, PROBES, "probe")
+    whole(1, num_probes=num_probes)
+    one_of(sorted(PROBES), probe=probe)
     if key is None:
         return None
     key = as_key(key)

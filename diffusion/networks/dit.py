@@ -29,7 +29,6 @@ from diffusion.networks.initializers import normal
 from diffusion.networks.layers import (
     Attention,
     check_heads,
-    check_outputs,
     crop,
     dense,
     fold_space,
@@ -203,9 +202,8 @@ class DiT(nn.Module):
         positive(patch=self.patch)
         check_heads(self.width, self.heads)
         depth_factors(self.residual, self.depth, self.depth_for)
-        check_outputs(self.outputs)
         remat_name(self.remat)
-        at_least(1, unroll=self.unroll)
+        at_least(1, unroll=self.unroll, outputs=self.outputs)
 
     def _tokens(self, patches: Array, grid: tuple[int, ...]) -> tuple[Array, Angles]:
         """Embed patches, add positions, put registers in front; return the rotary angles as well."""

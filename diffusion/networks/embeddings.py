@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Int
 from diffusion.networks.base import Data, LogSNR, precision, wide
 from diffusion.networks.initializers import normal
 from diffusion.networks.layers import dense
-from diffusion.numerics import require
+from diffusion.numerics import one_of, require, shaped
 from diffusion.registry import nearest
 from diffusion.types import Cond
 
@@ -88,11 +88,7 @@ def noise_features(name: str, c: Float[Array, " batch"], features: int) -> Float
     Raises:
         ValueError: the name is unknown, or the number of features odd.
     """
-    require(
-        name in NOISE_FEATURES,
-        f"`embedding` must be one of {tuple(NOISE_FEATURES)}; got {name!r}."
-        f"{nearest(name, NOISE_FEATURES)}",
-    )
+    one_of(NOISE_FEATURES, embedding=name)
     require(features % 2 == 0, f"The width of the embedding must be even; got {features}.")
     return NOISE_FEATURES[name](c, features)
 
@@ -171,10 +167,11 @@ class ConditionEmbedder(nn.Module):
         policy = precision(self.dtype)
         if vector is None:
             vector = jnp.full((batch, self.vector_dim), jnp.nan, policy["dtype"])
-        require(
-            vector.shape == (batch, self.vector_dim),
-            f"cond['vector'] must have shape {(batch, self.vector_dim)} for `vector_dim` = "
-            f"{self.vector_dim}; got {vector.shape}.",
+        shaped(
+            "cond['vector']",
+            vector,
+            (batch, self.vector_dim),
+            f"for `vector_dim` = {self.vector_dim}",
         )
         shape, dtype = (self.features,), policy["param_dtype"]
         null = self.param("null_vector", normal(1.0), shape, dtype)
@@ -200,11 +197,7 @@ def check_multi_hot(values: Array | None, batch: int, width: int) -> Int[Array, 
     """
     if values is None:
         return jnp.full((batch, width), -1)
-    require(
-        values.shape == (batch, width),
-        f"cond['multi_hot'] must have shape {(batch, width)}, one entry per attribute; got "
-        f"{values.shape}.",
-    )
+    shaped("cond['multi_hot']", values, (batch, width), "one entry per attribute")
     require(
         jnp.issubdtype(values.dtype, jnp.integer),
         f"cond['multi_hot'] must be integers; got {values.dtype}. Real numbers are a 'vector'.",
@@ -224,11 +217,7 @@ def _labels(label: Array | None, batch: int, sizes: tuple[int, ...]) -> Int[Arra
         f"cond['label'] must be integers; got {label.dtype}. One-hot rows are a 'vector'.",
     )
     label = label[:, None] if label.ndim == 1 else label
-    require(
-        label.shape == (batch, len(sizes)),
-        f"cond['label'] must have shape {(batch, len(sizes))} for `num_classes` = {sizes}; got "
-        f"{label.shape}.",
-    )
+    shaped("cond['label']", label, (batch, len(sizes)), f"for `num_classes` = {sizes}")
     require(
         jnp.all(label < jnp.array(sizes)),
         f"cond['label'] must lie below `num_classes` = {sizes}, with -1 for unconditional.",
@@ -285,10 +274,6 @@ def concat_image(x: Data, cond: Cond, image_channels: int) -> Float[Array, "batc
         return x
     shape = (*x.shape[:-1], image_channels)
     image = jnp.zeros(shape, x.dtype) if image is None else image
-    require(
-        image.shape == shape,
-        f"cond['image'] must have shape {shape} for `image_channels` = {image_channels}; got "
-        f"{image.shape}.",
-    )
+    shaped("cond['image']", image, shape, f"for `image_channels` = {image_channels}")
     absent = jnp.isnan(image).any(axis=range(1, image.ndim), keepdims=True)
     return jnp.concatenate([x, jnp.where(absent, 0, image).astype(x.dtype)], axis=-1)

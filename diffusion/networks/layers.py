@@ -19,8 +19,7 @@ from diffusion.networks.convolutions import Features, NewFeatures, conv, interle
 from diffusion.networks.initializers import kernel
 from diffusion.networks.kernels import attention_implementation
 from diffusion.networks.positions import rotate
-from diffusion.numerics import at_least, require
-from diffusion.registry import nearest
+from diffusion.numerics import require
 
 
 def num_groups(channels: int) -> int:
@@ -68,11 +67,6 @@ class GroupNorm(nn.Module):
             bias - spread(mean) * slope
         )  # so gradients need x alone, not x - mean as well
         return y.astype(self.dtype)
-
-
-def check_outputs(outputs: int) -> None:
-    """Raise ValueError unless this is a number of outputs per input."""
-    at_least(1, outputs=outputs)
 
 
 def dense(
@@ -131,14 +125,6 @@ FILTERS: dict[str, tuple[Callable[[Array, int], Array], Callable[[Array, int], A
     "fir": (_fir_down, _fir_up),
 }
 RESAMPLINGS = (*FILTERS, "conv")
-
-
-def check_resampling(name: str) -> None:
-    """Raise ValueError unless this names a way of resampling."""
-    require(
-        name in RESAMPLINGS,
-        f"`resample` must be one of {RESAMPLINGS}; got {name!r}.{nearest(name, RESAMPLINGS)}",
-    )
 
 
 class Resample(nn.Module):

@@ -22,7 +22,7 @@ from diffusion.networks.base import (
     wide,
 )
 from diffusion.networks.embeddings import Embedder
-from diffusion.networks.layers import check_outputs, dense
+from diffusion.networks.layers import dense
 from diffusion.numerics import at_least, require
 from diffusion.registry import register
 from diffusion.types import Cond
@@ -115,7 +115,7 @@ class MLP(nn.Module):
     def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch ..."]:
         """Return an array shaped like x, but for `outputs` times its last axis."""
         check_mlp(self.width, self.depth)
-        check_outputs(self.outputs)
+        at_least(1, outputs=self.outputs)
         embed = Embedder(
             self.width, self.embedding, self.num_classes, self.vector_dim, self.dtype,
             self.multi_hot_dim, name="embed",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusion.networks.base import Number
-from diffusion.networks.layers import check_outputs, check_resampling
+from diffusion.networks.layers import RESAMPLINGS
 from diffusion.networks.remat import remat_name
 from diffusion.numerics import at_least, one_of, require
 
@@ -103,16 +103,15 @@ class UNetConfig:
             self.channels > 0 and self.channels % 2 == 0,
             f"`channels` must be positive and even; got {self.channels}.",
         )
-        at_least(1, patch=self.patch)
+        at_least(1, patch=self.patch, outputs=self.outputs)
         for name in ("blocks", "skip_scale"):
             value = getattr(self, name)
             require(
                 not isinstance(value, tuple) or len(value) == levels,
                 f"`{name}` must be one number or {levels}, as many as `multipliers`; got {value}.",
             )
-        check_outputs(self.outputs)
         remat_name(self.remat)
-        check_resampling(self.resample)
+        one_of(RESAMPLINGS, resample=self.resample)
         one_of(SKIPS, skip=self.skip)
 
     @property

@@ -78,6 +78,12 @@ def one_of(known: Iterable[Any], /, *, of: str = "", hint: str = "", **values: A
         _check({name: value}, lambda v: v in known, accepted, of, fix, "")
 
 
+def one_of_or_function(known: Iterable[Any], /, *, hint: str = "", **values: Any) -> None:
+    """Do the same for what may also be a function, or the "module:function" of one."""
+    names = {k: v for k, v in values.items() if isinstance(v, str) and ":" not in v}
+    one_of(known, hint=hint or "A function, or 'module:function', does as well.", **names)
+
+
 def ordered(*, of: str = "", hint: str = "", **values: Any) -> None:
     """Raise ValueError unless each of these lies below the next."""
     names, numbers = list(values), list(values.values())

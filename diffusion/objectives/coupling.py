@@ -229,10 +229,7 @@ def reflow_pairs(
     Returns:
         `data` and `noise`, (num, *shape): what a batch calls by these names.
     """
-    require(
-        num >= 1 and batch_size >= 1,
-        f"`num` and `batch_size` must be positive; got {num}, {batch_size}.",
-    )
+    at_least(1, num=num, batch_size=batch_size)
     require(
         not sampler.stochastic,
         f"reflow pairs noise with where the ODE carries it; {type(sampler).__name__} is stochastic.",

@@ -22,6 +22,7 @@ from diffusion.numerics import (
     in_interval,
     invert_decreasing,
     is_traced,
+    one_of_or_function,
     ordered,
     per_example,
     positive,
@@ -35,7 +36,7 @@ from diffusion.processes.base import (
     geometric_times,
 )
 from diffusion.processes.cosine_basis import scale_frequencies, spatial_axes, squared_frequencies
-from diffusion.registry import load, nearest, register
+from diffusion.registry import load, register
 from diffusion.types import Data, KeyLike, Scalar, Time
 
 
@@ -63,15 +64,10 @@ class Heat(GaussianProcess):
     rate: Scalar = 8.0
 
     def __post_init__(self) -> None:
-        for name in ("sigma_min", "sigma_max", "power", "rate"):
-            value = getattr(self, name)
-            require(value > 0, f"`{name}` must be positive; got {value}.")
-        named = isinstance(self.schedule, str) and ":" not in self.schedule
-        require(
-            not named or self.schedule in _SCHEDULES,
-            f"`schedule` must be one of {', '.join(_SCHEDULES)}, a function, or 'module:function'; got "
-            f"{self.schedule!r}.{nearest(str(self.schedule), _SCHEDULES)}",
+        positive(
+            sigma_min=self.sigma_min, sigma_max=self.sigma_max, power=self.power, rate=self.rate
         )
+        one_of_or_function(_SCHEDULES, schedule=self.schedule)
         if self.t_min is None:
             ordered(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
             object.__setattr__(self, "t_min", self._time_of_share(self.sigma_min / self.sigma_max))

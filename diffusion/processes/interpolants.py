@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_time, per_example, positive, require
+from diffusion.numerics import as_time, one_of_or_function, per_example, positive
 from diffusion.processes.base import AffineProcess, Process, geometric_times
 from diffusion.processes.priors import DataPrior, Normal, Prior
-from diffusion.registry import load, nearest, register
+from diffusion.registry import load, register
 from diffusion.types import Data, KeyLike, Time
 
 
@@ -109,12 +109,7 @@ class Bridge(Interpolant):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        named = isinstance(self.path_fn, str) and ":" not in self.path_fn
-        require(
-            not named or self.path_fn in PATHS,
-            f"`path_fn` must be one of {', '.join(PATHS)}, a function, or 'module:function'; got "
-            f"{self.path_fn!r}.{nearest(str(self.path_fn), PATHS)}",
-        )
+        one_of_or_function(PATHS, path_fn=self.path_fn)
 
     @property
     def _line(self) -> LinearPath | None:

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import as_pytree, at_least, is_static, is_traced, one_of, require
+from diffusion.numerics import as_pytree, at_least, is_static, is_traced, one_of, positive
 from diffusion.numerics.programs import Programs, unshared
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
-from diffusion.registry import nearest, register
+from diffusion.registry import register
 from diffusion.samplers.base import Callback, Sampler, Solution, replayed
 from diffusion.samplers.levels import host_times, noise_left
 from diffusion.types import Data, Key
@@ -23,13 +23,6 @@ _CONTROLLERS = ("pid", "step_to", "constant")
 
 # Evaluations per step of methods that state no tableau of stages.
 _ODE_COSTS = {"Euler": 1, "LeapfrogMidpoint": 1, "ReversibleHeun": 1}
-
-
-def _one_of(name: str, given: str, known: Any) -> None:
-    require(
-        given in known,
-        f"`{name}` must be one of {', '.join(known)}; got {given!r}.{nearest(given, known)}",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +42,10 @@ class DiffraxBase(Sampler):
     max_steps: int = 4096
 
     def __post_init__(self) -> None:
-        require(
-            self.rtol > 0 and self.atol >= 0,
-            f"`rtol` must be positive and `atol` not negative; got {self.rtol}, {self.atol}.",
-        )
+        positive(rtol=self.rtol)
+        at_least(0, atol=self.atol)
         at_least(1, max_steps=self.max_steps)
-        _one_of("controller", self.controller, _CONTROLLERS)
+        one_of(_CONTROLLERS, controller=self.controller)
 
     @abc.abstractmethod
     def make_solver(self) -> Any:
@@ -186,7 +177,7 @@ class Diffrax(DiffraxBase):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("norm", self.norm, _NORMS)
+        one_of(_NORMS, norm=self.norm)
 
     @property
     def coupled(self) -> bool:

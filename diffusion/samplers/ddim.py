@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.models.variance import learned_variance, stated_variance
-from diffusion.numerics import is_traced, normal_like, one_of, require
+from diffusion.numerics import in_interval, is_traced, normal_like, one_of, require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.registry import register
 from diffusion.samplers.base import State, StepSampler
@@ -110,9 +110,8 @@ class Ancestral(StepSampler):
     variance: str = "posterior"
 
     def __post_init__(self) -> None:
-        require(
-            (self.eta >= 0) & (self.eta < float("inf")),
-            f"`eta` mixes fresh noise in, from 0 to a bound that the grid sets; got {self.eta}.",
+        in_interval(
+            "[0, inf)", eta=self.eta, hint="It mixes fresh noise in; the grid sets a bound."
         )
         one_of(_SPREADS, variance=self.variance)
 

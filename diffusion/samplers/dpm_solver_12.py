@@ -14,6 +14,7 @@ from diffusion.numerics import (
     is_static,
     is_traced,
     one_of,
+    positive,
     require,
     sum_features,
 )
@@ -65,9 +66,8 @@ class DPMSolver12(Sampler):
     norm: str = "batch"
 
     def __post_init__(self) -> None:
-        for name in ("rtol", "atol", "h_init", "max_steps"):
-            value = getattr(self, name)
-            require(value > 0, f"`{name}` of dpm_solver_12 must be positive; got {value}.")
+        tolerances = dict(rtol=self.rtol, atol=self.atol)
+        positive(**tolerances, h_init=self.h_init, max_steps=self.max_steps, of="dpm_solver_12")
         in_interval("(0, 1)", theta=self.theta)
         one_of(_NORMS, norm=self.norm)
 

@@ -11,7 +11,7 @@ from typing import Any, final
 
 import numpy as np
 
-from diffusion.numerics import on_host, one_of, positive, require
+from diffusion.numerics import on_host, one_of, positive, require, whole
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
@@ -54,10 +54,7 @@ class Grid(abc.ABC):
         Raises:
             ValueError: num_steps is not a positive integer, or two times coincide.
         """
-        require(
-            isinstance(num_steps, int | np.integer) and num_steps >= 1,
-            f"`num_steps` must be a positive integer; got {num_steps!r}.",
-        )
+        whole(1, num_steps=num_steps)
         times = np.array(self.place(process, int(num_steps)), np.float64)
         if len(times):
             times[0], times[-1] = float(process.t_max), float(process.t_min)
