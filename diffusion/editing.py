@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.likelihood import carry
-from diffusion.numerics import fold_in, in_interval, on_host, per_example, require
+from diffusion.numerics import alike, fold_in, in_interval, on_host, per_example
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import takes_names
 from diffusion.samplers import Sampler, sample
@@ -76,7 +76,7 @@ def slerp(a: Data, b: Other, share: Any) -> Array:
         ValueError: the shapes differ.
     """
     a, b = jnp.asarray(a), jnp.asarray(b)
-    require(a.shape == b.shape, f"`a` and `b` must have one shape; got {a.shape} and {b.shape}.")
+    alike(a=a.shape, b=b.shape)
     flat_a, flat_b = a.reshape(len(a), -1), b.reshape(len(b), -1)
     u = jnp.broadcast_to(jnp.asarray(share, a.dtype), (len(a),))[:, None]
     norm_a, norm_b = (jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (flat_a, flat_b))
@@ -198,7 +198,7 @@ def interpolate(
         ValueError: the shapes differ.
     """
     a, b = jnp.asarray(a), jnp.asarray(b)
-    require(a.shape == b.shape, f"`a` and `b` must have one shape; got {a.shape} and {b.shape}.")
+    alike(a=a.shape, b=b.shape)
     u = per_example(jnp.asarray(share), a)
     mixed = lambda x, y: jnp.where(u == 0, x, (1 - u) * x + u * y)
     if len(times) < 2:

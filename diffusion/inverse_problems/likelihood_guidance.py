@@ -22,7 +22,7 @@ from diffusion.inverse_problems.base import (
     pullback,
 )
 from diffusion.inverse_problems.operators import Operator
-from diffusion.numerics import per_example, positive, require, sum_features
+from diffusion.numerics import per_example, positive, sum_features
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
@@ -141,10 +141,9 @@ def dps(
 
 
 def _require_noise(std: Scalar) -> None:
-    require(
-        std > 0,
-        "the likelihood of dps divides by std^2: give a `std` above 0, or the sampling times (in a config, "
-        "normalised=True).",
+    positive(
+        std=std,
+        hint="The likelihood of dps divides by it: give one, or the times (in a config, normalised=True).",
     )
 
 

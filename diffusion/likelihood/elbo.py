@@ -217,7 +217,7 @@ def elbo(
     one_of(sorted(_SAMPLINGS), sampling=sampling)
     require(
         times is None or num_steps is None,
-        "`times` and `num_steps` both name a chain; give one of them.",
+        "give one of `times` and `num_steps`: both name a chain.",
     )
     if num_draws is not None:
         whole(1, num_draws=num_draws)

@@ -16,7 +16,7 @@ from diffusion.networks.layers import GroupNorm
 from diffusion.networks.mlp import MLPTrunk, check_mlp, head
 from diffusion.networks.unet import Encoder, prepare
 from diffusion.networks.unet_config import UNetConfig, unet_config
-from diffusion.numerics import require
+from diffusion.numerics import whole
 from diffusion.registry import register
 from diffusion.types import Cond
 
@@ -27,10 +27,7 @@ def check_classes(num_classes: int | tuple[int, ...]) -> int:
     Raises:
         ValueError: it is not one positive number.
     """
-    require(
-        isinstance(num_classes, int) and num_classes > 0,
-        f"A classifier needs one positive `num_classes`; got {num_classes}.",
-    )
+    whole(1, num_classes=num_classes, of="a classifier")
     assert isinstance(num_classes, int)
     return num_classes
 

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Int
 from diffusion.networks.base import Data, LogSNR, precision, wide
 from diffusion.networks.initializers import normal
 from diffusion.networks.layers import dense
-from diffusion.numerics import one_of, require, shaped
+from diffusion.numerics import multiple_of, one_of, require, shaped
 from diffusion.registry import nearest
 from diffusion.types import Cond
 
@@ -89,7 +89,7 @@ def noise_features(name: str, c: Float[Array, " batch"], features: int) -> Float
         ValueError: the name is unknown, or the number of features odd.
     """
     one_of(NOISE_FEATURES, embedding=name)
-    require(features % 2 == 0, f"The width of the embedding must be even; got {features}.")
+    multiple_of(2, width=features, of="the embedding")
     return NOISE_FEATURES[name](c, features)
 
 

@@ -23,7 +23,7 @@ from diffusion.networks.base import (
 )
 from diffusion.networks.embeddings import Embedder
 from diffusion.networks.layers import dense
-from diffusion.numerics import at_least, require
+from diffusion.numerics import at_least, multiple_of
 from diffusion.registry import register
 from diffusion.types import Cond
 
@@ -137,7 +137,7 @@ def head(features: int, dtype: str) -> nn.Dense:
 
 def check_mlp(width: int, depth: int) -> None:
     """Raise ValueError unless these make a network."""
-    require(width > 0 and width % 2 == 0, f"`width` must be positive and even; got {width}.")
+    multiple_of(2, width=width)
     at_least(0, depth=depth)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from diffusion.networks.base import Number
 from diffusion.networks.layers import RESAMPLINGS
 from diffusion.networks.remat import remat_name
-from diffusion.numerics import at_least, one_of, require
+from diffusion.numerics import at_least, multiple_of, one_of, require
 
 SKIPS = ("concat", "add")
 
@@ -98,11 +98,8 @@ class UNetConfig:
 
     def __post_init__(self):
         levels = len(self.multipliers)
-        require(levels > 0, "`multipliers` must name at least one level; got ().")
-        require(
-            self.channels > 0 and self.channels % 2 == 0,
-            f"`channels` must be positive and even; got {self.channels}.",
-        )
+        at_least(1, levels=levels, hint="`multipliers` names them.")
+        multiple_of(2, channels=self.channels)
         at_least(1, patch=self.patch, outputs=self.outputs)
         for name in ("blocks", "skip_scale"):
             value = getattr(self, name)

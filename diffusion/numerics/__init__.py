@@ -27,9 +27,11 @@ from diffusion.numerics.basics import (
 )
 from diffusion.numerics.programs import Static, as_pytree
 from diffusion.numerics.validate import (
+    alike,
     at_least,
     finite,
     in_interval,
+    multiple_of,
     one_of,
     one_of_or_function,
     ordered,
@@ -42,6 +44,7 @@ __all__ = [
     "NODES",
     "WEIGHTS",
     "Static",
+    "alike",
     "as_key",
     "as_pytree",
     "as_time",
@@ -58,6 +61,7 @@ __all__ = [
     "is_many",
     "is_static",
     "is_traced",
+    "multiple_of",
     "normal_like",
     "on_host",
     "one_of",

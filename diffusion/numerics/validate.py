@@ -10,6 +10,7 @@ Every check takes `of`, the owner of the arguments where their names alone say t
 that ends the message; `none` says what None means where it is accepted.
 """
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,21 +20,24 @@ from diffusion.numerics.basics import is_traced, require
 from diffusion.registry import nearest
 
 
+def _fail_unless(ok: Any, name: str, accepted: str, got: Any, of: str, hint: str) -> None:
+    if not is_traced(ok) and not bool(ok):  # only now is the value written out: it may lie on a device
+        owner, fix = of and f" of {of}", hint and f" {hint}"
+        raise ValueError(f"`{name}`{owner} must {accepted}; got {got}.{fix}")
+
+
 def _check(
     values: dict[str, Any],
     holds: Callable[[Any], Any],
     accepted: str,
     of: str,
     hint: str,
-    none: str,
+    none: str = "",
 ) -> None:
-    owner, otherwise = of and f" of {of}", none and f", or None for {none}"
+    accepted += none and f", or None for {none}"
     for name, value in values.items():
-        got = repr(value) if isinstance(value, str) else str(value)
-        require(
-            (none and value is None) or holds(value),
-            f"`{name}`{owner} must {accepted}{otherwise}; got {got}.{hint and ' ' + hint}",
-        )
+        got = repr(value) if isinstance(value, str) else value
+        _fail_unless((none and value is None) or holds(value), name, accepted, got, of, hint)
 
 
 def positive(*, of: str = "", hint: str = "", none: str = "", **values: Any) -> None:
@@ -52,7 +56,7 @@ def in_interval(interval: str, /, *, of: str = "", hint: str = "", **values: Any
     low, high = map(float, interval[1:-1].split(","))
     above = (lambda v: v >= low) if interval[0] == "[" else (lambda v: v > low)
     below = (lambda v: v <= high) if interval[-1] == "]" else (lambda v: v < high)
-    _check(values, lambda v: above(v) & below(v), f"lie in {interval}", of, hint, "")
+    _check(values, lambda v: above(v) & below(v), f"lie in {interval}", of, hint)
 
 
 def whole(low: int, /, *, of: str = "", hint: str = "", none: str = "", **values: Any) -> None:
@@ -62,10 +66,20 @@ def whole(low: int, /, *, of: str = "", hint: str = "", none: str = "", **values
     _check(values, lambda v: integer(v) and v >= low, accepted, of, hint, none)
 
 
+def multiple_of(divisor: int, /, *, of: str = "", hint: str = "", **values: Any) -> None:
+    """Raise ValueError for a number that is not a positive multiple of another, itself positive."""
+    holds = lambda v: divisor > 0 and v > 0 and v % divisor == 0
+    _check(values, holds, f"be a positive multiple of {divisor}", of, hint)
+
+
 def finite(*, of: str = "", hint: str = "", **values: Any) -> None:
-    """Raise ValueError for a number, or an array with one, that is infinite or NaN."""
-    holds = lambda v: is_traced(v) or np.all(np.isfinite(v))
-    _check(values, holds, "be finite", of, hint, "")
+    """Raise ValueError for a number, or an array with one, that is infinite or NaN; the first few are shown."""
+    for name, value in values.items():
+        if not is_traced(value):
+            flat = np.ravel(np.asarray(value))
+            wrong = flat[~np.isfinite(flat)]
+            got = ", ".join(map(str, wrong[:3]))
+            _fail_unless(not len(wrong), name, "be finite", got, of, hint)
 
 
 def one_of(known: Iterable[Any], /, *, of: str = "", hint: str = "", **values: Any) -> None:
@@ -73,9 +87,9 @@ def one_of(known: Iterable[Any], /, *, of: str = "", hint: str = "", **values: A
     known = tuple(known)
     accepted = f"be one of {', '.join(map(str, known))}"
     for name, value in values.items():
-        near = nearest(value, known).strip() if isinstance(value, str) else ""
-        fix = " ".join(filter(None, (near, hint)))
-        _check({name: value}, lambda v: v in known, accepted, of, fix, "")
+        near = nearest(value, known) if isinstance(value, str) else ""
+        fix = f"{near} {hint}".strip()
+        _check({name: value}, lambda v: v in known, accepted, of, fix)
 
 
 def one_of_or_function(known: Iterable[Any], /, *, hint: str = "", **values: Any) -> None:
@@ -86,16 +100,19 @@ def one_of_or_function(known: Iterable[Any], /, *, hint: str = "", **values: Any
 
 def ordered(*, of: str = "", hint: str = "", **values: Any) -> None:
     """Raise ValueError unless each of these lies below the next."""
-    names, numbers = list(values), list(values.values())
     got = ", ".join(f"{name}={value}" for name, value in values.items())
-    for i in range(len(names) - 1):
-        require(
-            numbers[i] < numbers[i + 1],
-            f"`{names[i]}`{of and f' of {of}'} must lie below `{names[i + 1]}`; got {got}.{hint and ' ' + hint}",
-        )
+    for (name, low), (above, high) in itertools.pairwise(values.items()):
+        _fail_unless(low < high, name, f"lie below `{above}`", got, of, hint)
 
 
 def shaped(who: str, x: Any, shape: tuple[int, ...], why: str = "") -> None:
     """Raise ValueError unless an array has this shape; `why` says whence it comes, as in "for `patch` = 2"."""
     wanted = f"{shape} {why}".rstrip()
     require(tuple(x.shape) == shape, f"{who} must have shape {wanted}; got {tuple(x.shape)}.")
+
+
+def alike(what: str = "shape", **values: Any) -> None:
+    """Raise ValueError unless all values are equal, such as the shapes of two arrays."""
+    names = " and ".join(f"`{name}`" for name in values)
+    got = " and ".join(map(str, values.values()))
+    require(len(set(values.values())) == 1, f"{names} must have one {what}; got {got}.")

@@ -21,7 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import at_least, fold_in, is_traced, one_of, positive, require, row_keys
+from diffusion.numerics import (
+    at_least,
+    fold_in,
+    is_traced,
+    multiple_of,
+    one_of,
+    positive,
+    require,
+    row_keys,
+)
 from diffusion.processes import Process
 from diffusion.registry import register
 from diffusion.runtime import digests
@@ -87,9 +96,8 @@ class MinibatchOT(Coupling):
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
         x_0, row = jnp.asarray(batch["data"]), jnp.asarray(batch["row"])
         size = min(self.group, len(x_0))
-        require(
-            len(x_0) % size == 0,
-            f"a batch of {len(x_0)} rows does not hold whole groups of {size}; choose another `group`.",
+        multiple_of(
+            size, batch_size=len(x_0), hint="It holds whole groups: choose another `group`."
         )
         z = process.sample_noise(row_keys(key, row), x_0.shape)
         x_T = process.interpolate(jnp.zeros_like(z), z, process.t_max)

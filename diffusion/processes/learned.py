@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, at_least, is_traced, require
+from diffusion.numerics import as_time, at_least, is_traced, ordered, require
 from diffusion.processes.log_snr import LogSNRSchedule
 from diffusion.registry import register
 from diffusion.types import Key, Scalar, Time
@@ -111,11 +111,7 @@ class LearnedSchedule(LogSNRSchedule):
             parts = parts if is_traced(parts) else map(_freeze, parts)
             object.__setattr__(self, "params", ScheduleParams(*parts))
         high, low = self._ends()
-        require(
-            high > low,
-            "the log-SNR must fall from `log_snr_max` to `log_snr_min`; got "
-            f"log_snr_max={high}, log_snr_min={low}.",
-        )
+        ordered(log_snr_min=low, log_snr_max=high)
 
     def _params(self) -> ScheduleParams:
         return _drawn(self.seed, self.num_hidden) if self.params is None else self.params

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from diffusion.inverse_problems.operators.base import Operator, Shape, as_array, require_image
-from diffusion.numerics import at_least, one_of, positive, require
+from diffusion.numerics import at_least, multiple_of, one_of, positive, require
 from diffusion.registry import register
 from diffusion.types import Data
 
@@ -51,9 +51,8 @@ class Superres(Operator):
 
     def check(self, shape: Shape) -> None:
         require_image(self, shape)
-        require(
-            shape[0] % self.factor == 0 and shape[1] % self.factor == 0,
-            f"`factor` {self.factor} of superres does not divide images of {shape[0]} x {shape[1]} pixels.",
+        multiple_of(
+            self.factor, height=shape[0], width=shape[1], hint="`factor` of superres divides both."
         )
 
 

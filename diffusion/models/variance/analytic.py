@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_key, as_pytree, on_host, one_of, per_example, require, row_keys
+from diffusion.numerics import (
+    as_key,
+    as_pytree,
+    finite,
+    on_host,
+    one_of,
+    per_example,
+    require,
+    row_keys,
+)
 from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import bare, checked
 from diffusion.processes import AffineProcess, GaussianProcess
@@ -97,10 +106,7 @@ def with_variance(denoise: Any, process: AffineProcess, times: Any, values: Any)
         "`values` are variances: finite and not negative.",
     )
     log_snr = on_host(process.log_snr, times)
-    require(
-        bool(np.all(np.isfinite(log_snr))),
-        "`times` must have a finite log-SNR: leave out those where alpha or sigma vanishes.",
-    )
+    finite(log_snr=log_snr, hint="Leave out `times` where alpha or sigma vanishes.")
     order = np.argsort(log_snr)
     floor = np.finfo(np.float32).tiny  # a data set of one point
     return WithVariance(
