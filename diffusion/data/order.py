@@ -24,8 +24,7 @@ def stream_key(seed: int, *purpose: int) -> tuple[int, int]:
     Raises:
         ValueError: the seed is negative.
     """
-    if int(seed) < 0:
-        raise ValueError(f"`seed` must not be negative; got {seed}.")
+    at_least(0, seed=int(seed))
     words = np.random.SeedSequence([int(seed), *purpose]).generate_state(2, np.uint64)
     return int(words[0]), int(words[1])
 

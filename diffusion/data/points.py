@@ -24,7 +24,7 @@ from diffusion.data.base import (
 )
 from diffusion.data.shapes2d import SHAPES, moments
 from diffusion.numerics import at_least, one_of
-from diffusion.registry import nearest, register
+from diffusion.registry import register
 
 _STREAMS = {"train": 0, "test": 1}
 _TRAIN, _EXAMPLES = 0, 1
@@ -47,8 +47,7 @@ class Points(Dataset, abc.ABC):
 
     def __post_init__(self):
         one_of(_STREAMS, split=self.split)
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"`size` must be at least 1, or None for endless; got {self.size}.")
+        at_least(1, size=self.size, none="endless")
 
     @property
     @abc.abstractmethod
@@ -130,13 +129,8 @@ class Points2D(Points):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.kind not in SHAPES:
-            raise ValueError(
-                f"`kind` {self.kind!r} is unknown.{nearest(self.kind, SHAPES)} "
-                f"There are {', '.join(SHAPES)}."
-            )
-        if self.noise is not None and self.noise < 0:
-            raise ValueError(f"`noise` must not be negative; got {self.noise}.")
+        one_of(SHAPES, kind=self.kind)
+        at_least(0, noise=self.noise, none="that of the kind")
         if self.label and self.num_components == 1:
             raise ValueError(f"`label` needs components, and {self.kind!r} has only one.")
 
