@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffusion.numerics import at_least, in_interval, positive, require
+from diffusion.numerics import at_least, in_interval, positive
 from diffusion.registry import nearest
 from diffusion.types import Params, Scalar
 
@@ -106,10 +106,7 @@ class Power(Average):
 
     def __post_init__(self):
         # the exponent -> 0 limit, a uniform window: sqrt(1 / 12)
-        require(
-            0 < self.std < 1 / math.sqrt(12),
-            f"`std` of a power average must be in (0, {1 / math.sqrt(12):.4f}); got {self.std}.",
-        )
+        in_interval(f"(0, {1 / math.sqrt(12)})", std=self.std, of="a power average")
 
     @property
     def exponent(self) -> float:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.numerics import at_least, require
+from diffusion.numerics import at_least, at_most, require
 from diffusion.training.state import TrainState
 from diffusion.training.step import Batch, Reduce, Step, many_steps
 
@@ -47,9 +47,8 @@ class Layout(abc.ABC):
     def devices(self) -> list[Any]:
         """The devices in use."""
         count = self.num_devices or jax.device_count()
-        require(
-            count <= jax.device_count(),
-            f"`parallel.num_devices` is {count}, but there are {jax.device_count()} devices.",
+        at_most(
+            jax.device_count(), **{"parallel.num_devices": count}, hint="So many devices there are."
         )
         require(
             count == jax.device_count() or jax.process_count() == 1,
