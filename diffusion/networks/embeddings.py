@@ -32,7 +32,6 @@ from diffusion.networks.base import Data, LogSNR, precision, wide
 from diffusion.networks.initializers import normal
 from diffusion.networks.layers import dense
 from diffusion.numerics import multiple_of, one_of, require, shaped
-from diffusion.registry import nearest
 from diffusion.types import Cond
 
 LOG_SNR_LIMIT = 30.0
@@ -108,11 +107,7 @@ def check_cond(cond: Cond) -> dict[str, Array]:
             f"{type(cond).__name__}. For class labels give dict(label=labels)."
         )
     for name in cond:
-        require(
-            name in CONDITIONS,
-            f"`cond` has the unknown entry {name!r}.{nearest(name, CONDITIONS)} "
-            f"Accepted: {CONDITIONS}.",
-        )
+        one_of(CONDITIONS, entry=name, of="`cond`")
     return {k: jnp.asarray(v) for k, v in cond.items() if v is not None}
 
 

@@ -29,6 +29,7 @@ from diffusion.numerics.programs import Static, as_pytree
 from diffusion.numerics.validate import (
     alike,
     at_least,
+    at_most,
     finite,
     in_interval,
     multiple_of,
@@ -49,6 +50,7 @@ __all__ = [
     "as_pytree",
     "as_time",
     "at_least",
+    "at_most",
     "draw",
     "finite",
     "fold_in",

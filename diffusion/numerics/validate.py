@@ -21,7 +21,9 @@ from diffusion.registry import nearest
 
 
 def _fail_unless(ok: Any, name: str, accepted: str, got: Any, of: str, hint: str) -> None:
-    if not is_traced(ok) and not bool(ok):  # only now is the value written out: it may lie on a device
+    if not is_traced(ok) and not bool(
+        ok
+    ):  # only now is the value written out: it may lie on a device
         owner, fix = of and f" of {of}", hint and f" {hint}"
         raise ValueError(f"`{name}`{owner} must {accepted}; got {got}.{fix}")
 
@@ -47,8 +49,14 @@ def positive(*, of: str = "", hint: str = "", none: str = "", **values: Any) -> 
 
 def at_least(low: Any, /, *, of: str = "", hint: str = "", none: str = "", **values: Any) -> None:
     """Raise ValueError for a value below `low`."""
-    accepted = f"be at least {low}" if low else "not be negative"
+    zero = isinstance(low, int | float) and low == 0
+    accepted = "not be negative" if zero else f"be at least {low}"
     _check(values, lambda v: v >= low, accepted, of, hint, none)
+
+
+def at_most(high: Any, /, *, of: str = "", hint: str = "", none: str = "", **values: Any) -> None:
+    """Raise ValueError for a value above `high`."""
+    _check(values, lambda v: v <= high, f"be at most {high}", of, hint, none)
 
 
 def in_interval(interval: str, /, *, of: str = "", hint: str = "", **values: Any) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, is_static, is_traced, require
+from diffusion.numerics import as_time, at_least, at_most, is_static, is_traced, require
 from diffusion.processes.log_snr import LogSNRSchedule
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
@@ -52,11 +52,8 @@ class Table(LogSNRSchedule):
         if self.times:
             _require_steps(np.diff(self.times) > 0, self.times, "`times` must increase")
         first, last = self.reach
-        require(
-            (self.t_min >= first) & (self.t_max <= last),
-            f"`t_min` and `t_max` must lie within the times of the table, {first:.6g} to {last:.6g}; "
-            f"got t_min={self.t_min}, t_max={self.t_max}.",
-        )
+        at_least(first, t_min=self.t_min, hint="There the table begins.")
+        at_most(last, t_max=self.t_max, hint="There the table ends.")
 
     @property
     def reach(self) -> tuple[Scalar, Scalar]:

@@ -139,10 +139,7 @@ class Churn(_Renoise):
         super().__post_init__()
         numbers = dict(s_churn=self.s_churn, s_min=self.s_min, s_noise=self.s_noise)
         at_least(0, **numbers, of="churn")
-        require(
-            self.s_max >= self.s_min,
-            f"`s_max` of churn must not lie below `s_min`; got {self.s_max} < {self.s_min}.",
-        )
+        at_least(self.s_min, s_max=self.s_max, of="churn")
 
     def plan(self, process: Any, times: Any) -> tuple[Any, Any, Any]:
         at = levels(process, times, "the sampler Churn")
