@@ -106,7 +106,7 @@ def with_variance(denoise: Any, process: AffineProcess, times: Any, values: Any)
         "`values` are variances: finite and not negative.",
     )
     log_snr = on_host(process.log_snr, times)
-    finite(log_snr=log_snr, hint="Leave out `times` where alpha or sigma vanishes.")
+    finite(log_snr=log_snr, hint="Leave out `times` without a log-SNR: alpha or sigma vanishes.")
     order = np.argsort(log_snr)
     floor = np.finfo(np.float32).tiny  # a data set of one point
     return WithVariance(
