@@ -123,8 +123,8 @@ class Rescaled(CallablePytree):
 
     def __call__(self, x_t: Array, t: Time) -> Array:
         """Return the rescaled posterior mean."""
-        known = isinstance(self.guided, Extrapolated)  # it computes the plain one on the way
-        both = self.guided.with_plain if known else Pair(self.guided, self.plain)
+        guided = self.guided  # an extrapolation computes the plain one on its way
+        both = guided.with_plain if isinstance(guided, Extrapolated) else Pair(guided, self.plain)
         x_0, plain = both(x_t, t)
         std = lambda x: jnp.std(x, axis=tuple(range(1, x.ndim)), keepdims=True)
         spread = std(x_0)

@@ -66,8 +66,8 @@ class DPMSolver12(Sampler):
     norm: str = "batch"
 
     def __post_init__(self) -> None:
-        tolerances = dict(rtol=self.rtol, atol=self.atol)
-        positive(**tolerances, h_init=self.h_init, max_steps=self.max_steps, of="dpm_solver_12")
+        positive(rtol=self.rtol, atol=self.atol, of="dpm_solver_12")
+        positive(h_init=self.h_init, max_steps=self.max_steps, of="dpm_solver_12")
         in_interval("(0, 1)", theta=self.theta)
         one_of(_NORMS, norm=self.norm)
 

@@ -137,8 +137,7 @@ class Churn(_Renoise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        numbers = dict(s_churn=self.s_churn, s_min=self.s_min, s_noise=self.s_noise)
-        at_least(0, **numbers, of="churn")
+        at_least(0, s_churn=self.s_churn, s_min=self.s_min, s_noise=self.s_noise, of="churn")
         at_least(self.s_min, s_max=self.s_max, of="churn")
 
     def plan(self, process: Any, times: Any) -> tuple[Any, Any, Any]:

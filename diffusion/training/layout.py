@@ -48,7 +48,10 @@ class Layout(abc.ABC):
         """The devices in use."""
         count = self.num_devices or jax.device_count()
         at_most(
-            jax.device_count(), **{"parallel.num_devices": count}, hint="So many devices there are."
+            jax.device_count(),
+            num_devices=count,
+            of="`parallel`",
+            hint="So many devices there are.",
         )
         require(
             count == jax.device_count() or jax.process_count() == 1,
