@@ -29,7 +29,6 @@ from diffusion.types import Denoiser, Time
 LogProb: TypeAlias = Callable[
     [Array, Any], Array
 ]  # (x, t) -> log p(y | x), (batch,), maybe unnormalised
-Measure: TypeAlias = Callable[[Array, Array], Array]  # (x, target) -> similarity, (batch,)
 
 THROUGH = ("x_t", "x_0")
 

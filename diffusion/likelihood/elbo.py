@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array
 
 from diffusion.likelihood.checks import (
     check_batch,
@@ -45,9 +45,8 @@ from diffusion.numerics.shapes import checked
 from diffusion.processes import GaussianProcess
 from diffusion.processes.base import require_rung
 from diffusion.registry import takes_names
-from diffusion.types import Data, Key, KeyLike, Scalar
+from diffusion.types import AnyArray, Data, Key, KeyLike, Scalar
 
-Given = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # from the user: checked by `check_batch`
 _SAMPLINGS = ("log_snr", "time")
 
 
@@ -175,7 +174,7 @@ _compiled_elbo = Programs(_elbo, 2)
 def elbo(
     process: GaussianProcess,
     model: Any,
-    x: Given,
+    x: AnyArray,
     key: KeyLike,
     times: Any = None,
     *,

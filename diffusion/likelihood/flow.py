@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 from diffusion.likelihood.adaptive import Adaptive, integrate
 from diffusion.likelihood.checks import (
@@ -38,9 +37,8 @@ from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
 from diffusion.registry import takes_names
-from diffusion.types import Data, KeyLike, PerExample, Time, Velocity
+from diffusion.types import AnyArray, Data, KeyLike, PerExample, Time, Velocity
 
-Given = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # from the user: checked by `check_batch`
 Change = Float[Array, "estimates batch"]
 
 
@@ -117,7 +115,7 @@ def _probes(key: KeyLike | None, x: Data, num_probes: int, probe: str) -> Array 
 def log_prob_estimate(
     process: Process,
     model: Any,
-    x: Given,
+    x: AnyArray,
     times: Any = None,
     *,
     key: KeyLike | None = None,
@@ -182,7 +180,7 @@ def _standard_error(changes: Change, probes: Array | None) -> Array:
 def log_prob(
     process: Process,
     model: Any,
-    x: Given,
+    x: AnyArray,
     times: Any = None,
     *,
     key: KeyLike | None = None,
@@ -206,7 +204,7 @@ def log_prob(
 
 
 @takes_names
-def carry(process: Process, model: Any, x: Given, times: Any) -> Data:
+def carry(process: Process, model: Any, x: AnyArray, times: Any) -> Data:
     """Carry x along the generative ODE through any monotone times, up or down: encode or decode.
 
     Increasing times encode data into latents, the same times reversed decode them; the two invert each

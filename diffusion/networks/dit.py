@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.networks.base import Data, FlaxNetwork, LogSNR, Number, precision, takes_fields_of
+from diffusion.networks.base import FlaxNetwork, LogSNR, Number, precision, takes_fields_of
 from diffusion.networks.embeddings import Embedder, concat_image
 from diffusion.networks.initializers import normal
 from diffusion.networks.layers import (
@@ -47,7 +47,7 @@ from diffusion.networks.remat import remat_name, rematerialised
 from diffusion.networks.residuals import depth_factors
 from diffusion.numerics import at_least, one_of, positive, require
 from diffusion.registry import register
-from diffusion.types import Cond
+from diffusion.types import Cond, DataLike
 
 Tokens = Float[Array, "batch tokens features"]
 Angles = Float[Array, "tokens pairs"] | None
@@ -175,7 +175,9 @@ class DiT(nn.Module):
         return ("blocks",) if self.scan_blocks else ()
 
     @nn.compact
-    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch ..."]:
+    def __call__(
+        self, x: DataLike, log_snr: LogSNR, cond: Cond = None
+    ) -> Float[Array, "batch ..."]:
         """Return an array shaped like x, but for `outputs` times its channels."""
         self._check(x)
         embed = Embedder(
@@ -192,7 +194,7 @@ class DiT(nn.Module):
         y = head(self.patch ** len(grid) * self.outputs * x.shape[-1], self.dtype)(h)
         return crop(unpatchify(y, self.patch, grid), x.shape[1:-1])
 
-    def _check(self, x: Data) -> None:
+    def _check(self, x: DataLike) -> None:
         require(
             x.ndim in (3, 4),
             f"A DiT takes (batch, height, width, channels) or (batch, length, channels); got shape "

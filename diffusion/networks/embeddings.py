@@ -28,11 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffusion.networks.base import Data, LogSNR, precision, wide
+from diffusion.networks.base import LogSNR, precision, wide
 from diffusion.networks.initializers import normal
 from diffusion.networks.layers import dense
 from diffusion.numerics import multiple_of, one_of, require, shaped
-from diffusion.types import Cond
+from diffusion.types import Cond, DataLike
 
 LOG_SNR_LIMIT = 30.0
 CONDITIONS = ("label", "multi_hot", "vector", "image")
@@ -257,7 +257,9 @@ class Embedder(nn.Module):
         return nn.silu(h + embed(cond, batch))
 
 
-def concat_image(x: Data, cond: Cond, image_channels: int) -> Float[Array, "batch *space channels"]:
+def concat_image(
+    x: DataLike, cond: Cond, image_channels: int
+) -> Float[Array, "batch *space channels"]:
     """Append the conditioning image to the channels of x; zeros where it is null.
 
     Raises:

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.networks.base import (
-    Data,
     FlaxNetwork,
     LogSNR,
     Number,
@@ -25,7 +24,7 @@ from diffusion.networks.embeddings import Embedder
 from diffusion.networks.layers import dense
 from diffusion.numerics import at_least, multiple_of
 from diffusion.registry import register
-from diffusion.types import Cond
+from diffusion.types import Cond, DataLike
 
 
 class ModulatedNorm(nn.Module):
@@ -73,7 +72,7 @@ class MLPTrunk(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: Data, emb: Float[Array, "batch k"]) -> Float[Array, "batch width"]:
+    def __call__(self, x: DataLike, emb: Float[Array, "batch k"]) -> Float[Array, "batch width"]:
         """Flatten x and apply the blocks."""
         flat = jnp.asarray(x, precision(self.dtype)["dtype"]).reshape(len(x), -1)
         h = dense(self.width, self.dtype, name="in")(flat)
@@ -112,7 +111,9 @@ class MLP(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch ..."]:
+    def __call__(
+        self, x: DataLike, log_snr: LogSNR, cond: Cond = None
+    ) -> Float[Array, "batch ..."]:
         """Return an array shaped like x, but for `outputs` times its last axis."""
         check_mlp(self.width, self.depth)
         at_least(1, outputs=self.outputs)
