@@ -216,7 +216,7 @@ def elbo(
     one_of(sorted(_SAMPLINGS), sampling=sampling)
     require(
         times is None or num_steps is None,
-        "give one of `times` and `num_steps`: both name a chain.",
+        "`times` and `num_steps` both name a chain; give one of them.",
     )
     if num_draws is not None:
         whole(1, num_draws=num_draws)

@@ -124,3 +124,29 @@ def alike(what: str = "shape", **values: Any) -> None:
     names = " and ".join(f"`{name}`" for name in values)
     got = " and ".join(map(str, values.values()))
     require(len(set(values.values())) == 1, f"{names} must have one {what}; got {got}.")
+
+
+def row(who: str, values: Any, shape: str = "(n,)", least: int = 2) -> np.ndarray:
+    """Return numbers in a row as float64, or raise ValueError unless they are finite and at least so many."""
+    values = np.asarray(values, np.float64)
+    require(
+        values.ndim == 1 and len(values) >= least,
+        f"{who} must have the shape {shape}, with at least {least} entries; got shape {values.shape}.",
+    )
+    finite(**{who.strip("`"): values})
+    return values
+
+
+def monotone(who: str, values: Any, direction: str, hint: str = "") -> None:
+    """Raise ValueError unless a row of numbers strictly increases, or decreases; NaN does neither.
+
+    `direction` is the verb: "increase" or "decrease".
+    """
+    steps = np.diff(values) if direction == "increase" else -np.diff(values)
+    wrong = np.flatnonzero(~(steps > 0))
+    if len(wrong):
+        k = int(wrong[0])
+        raise ValueError(
+            f"{who} must {direction} from entry to entry; entries {k} and {k + 1} are {values[k]:.6g} and "
+            f"{values[k + 1]:.6g}.{hint and ' ' + hint}"
+        )

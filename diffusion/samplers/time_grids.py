@@ -11,7 +11,7 @@ from typing import Any, final
 
 import numpy as np
 
-from diffusion.numerics import on_host, one_of, positive, require, whole
+from diffusion.numerics import monotone, on_host, one_of, positive, require, row, whole
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
@@ -19,23 +19,9 @@ from diffusion.registry import register, takes_names
 
 def check_times(times: Any, source: str = "`times`") -> np.ndarray:
     """Return concrete times as float64 of shape (num_steps + 1,), or say what is wrong with them."""
-    times = np.asarray(times, np.float64)
-    require(
-        times.ndim == 1 and len(times) >= 2,
-        f"{source} must have the shape (num_steps + 1,) with at least one step; got {times.shape}.",
-    )
-    require(
-        bool(np.all(np.isfinite(times))),
-        f"{source} must be finite; got {times.min():.3g} to {times.max():.3g}.",
-    )
-    wrong = np.flatnonzero(np.diff(times) >= 0)
-    where = int(wrong[0]) if len(wrong) else 0
-    require(
-        len(wrong) == 0,
-        f"{source} must decrease from noise to data without repeats; entries {where} and {where + 1} are "
-        f"{times[where]:.6g} and {times[min(where + 1, len(times) - 1)]:.6g}. For likelihoods, which "
-        "integrate upwards, use `log_prob`.",
-    )
+    times = row(source, times, "(num_steps + 1,)")
+    hint = "Noise comes first, without repeats. For likelihoods, which integrate upwards, use `log_prob`."
+    monotone(source, times, "decrease", hint)
     return times
 
 

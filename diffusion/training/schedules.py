@@ -4,13 +4,12 @@ A warm-up is not part of a schedule: it multiplies any of them by (step + 1) / w
 Those that end (cosine, linear) run from the end of the warm-up to the last step.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffusion.numerics import in_interval, positive, require
+from diffusion.numerics import at_least, in_interval, monotone, positive
 from diffusion.registry import register
 from diffusion.types import Scalar
 
@@ -112,10 +111,8 @@ class Piecewise:
 
     def __post_init__(self):
         steps = [step for step, _ in self.knots]
-        require(
-            len(steps) > 0 and all(a < b for a, b in itertools.pairwise(steps)),
-            f"`knots` of a piecewise schedule need rising steps; got {self.knots}.",
-        )
+        at_least(1, knots=len(steps), of="a piecewise schedule")
+        monotone("the steps of `knots`", steps, "increase")
 
     def __call__(self, step: Step) -> Factor:
         """Return the factor at this update."""
