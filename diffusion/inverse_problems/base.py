@@ -28,7 +28,7 @@ from diffusion.guidance.base import Guidance, given
 from diffusion.guidance.model import ConditionalModel
 from diffusion.guidance.scales import check_scale
 from diffusion.inverse_problems.operators import Identity, Operator
-from diffusion.numerics import as_pytree, finite, in_interval, sum_features
+from diffusion.numerics import as_pytree, at_least, finite, sum_features
 from diffusion.numerics.shapes import bare, shaped_like
 from diffusion.processes import AffineProcess
 from diffusion.types import Data, Denoiser, Scalar, Time
@@ -124,7 +124,8 @@ class LinearInverse(Guidance):
     scale: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        in_interval("[0, inf)", std=self.std, of="the measurement")
+        finite(std=self.std, of="the measurement")
+        at_least(0, std=self.std, of="the measurement")
         check_scale(self.scale)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
