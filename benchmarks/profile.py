@@ -108,7 +108,7 @@ def traced(work: Any, count: int, program: str) -> dict[str, Any]:
 def train(case: Any, count: int) -> dict[str, Any]:
     """Profile training steps with their data, as the program runs them."""
     from benchmarks.peers.ours import experiment_of
-    from diffusion.run.lap import batches_of, compiled_step
+    from diffusion.run.step import batches_of, compiled_step
 
     experiment = experiment_of(case)
     layout = experiment.parallel
@@ -168,7 +168,7 @@ def start(case: Any) -> dict[str, Any]:
     import jax
 
     from benchmarks.peers.ours import experiment_of
-    from diffusion.run.lap import batches_of, compiled_step
+    from diffusion.run.step import batches_of, compiled_step
 
     jax.config.update("jax_enable_compilation_cache", False)
     options = jax.profiler.ProfileOptions()

@@ -100,7 +100,7 @@ def trained(
         `diffusion.run.workdir.Trained`: experiment, params (the first average), step, ema.
     """
     from diffusion.config.experiment import Experiment
-    from diffusion.config.sections import apply_overrides
+    from diffusion.config.overrides import apply_overrides
     from diffusion.run import runner
     from diffusion.run.workdir import Workdir, open_run
     from diffusion.runtime.exits import CheckpointError
@@ -144,14 +144,14 @@ def samples(
         seed: of the noise.
         batch_size: examples that are computed at once.
     """
-    from diffusion.evaluation import generate
-
+    times = experiment.times() if times is None else times  # of the experiment's own process
+    experiment = experiment.replaced(
+        sampler=sampler or experiment.sampler, process=process or experiment.process
+    )
     classes = experiment.spec.num_classes
-    parts = generate(
-        sampler or experiment.sampler, process or experiment.process, model_of, seed, count,
-        experiment.spec.shape, experiment.times() if times is None else times,
-        lambda i: experiment.conditions(i % classes if classes else None, len(i)),
-        batch_size=batch_size, block=batch_size,
+    parts = experiment.generate(
+        model_of, count, seed=seed, times=times, batch_size=batch_size, block=batch_size,
+        cond_of=lambda i: experiment.conditions(i % classes if classes else None, len(i)),
     )  # fmt: skip
     return np.concatenate(list(parts))
 

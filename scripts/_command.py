@@ -156,7 +156,7 @@ def leave_on_signals() -> None:
 
 def load_config(overrides: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the config of --config with the overrides of the command line applied."""
-    from diffusion.config.sections import apply_overrides
+    from diffusion.config.overrides import apply_overrides
 
     try:
         given = flags.FLAGS.config
@@ -200,7 +200,7 @@ def use_fixed_sums() -> None:
 
 def stored_config(workdir: Any, overrides: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the config of a work directory with overrides; what it names of code must be the user's own."""
-    from diffusion.config.sections import apply_overrides
+    from diffusion.config.overrides import apply_overrides
     from diffusion.run.trust import refuse_code
 
     stored = workdir.read_config()
@@ -218,14 +218,12 @@ def use_compilation_cache() -> None:
 
 def versions() -> dict[str, str]:
     """Return what computes: other versions, flags of the compiler or kinds of device may give other bits."""
-    from importlib import metadata
-
     import jax
 
     from diffusion.runtime.compilation import compiler_flags, order_of_sums
+    from diffusion.runtime.provenance import versions as installed
 
-    packages = ("demolish", "jax", "jaxlib", "flax")
-    found = {name: metadata.version(name) for name in packages}
+    found = installed(("demolish", "jax", "jaxlib", "flax"))
     x64 = str(jax.config.jax_enable_x64)
     return found | {
         "device": jax.devices()[0].device_kind, "x64": x64, "xla_flags": compiler_flags(),

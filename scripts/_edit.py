@@ -58,7 +58,7 @@ def load_images(
 
 def held_out(text: str, config: dict) -> tuple[np.ndarray, list[str]]:
     """Return examples of the held-out split by their indices."""
-    from diffusion.config.assembly import dataset_of
+    from diffusion.config.build import dataset_of
 
     try:
         indices = [int(word) for word in text.split(",")]

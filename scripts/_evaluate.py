@@ -178,10 +178,9 @@ def of_examples(
     """
     import numpy as np
 
-    from diffusion.config.assembly import dataset_of
+    from diffusion.config.build import dataset_of, options
     from diffusion.config.identity import without_places
-    from diffusion.config.options import EvaluateOptions
-    from diffusion.config.sections import options, section_of
+    from diffusion.config.sections import EvaluateOptions, section_of
     from diffusion.evaluation.metrics import Subject
     from diffusion.evaluation.sources import open_examples
     from diffusion.runtime.provenance import provenance

@@ -140,7 +140,7 @@ class Helpers:
 
 def open_helpers(experiment: Any) -> Helpers:
     """Open the classifier and the guide; leave if they do not fit the model."""
-    from diffusion.config.checks import check_guide
+    from diffusion.run.guides import check_guide
     from diffusion.run.workdir import Workdir, open_classifier, open_run
 
     given, card, params, speaker = {}, {}, {}, experiment

@@ -43,7 +43,7 @@ FIELDS = {kind: take_fields(sys.argv, kind) for kind in ("process", "sampler")}
 
 def spec_of(kind: str, name: str) -> object:
     """Return what builds an object of this kind, with the fields of the command line."""
-    from diffusion.config.sections import apply_overrides
+    from diffusion.config.overrides import apply_overrides
 
     changes = [(f"{kind}.{k}", v) for k, v in FIELDS[kind].items()]
     return apply_overrides({kind: {"name": name}}, changes, imports=True)[kind]

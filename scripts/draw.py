@@ -125,7 +125,7 @@ def load_points(dataset: object | None) -> tuple[object, object]:
 def defined(overrides: list[tuple[str, str]]) -> dict:
     """Return the definition of --process, with the sampler."""
     from diffusion import build
-    from diffusion.config.sections import apply_overrides
+    from diffusion.config.overrides import apply_overrides
     from diffusion.registry import resolve
 
     names = {"process": {"name": FLAGS.process}, "sampler": {"name": FLAGS.sampler}}

@@ -123,7 +123,7 @@ def images_path() -> Path:
 
 def config_of(overrides: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the config of the run, or that of --config or --data, with what the flags say."""
-    from diffusion.config.sections import apply_overrides
+    from diffusion.config.overrides import apply_overrides
     from diffusion.evaluation.metrics import parse_list, written
     from diffusion.run.workdir import Workdir
 

@@ -24,6 +24,7 @@ another command is refused.
 """
 
 import dataclasses
+import functools
 import signal
 import sys
 from pathlib import Path
@@ -118,7 +119,7 @@ def main(overrides: list[tuple[str, str]]) -> int:
     """Sample and write."""
     out = check_flags()
     _guidance.check_flags()
-    from diffusion.config.notes import SAMPLING, notes
+    from diffusion.config.checks import SAMPLING, notes
     from diffusion.run.workdir import Workdir, open_run
 
     workdir = Workdir.of(FLAGS.workdir)
@@ -177,11 +178,9 @@ class Plan:
         self.indices = np.arange(FLAGS.start, FLAGS.start + FLAGS.num_samples)
         shape = output_shape(experiment.guidance, experiment.spec.shape)
         self.spec = dataclasses.replace(experiment.spec, shape=shape)
-        model_of = lambda cond: experiment.model(run.params, cond)
-        self.arguments = experiment.sampler, experiment.process, model_of, FLAGS.seed
-        model_of(
-            self.cond_of(self.indices[:1])
-        )  # what does not fit is said before anything is compiled
+        self.model_of = functools.partial(experiment.model, run.params)
+        # what does not fit is said before anything is compiled
+        self.model_of(self.cond_of(self.indices[:1]))
 
     def cond_of(self, indices: object) -> object:
         """Return the conditions of these examples."""
@@ -218,11 +217,9 @@ class Plan:
         """Generate a range of examples, batch by batch, or leave if some are not finite."""
         import numpy as np
 
-        from diffusion.evaluation import generate
-
-        for x in generate(
-            *self.arguments, count, self.spec.shape, self.experiment.times(), self.cond_of,
-            batch_size=FLAGS.batch_size, start=first, block=self.block,
+        for x in self.experiment.generate(
+            self.model_of, count, seed=FLAGS.seed, start=first, cond_of=self.cond_of,
+            shape=self.spec.shape, batch_size=FLAGS.batch_size, block=self.block,
         ):  # fmt: skip
             bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
             if len(bad):
@@ -278,9 +275,11 @@ def save_ways(plan: Plan) -> None:
 
     rows = 8 if plan.labels is None else min(len(plan.labels), 10)
     few = plan.indices[: rows if plan.spec.pictured else 1000]
+    e = plan.experiment
     states = generate_batch(
-        *plan.arguments, few, plan.spec.shape, plan.experiment.times(), plan.cond_of(few), save=True
-    ).trajectory
+        e.sampler, e.process, plan.model_of, FLAGS.seed, few, plan.spec.shape, e.times(),
+        plan.cond_of(few), save=True,
+    ).trajectory  # fmt: skip
     states = np.asarray(states, np.float32)
     if FLAGS.trajectory:
         pictures.save_trajectory(FLAGS.trajectory, states, plan.spec)

@@ -52,10 +52,11 @@ def process_table() -> str:
     """Return the table of processes."""
     from diffusion import build, registered
 
-    rows = ["| name | rung | what it is | fields |", "|---|---|---|---|"]
+    classes = RUNGS | {"Process": "general"}
+    rows = ["| name | class | definition | fields |", "|---|---|---|---|"]
     for name in registered("process"):
         process: Any = build("process", name)
-        rung = next(RUNGS[c.__name__] for c in type(process).__mro__ if c.__name__ in RUNGS)
+        rung = next(classes[c.__name__] for c in type(process).__mro__ if c.__name__ in RUNGS)
         what = type(process).__doc__.strip().partition("\n")[0].replace("|", "\\|")
         rows.append(f"| `{name}` | {rung} | {what} | {fields_of('process', name)} |")
     return "\n".join(rows)

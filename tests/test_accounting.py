@@ -8,7 +8,7 @@ import pytest
 from diffusion.config.experiment import Experiment
 from diffusion.run.cost import activation_bytes, bytes_of, matrix_flops, trace
 from diffusion.run.dry_run import compiled, counted
-from diffusion.run.lap import batches_of
+from diffusion.run.step import batches_of
 
 
 def shape(*dims):

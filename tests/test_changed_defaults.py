@@ -5,9 +5,9 @@ import json
 import pytest
 
 from diffusion.config.experiment import Experiment
-from diffusion.config.identity import as_stored, marks
+from diffusion.config.identity import as_stored, differences, marks
 from diffusion.config.recording import continued
-from diffusion.config.sections import ConfigError, differences, with_defaults
+from diffusion.config.sections import ConfigError, with_defaults
 from diffusion.run.runner import run, stored_config
 from diffusion.run.workdir import Workdir, open_run
 

@@ -7,15 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from diffusion.config.identity import as_stored
-from diffusion.config.sections import (
-    ConfigError,
-    apply_overrides,
-    build_section,
-    check_sections,
-    differences,
-    with_defaults,
-)
+from diffusion.config.build import build_section
+from diffusion.config.identity import as_stored, differences
+from diffusion.config.overrides import apply_overrides
+from diffusion.config.sections import ConfigError, check_sections, with_defaults
 from diffusion.evaluation.metrics import parse, written
 from diffusion.registry import build
 from diffusion.registry.typed import literal, read

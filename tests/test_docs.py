@@ -2,7 +2,8 @@
 
 Python blocks of a page run in order in one namespace, in an empty folder; a block that begins with
 "# name.py", or is followed by "Saved as `name.py`", is also written there, so that "name:attribute" can be
-used as in the text. A block fenced as ```python no-run is not run.
+used as in the text; one that begins with "# name.py, continued" is added to the file. A block fenced as
+```python no-run is not run.
 """
 
 import ast
@@ -18,7 +19,8 @@ import pytest
 
 from diffusion import build, registered
 from diffusion.config.experiment import Experiment
-from diffusion.config.sections import apply_overrides, plain
+from diffusion.config.overrides import apply_overrides
+from diffusion.config.sections import plain
 from diffusion.data import DataSpec
 from diffusion.evaluation.metrics import parse_list
 from diffusion.registry import KINDS
@@ -28,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "scripts"))
 import tables  # noqa: E402
 
-PAGES = sorted(p for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if p.is_file())
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 SLOW = {"README", "sampling", "training"}  # pages that train or compile much
 IMAGES = DataSpec(shape=(8, 8, 1), num_classes=10, size=1438, kind="image", bits=8)
 
@@ -62,9 +64,13 @@ def write_modules(page, folder):
     flags = re.DOTALL | re.MULTILINE
     saved = re.findall(block + r"\s+Saved as `(\w+)\.py`", page.read_text(), flags)
     texts = [text for language, _, text in blocks(page) if language == "python"]
-    named = [(text, name[1]) for text in texts if (name := re.match(r"# (\w+)\.py\n", text))]
+    begins = r"# (\w+)\.py(?:, continued)?\n"
+    named = [(text, name[1]) for text in texts if (name := re.match(begins, text))]
+    files = {}
     for text, name in saved + named:
-        (folder / f"{name}.py").write_text(text + "\n")
+        files[name] = files.get(name, "") + text + "\n"
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
 
 
 @pytest.fixture
@@ -305,4 +311,6 @@ def test_no_program_has_codes_of_its_own():
         assert path.name == "exits.py" or not re.search(r"Exit codes: +\d", text), path.name
     for path in (ROOT / "scripts").glob("[!_]*.py"):
         source = path.read_text()
-        assert "_command.run(" in source or "_plain.run(" in source, path.name
+        assert "_command.run(" in source or "_plain.run(" in source or path.name == "diagram.py", (
+            path
+        )

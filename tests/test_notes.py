@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from diffusion import Characteristics, GaussianProcess, build
+from diffusion.config.checks import SAMPLING, TRAINING, notes
 from diffusion.config.experiment import Experiment
-from diffusion.config.notes import SAMPLING, TRAINING, notes
 from diffusion.models.prediction import error_gain
 
 

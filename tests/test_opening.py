@@ -8,7 +8,7 @@ import pytest
 from diffusion.checkpoints.checkpoint import Checkpoints
 from diffusion.checkpoints.manifest import write_manifest
 from diffusion.config.experiment import Experiment
-from diffusion.config.sections import differences
+from diffusion.config.identity import differences
 from diffusion.run.export import export_run
 from diffusion.run.workdir import Workdir, open_run
 from diffusion.runtime.exits import CheckpointError

@@ -9,9 +9,9 @@ import pytest
 
 from diffusion.config.checks import check_training
 from diffusion.config.experiment import Experiment
-from diffusion.config.identity import as_stored
+from diffusion.config.identity import as_stored, differences
 from diffusion.config.recording import continued, recorded
-from diffusion.config.sections import ConfigError, differences
+from diffusion.config.sections import ConfigError
 from diffusion.data import ArrayFile, Folder, MissingDataError
 from diffusion.evaluation.metrics import numbers_of
 from diffusion.registry import build

@@ -14,7 +14,7 @@ from diffusion import build, sample
 from diffusion.config.experiment import Experiment
 from diffusion.evaluation import generate
 from diffusion.evaluation.generate import block_size, generate_batch
-from diffusion.run.lap import batches_of, compiled_step, training_step
+from diffusion.run.step import batches_of, compiled_step, training_step
 from diffusion.runtime.compilation import use_compilation_cache
 
 

@@ -11,7 +11,7 @@ from benchmarks.peers.ours import config, experiment_of
 from benchmarks.worker import Work
 from diffusion.config.experiment import Experiment
 from diffusion.data import MissingDataError
-from diffusion.run.lap import batches_of
+from diffusion.run.step import batches_of
 
 
 def _experiment(case: Case, name: str) -> Experiment:

@@ -8,13 +8,15 @@ A folder under its number is complete: all is written, hashed and brought to the
 name, which is then changed. Older ones are deleted after that, by number.
 """
 
-import importlib.metadata
+import contextlib
 import json
 import logging
 import os
 import platform
 import shutil
+import threading
 from collections.abc import Callable, Mapping
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,12 @@ from diffusion.checkpoints.manifest import FORMAT
 from diffusion.checkpoints.reader import CheckpointReader
 from diffusion.checkpoints.stored import entries, storable
 from diffusion.numerics import at_least
-from diffusion.runtime.background import Background
 from diffusion.runtime.distributed import any_process, first_process
 from diffusion.runtime.exits import DamageError, DivergedError, SaveError
 from diffusion.runtime.failpoints import reach
 from diffusion.runtime.progress import nobody
+from diffusion.runtime.provenance import versions
 from diffusion.training.state import TrainState
-
-_PACKAGES = ("demolish", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def _not_said_twice(record: logging.LogRecord) -> bool:
@@ -41,16 +41,16 @@ def _not_said_twice(record: logging.LogRecord) -> bool:
     return not (record.levelno >= logging.ERROR and "orbax" in record.pathname)
 
 
+def _lower_priority() -> None:
+    """Let the steps of training go first; on Linux threads have priorities of their own."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
 def environment() -> dict[str, Any]:
     """Return what bitwise reproducibility depends on: versions, devices, cores."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "unknown"
     return {
-        "versions": versions,
+        "versions": {"python": platform.python_version(), **versions()},
         "device_kind": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),
@@ -93,7 +93,10 @@ class Checkpoints(CheckpointReader):
         self._keep, self._asynchronous = keep, asynchronous
         self._completed, self._alive = completed, alive
         self._writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
-        self._saving: tuple[int, int, Background] | None = None  # step, bytes, what writes it
+        self._thread = futures.ThreadPoolExecutor(1, "save", initializer=_lower_priority)
+        self._saving: tuple[int, int, futures.Future[None]] | None = (
+            None  # step, bytes, what writes it
+        )
         logging.getLogger("absl").addFilter(_not_said_twice)  # once: it is the same each time
         first_process(self._prepare)
 
@@ -112,6 +115,7 @@ class Checkpoints(CheckpointReader):
         failed = self._joined()  # an error is on its way: this one must not hide it
         if failed:
             self._say(str(failed))
+        self._thread.shutdown()
         self._writer.close()
 
     def path(self, step: int) -> Path:
@@ -150,7 +154,7 @@ class Checkpoints(CheckpointReader):
         except Exception as error:  # Orbax raises many kinds
             raise self._failed(step, size, error) from error
         reach("mid_write")
-        self._saving = (step, size, Background(lambda: self._finish(step), f"save {step}"))
+        self._saving = (step, size, self._thread.submit(self._finish, step))
         if block or not self._asynchronous:
             self.wait()
         return True
@@ -215,12 +219,12 @@ class Checkpoints(CheckpointReader):
                 raise OSError(f"it is saved, but {what}: {error}") from error
 
     def _joined(self) -> SaveError | None:
-        """Wait for the thread; return what it died of."""
+        """Wait for the thread; return its error, if there was one."""
         if self._saving is None:
             return None
-        step, size, background = self._saving
+        step, size, saving = self._saving
         self._saving = None
-        error = background.finish()
+        error = saving.exception()
         return None if error is None else self._failed(step, size, error)
 
     def _failed(self, step: int, size: int, error: BaseException) -> SaveError:
@@ -245,10 +249,11 @@ class Checkpoints(CheckpointReader):
             SaveError: it could not be written.
         """
         pending = self._saving is not None
-        while self._saving is not None and any_process(not self._saving[2].ends_within(0.2)):
-            self._alive(
-                "save"
-            )  # in turns: a process that stops is missed, one with a slow disk is not
+        while self._saving and any_process(
+            bool(futures.wait([self._saving[2]], timeout=0.2).not_done)
+        ):
+            # in turns: a process that stops is missed, one with a slow disk is not
+            self._alive("save")
         error = self._joined()
         if pending and any_process(error is not None):
             raise error or SaveError("Another process of this job could not write its part.")
@@ -256,5 +261,6 @@ class Checkpoints(CheckpointReader):
     def close(self) -> None:
         """Wait and let go of the folder."""
         self.wait()
+        self._thread.shutdown()
         self._writer.close()
         super().close()

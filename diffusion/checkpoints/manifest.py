@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from diffusion.runtime.digests import digest_of_file
 from diffusion.runtime.exits import DamageError, ReadError, cannot_read
 from diffusion.runtime.files import sync
 from diffusion.runtime.reading import MAX_BYTES, open_plain, parse_json
@@ -62,7 +63,7 @@ def digest(path: Path, *, synced: bool = False) -> str:
     with path.open("rb") as file:
         if synced:
             os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest_of_file(file)
 
 
 def spelled(content: Mapping[str, Any]) -> bytes:

@@ -1,57 +1,30 @@
-"""Where the sections of a config do not fit together: said before anything is computed."""
+"""Where the sections of a config do not fit together, and what a person should know before a run costs anything.
+
+A check raises ConfigError before anything is computed. A note is no error: a function of an Experiment that returns
+one sentence, or nothing. `TRAINING` and `SAMPLING` list the notes; the programs say them on standard error.
+"""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.config.options import EvaluateOptions
-from diffusion.config.sections import SAMPLERS, ConfigError
-from diffusion.data.classes import same_classes
+from diffusion.config.sections import DEFAULTS, ConfigError, section_of
 from diffusion.guidance import check_entries
-from diffusion.models.prediction import Prediction
+from diffusion.models.prediction import error_gain
+from diffusion.numerics import is_traced, on_host
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import build, lookup
-from diffusion.samplers import StepSampler
+from diffusion.samplers import StepSampler, sample
 
+Note = Callable[[Any], str | None]
 
-def loss_target(name: str) -> Prediction | None:
-    """Build the prediction that the loss is taken of; "" is the network's own, None.
-
-    Raises:
-        ConfigError: there is no such prediction.
-    """
-    try:
-        return build("prediction", name) if name else None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"config.train.loss_target: {error.args[0]}") from None
-
-
-def default_sampler(process: Process) -> str:
-    """Return the sampler of a config that names none: the first of `SAMPLERS` for processes of this rung."""
-    carried = lambda name: isinstance(process, getattr(lookup("sampler", name), "rung", Process))
-    return next((name for name in SAMPLERS if carried(name)), SAMPLERS[-1])
-
-
-def default_metrics(task: str, process: Process) -> list[Any]:
-    """Return what is measured where a config does not say: what the task and the process have."""
-    if task != "generator":
-        return ["accuracy_by_level"]
-    of_denoisers = () if isinstance(process, AffineProcess) else ("loss_by_level",)
-    return [name for name in EvaluateOptions().metrics if name not in of_denoisers]
-
-
-def sampler_variances(sampler: Any) -> list[str]:
-    """Return what a sampler, and those inside it, say of the variance of their noise."""
-    found = []
-    while sampler is not None:
-        found.append(getattr(sampler, "variance", ""))
-        sampler = getattr(sampler, "inner", None)
-    return found
+LARGE_GAIN = 100  # of errors, above which it is said
+FEW_STEPS = 10  # up to which a grid is looked at
+NORMAL_STD, TOO_WIDE = 0.5, 3  # of the data that it is tried on; times as much is said
 
 
 @contextlib.contextmanager
@@ -82,7 +55,7 @@ def check_parts(experiment: Any) -> None:
             "train.learn_variance and the weight learned_uncertainty belong to processes with alpha(t) and "
             "sigma(t)."
         )
-    if "learned" in sampler_variances(experiment.sampler) and not train.learn_variance:
+    if "learned" in experiment.variances and not train.learn_variance:
         raise ConfigError(
             "config.sampler.variance: 'learned' needs a network that learned it: train with "
             "--config.train.learn_variance=True, or choose posterior, beta or analytic."
@@ -121,7 +94,11 @@ def check_training(experiment: Any) -> None:
     if experiment.train.sample_every and experiment.task == "generator":
         with _as_config_error("data"):  # grids of samples take some conditions from held-out data
             experiment.conditions_in_turn(np.arange(1))
-    if experiment.train.sample_every and experiment.needs_table and experiment.variance is None:
+    if (
+        experiment.train.sample_every
+        and "analytic" in experiment.variances
+        and experiment.variance is None
+    ):
         raise ConfigError(
             "config.sampler.variance: 'analytic' needs a table that is estimated from the trained model. "
             "Train with another sampler or with train.sample_every=0; then run "
@@ -129,38 +106,113 @@ def check_training(experiment: Any) -> None:
         )
 
 
-def check_guide(experiment: Any, guide: Any, where: str) -> None:
-    """Raise ConfigError unless another run can guide this one as its weaker version.
+# ---- notes --------------------------------------------------------------------------------------
 
-    Args:
-        experiment: the Experiment to be guided.
-        guide: the Experiment of the guide.
-        where: its work directory, for messages.
+
+def unused_sections(experiment: Any) -> str | None:
+    """Say which sections were given and are not used, because of what is trained."""
+    if experiment.task == "generator" and experiment.affine:
+        return None
+    given = {
+        section: section_of(experiment.config, section)
+        for section in ("prediction", "weight")
+        if section_of(experiment.config, section) != DEFAULTS[section]
+    }
+    if not given:
+        return None
+    named = " and ".join(f"config.{k} ({v['name']})" for k, v in given.items())
+    if experiment.task != "generator":
+        what = f"a {experiment.task.replace('_', ' ')}, whose loss is config.classifier_loss"
+    else:
+        what = f"{type(experiment.process).__name__}, whose network predicts the velocity with weight 1"
+    return f"{named} {'is' if len(given) == 1 else 'are'} not used by {what}."
+
+
+def endless_noise_level(experiment: Any) -> str | None:
+    """Say where the number that tells the network of the noise is not finite: no output of it will be."""
+    process = experiment.process
+    if is_traced(process):
+        return None
+    level = float(on_host(process.noise_level, float(process.t_max)))
+    if np.isfinite(level):
+        return None
+    return (
+        f"at t_max = {float(process.t_max):g} the noise level that the network sees is {level:g}, so samples are not "
+        f"finite: end a little earlier, such as config.process.t_max={0.999 * float(process.t_max):g}; "
+        "scripts/check.py tells more."
+    )
+
+
+def gain_of_errors(experiment: Any) -> str | None:
+    """Say where the prediction multiplies the errors of the network at the time from which samples start."""
+    if experiment.task != "generator" or not experiment.affine or is_traced(experiment.process):
+        return None
+    t = float(experiment.process.t_max)
+    gain = error_gain(experiment.process, experiment.prediction, t)
+    if gain <= LARGE_GAIN:
+        return None
+    name = section_of(experiment.config, "prediction")["name"]
+    return (
+        f"at t_max = {t:g}, where samples start, an error of the prediction {name} counts {gain:.3g} times in the "
+        "data: predict v or data, or bound the estimate by the guidance clip."
+    )
+
+
+def long_warmup(experiment: Any) -> str | None:
+    """Say that the learning rate never reaches its peak."""
+    steps = experiment.train.steps(experiment.batch_size)
+    warmup = getattr(experiment.optimizer, "warmup", 0)
+    if warmup <= steps:
+        return None
+    return (
+        f"the warm-up of {warmup} steps is longer than the run of {steps}: the learning rate gets to "
+        f"{steps / warmup:.0%} of config.optimizer.learning_rate."
+    )
+
+
+def coarse_grid(experiment: Any) -> str | None:
+    """Say where a sampler with so few steps leaves noise behind, or makes some, on data that it is easy for.
+
+    Measured on normal data with a standard deviation of 0.5, whose denoiser is linear, from draws at t_max.
     """
-    if guide.task != "generator":
-        raise ConfigError(
-            f"the guide in {where} is a {guide.task.replace('_', ' ')}; try --classifier."
-        )
-    mine, theirs = experiment.spec.shape, guide.spec.shape
-    if mine != theirs:
-        raise ConfigError(
-            f"the guide in {where} was trained on examples of shape {theirs}; the model makes {mine}. Train one on "
-            "the model's data."
-        )
-    if experiment.process != guide.process:
-        raise ConfigError(
-            f"the guide in {where} was trained for the process {guide.process}; the model's is "
-            f"{experiment.process}. Train one with the model's section `process`."
-        )
-    entries = [jax.tree.map(jnp.shape, e.example_cond(1)) for e in (experiment, guide)]
-    classes = experiment.spec.num_classes, guide.spec.num_classes
-    if guide.conditional and (entries[0] != entries[1] or classes[0] != classes[1]):
-        raise ConfigError(
-            f"the guide in {where} was trained under other conditions ({classes[1]} classes) than the model "
-            f"({classes[0]} classes). Train one on the model's data, or one without conditions."
-        )
-    if guide.conditional and not same_classes(experiment.spec, guide.spec):
-        raise ConfigError(
-            f"the guide in {where} was trained on other classes ({guide.spec.class_names}) than the model "
-            f"({experiment.spec.class_names}). Train one on the model's data, or one without conditions."
-        )
+    sampler, process = experiment.sampler, experiment.process
+    stepping = isinstance(sampler, StepSampler) and isinstance(process, AffineProcess)
+    asks_more = {"analytic", "learned"} & experiment.variances  # than a denoiser
+    generates = experiment.task == "generator" and not asks_more
+    if not generates or not stepping or experiment.num_steps > FEW_STEPS:
+        return None
+    found = spread_on_normal_data(sampler, process, experiment.times())
+    if found <= TOO_WIDE * NORMAL_STD:
+        return None
+    name = section_of(experiment.config, "sampler")["name"]
+    many = "1 step" if experiment.num_steps == 1 else f"{experiment.num_steps} steps"
+    return (
+        f"{name} with {many} of this grid ends on normal data of standard deviation {NORMAL_STD} with one of "
+        f"{found:.3g}: take more steps, or ddim or dpm_solver_pp_2m."
+    )
+
+
+def spread_on_normal_data(sampler: StepSampler, process: Any, times: np.ndarray) -> float:
+    """Return the standard deviation that samples of N(0, 0.5^2) get; a NaN counts as infinite."""
+
+    def denoise(x: Any, t: Any) -> Any:
+        c = process.coefficients(t, x)
+        signal = NORMAL_STD**2 * c.alpha
+        return signal / (signal * c.alpha + c.sigma**2) * x
+
+    alpha, sigma = (float(on_host(f, float(times[0]))) for f in (process.alpha, process.sigma))
+    z = np.random.default_rng(0).standard_normal((256, 1))
+    x = jnp.asarray(np.hypot(NORMAL_STD * alpha, sigma) * z / z.std(), jnp.float32)
+    found = float(np.std(np.asarray(sample(sampler, process, denoise, 0, x, times), np.float64)))
+    return found if np.isfinite(found) else float("inf")
+
+
+TRAINING: tuple[Note, ...] = (
+    unused_sections, long_warmup, endless_noise_level, gain_of_errors,
+)  # fmt: skip
+SAMPLING: tuple[Note, ...] = (endless_noise_level, gain_of_errors, coarse_grid)
+
+
+def notes(experiment: Any, of: tuple[Note, ...] = TRAINING + SAMPLING) -> list[str]:
+    """Return the notes that apply to this experiment, each once."""
+    return [said for note in dict.fromkeys(of) if (said := note(experiment))]

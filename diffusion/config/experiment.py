@@ -6,35 +6,24 @@ guided denoiser.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.classifiers.classifier import (
-    AtData,
-    Columns,
-    NetworkClassifier,
-    classification_loss,
-    columns_of,
-)
+from diffusion.classifiers import classifier as classifying
+from diffusion.classifiers.classifier import AtData, Columns, NetworkClassifier
 from diffusion.classifiers.losses import ClassifierLoss
-from diffusion.config.assembly import assemble, network_extras, optimizer_extras
-from diffusion.config.checks import check_parts, sampler_variances
-from diffusion.config.options import EvaluateOptions, TrainOptions
+from diffusion.config.build import assemble, resolved
+from diffusion.config.checks import check_parts
 from diffusion.config.recording import check_contents
-from diffusion.config.sections import ConfigError, plain, positive, resolved
+from diffusion.config.sections import ConfigError, EvaluateOptions, TrainOptions, positive
 from diffusion.data import Dataset, DataSpec
-from diffusion.data.conditions import (
-    check_labels,
-    make_conditions,
-    null_conditions,
-    shapes,
-    survey_conditions,
-)
+from diffusion.data import conditions as conditioning
 from diffusion.evaluation import Subject, generate
 from diffusion.guidance.model import ConditionalModel
 from diffusion.models.denoiser import make_denoiser, make_velocity
@@ -49,7 +38,9 @@ from diffusion.processes import AffineProcess, Process
 from diffusion.samplers import Sampler
 from diffusion.samplers.time_grids import Grid
 from diffusion.training import SpikeRule, TrainState, init_state
-from diffusion.types import Cond, Network, Params
+from diffusion.types import Cond, Key, Network, Params
+
+INITIAL, STEPS, COUPLING = range(3)  # purposes of random numbers: their streams never overlap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +99,10 @@ class Experiment:
         """The root of all randomness."""
         return int(self.config["seed"])
 
+    def key(self, purpose: int) -> Key:
+        """Return the root of all random numbers of a purpose: `INITIAL`, `STEPS` or `COUPLING`."""
+        return jax.random.fold_in(jax.random.key(self.seed), purpose)
+
     @property
     def batch_size(self) -> int:
         """The size of the global batch."""
@@ -121,7 +116,7 @@ class Experiment:
     @property
     def conditional(self) -> bool:
         """Whether the data has labels or other conditions."""
-        return bool(shapes(self.spec, 1))  # no array is made: nothing is computed for a check
+        return bool(conditioning.shapes(self.spec, 1))  # shapes alone: nothing is computed
 
     @property
     def task(self) -> str:
@@ -131,12 +126,17 @@ class Experiment:
     @property
     def columns(self) -> Columns:
         """What the scores of a classifier stand for."""
-        return columns_of(self.classifier_loss, self.spec.num_classes, self.spec.multi_hot_dim)
+        spec = self.spec
+        return classifying.columns_of(self.classifier_loss, spec.num_classes, spec.multi_hot_dim)
 
     @property
-    def needs_table(self) -> bool:
-        """Whether the sampler needs a table of posterior variances."""
-        return "analytic" in sampler_variances(self.sampler)
+    def variances(self) -> set[str]:
+        """What the sampler, and those inside it, take for the variance of their noise, such as "analytic"."""
+        found, sampler = set(), self.sampler
+        while sampler is not None:
+            found.add(getattr(sampler, "variance", ""))
+            sampler = getattr(sampler, "inner", None)
+        return found
 
     @property
     def affine(self) -> bool:
@@ -150,27 +150,19 @@ class Experiment:
         size = batch_size or self.batch_size
         if self.task != "generator":
             time = self.time if self.task == "classifier" else AtData()
-            return classification_loss(
-                self.network,
-                self.process,
-                time,
-                self.classifier_loss,
-                self.columns,
+            return classifying.classification_loss(
+                self.network, self.process, time, self.classifier_loss, self.columns,
                 batch_size=size,
-            )
+            )  # fmt: skip
+        reduction = self.train.reduction
         if not isinstance(self.process, AffineProcess):
             return flow_matching_loss(
-                self.network,
-                self.process,
-                self.time,
-                batch_size=size,
-                reduction=self.train.reduction,
+                self.network, self.process, self.time, batch_size=size, reduction=reduction
             )
         return regression_loss(
             self.network, self.process, self.prediction, self.weight, self.time,
-            batch_size=size, reduction=self.train.reduction, loss_target=self.loss_target,
-            batch_target=self.train.batch_target,
-            variance=self.learned_variance,
+            batch_size=size, reduction=reduction, loss_target=self.loss_target,
+            batch_target=self.train.batch_target, variance=self.learned_variance,
         )  # fmt: skip
 
     @property
@@ -182,19 +174,17 @@ class Experiment:
 
     def example_cond(self, batch_size: int) -> Cond:
         """Return null conditions shaped like those of the data set."""
-        return null_conditions(self.spec, batch_size)
+        return conditioning.null_conditions(self.spec, batch_size)
 
     def init_params(self) -> Params:
         """Draw the network's parameters, a function of the seed."""
         x = jnp.zeros((1, *self.spec.shape), jnp.float32)
-        key = jax.random.fold_in(jax.random.key(self.seed), 0)
-        return self.network.init(key, x, jnp.zeros(1), self.example_cond(1))
+        return self.network.init(self.key(INITIAL), x, jnp.zeros(1), self.example_cond(1))
 
     def init_state(self) -> TrainState:
         """Return the state before the first step."""
-        key = jax.random.fold_in(jax.random.key(self.seed), 1)
         known = self.time.statistics(), SpikeRule(factor=self.train.spike_factor).init()
-        return init_state(self.init_params(), self.optimizer, self.ema, key, *known)
+        return init_state(self.init_params(), self.optimizer, self.ema, self.key(STEPS), *known)
 
     def abstract_state(self) -> TrainState:
         """Return shapes and dtypes of the state, at no cost."""
@@ -239,27 +229,56 @@ class Experiment:
             model = guide(ConditionalModel(base, model, given, asked=cond))
         if self.variance is not None:
             return dataclasses.replace(self.variance, denoise=as_pytree(model))
-        if "learned" in sampler_variances(self.sampler) and model is not base:
+        if "learned" in self.variances and model is not base:
             return MeanWithShare(model, base)
         return model
 
-    def check_labels(self, labels: np.ndarray) -> None:
-        """Raise ValueError for a label that the data set does not have; -1 means unconditional."""
-        check_labels(self.spec.num_classes, labels)
+    def generate(
+        self,
+        model_of: Callable[[Cond], Any],
+        num_samples: int,
+        *,
+        seed: int = 0,
+        start: int = 0,
+        cond_of: Callable[[np.ndarray], Cond] | None = None,
+        times: Any = None,
+        shape: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        block: int | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Generate examples by this sampler, a batch at a time; see `diffusion.evaluation.generate`.
+
+        Args:
+            model_of: from a condition to the model, such as `partial(experiment.model, params)`.
+            num_samples: how many examples, from number `start` on.
+            seed: of the examples.
+            start: the number of the first.
+            cond_of: from their numbers to their conditions; `conditions_in_turn` unless given.
+            times: those of the section `grid` unless given.
+            shape: of one example; that of the data unless given.
+            batch_size: `evaluate.batch_size` unless given.
+            block: what a device computes at once, on which the bits depend.
+        """
+        return generate(
+            self.sampler, self.process, model_of, seed, num_samples, shape or self.spec.shape,
+            self.times() if times is None else times, cond_of or self.conditions_in_turn,
+            batch_size=self.evaluate.batch_size if batch_size is None else batch_size,
+            start=start, block=block,
+        )  # fmt: skip
 
     def conditions(self, given: Any, count: int) -> Cond:
         """Return the condition of `count` examples: labels or a dictionary of entries, or none.
 
         See `diffusion.data.conditions.make_conditions`.
         """
-        return make_conditions(self.spec, given, count)
+        return conditioning.make_conditions(self.spec, given, count)
 
     def conditions_in_turn(self, indices: np.ndarray, classes: int = 0, asked: Any = None) -> Cond:
         """Return conditions for a survey: the classes in turn, all else from held-out examples.
 
         See `diffusion.data.conditions.survey_conditions`.
         """
-        return survey_conditions(self.spec, self.held_out, indices, classes, asked)
+        return conditioning.survey_conditions(self.spec, self.held_out, indices, classes, asked)
 
     # ---- evaluation -----------------------------------------------------------------------------
 
@@ -274,14 +293,11 @@ class Experiment:
 
     def subject(self, params: Params, seed: int = 0) -> Subject:
         """Return the trained model with its data, ready to be measured."""
-        shape, generates = self.spec.shape, self.task == "generator"
+        generates = self.task == "generator"
 
         def generated(count: int, start: int = 0) -> Iterator[np.ndarray]:
             self.base_model(params)  # a classifier says here that it generates nothing
-            return generate(
-                self.sampler, self.process, lambda cond: self.model(params, cond), seed, count, shape,
-                self.times(), self.conditions_in_turn, batch_size=self.evaluate.batch_size, start=start,
-            )  # fmt: skip
+            return self.generate(partial(self.model, params), count, seed=seed, start=start)
 
         return Subject(
             process=self.process,
@@ -299,9 +315,4 @@ class Experiment:
 
     def resolved(self) -> dict[str, Any]:
         """Return the config with every default of every class written out."""
-        extras = {
-            "network": network_extras(self.config, self.train, self.spec, self.classifier_loss),
-            "optimizer": optimizer_extras(self.train, self.batch_size, self.network),
-        }
-        options = {"train": self.train, "evaluate": self.evaluate}
-        return resolved(self.config, extras) | {k: plain(asdict(v)) for k, v in options.items()}
+        return resolved(self)

@@ -7,23 +7,15 @@ None, stands for an attribute of the process, the field names it as "of_process"
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from diffusion.config.options import TrainOptions
+from diffusion.config.sections import IDENTITY, NEUTRAL, TrainOptions, kind_of, plain, with_defaults
 from diffusion.registry import marked
-from diffusion.runtime.digests import digest_of_json, shortened
+from diffusion.runtime.digests import as_json, digest_of_json, shortened
 
 CONTENT = "data.content"  # digests by what they are of: "data", "coupling", "process.prior.dataset"
-
-
-def kind_of(section: str, task: str = "generator") -> str:
-    """Return the kind of object that a section of a config names."""
-    if section == "network" and task != "generator":
-        return "classifier"
-    return {"data": "dataset"}.get(section, section)
 
 
 def at(config: Mapping, path: str) -> Any:
@@ -48,10 +40,9 @@ def marks(config: Mapping, mark: str) -> dict[str, Any]:
     """Return what the fields of a config say of themselves under a mark, by dotted path."""
     options = dataclasses.fields(TrainOptions)
     found = {f"train.{f.name}": f.metadata[mark] for f in options if mark in f.metadata}
-    task = str(config.get("task", "generator"))
     for section, spec in config.items():
         if isinstance(spec, str) or hasattr(spec, "items"):
-            said = marked(kind_of(section, task), spec, mark)
+            said = marked(kind_of(config, section), spec, mark)
             found |= {f"{section}.{path}": value for path, value in said.items()}
     return found
 
@@ -68,7 +59,7 @@ def without_places(config: Mapping) -> dict[str, Any]:
 
 def config_digest(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a resolved config, wherever its data lies."""
-    return digest_of_json(json.loads(json.dumps(without_places(config), default=str)))
+    return digest_of_json(as_json(without_places(config)))
 
 
 def as_stored(config: Mapping) -> dict[str, Any]:
@@ -120,16 +111,14 @@ def same_class(a: Mapping, b: Mapping, path: str) -> bool:
     return names[0] == names[1]
 
 
-def changes(old: Mapping, new: Mapping, keys: Iterable[str], free: Iterable[str]) -> list[str]:
-    """Return lines "path: old -> new" for what differs.
+def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> list[str]:
+    """Return lines "path: old -> new" for what differs in these sections, but for what is `NEUTRAL`.
 
-    Args:
-        old: the config of a run, from `as_stored`.
-        new: another; fields whose default has changed since count only where it gives them.
-        keys: sections, or fields of those.
-        free: paths that may differ, besides fields that say where something lies.
+    Free are also fields that say where something lies, and those whose default has changed since and which `new` leaves
+    to it.
     """
-    free = {*free, *marks(new, "where"), *unsaid(new)}
+    old, new = plain(with_defaults(old)), plain(with_defaults(new))
+    old, free = as_stored(old), {*NEUTRAL, *marks(new, "where"), *unsaid(new)}
     lines = []
     for key in keys:
         a, b = flat(at(old, key), key), flat(at(new, key), key)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from diffusion.config.build import build_section
 from diffusion.config.identity import (
     CONTENT,
     another,
@@ -16,7 +17,7 @@ from diffusion.config.identity import (
     stated,
     unsaid,
 )
-from diffusion.config.sections import ConfigError, build_section, check_sections, with_defaults
+from diffusion.config.sections import ConfigError, check_sections, with_defaults
 from diffusion.data import Conditioned
 
 

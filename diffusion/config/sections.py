@@ -1,34 +1,26 @@
-"""Configs: sections of names and overrides, checked before anything is built.
+"""The sections of a config: which there are, what they default to, and which of them say what a run is.
 
-A section is a `name` and the fields that differ from the defaults of the class it names. On the command
-line `--config.process.name=edm` swaps the class *and forgets the other fields that the file gave to the old
-one*; `--config.process.t_max=50` sets a field, also one that the file does not mention.
+A section is a `name` and the fields that differ from the defaults of the class it names; `train` and `evaluate` have
+no name, and are the classes below.
 """
 
-import dataclasses
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion.config import identity
-from diffusion.config.identity import as_stored, changes
-from diffusion.config.options import EvaluateOptions, TrainOptions
-from diffusion.registry import FieldError, build, check_type, nearest, resolve
-from diffusion.registry.typed import admits_text, field_type, read
+from diffusion.numerics import at_least, in_interval, require
+from diffusion.registry import nearest
 
 SECTIONS = (
     "seed", "task", "process", "prediction", "time", "weight", "network", "data", "coupling", "optimizer", "ema",
     "train", "classifier_loss", "sampler", "grid", "guidance", "parallel", "evaluate",
 )  # fmt: skip
 
-KEPT = {
-    "data": ("batch_size", "data_dir", "condition"),
-    "grid": ("num_steps",),
-}  # not the named class's own
+# Fields that are not those of the class which a section names.
+KEPT = {"data": ("batch_size", "data_dir", "condition"), "grid": ("num_steps",)}
 
-RECORDED = {
-    "data": ("content",)
-}  # what a run adds: digests of what was read, by the section that named it
+# What a run adds: digests of what was read, by the section that named it.
+RECORDED = {"data": ("content",)}
 
 # A resumed run must agree on these ...
 IDENTITY = (
@@ -44,11 +36,8 @@ FREE = (
     "train.max_rollbacks", "train.watchdog_seconds", "train.samples_per_class", "train.steps_per_dispatch",
 )  # fmt: skip
 
-NEUTRAL = (
-    "data.data_dir",
-    "network.remat",
-    "network.unroll",
-)  # where data lies, how memory is used
+# Where data lies, how memory is used.
+NEUTRAL = ("data.data_dir", "network.remat", "network.unroll")
 
 # What the parameters of a checkpoint depend on.
 PARAMETERS = ("task", "network", "data", "weight", "train.learn_variance")
@@ -83,8 +72,128 @@ DEFAULTS: dict[str, Any] = {
 SAMPLERS = ("ddim", "heun")
 SHAPES: dict[str, Any] = DEFAULTS | {key: {"name": ""} for key in ("process", "network", "data")}
 
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """The section `train`: budgets and periods, in steps of the optimizer.
+
+    Args:
+        num_steps: how long to train. 0 if `num_images` says it instead.
+        num_images: the budget in images; rounded up to whole steps.
+        log_every: steps between lines of metrics.
+        sample_every: steps between sample grids; 0 for none.
+        checkpoint_every: steps between checkpoints; one is always written at the end.
+        keep: how many checkpoints stay.
+        label_dropout: share of examples that are trained without their condition.
+        accumulate: micro-batches per step.
+        steps_per_dispatch: steps that one call of the compiled program takes at most; more than 1 helps where a
+            step is so short that it waits for the host.
+        reduction: of the squared error over the features of an example, "mean" or "sum".
+        loss_target: the prediction by name that the error is taken of; "" is what the network outputs.
+        batch_target: regress the posterior mean over the batch in place of x_0, which lowers the variance.
+        learn_variance: learn the variance of reverse steps as well; the network gets twice the outputs.
+        variance_weight: of the chain's bound, which trains that variance, in the loss.
+        variance_step: of that chain, in units of t; None is that of the process: 1 / T of a chain, else 0.001.
+        max_bad_steps: non-finite steps in a row before the run goes back to its newest checkpoint.
+        max_rollbacks: how often it goes back, with another order of the data, before it stops.
+        spike_factor: a step whose gradient norm is so many times the median of the last 128 is skipped; 0 for none.
+        samples_per_class: columns of the sample grids.
+        watchdog_seconds: without a step, after which a run that hangs is ended; 0 for never. Start-up and compiling
+            may take four times as long, a block of a sample grid, a batch of a trend and saving twenty times, a
+            dispatch of several steps so many times. Time in which the process is stopped does not count.
+    """
+
+    num_steps: int = 10_000
+    num_images: int = 0
+    log_every: int = 100
+    sample_every: int = 1000
+    checkpoint_every: int = 1000
+    keep: int = 3
+    label_dropout: float = 0.1
+    accumulate: int = 1
+    steps_per_dispatch: int = 1
+    reduction: str = "mean"
+    loss_target: str = ""
+    batch_target: bool = False
+    learn_variance: bool = False
+    variance_weight: float = 1e-3
+    variance_step: float | None = field(
+        default=None, metadata={"formerly": 1e-3, "of_process": "chain_step"}
+    )
+    max_bad_steps: int = 20
+    max_rollbacks: int = 2
+    spike_factor: float = 0.0
+    samples_per_class: int = 8
+    watchdog_seconds: int = 1800
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        at_least(1, **_fields(self, "train", "log_every", "checkpoint_every", "keep", "accumulate"))
+        at_least(
+            1, **_fields(self, "train", "steps_per_dispatch", "max_bad_steps", "samples_per_class")
+        )
+        at_least(0, **_fields(self, "train", "sample_every", "max_rollbacks", "watchdog_seconds"))
+        require(
+            self.spike_factor == 0 or self.spike_factor > 1,
+            f"`train.spike_factor` is 0 for no rule, or above 1; got {self.spike_factor}.",
+        )
+        require(
+            (self.num_steps > 0) != (self.num_images > 0),
+            "give a budget by one of `train.num_steps` and `train.num_images`, the other 0; got "
+            f"num_steps={self.num_steps}, num_images={self.num_images}.",
+        )
+        positive(**_fields(self, "train", "variance_weight"))
+        positive(**_fields(self, "train", "variance_step"), none="that of the process")
+        in_interval("[0, 1]", **_fields(self, "train", "label_dropout"))
+
+    def steps(self, batch_size: int) -> int:
+        """Return the budget in steps."""
+        return self.num_steps or -(-self.num_images // batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """The section `evaluate`.
+
+    Args:
+        metrics: by name, such as "bits_per_dim", "frechet[classifier]" or dict(name="frechet", features="pixels").
+        num_samples: generated examples that a metric compares with the held-out data.
+        batch_size: examples per call.
+        ema: which average to evaluate, or "raw"; "" is the first of the config.
+        trend_every: steps of training between measurements of `trend_metrics`; 0 for none.
+        trend_samples: generated examples for each of them; few, so their names say how many.
+        trend_metrics: what is measured while a model is trained, such as "frechet".
+    """
+
+    metrics: tuple[Any, ...] = ("loss_by_level", "frechet")
+    num_samples: int = 1000
+    batch_size: int = 100
+    ema: str = ""
+    trend_every: int = 0
+    trend_samples: int = 256
+    trend_metrics: tuple[Any, ...] = ("frechet",)
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        at_least(1, **_fields(self, "evaluate", "num_samples", "batch_size"))
+        at_least(0, **_fields(self, "evaluate", "trend_every"))
+        at_least(2, **_fields(self, "evaluate", "trend_samples"))
+
+
+def _fields(options: Any, section: str, *names: str) -> dict[str, Any]:
+    """Return some fields by their names in a config, such as "train.keep"."""
+    return {f"{section}.{name}": getattr(options, name) for name in names}
+
+
 # Sections that are options instead of a class by name.
 UNNAMED = {"train": TrainOptions, "evaluate": EvaluateOptions}
+
+
+def kind_of(config: Mapping, section: str) -> str:
+    """Return the kind of object that a section of a config names."""
+    if section == "network" and str(config.get("task", "generator")) != "generator":
+        return "classifier"
+    return {"data": "dataset"}.get(section, section)
 
 
 def with_defaults(config: Any) -> dict[str, Any]:
@@ -116,19 +225,6 @@ def positive(config: Mapping, section: str, field: str, default: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"config.{section}.{field} must be a positive integer; got {value!r}.")
     return value
-
-
-def options(cls: type, section: str, given: Mapping) -> Any:
-    """Build a section without a name, strictly."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key, value in given.items():
-        if key not in fields:
-            raise ConfigError(
-                f"config.{section} has no field {key!r}.{nearest(key, fields)} "
-                f"It accepts: {', '.join(fields)}."
-            )
-        check_type(f"config.{section}", key, value, fields[key].default, fields[key].type)
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
 def plain(value: Any) -> Any:
@@ -173,150 +269,3 @@ def check_shape(section: str, value: Any, default: Any) -> None:
         wanted = "a list"
     if not fits:
         raise ConfigError(f"config.{section} must be {wanted}; got {value!r}.")
-
-
-def kind_of(config: Mapping, section: str) -> str:
-    """Return the kind of object that a section names."""
-    return identity.kind_of(section, config.get("task", "generator"))
-
-
-def build_section(config: Mapping, section: str, **extra: Any) -> Any:
-    """Build one section; an error says which."""
-    spec = own_fields(config, section)
-    kind = kind_of(config, section)
-    if section == "data" and spec.get("data_dir") is None:
-        spec.pop("data_dir", None)
-    try:
-        return build(kind, spec, **extra)
-    except (
-        FieldError
-    ) as error:  # the section has fields of the experiment's own besides those of the class
-        accepted = (*error.accepted, *KEPT.get(section, ()))
-        message = str(FieldError(error.owner, error.field, accepted))
-        raise ConfigError(f"config.{section}: {message}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        message = error.args[0] if error.args else str(error)
-        raise ConfigError(f"config.{section}: {message}") from None
-
-
-def resolved(config: Mapping, extras: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the config with every default of every class written out, as JSON would hold it.
-
-    Args:
-        config: all sections by name.
-        extras: per section, fields that the experiment fills in.
-    """
-    new = dict(config)
-    for section in SECTIONS:
-        if section in ("seed", "task", "ema", "train", "guidance", "evaluate"):
-            continue
-        kind, spec = kind_of(config, section), section_of(config, section)
-        new[section] = resolve(kind, spec, **extras.get(section, {}))
-    new["guidance"] = [resolve("guidance", g) for g in config["guidance"]]
-    return json.loads(json.dumps(new, default=str))
-
-
-def _is_named(section: str) -> bool:
-    """Say whether a section names a class."""
-    return isinstance(SHAPES.get(section), dict) and section not in UNNAMED
-
-
-def _annotation(config: Mapping, keys: list[str], may_import: Callable[[str], bool]) -> Any:
-    """Return the annotation of the field at a path, or None if nothing is known of it."""
-    section, *path = keys
-    if not path:
-        return dict | str if _is_named(section) else {"task": str}.get(section)
-    if section in UNNAMED:
-        known = {f.name: f.type for f in dataclasses.fields(UNNAMED[section])}
-        return known.get(path[0]) if len(path) == 1 else None
-    kind, spec = kind_of({"task": "generator"} | dict(config), section), config.get(section)
-    if section == "data" and path[0] == "condition" and isinstance(spec, Mapping):
-        kind, spec, path = "condition", spec.get("condition"), path[1:]
-    return field_type(kind, spec, path, may_import)
-
-
-def _convert(path: str, value: Any, old: Any, annotation: Any) -> Any:
-    """Hold a new value to the type of the one it replaces, or to the annotation, which goes first."""
-    if isinstance(old, list) and isinstance(value, str | int | float):
-        value = [value]
-    if annotation is None or not (admits_text(annotation) or isinstance(old, str)):
-        check_type("", f"config.{path}", value, old, annotation)
-    return plain(value)
-
-
-def _swap_names(config: dict[str, Any], overrides: Iterable[tuple[str, str]]) -> None:
-    """Give sections the names that overrides ask for, without the fields of the class before."""
-    for path, text in overrides:
-        section, _, field = path.partition(".")
-        if field not in ("", "name") or not _is_named(section):
-            continue
-        given = config.get(section)
-        old = given if isinstance(given, dict) else {"name": given}
-        if old.get("name") != text:
-            kept = {k: old[k] for k in KEPT.get(section, ()) if k in old}
-            config[section] = {"name": text, **kept}
-
-
-def apply_overrides(
-    config: Any, overrides: Iterable[tuple[str, str]], *, imports: bool = False
-) -> dict[str, Any]:
-    """Return a plain config with dotted overrides applied, in order.
-
-    Where a field is a string, by its annotation or by the value that it has, the text counts as it was typed.
-
-    Args:
-        config: sections by name, a mapping or a ConfigDict.
-        overrides: pairs such as ("process.t_max", "50.0").
-        imports: whether classes outside the package that `config` names may be imported for their annotations; those
-            that the overrides themselves name are.
-
-    Raises:
-        ConfigError: a section does not exist or is none, or a value has another type than the one it replaces.
-    """
-    new: dict[str, Any] = plain(config)
-    overrides = list(overrides)
-    _swap_names(new, overrides)  # first: a swap clears what belonged to the old class
-    typed = {text for _, text in overrides}
-    for path, text in overrides:
-        section, *rest = path.split(".")
-        if section not in SECTIONS:
-            raise ConfigError(
-                f"config has no section {section!r} (--config.{path}).{nearest(section, SECTIONS)} "
-                f"Sections: {', '.join(SECTIONS)}."
-            )
-        keys = [section, *rest]
-        annotation = _annotation(new, keys, lambda name: imports or name in typed)
-        try:
-            _set(new, keys, text, annotation, path)
-        except TypeError as error:
-            raise ConfigError(str(error).removeprefix(": ")) from None
-    for section, default in SHAPES.items():
-        given = new.get(section, {})
-        if not isinstance(given, Mapping):  # of a mapping the name may still come from the defaults
-            check_shape(section, given, default)
-    return new
-
-
-def _set(config: dict, keys: list[str], text: str, annotation: Any, path: str) -> None:
-    *parents, last = keys
-    for key in parents:
-        if isinstance(config.get(key), str):
-            config[key] = {"name": config[key]}  # process="vp" may be written for dict(name="vp")
-        config = config.setdefault(key, {})
-        if not isinstance(config, dict):
-            raise ConfigError(f"config.{path}: {key!r} is a value, not a section.")
-    old = config.get(last)
-    value = read(text, str if annotation is None and isinstance(old, str) else annotation)
-    if isinstance(old, dict) and isinstance(value, str) and path not in UNNAMED:
-        config[last]["name"] = value  # --config.sampler=ddim
-        return
-    config[last] = _convert(path, value, old, annotation)
-
-
-def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> list[str]:
-    """Return lines "path: old -> new" for what differs in these sections, but for what is `NEUTRAL`.
-
-    Free are also fields that say where something lies; see `diffusion.config.identity`.
-    """
-    old, new = plain(with_defaults(old)), plain(with_defaults(new))
-    return changes(as_stored(old), new, keys, NEUTRAL)

@@ -1,16 +1,14 @@
 """Batches made ahead of time in one thread."""
 
 import itertools
-import queue
-import threading
-import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 from diffusion.numerics import at_least
 
 T = TypeVar("T")
-_POLL = 0.1  # seconds between looks at the stop flag; passing an item on does not wait for it
 
 
 class Prefetch(Iterator[T], Generic[T]):
@@ -29,65 +27,44 @@ class Prefetch(Iterator[T], Generic[T]):
     ):
         at_least(1, depth=depth)
         steps = itertools.count(start_step) if stop_step is None else range(start_step, stop_step)
-        self._items: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=depth)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            # Not a method of self: the thread must not keep an abandoned iterator alive.
-            target=_work,
-            args=(make_batch, iter(steps), self._items, self._stop),
-            name="prefetch",
-            daemon=True,
-        )
-        weakref.finalize(self, self._stop.set)
-        self._thread.start()
+        self._make, self._steps = make_batch, iter(steps)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+        self._ahead: deque[Future[T]] = deque()
+        for _ in range(depth + 1):  # one is in hand
+            self._begin()
+
+    def _begin(self) -> None:
+        for step in itertools.islice(self._steps, 1):
+            self._ahead.append(self._thread.submit(self._make, step))
 
     def __iter__(self) -> "Prefetch[T]":
         return self
 
     def __next__(self) -> T:
-        while not self._stop.is_set():
-            try:
-                item, error = self._items.get(timeout=_POLL)
-            except queue.Empty:
-                continue
-            if error is None:
-                return item
-            self.close()
-            raise error
-        raise StopIteration
+        if not self._ahead:
+            raise StopIteration
+        batch = self._ahead[0]
+        try:
+            found = batch.result()
+        except BaseException:
+            if batch.done():  # else a signal ended the wait
+                self.close()
+            raise
+        self._ahead.popleft()
+        self._begin()
+        return found
 
     def close(self) -> None:
         """Stop the thread and wait for the batch that it is making."""
-        self._stop.set()
-        self._thread.join()
+        self._steps = iter(())
+        self._ahead.clear()
+        self._thread.shutdown(cancel_futures=True)
 
     def __enter__(self) -> "Prefetch[T]":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _work(
-    make_batch: Callable[[int], Any],
-    steps: Iterator[int],
-    items: queue.Queue[tuple[Any, BaseException | None]],
-    stop: threading.Event,
-) -> None:
-    """Fill the queue until told to stop; the last item carries an error or the end."""
-    error: BaseException | None = None
-    while not stop.is_set() and error is None:
-        item = None
-        try:
-            item = make_batch(next(steps))
-        except BaseException as caught:
-            error = caught
-        while not stop.is_set():
-            try:
-                items.put((item, error), timeout=_POLL)
-                break
-            except queue.Full:
-                continue
 
 
 def prefetch(

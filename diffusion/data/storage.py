@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from diffusion.runtime import exits
-from diffusion.runtime.files import writing
+from diffusion.runtime.files import flock, writing
 
 LOG = logging.getLogger("diffusion")
 MEMORY_LIMIT = 2 * 1024**3  # bytes of decoded pixels that are still loaded when not told otherwise
@@ -70,18 +70,8 @@ def check_in_memory(value: bool | str | None) -> None:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
     """Hold a lock file while the block runs; yields False where locks are not supported."""
-    try:
-        import fcntl
-    except ImportError:  # not on this system
-        yield False
-        return
     with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # some network file systems refuse
-            yield False
-        else:
-            yield True  # closing the file releases the lock, also when the process is killed
+        yield flock(file)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ Two numbers may be compared if all that they were measured with agrees: what rem
 sampler, is what one compares.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.evaluation.results import Entry
+from diffusion.runtime.digests import as_json
 from diffusion.runtime.files import MissingFileError
 from diffusion.runtime.reading import check_plain, read_json
 
@@ -54,9 +54,8 @@ def make_card(
 
 def still_holds(card: Mapping[str, Any], measured_with: Mapping[str, Any]) -> bool:
     """Say whether a metric would still measure with what a card says: the same features, the same reference."""
-    now = json.loads(json.dumps(measured_with, default=str))
     then = {k: v for k, v in card.items() if k not in SUBJECT}
-    return now == json.loads(json.dumps(then, default=str))
+    return as_json(measured_with) == as_json(then)
 
 
 def one_line(card: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ something else, is not believed: it is made again.
 
 import functools
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from diffusion.evaluation.features.base import Extractor
 from diffusion.evaluation.frechet import Moments
 from diffusion.numerics import is_hashable, require
 from diffusion.registry import spec_of
-from diffusion.runtime.digests import digest_of_json
+from diffusion.runtime.digests import as_json, digest_of_json
 from diffusion.runtime.files import decoding
 from diffusion.runtime.npz import read_arrays, save_arrays
 from diffusion.runtime.reading import parse_json
@@ -268,7 +267,7 @@ def read(path: Path, expected: dict[str, Any] | None = None) -> Statistics:
         whole = digest == _digest(arrays)
     require(whole, f"{path} is damaged: its arrays do not match their digest")
     if expected is not None:
-        wanted = json.loads(json.dumps(expected))
+        wanted = as_json(expected)
         differs = [k for k in wanted if about.get(k) != wanted[k]]
         require(
             not differs,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion.runtime.digests import digest_of_json
+from diffusion.runtime.digests import as_json, digest_of_json
 from diffusion.runtime.files import write_atomically
 from diffusion.runtime.reading import read_json
 
@@ -24,10 +24,6 @@ class Entry(NamedTuple):
     def digest(self, name: str, made_of: Any) -> str:
         """Return the digest that stands beside it."""
         return digest_of_json([name, self.results, self.card, made_of])
-
-
-def _plain(content: Any) -> Any:
-    return json.loads(json.dumps(content, default=str))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +54,7 @@ class ResultsFile:
         except (ValueError, KeyError, TypeError, AttributeError):
             self.say(f"{self.path} is damaged, or of an older version: all is measured anew")
             return {}
-        if made_of != _plain(self.made_of):
+        if made_of != as_json(self.made_of):
             self.say(f"{self.path} was made of something else: all is measured anew")
             return {}
         whole = {}
@@ -71,8 +67,8 @@ class ResultsFile:
 
     def write(self, entries: Mapping[str, Entry]) -> None:
         """Write the entries by metric, whole or not at all."""
-        made_of = _plain(self.made_of)
-        entries = {k: Entry(*_plain(v)) for k, v in entries.items()}
+        made_of = as_json(self.made_of)
+        entries = {k: Entry(*as_json(v)) for k, v in entries.items()}
         content = {
             "results": {k: v for entry in entries.values() for k, v in entry.results.items()},
             "metrics": {
@@ -80,6 +76,6 @@ class ResultsFile:
                 for name, entry in entries.items()
             },
             "made_of": made_of,
-            **_plain(self.card),
+            **as_json(self.card),
         }
         write_atomically(self.path, (json.dumps(content, indent=2) + "\n").encode())

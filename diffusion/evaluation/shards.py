@@ -25,9 +25,9 @@ from diffusion.evaluation import images
 from diffusion.numerics import at_least
 from diffusion.runtime import exits
 from diffusion.runtime.compilation import cores
-from diffusion.runtime.digests import difference
+from diffusion.runtime.digests import as_json, difference
 from diffusion.runtime.failpoints import reach
-from diffusion.runtime.files import write_atomically
+from diffusion.runtime.files import flock, write_atomically
 from diffusion.runtime.npz import read_arrays
 from diffusion.runtime.reading import NotPlainError, parse_json, read_bytes, read_json
 from diffusion.types import Say
@@ -96,14 +96,19 @@ class Shards(abc.ABC):
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / ".lock", "a") as file:
-            _lock(file, self.folder)
+            try:
+                flock(file, wait=False)
+            except BlockingIOError:
+                raise exits.LockedError(
+                    f"another process is at work in {self.folder}; wait, or stop it."
+                ) from None
             for rest in self.folder.glob(".*.tmp"):
                 rest.unlink(missing_ok=True)
             self._claim()
             yield self
 
     def _claim(self) -> None:
-        file, wanted = self.folder / MANIFEST, json.loads(json.dumps(self.manifest, default=str))
+        file, wanted = self.folder / MANIFEST, as_json(self.manifest)
         here = {"devices": len(jax.local_devices()), "cores": cores()}
         try:
             there = read_json(file)
@@ -248,7 +253,7 @@ class ArrayShards(Shards):
         return file.getvalue()
 
     def is_whole(self, content: bytes) -> bool:
-        """The digest has said it."""
+        """Return True: the digest was checked."""
         return True
 
     def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
@@ -313,18 +318,3 @@ def _content(path: Path) -> bytes:
 def _sha256(path: Path) -> str:
     """Return the digest of a file; "" if there is no plain one."""
     return hashlib.sha256(_content(path)).hexdigest() if path.is_file() else ""
-
-
-def _lock(file: Any, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on this system
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise exits.LockedError(
-            f"another process is at work in {folder}; wait, or stop it."
-        ) from None
-    except OSError:  # some network file systems refuse
-        return

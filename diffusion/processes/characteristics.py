@@ -128,17 +128,13 @@ class GivenCharacteristics(Characteristics):
             if self.path_fn is None:
                 return straight_end(x_t, x_0, t)
             return super().conserved(x_t, x_0, t)
-        return _function(self.conserved_fn)(x_t, x_0, t)
+        return load(self.conserved_fn)(x_t, x_0, t)
 
     def path(self, x_0: Data, x_T: Data, t: Array) -> Data:
         if self.path_fn is None:
             neither = self.conserved_fn is None
             return straight(x_0, x_T, t) if neither else super().path(x_0, x_T, t)
-        return _function(self.path_fn)(x_0, x_T, t)
-
-
-def _function(given: Callable[..., Array] | str) -> Callable[..., Array]:
-    return load(given) if isinstance(given, str) else given
+        return load(self.path_fn)(x_0, x_T, t)
 
 
 @register("process", "parabola")

@@ -93,9 +93,7 @@ class Heat(GaussianProcess):
 
     def sigma(self, t: Time) -> Array:
         t = as_time(t)
-        if not isinstance(self.schedule, str):
-            return self.sigma_max * self.schedule(t)
-        if self.schedule in _SCHEDULES:
+        if isinstance(self.schedule, str) and self.schedule in _SCHEDULES:
             return self.sigma_max * _SCHEDULES[self.schedule](self, t)
         return self.sigma_max * load(self.schedule)(t)
 

@@ -122,8 +122,7 @@ class Bridge(Interpolant):
     def path(self, x_0: Data, x_T: Data, t: Array) -> Data:
         if self._line is not None:
             return self._line.alpha(t) * x_0 + self._line.sigma(t) * x_T
-        fn = load(self.path_fn) if isinstance(self.path_fn, str) else self.path_fn
-        return fn(x_0, x_T, t)
+        return load(self.path_fn)(x_0, x_T, t)
 
     def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return (x_t - alpha(t) x_0) / sigma(t) on a path by name; found by Newton steps on others."""

@@ -93,8 +93,7 @@ class GivenLinearPath(LinearPath):
     sigma_fn: Callable[..., Scalar] | str = time_itself
 
     def mu(self, x_0: Data, t: Array) -> Data:
-        return (load(self.mu_fn) if isinstance(self.mu_fn, str) else self.mu_fn)(x_0, t)
+        return load(self.mu_fn)(x_0, t)
 
     def sigma(self, t: Time) -> Scalar:
-        fn = load(self.sigma_fn) if isinstance(self.sigma_fn, str) else self.sigma_fn
-        return fn(as_time(t))
+        return load(self.sigma_fn)(as_time(t))

@@ -80,11 +80,7 @@ class GivenLinearSDE(LinearSDE):
     diffusion_fn: Callable[[Array], Scalar] | str = linear_beta_diffusion
 
     def drift(self, t: Time) -> Scalar:
-        return _function(self.drift_fn)(as_time(t))
+        return load(self.drift_fn)(as_time(t))
 
     def diffusion(self, t: Time) -> Scalar:
-        return _function(self.diffusion_fn)(as_time(t))
-
-
-def _function(given: Callable[[Array], Scalar] | str) -> Callable[[Array], Scalar]:
-    return load(given) if isinstance(given, str) else given
+        return load(self.diffusion_fn)(as_time(t))

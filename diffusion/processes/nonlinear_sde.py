@@ -168,11 +168,7 @@ class GivenNonlinearSDE(NonlinearSDE):
     diffusion_fn: Callable[[Array], Any] | str = linear_beta_diffusion
 
     def drift(self, x: Array, t: Array) -> Array:
-        return _function(self.drift_fn)(x, t)
+        return load(self.drift_fn)(x, t)
 
     def diffusion(self, t: Array) -> Scalar:
-        return _function(self.diffusion_fn)(t)
-
-
-def _function(given: Callable | str) -> Callable:
-    return load(given) if isinstance(given, str) else given
+        return load(self.diffusion_fn)(t)

@@ -195,12 +195,12 @@ class GivenRadial(Radial):
     radius_fn: Callable[..., Array] | str | None = None
 
     def psi(self, r: Array, t: Array) -> Array:
-        return (load(self.psi_fn) if isinstance(self.psi_fn, str) else self.psi_fn)(r, t)
+        return load(self.psi_fn)(r, t)
 
     def radius(self, v: Array, t: Array) -> Array:
         if self.radius_fn is None:
             return super().radius(v, t)
-        return (load(self.radius_fn) if isinstance(self.radius_fn, str) else self.radius_fn)(v, t)
+        return load(self.radius_fn)(v, t)
 
 
 @register("process", "radial")

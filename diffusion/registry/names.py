@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-_OUTSIDE = re.compile(r"[\w-]+(?:\.[\w-]+)*:[^\W\d]\w*")
+_OUTSIDE = re.compile(r"[\w-]+(?:\.[\w-]+)*:[^\W0-9]\w*")
 _WORDS = re.compile(
     r"[^\s\[\],=()'\"]+"
 )  # a metric holds names in brackets: frechet[mine:Features]
@@ -80,12 +80,14 @@ def place_of(path: str) -> str:
         return os.pathsep.join(map(os.path.realpath, found))
 
 
-def load(path: str) -> Any:
-    """Import "module:attribute".
+def load(path: Any) -> Any:
+    """Import "module:attribute"; an object that is no text is returned as it is.
 
     Raises:
         KeyError: it is written otherwise, or there is none; Python's own library has nothing to offer here.
     """
+    if not isinstance(path, str):
+        return path
     if not _OUTSIDE.fullmatch(path):
         raise KeyError(f"{path!r} is no name of code; write 'module:attribute'.")
     module, _, attribute = path.partition(":")

@@ -9,7 +9,7 @@ import jax
 from diffusion.config.experiment import Experiment
 from diffusion.networks import count_parameters
 from diffusion.run.cost import activation_bytes, bytes_of, matrix_flops, trace
-from diffusion.run.lap import batches_of, compiled_step
+from diffusion.run.step import batches_of, compiled_step
 
 
 def on_one_device(experiment: Experiment, batch: Mapping[str, Any]) -> tuple[Any, Any]:

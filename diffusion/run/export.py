@@ -9,7 +9,6 @@ elsewhere that does is refused unless the caller allows it.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -29,7 +28,7 @@ from diffusion.run.previous import record
 from diffusion.run.trust import refuse_code
 from diffusion.run.vetting import experiment_of, shapes_of
 from diffusion.run.workdir import Workdir, open_run
-from diffusion.runtime.digests import digest_of_json
+from diffusion.runtime.digests import as_json, digest_of_file, digest_of_json
 from diffusion.runtime.exits import CheckpointError, LockedError
 from diffusion.runtime.files import MissingFileError, write_atomically
 from diffusion.runtime.lock import Lock
@@ -87,7 +86,7 @@ def export_run(
         "data": dataclasses.asdict(run.experiment.spec),
         "made_by": provenance(),
     }
-    card = json.loads(json.dumps(card, default=str))
+    card = as_json(card)
     card["self"] = _digest(card)
     write_atomically(out.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
     return card
@@ -134,7 +133,7 @@ def read_card(path: Path) -> dict[str, Any]:
     with open_plain(path, links=True) as content:
         size, digest = os.fstat(content.fileno()).st_size, card["weights"].get("sha256")
         same = size == card["weights"].get("size")
-        same_bytes = same and hashlib.file_digest(content, "sha256").hexdigest() == digest
+        same_bytes = same and digest_of_file(content) == digest
     if not same:
         raise CheckpointError(f"{path} has {size} bytes, not as many as {file} says.")
     if not same_bytes:

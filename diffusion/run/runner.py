@@ -5,34 +5,44 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
 from diffusion.checkpoints.checkpoint import Checkpoints
 from diffusion.checkpoints.reader import CheckpointReader
-from diffusion.config.checks import check_training
+from diffusion.config.checks import SAMPLING, TRAINING, check_training, notes
 from diffusion.config.experiment import Experiment
-from diffusion.config.notes import SAMPLING, TRAINING, notes
 from diffusion.config.recording import recorded
 from diffusion.data.classes import remarks
 from diffusion.networks import count_parameters
 from diffusion.run.cost import bytes_of
-from diffusion.run.lap import Lap, compiled_dispatch
+from diffusion.run.hooks import hooks_of
 from diffusion.run.previous import is_halfway, lost, record, refuse_anew, set_aside
-from diffusion.run.rollbacks import Rollbacks
+from diffusion.run.rollbacks import Rollbacks, reason, report_bad_step
+from diffusion.run.step import batches_of, compiled_dispatch, examples_of
 from diffusion.run.trust import remember_code
 from diffusion.run.workdir import Workdir
 from diffusion.runtime.distributed import first_process
 from diffusion.runtime.exits import DivergedError
-from diffusion.runtime.lock import owned
-from diffusion.runtime.progress import Terminal, duration
+from diffusion.runtime.lock import Lock, owned
+from diffusion.runtime.progress import Say, Terminal, duration, nobody
 from diffusion.runtime.provenance import provenance
 from diffusion.runtime.stop import StopFlag
 from diffusion.runtime.watchdog import Watchdog
-from diffusion.training import TrainState
-from diffusion.types import Say
+from diffusion.training import (
+    Console,
+    JsonLines,
+    LoopOptions,
+    Monitor,
+    TensorBoard,
+    TrainState,
+    Writer,
+    train,
+)
 
 
 def describe(experiment: Experiment) -> list[str]:
@@ -78,9 +88,9 @@ def run(
         LockedError: another process is training there.
     """
     terminal = Terminal(sys.stderr)
-    say = terminal.say if jax.process_index() == 0 else lambda text: None
-    layout, options = experiment.parallel, experiment.train
-    layout.check_batch(experiment.batch_size, options.accumulate)
+    say = terminal.say if jax.process_index() == 0 else nobody
+    options = experiment.train
+    experiment.parallel.check_batch(experiment.batch_size, options.accumulate)
     check_training(experiment)
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -101,14 +111,15 @@ def run(
         newest = checkpoints.recover()
         _write_down(experiment, workdir, say, newest)
         first = newest or 0
+        monitor = Monitor(say=say, rewrite=terminal.rewrite, alive=watchdog.beat, stop=stop)
         step = compiled_dispatch(experiment)
-        lap = Lap(experiment, workdir, checkpoints, lock, stop, terminal, say, step, watchdog)
+        going = Run(experiment, workdir, checkpoints, lock, step, monitor, tensorboard)
         while True:
             try:
-                state = lap.run(rollbacks, tensorboard)
+                state = going.train(rollbacks)
                 break
             except DivergedError as error:
-                rollbacks = lap.roll_back(rollbacks, error)
+                rollbacks = going.roll_back(rollbacks, error)
     num_steps = options.steps(experiment.batch_size)
     if jax.process_index() == 0 and num_steps > first:
         seconds = time.monotonic() - began
@@ -142,9 +153,8 @@ def _prepare(
     first_process(clear)
     stored = stored_config(workdir)
     experiment = recorded(experiment, stored)
-    if (
-        stored is not None
-    ):  # before anything is written: a config.json of another run would be believed
+    # before anything is written: a config.json of another run would be believed
+    if stored is not None:
         workdir.refuse_another(stored, experiment.config)
     rollbacks = Rollbacks.read(workdir)
     first_process(look)
@@ -165,6 +175,104 @@ def _write_down(experiment: Experiment, workdir: Workdir, say: Say, newest: int 
     workdir.write("resolved.json", experiment.resolved())
     workdir.write("data.json", dataclasses.asdict(experiment.spec))
     workdir.write("run.json", provenance())
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is going on: it trains from the newest checkpoint, and goes back to one where numbers diverge."""
+
+    experiment: Experiment
+    workdir: Workdir
+    checkpoints: Checkpoints
+    lock: Lock
+    step: Any  # from `compiled_dispatch`
+    monitor: Monitor
+    tensorboard: bool = False
+
+    def train(self, rollbacks: Rollbacks) -> TrainState:
+        """Train from the newest checkpoint to the end; see `run`."""
+        experiment, options = self.experiment, self.experiment.train
+        layout, many = experiment.parallel, options.steps_per_dispatch > 1
+        num_steps = options.steps(experiment.batch_size)
+        with contextlib.ExitStack() as stack:
+            self.monitor.alive("start")  # reading a checkpoint again, after a rollback
+            start, state = self._begin()
+            writers = stack.enter_context(self._writers(start))
+            batches = batches_of(experiment, start, max(num_steps, start + 1), rollbacks)
+            return train(
+                self.step, layout.place_state(state), stack.enter_context(batches),
+                num_steps=num_steps, batch_size=experiment.batch_size,
+                place=layout.place_batches if many else layout.place_batch,
+                hooks=hooks_of(experiment, self.workdir, writers, self.monitor),
+                save=self._save, report=functools.partial(self._report, rollbacks),
+                writers=writers, monitor=self.monitor,
+                options=LoopOptions(
+                    log_every=options.log_every, checkpoint_every=options.checkpoint_every,
+                    max_bad_steps=options.max_bad_steps, steps_per_dispatch=options.steps_per_dispatch,
+                ),
+            )  # fmt: skip
+
+    def _begin(self) -> tuple[int, TrainState]:
+        """Return the newest state, and how many steps it has done."""
+        newest = self.checkpoints.recover()
+        if newest is None:
+            return 0, self.experiment.init_state()
+        stored = self.checkpoints.meta(newest)["config"]
+        self.workdir.refuse_another(stored, self.experiment.config)  # config.json may be another's
+        template = self.experiment.parallel.template(self.experiment.abstract_state())
+        state = self.checkpoints.restore(newest, template)
+        self.monitor.say(f"resumed from step {newest}")
+        return newest, state
+
+    @contextlib.contextmanager
+    def _writers(self, start: int) -> Iterator[list[Writer]]:
+        writers: list[Writer] = []
+        if jax.process_index() == 0:
+            self.workdir.path.mkdir(parents=True, exist_ok=True)
+            say, names = self.monitor.say, ("loss", "grad_norm", "images_per_second")
+            writers = [JsonLines(self.workdir.metrics, start, say), Console(say, names)]
+            if self.tensorboard:
+                writers.append(TensorBoard(self.workdir.path / "tensorboard", start))
+        try:
+            yield writers
+        finally:
+            for writer in writers:
+                writer.close()
+
+    def _save(self, step: int, state: TrainState, block: bool = False) -> None:
+        self.lock.check()
+        saveable = self.experiment.parallel.saveable(state)
+        self.checkpoints.save(step, saveable, self.experiment.config, block=block)
+
+    def _report(self, rollbacks: Rollbacks, step: int, metrics: Mapping[str, Any]) -> None:
+        """Write what is known of a step that did not count, in one process."""
+        if jax.process_index() != 0:
+            return
+        index = np.asarray(examples_of(self.experiment, step - 1, rollbacks)["index"])
+        if report_bad_step(self.workdir, step, metrics, index):
+            folder = self.workdir.path / "bad_steps"
+            self.monitor.say(
+                f"step {step} changed nothing: {reason(metrics)}; its examples are in {folder}"
+            )
+
+    def roll_back(self, rollbacks: Rollbacks, error: DivergedError) -> Rollbacks:
+        """Go back to the newest checkpoint before things went wrong, or raise the error again.
+
+        Without such a checkpoint the run goes back to its beginning.
+        """
+        done = len(rollbacks.entries)
+        if done >= self.experiment.train.max_rollbacks:
+            if not done:
+                raise error
+            raise DivergedError(
+                error.step, f"{error} It had gone back {done} times already."
+            ) from None
+        target = self.checkpoints.go_back_to(error.good)
+        rollbacks = rollbacks.and_back(error.step, target)
+        if jax.process_index() == 0:
+            rollbacks.write(self.workdir)
+        self.monitor.say(f"{error} Going back to step {target}, with another order of the data.")
+        return rollbacks
 
 
 def stored_config(workdir: Workdir) -> Mapping[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import Any
 from diffusion.config.sections import ConfigError, plain
 from diffusion.evaluation.metrics.base import values_in
 from diffusion.registry.names import outside_in, place_of
-from diffusion.runtime.digests import digest_of_json
+from diffusion.runtime.digests import as_json, digest_of_json
 from diffusion.runtime.files import write_atomically
 from diffusion.runtime.reading import read_json
 from diffusion.runtime.user_folders import user_folder
@@ -90,8 +90,8 @@ def refuse_code(
 
 
 def _path(config: Mapping[str, Any]) -> Path:
-    stored = json.loads(json.dumps(plain(config), default=str))
-    return user_folder("data", FOLDER) / f"{digest_of_json(stored)}.json"
+    digest = digest_of_json(as_json(plain(config)))
+    return user_folder("data", FOLDER) / f"{digest}.json"
 
 
 def _recorded(config: Mapping[str, Any]) -> dict[str, str]:

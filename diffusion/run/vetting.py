@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.config.experiment import Experiment
-from diffusion.config.sections import differences
+from diffusion.config.identity import differences
 from diffusion.data import DataSpec
 from diffusion.networks.base import TooManyLayersError, layers_within
 from diffusion.runtime.exits import CheckpointError

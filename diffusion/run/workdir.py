@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.config.experiment import Experiment
-from diffusion.config.identity import as_stored
-from diffusion.config.sections import PARAMETERS, ConfigError, differences
+from diffusion.config.identity import as_stored, differences
+from diffusion.config.sections import PARAMETERS, ConfigError
 from diffusion.data import DataSpec
 from diffusion.evaluation import replicated
 from diffusion.registry import nearest
-from diffusion.run.trained_classifier import TrainedClassifier
+from diffusion.run.guides import TrainedClassifier
 from diffusion.run.trust import refuse_code
 from diffusion.run.variance_file import read_variance
 from diffusion.run.vetting import checked_spec, experiment_of, refuse_mislabelled, shapes_of
@@ -218,7 +218,7 @@ def open_run(
         abstract = shapes_of(experiment, checkpoints.count_arrays(step), str(workdir.path))
         like = abstract.params if ema == "raw" else abstract.ema[ema]
         params = replicated(checkpoints.restore_params(step, None if ema == "raw" else ema, like))
-    if experiment.needs_table:
+    if "analytic" in experiment.variances:
         table = read_variance(workdir.variance, experiment, step, ema)
         experiment = experiment.replaced(variance=table)
     return Trained(experiment=experiment, params=params, step=step, ema=ema)

@@ -28,6 +28,16 @@ def digest_of(tree: Any) -> str:
     return found.hexdigest()
 
 
+def digest_of_file(file: Any) -> str:
+    """Return the SHA-256 of a file that is open for reading bytes."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def as_json(content: Any) -> Any:
+    """Return data as JSON holds it, so that it equals what is read back; what JSON does not know becomes text."""
+    return json.loads(json.dumps(content, default=str))
+
+
 def digest_of_json(content: Any) -> str:
     """Return the SHA-256 of JSON data, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

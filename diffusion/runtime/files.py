@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from diffusion.runtime import exits
 
@@ -101,6 +102,32 @@ def sync(path: PathLike) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def flock(file: Any, *, wait: bool = True, shared: bool = False) -> bool:
+    """Lock an open file, or its descriptor, for as long as it is open; the kernel lets go when the process ends.
+
+    Args:
+        file: to be locked.
+        wait: until another process lets go of it.
+        shared: others may hold it shared as well.
+
+    Returns:
+        Whether it is locked. It is not where the system or the file system knows no such locks.
+
+    Raises:
+        BlockingIOError: another process holds it, and this one was not to wait.
+    """
+    try:
+        import fcntl
+
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(file, how if wait else how | fcntl.LOCK_NB)
+    except (ImportError, OSError) as error:  # some network file systems refuse
+        if isinstance(error, BlockingIOError) and not wait:
+            raise
+        return False
+    return True
 
 
 @contextlib.contextmanager

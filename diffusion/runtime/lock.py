@@ -22,7 +22,7 @@ from typing import Any
 
 from diffusion.runtime.distributed import first_process
 from diffusion.runtime.exits import LockedError, SaveError
-from diffusion.runtime.files import sync, writing
+from diffusion.runtime.files import flock, sync, writing
 from diffusion.runtime.progress import Say, nobody
 from diffusion.runtime.reading import read_json
 
@@ -89,10 +89,7 @@ def _alive(owner: Mapping[str, Any]) -> bool:
 def _hold(file: int) -> None:
     """Keep a file under flock for as long as it is open, where the system and the file system know that."""
     _kept.add(file)
-    with contextlib.suppress(ImportError, OSError):
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)
+    flock(file)
 
 
 def _let_go(file: int | None) -> None:
@@ -117,17 +114,13 @@ def _made(path: Path, content: str) -> int:
 def _is_held(path: Path) -> bool:
     """Say whether a living process holds a file, wherever it runs; False where that cannot be known."""
     try:
-        import fcntl
-
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    except (ImportError, OSError):
-        return False
-    try:
-        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
     except OSError:
         return False
+    try:
+        flock(number, wait=False, shared=True)
+    except BlockingIOError:
+        return True
     finally:
         os.close(number)
     return False
@@ -236,15 +229,12 @@ class Lock:
     def _alone(self) -> Iterator[None]:
         """Keep other processes of this host from taking over at the same moment, where that is possible."""
         try:
-            import fcntl
-
             number = os.open(self.path.parent, os.O_RDONLY)
-        except (ImportError, OSError):
+        except OSError:
             yield
             return
         try:
-            with contextlib.suppress(OSError):  # not every network file system can
-                fcntl.flock(number, fcntl.LOCK_EX)
+            flock(number)
             yield
         finally:
             os.close(number)

@@ -1,29 +1,35 @@
 """What a number was made of."""
 
+import contextlib
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+# What numbers depend on.
 PACKAGES = ("demolish", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "numpy")
+
+
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of the packages that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def provenance(command: list[str] | None = None) -> dict[str, Any]:
     """Return what a number was made of: command, versions, device, commit."""
     import jax
 
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "command": command if command is not None else sys.argv,
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": versions(),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "commit": _commit(),
@@ -32,12 +38,12 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
 
 def _commit() -> str:
     """Return the commit of the checkout that this package lies in, with "+" if files were changed."""
-    folder = Path(__file__).parent
+    package = Path(__file__).parent.parent
     git = lambda *words: subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=False
+        ["git", "-C", str(package), *words], capture_output=True, text=True, timeout=10, check=False
     ).stdout.strip()
     try:
-        if Path(git("rev-parse", "--show-toplevel") or "/") != folder.parent:
+        if Path(git("rev-parse", "--show-toplevel") or "/") != package.parent:
             return "unknown"  # installed somewhere inside another repository
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.TimeoutExpired):

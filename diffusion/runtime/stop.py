@@ -32,13 +32,12 @@ class StopFlag:
     ignored stays so, as under nohup; and it is never the second, since a terminal that is closed may send several.
     """
 
-    def __init__(self, enabled: bool = True):
-        """Do nothing unless enabled."""
+    def __init__(self):
         main = threading.current_thread() is threading.main_thread()
-        self._shared = enabled and jax.process_count() > 1
+        self._shared = jax.process_count() > 1
         # where there are several processes JAX listens for SIGTERM, and the others are passed on as one
         numbers = tuple(n for n in SIGNALS if not self._shared or n != signal.SIGTERM)
-        self._numbers = numbers if enabled and main else ()
+        self._numbers = numbers if main else ()
         self._before: dict[signal.Signals, Any] = {}
         self._waiting = False
         self._depth = 0  # it may be entered again while active

@@ -8,7 +8,6 @@ Nothing in such a file can run code. The header is checked entirely, against the
 against the arrays that are wanted, before any array is made: no claim in it reserves memory.
 """
 
-import hashlib
 import importlib
 import math
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.runtime.digests import digest_of_file
 from diffusion.runtime.exits import CheckpointError
 from diffusion.runtime.files import replacing
 from diffusion.runtime.reading import open_plain, parse_json
@@ -59,7 +59,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], note: Mapping[s
         dense = {name: np.array(x, order="C") for name, x in tensors.items()}
         _library("numpy").save_file(dense, scratch, metadata=dict(note))
         with scratch.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return digest_of_file(file)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from diffusion.training import optimizers, schedules
 from diffusion.training.ema import Average, make_ema, update_ema
 from diffusion.training.guards import SpikeRule
-from diffusion.training.loop import Hook, LoopOptions, train
+from diffusion.training.loop import Hook, LoopOptions, Monitor, train
 from diffusion.training.metrics import Console, JsonLines, TensorBoard, Writer
 from diffusion.training.optimizers import Optimizer
 from diffusion.training.parallel import Layout, MeshLayout, PmapLayout
@@ -18,6 +18,7 @@ __all__ = [
     "Layout",
     "LoopOptions",
     "MeshLayout",
+    "Monitor",
     "Optimizer",
     "PmapLayout",
     "Reduce",

@@ -23,6 +23,9 @@ from diffusion.training.step import LEVEL_EDGES, Metrics
 Report = Callable[[int, Mapping[str, Any]], None]  # report(step, metrics on the host)
 Save = Callable[..., Any]  # save(step, state, block=False)
 
+# Dispatches that may be under way on the device; more would only cost memory for their batches.
+AHEAD = 2
+
 
 def level_names() -> list[str]:
     """Name the bins of the loss by noise level as the log does."""
@@ -87,8 +90,7 @@ class Ledger:
 
     Attributes:
         log_every: steps per line of the log.
-        max_bad_run: non-finite steps in a row that are too many.
-        ahead: dispatches that may be under way.
+        max_bad_steps: non-finite steps in a row that are too many.
         writers: where the log goes.
         report: is told of each step that did not count.
         progress: shows how far it is; there is none before the first dispatch.
@@ -96,8 +98,7 @@ class Ledger:
     """
 
     log_every: int
-    max_bad_run: int
-    ahead: int
+    max_bad_steps: int
     writers: Sequence[Writer]
     report: Report | None = None
     progress: Progress | None = None
@@ -108,7 +109,7 @@ class Ledger:
     def add(self, first: int, last: int, metrics: Metrics, stacked: bool) -> None:
         """Take the metrics of a dispatch that may still be running."""
         self.pending.append(_Dispatch(first, last, metrics, stacked))
-        while len(self.pending) > self.ahead or (self.pending and self.pending[0].is_ready()):
+        while len(self.pending) > AHEAD or (self.pending and self.pending[0].is_ready()):
             self._arrived(self.pending.popleft())
 
     def _arrived(self, dispatch: _Dispatch) -> None:
@@ -126,7 +127,7 @@ class Ledger:
             self.report(step, {**jax.device_get(dict(metrics)), "rows": rows()})
         if step % self.log_every == 0:
             self.log(step, reached)
-        if bad_run >= self.max_bad_run:
+        if bad_run >= self.max_bad_steps:
             self.log(step, reached)
             kept = "none was saved" if self.saved is None else f"step {self.saved}"
             raise DivergedError(

@@ -9,7 +9,7 @@ whatever its length.
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -58,24 +58,37 @@ class LoopOptions:
     Attributes:
         log_every: steps per line of the log, which holds the means over these steps.
         checkpoint_every: steps between checkpoints; None: only at the end. The end is always saved.
-        max_bad_run: stop after this many non-finite steps in a row.
-        ahead: dispatches that may be under way on the device; more only costs memory for their batches.
-        handle_signals: save and leave on SIGTERM, SIGINT, SIGUSR1 and SIGHUP.
+        max_bad_steps: stop after this many non-finite steps in a row.
         steps_per_dispatch: steps that one call of the compiled program takes at most. Above 1 it is one of
             `layout.compile_many`, and fewer steps are taken where a hook or a checkpoint is due.
     """
 
     log_every: int = 50
     checkpoint_every: int | None = None
-    max_bad_run: int = 20
-    ahead: int = 2
-    handle_signals: bool = True
+    max_bad_steps: int = 20
     steps_per_dispatch: int = 1
 
     def __post_init__(self):
-        at_least(1, log_every=self.log_every, max_bad_run=self.max_bad_run, ahead=self.ahead)
+        at_least(1, log_every=self.log_every, max_bad_steps=self.max_bad_steps)
         at_least(1, steps_per_dispatch=self.steps_per_dispatch)
         at_least(1, checkpoint_every=self.checkpoint_every, none="none on the way")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitor:
+    """Who watches a run from outside, and may ask it to stop.
+
+    Attributes:
+        say: shows a line to people.
+        rewrite: shows a line that the next one replaces, on a terminal.
+        alive: gets what begins, as a sign of life: "compile", "hook", or that a dispatch is done.
+        stop: the flag that signals raise.
+    """
+
+    say: Say = nobody
+    rewrite: Say | None = None
+    alive: Say = nobody
+    stop: StopFlag = field(default_factory=StopFlag)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,10 +152,7 @@ def train(
     report: Report | None = None,
     writers: Sequence[Writer] = (),
     options: LoopOptions | None = None,
-    stop: StopFlag | None = None,
-    alive: Say = nobody,
-    say: Say = nobody,
-    rewrite: Say | None = None,
+    monitor: Monitor | None = None,
 ) -> Any:
     """Train until `num_steps` steps are done, counted from the beginning of the run.
 
@@ -161,10 +171,7 @@ def train(
         report: report(step, metrics) is told of each step that did not count, with host arrays.
         writers: where the log goes.
         options: how the loop behaves.
-        stop: the flag that signals raise, for those whose hooks look at it too.
-        alive: is told what begins, as a sign of life: "compile", "hook", or that a dispatch is done.
-        say: shows a line to people.
-        rewrite: shows a line that the next one replaces, on a terminal.
+        monitor: who watches; by default only signals are heeded.
 
     Returns:
         The state after the last step.
@@ -174,16 +181,14 @@ def train(
         DivergedError: too many non-finite steps in a row.
         ValueError: `batches` ended too early.
     """
-    options = options or LoopOptions()
+    options, monitor = options or LoopOptions(), monitor or Monitor()
     every = options.checkpoint_every if save else None
     periods = (*(hook.every for hook in hooks), *([every] if every else []))
     plan = Plan(num_steps=num_steps, most=options.steps_per_dispatch, periods=periods)
     done = start = int(np.asarray(jax.device_get(state.step)).flat[0])
-    ledger = Ledger(
-        options.log_every, options.max_bad_run, options.ahead, writers, report, saved=start or None
-    )
+    ledger = Ledger(options.log_every, options.max_bad_steps, writers, report, saved=start or None)
     iterator, turn, compiled = iter(batches), 0, set()
-    with stop or StopFlag(options.handle_signals) as stop:
+    with monitor.stop as stop:
         count, batch = _following(iterator, place, plan, done, stop)
         if batch is None and stop.received:
             raise Stopped(start, stop.received, saved=start > 0)
@@ -191,27 +196,28 @@ def train(
             if count in compiled:
                 state, metrics = step(state, batch)
             else:
-                alive("compile")
-                state, metrics = _first(step, state, batch, count, say, rewrite)
+                state, metrics = _first(step, state, batch, count, monitor)
                 compiled.add(count)
             first, done = done + 1, done + count
-            ledger.progress = ledger.progress or Progress(done, num_steps, batch_size, say, rewrite)
+            ledger.progress = ledger.progress or Progress(
+                done, num_steps, batch_size, monitor.say, monitor.rewrite
+            )
             count, batch = _following(iterator, place, plan, done, stop)
             ledger.add(first, done, metrics, stacked=plan.most > 1)
-            alive(f"training, after step {done}")
-            _call(hooks, done, state, metrics, plan, stop, alive)
+            monitor.alive(f"training, after step {done}")
+            _call(hooks, done, state, metrics, plan, monitor)
             if stop.requested(turn) and done < num_steps:
                 _finish(ledger, done, state, save)
                 raise Stopped(done, stop.received or signal.SIGTERM, saved=save is not None)
             if save and every and done % every == 0 and done < num_steps:
-                save(done, state, block=False)  # behind the back of the next steps
+                save(done, state, block=False)  # while the next steps are taken
                 ledger.saved = done
             turn += 1
         if ledger.progress:
             _finish(ledger, num_steps, state, save)
             ledger.progress.show(num_steps)
         else:
-            say(f"Nothing to do: {start} of {num_steps} steps are done.")
+            monitor.say(f"Nothing to do: {start} of {num_steps} steps are done.")
     return state
 
 
@@ -221,8 +227,7 @@ def _call(
     state: Any,
     metrics: Metrics,
     plan: Plan,
-    stop: StopFlag,
-    alive: Say,
+    monitor: Monitor,
 ) -> None:
     """Call the hooks that are due, with the metrics of the last step of a dispatch."""
     last = done == plan.num_steps
@@ -232,13 +237,12 @@ def _call(
     if plan.most > 1:
         metrics = jax.tree.map(lambda x: x[-1], metrics)
     for hook in due:
-        if last or not stop.hurried:
-            alive(f"hook, after step {done}")
+        if last or not monitor.stop.hurried:
+            monitor.alive(f"hook, after step {done}")
             hook.call(done, state, metrics)
-    together(
-        f"hooks after step {done}"
-    )  # what one process does takes others as long, and they know what it is
-    alive(f"training, after step {done}")
+    # what one process does takes others as long, and they know what it is
+    together(f"hooks after step {done}")
+    monitor.alive(f"training, after step {done}")
 
 
 def _finish(ledger: Ledger, step: int, state: Any, save: Save | None) -> None:
@@ -250,13 +254,14 @@ def _finish(ledger: Ledger, step: int, state: Any, save: Save | None) -> None:
 
 
 def _first(
-    step: CompiledStep, state: Any, batch: Any, count: int, say: Say, rewrite: Say | None
+    step: CompiledStep, state: Any, batch: Any, count: int, monitor: Monitor
 ) -> tuple[Any, Metrics]:
     """Take the first dispatch of a length, which compiles, under a sign of life."""
+    monitor.alive("compile")
     start = time.monotonic()
     what = "the training step" if count == 1 else f"{count} training steps"
-    with heartbeat(f"compiling {what}", say, rewrite):
+    with heartbeat(f"compiling {what}", monitor.say, monitor.rewrite):
         state, metrics = step(state, batch)
         jax.block_until_ready(metrics)
-    say(f"compiled in {duration(time.monotonic() - start)}")
+    monitor.say(f"compiled in {duration(time.monotonic() - start)}")
     return state, metrics

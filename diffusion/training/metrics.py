@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-
 from diffusion.runtime import failpoints as faults
 from diffusion.runtime.files import write_atomically, writing
 from diffusion.runtime.progress import Say, nobody
@@ -21,7 +19,6 @@ from diffusion.runtime.reading import check_plain, open_plain
 
 _DECODER = json.JSONDecoder()
 Scalars = Mapping[str, Any]  # numbers of any type
-Images = Mapping[str, np.ndarray]  # (height, width, 1 or 3), uint8
 
 
 @runtime_checkable
@@ -30,10 +27,6 @@ class Writer(Protocol):
 
     def scalars(self, step: int, values: Scalars) -> None:
         """Write named numbers; NaN means that there is none."""
-        ...
-
-    def images(self, step: int, values: Images) -> None:
-        """Write named pictures, or ignore them."""
         ...
 
     def close(self) -> None:
@@ -156,9 +149,6 @@ class JsonLines:
         self._file.write(line)
         self._file.flush()  # a crash loses at most the line that is being written
 
-    def images(self, step: int, values: Images) -> None:
-        """Do nothing: pictures have no place in it."""
-
     def close(self) -> None:
         """Close the file."""
         with writing(self.path):  # it may hold a line that a full disk did not take
@@ -176,10 +166,6 @@ class Console:
         """Say one line."""
         shown = [f"{name} {values[name]:.4g}" for name in self._names if name in values]
         self._say("  ".join([f"step {step}", *shown]))
-
-    def images(self, step: int, values: Images) -> None:
-        """Say their names."""
-        self._say(f"step {step}  pictures: {', '.join(values)}")
 
     def close(self) -> None:
         """Nothing to close."""
@@ -208,11 +194,6 @@ class TensorBoard:
         for name, value in values.items():
             if math.isfinite(value):
                 self._writer.add_scalar(name, value, step)
-
-    def images(self, step: int, values: Images) -> None:
-        """Add pictures."""
-        for name, image in values.items():
-            self._writer.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close."""

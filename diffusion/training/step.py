@@ -161,7 +161,6 @@ def make_train_step(
     accumulate: int = 1,
     label_dropout: Scalar = 0.0,
     reduce: Reduce | None = None,
-    learning_rate: Callable[[Any], Any] | None = None,
     time: TimeDistribution | None = None,
     spikes: SpikeRule | None = None,
 ) -> Step:
@@ -174,7 +173,6 @@ def make_train_step(
         accumulate: micro-batches per step; the batch is divided, not enlarged.
         label_dropout: probability that a row is trained without its condition.
         reduce: collectives over devices; `parallel.reduce` of the layout that compiles the step.
-        learning_rate: number of updates -> rate, for logging; an `Optimizer` knows its own.
         time: the distribution that the loss draws its times from, if it learns from the losses; the state
             carries its statistics, and the loss finds them in its batch.
         spikes: which finite steps are skipped; None: none.
@@ -188,8 +186,7 @@ def make_train_step(
     at_least(1, accumulate=accumulate)
     in_interval("[0, 1]", label_dropout=label_dropout)
     reduce, spikes = reduce or Reduce(), spikes or SpikeRule()
-    if learning_rate is None and isinstance(optimizer, Optimizer):
-        learning_rate = optimizer.rate
+    rate = optimizer.rate if isinstance(optimizer, Optimizer) else None
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key_loss, key_drop = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -236,8 +233,8 @@ def make_train_step(
         }
         if state.guard:
             metrics["spikes"] = state.guard["spikes"]
-        if learning_rate is not None:
-            metrics["learning_rate"] = jnp.asarray(learning_rate(count))
+        if rate is not None:
+            metrics["learning_rate"] = jnp.asarray(rate(count))
         return state, metrics
 
     return step

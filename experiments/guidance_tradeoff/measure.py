@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from diffusion import build
 from diffusion.config.experiment import Experiment
-from diffusion.evaluation import frechet_distance, generate
+from diffusion.evaluation import frechet_distance
 from diffusion.evaluation.agreement import fitted_judge
 from diffusion.evaluation.metrics import moments_of
 from diffusion.run import runner
@@ -72,10 +73,9 @@ class Bench:
         """Draw examples of all classes in turn, from the same noise for every method and scale."""
         guidance = tuple(build("guidance", g) for g in entries(method, scale))
         e = self.run.experiment.replaced(guidance=guidance, given=self.given)
-        parts = generate(
-            e.sampler, e.process, lambda cond: e.model(self.run.params, cond), seed,
-            self.tier.num_samples, e.spec.shape, e.times(), e.conditions_in_turn,
-            batch_size=self.tier.batch_size,
+        parts = e.generate(
+            partial(e.model, self.run.params), self.tier.num_samples,
+            seed=seed, batch_size=self.tier.batch_size,
         )  # fmt: skip
         return np.concatenate(list(parts))
 

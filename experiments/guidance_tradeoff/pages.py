@@ -23,7 +23,7 @@ def curve(rows: dict[str, Any], method: str, name: str) -> tuple[list[float], li
 
 def table(found: dict[str, Any]) -> str:
     """Return everything measured as Markdown."""
-    lines = ["# Guidance: what it buys and costs", ""]
+    lines = ["# Guidance: benefit and cost", ""]
     lines += ["Written by `python -m experiments.guidance_tradeoff`.", ""]
     for tier, rows in found.items():
         lines += [f"## {tier}", "", "| guidance | scale | requested class | Frechet | diversity |"]

@@ -21,7 +21,7 @@ def _examples() -> list[str]:
         (r["source"], r["what"], r["printed"], r["measured"], "yes" if r["agrees"] else "**no**")
         for r in store.get("examples") or ()
     ]
-    head = ("part", "what", "printed", "measured", "agrees")
+    head = ("part", "quantity", "printed", "measured", "agrees")
     return ["## Worked numbers", "", *markdown(head, rows)] if rows else []
 
 
@@ -163,7 +163,7 @@ def _curves() -> None:
 
 def text() -> str:
     """Return everything measured as Markdown."""
-    lines = heading("What was measured", "ode_from_scratch") + _examples()
+    lines = heading("Measurements", "ode_from_scratch") + _examples()
     for kind in KINDS:
         lines += _plane(kind) + _few_steps(kind)
     return "\n".join(lines + _digits())

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from diffusion.config.experiment import Experiment
-from diffusion.evaluation import generate
-from diffusion.run.lap import batches_of, compiled_step
+from diffusion.run.step import batches_of, compiled_step
 from diffusion.samplers import Sampler
 from experiments._common import config_of
 from experiments.ode_from_scratch.recipes import Recipe
@@ -60,11 +59,11 @@ def samples(
     batch_size: int = 1024,
 ) -> np.ndarray:
     """Draw examples from a model, by the experiment's sampler and times unless others are given."""
+    if sampler is not None:
+        experiment = experiment.replaced(sampler=sampler)
     classes = experiment.spec.num_classes
-    cond_of = lambda i: experiment.conditions(i % classes if classes else None, len(i))
-    parts = generate(
-        sampler or experiment.sampler, experiment.process, model_of, 0, count,
-        experiment.spec.shape, experiment.times() if times is None else times, cond_of,
-        batch_size=batch_size,
+    parts = experiment.generate(
+        model_of, count, times=times, batch_size=batch_size,
+        cond_of=lambda i: experiment.conditions(i % classes if classes else None, len(i)),
     )  # fmt: skip
     return np.concatenate(list(parts))

@@ -45,7 +45,7 @@ def wrong(plane: Mapping[str, Any]) -> list[str]:
         if case != "nothing":
             pair = lambda r: f"{r['measured']:.4f} ({r['predicted']:.4f})"
             rows.append((case, "normal", *(pair(found[v]) for v in NAMES if v in found)))
-    return markdown(("what is wrong", "target", *(f"lambda {v}" for v in NAMES)), rows)
+    return markdown(("error", "target", *(f"lambda {v}" for v in NAMES)), rows)
 
 
 def likelihood(plane: Mapping[str, Any]) -> list[str]:
@@ -82,7 +82,7 @@ def table(found: Mapping[str, Any]) -> str:
             lines += [f"Exact draws: {1e3 * floor['mean']:.2f} on average, root mean square "
                       f"{1e3 * floor['rms']:.2f}.", "", *family(plane["family"], 1e3, 2)]  # fmt: skip
         if "wrong" in plane:
-            lines += [f"## {tier}: what is made wrong, vp", ""]
+            lines += [f"## {tier}: artificial errors, vp", ""]
             lines += [
                 "Mixture: energy distance in thousandths. Normal: shift of the mean, measured (predicted).",
                 "",
@@ -120,7 +120,7 @@ def summary(found: Mapping[str, Any]) -> str:
                   f"(exact draws: {1e3 * plane['floor']['rms']:.2f}, root mean square):", ""]  # fmt: skip
         lines += family({"vp": plane["family"]["vp"]}, 1e3, 2)
     if "wrong" in plane:
-        lines += ["What is made wrong, 512 steps (mixture: energy distance in thousandths; normal: shift of the mean, "
+        lines += ["Artificial errors, 512 steps (mixture: energy distance in thousandths; normal: shift of the mean, "
                   "measured, and predicted in brackets):", "", *wrong(plane)]  # fmt: skip
     if "vp" in digits.get("family", {}):
         lines += [

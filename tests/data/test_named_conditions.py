@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion.config.assembly import dataset_of
+from diffusion.config.build import dataset_of
 from diffusion.config.sections import ConfigError
 from diffusion.data import ArrayFile, Conditioned, DataSpec, conditioned, summarise
 from diffusion.data.classes import remarks, same_classes

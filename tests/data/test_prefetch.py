@@ -7,7 +7,7 @@ from diffusion.data import prefetch
 
 
 def num_threads():
-    return sum(thread.name == "prefetch" for thread in threading.enumerate())
+    return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
 
 
 def test_order_and_clean_close():

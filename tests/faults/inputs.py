@@ -78,7 +78,7 @@ def _late(number: int, frame: object) -> None:
 def attempt(config: Any, path: str, value: str) -> tuple[str, str]:
     """Return what became of a config: ("accepted" | "refused" | "crashed", message)."""
     from diffusion.config.experiment import Experiment
-    from diffusion.config.sections import apply_overrides
+    from diffusion.config.overrides import apply_overrides
 
     signal.signal(signal.SIGALRM, _late)
     signal.alarm(SECONDS)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from diffusion.config.experiment import Experiment
-from diffusion.config.sections import ConfigError, differences
+from diffusion.config.identity import differences
+from diffusion.config.sections import ConfigError
 from diffusion.networks.remat import REMATS, remat_name
 from diffusion.registry import build
 from diffusion.run import runner

@@ -209,7 +209,7 @@ def test_help_answers_without_jax():
         f"    runpy.run_path({str(ROOT / 'scripts' / 'edit.py')!r}, run_name='__main__')\n"
         "except SystemExit as end:\n"
         "    assert not end.code, end.code\n"
-        "heavy = {'jax', 'flax', 'numpy', 'diffusion'} & set(sys.modules)\n"
+        "heavy = {'jax', 'flax', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run(

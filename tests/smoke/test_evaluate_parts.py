@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 
 from diffusion.config.experiment import Experiment
-from diffusion.config.options import EvaluateOptions
-from diffusion.config.sections import ConfigError
+from diffusion.config.sections import ConfigError, EvaluateOptions
 from diffusion.evaluation.counting import evaluations_per_example
 from diffusion.evaluation.generate import generate_batch
-from diffusion.run.sample_grids import sample_grids
-from diffusion.run.trend import trend
+from diffusion.run.hooks import sample_grids, trend
 from diffusion.run.workdir import Workdir
-from diffusion.runtime.stop import StopFlag
+from diffusion.training import Monitor
 from diffusion.training.metrics import JsonLines
 
 TOY = {
@@ -85,7 +83,7 @@ def test_options_of_a_trend_are_checked():
 def test_a_trend_that_cannot_be_measured_is_refused_before_training(evaluate, words):
     one = experiment(evaluate={"trend_every": 1, **evaluate})
     with pytest.raises(ConfigError, match=words):
-        trend(one, [], lambda text: None, StopFlag(enabled=False))
+        trend(one, [], Monitor())
 
 
 def test_a_trend_that_does_not_fit_is_said_once_and_ends_nothing(tmp_path):
@@ -94,7 +92,7 @@ def test_a_trend_that_does_not_fit_is_said_once_and_ends_nothing(tmp_path):
     one = experiment(evaluate={"trend_every": 1, "trend_samples": 20, "trend_metrics": metrics})
     said = []
     with JsonLines(tmp_path / "log.jsonl") as log:
-        hook = trend(one, [log], said.append, StopFlag(enabled=False))
+        hook = trend(one, [log], Monitor(say=said.append))
         for step in (3, 4):
             hook(step, one.init_state(), {})
     refused = [line for line in said if "left out" in line]
@@ -111,7 +109,7 @@ def test_a_trend_is_measured_of_the_average_and_logged(tmp_path):
     )  # fmt: skip
     said = []
     with JsonLines(tmp_path / "log.jsonl") as log:
-        hook = trend(one, [log], said.append, StopFlag(enabled=False))
+        hook = trend(one, [log], Monitor(say=said.append))
         log.scalars(3, {"loss": 1.0})
         for step in (3, 4):
             hook(step, one.init_state(), {})
@@ -130,12 +128,13 @@ def test_trends_and_grids_give_signs_of_life(tmp_path):
     one = experiment(
         evaluate={"trend_every": 1, "trend_samples": 30, "batch_size": 10, "trend_metrics": ["energy_distance"]},
     )  # fmt: skip
-    told, nobody, stop = [], lambda text: None, StopFlag(enabled=False)
-    trend(one, [], nobody, stop, told.append)(3, one.init_state(), {})
+    told = []
+    monitor = Monitor(alive=told.append)
+    trend(one, [], monitor)(3, one.init_state(), {})
     assert told
     assert set(told) == {"hook, trend of step 3"}
     told.clear()
-    sample_grids(one, Workdir.of(tmp_path), nobody, stop, told.append)(3, one.init_state(), {})
+    sample_grids(one, Workdir.of(tmp_path), monitor)(3, one.init_state(), {})
     devices = len(jax.local_devices())
     blocks = -(-1000 // (256 * devices))
     assert told == ["hook, grids of step 3"] * blocks * 2  # of the raw and the averaged weights

@@ -10,8 +10,8 @@ from jaxprs import callbacks, equations
 
 from diffusion import registered
 from diffusion.config.experiment import Experiment
-from diffusion.run import lap
-from diffusion.training import LoopOptions, train
+from diffusion.run import step as run_step
+from diffusion.training import LoopOptions, Monitor, train
 from diffusion.training.state import keys_to_data
 
 MLP = {"name": "mlp", "width": 8, "depth": 1}
@@ -52,7 +52,7 @@ def placed(e, most=1):
 
 
 def first_batch(e):
-    with lap.batches_of(e, 0, 1) as batches:
+    with run_step.batches_of(e, 0, 1) as batches:
         return next(batches)
 
 
@@ -66,15 +66,15 @@ def test_one_compilation_and_one_dispatch_per_call(
 ):
     """Over a whole run; after the first dispatch nothing else is compiled either, but for a shorter tail."""
     e = experiment(parallel={"name": layout, "num_devices": 1}, train={"steps_per_dispatch": most})
-    step, state = Counted(lap.compiled_dispatch(e)), e.parallel.place_state(e.init_state())
+    step, state = Counted(run_step.compiled_dispatch(e)), e.parallel.place_state(e.init_state())
     place = e.parallel.place_batch if most == 1 else e.parallel.place_batches
     seen = []  # how many programs had been compiled when the loop said what it does
 
-    with lap.batches_of(e, 0, num_steps) as batches:
+    with run_step.batches_of(e, 0, num_steps) as batches:
         train(
             step, state, batches, num_steps=num_steps, batch_size=8, place=place,
             options=LoopOptions(steps_per_dispatch=most, log_every=5),
-            alive=lambda phase: seen.append((phase, len(compilations))),
+            monitor=Monitor(alive=lambda phase: seen.append((phase, len(compilations)))),
         )  # fmt: skip
     assert step.calls == calls
     phases, counts = zip(*seen, strict=True)
@@ -88,7 +88,7 @@ def test_one_compilation_and_one_dispatch_per_call(
 @pytest.mark.parametrize("most", [1, 4])
 def test_the_state_is_given_up_and_its_memory_used_again(layout, most):
     e = experiment(parallel={"name": layout, "num_devices": 1}, train={"steps_per_dispatch": most})
-    step = lap.compiled_dispatch(e)
+    step = run_step.compiled_dispatch(e)
     state, batches = placed(e, most)
     size = sum(x.nbytes for x in jax.tree.leaves(keys_to_data(state)))
     memory = step.lower(state, batches).compile().memory_analysis()
@@ -101,7 +101,7 @@ def test_the_state_is_given_up_and_its_memory_used_again(layout, most):
 @pytest.mark.parametrize("most", [1, 4])
 def test_a_dispatch_is_one_program(most):
     e = experiment(train={"steps_per_dispatch": most})
-    traced = jax.make_jaxpr(lap.compiled_dispatch(e))(*placed(e, most))
+    traced = jax.make_jaxpr(run_step.compiled_dispatch(e))(*placed(e, most))
     assert [eqn.primitive.name for eqn in traced.jaxpr.eqns] == ["jit"]
 
 
@@ -112,11 +112,11 @@ def test_steps_are_written_out_on_a_cpu_alone():
     e = experiment(train={"steps_per_dispatch": 4})
     one, four = placed(e), placed(e, 4)
     loops = lambda program, args: jax.jit(program).lower(*args).as_text().count("stablehlo.while")
-    step = lap.training_step(e)
+    step = run_step.training_step(e)
     within = loops(step, one)  # such as those that draw random numbers
     assert loops(many_steps(step, unroll=True), four) == within
     assert loops(many_steps(step, unroll=False), four) == within + 1
-    assert loops(lap.compiled_dispatch(e), four) == within
+    assert loops(run_step.compiled_dispatch(e), four) == within
 
 
 # ---- every loss ---------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_no_step_asks_the_host(name):
     batch = first_batch(e)
     most = e.train.steps_per_dispatch
     batch = batch if most == 1 else jax.tree.map(lambda x: np.stack([x] * most), batch)
-    traced = jax.make_jaxpr(lap.compiled_dispatch(e))(e.abstract_state(), batch)
+    traced = jax.make_jaxpr(run_step.compiled_dispatch(e))(e.abstract_state(), batch)
     assert callbacks(traced) == set()
     assert sum(1 for _ in itertools.islice(equations(traced), 100)) == 100  # there is a step in it
 

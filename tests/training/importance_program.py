@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from diffusion.config.experiment import Experiment
-from diffusion.run.lap import compiled_step
+from diffusion.run.step import compiled_step
 from diffusion.training.state import keys_to_data
 
 CONFIG = dict(

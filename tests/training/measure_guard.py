@@ -18,7 +18,7 @@ import jax
 
 from diffusion.config.experiment import Experiment
 from diffusion.config.sections import plain
-from diffusion.run.lap import batches_of, compiled_step
+from diffusion.run.step import batches_of, compiled_step
 from diffusion.training import step as step_module
 
 

@@ -22,7 +22,7 @@ from diffusion.data import ArrayFile, DataSpec, FiniteDataset, Table
 from diffusion.evaluation.classifying import accuracy_by_level
 from diffusion.evaluation.features.classifier import accuracy, class_log_probs, fit
 from diffusion.registry import build
-from diffusion.run import lap
+from diffusion.run import step as run_step
 from diffusion.testing import GaussianMixture
 from diffusion.training import make_train_step
 
@@ -248,11 +248,11 @@ def trained(e, steps=2):
     """Train without a work directory; return the state before and after."""
     step = jax.jit(
         make_train_step(
-            e.loss(), e.optimizer, e.ema, label_dropout=lap.label_dropout(e), time=e.time
+            e.loss(), e.optimizer, e.ema, label_dropout=run_step.label_dropout(e), time=e.time
         )
     )
     before = state = e.init_state()
-    with lap.batches_of(e, 0, steps) as batches:
+    with run_step.batches_of(e, 0, steps) as batches:
         for _ in range(steps):
             state, metrics = step(state, next(batches))
             assert jnp.isfinite(metrics["loss"])
@@ -291,7 +291,7 @@ def test_a_classifier_learns_labels_or_attributes(path, loss):
     e = experiment(
         path, task="classifier", classifier_loss=dict(name=loss, consistency=0.1), network=network
     )
-    assert lap.label_dropout(e) == 0
+    assert run_step.label_dropout(e) == 0
     before, state = trained(e)
     classifier = e.classifier(before.params)
     cond = e.held_out().batch(0, 4, index=[0, 1, 2, 3], train=False)["cond"]

@@ -13,8 +13,7 @@ import pytest
 from diffusion import build
 from diffusion.checkpoints.checkpoint import Checkpoints
 from diffusion.config.experiment import Experiment
-from diffusion.run import runner
-from diffusion.run import sample_grids as grids
+from diffusion.run import hooks, runner
 from diffusion.run.rollbacks import Rollbacks, bad_step, report_bad_step
 from diffusion.run.workdir import Workdir
 from diffusion.runtime.exits import DivergedError
@@ -180,9 +179,9 @@ def test_a_sample_grid_that_is_slower_than_the_limit_is_no_hang(
     tmp_path, monkeypatch, allowance, codes
 ):
     """The second case shows that the first sees the difference."""
-    left, draw = [], grids._grid_of
+    left, draw = [], hooks._grid_of
     patient = {"start": 1e3, "compile": 1e3, "training": 1e3, "hook": allowance}
-    monkeypatch.setattr(grids, "_grid_of", lambda *given: (time.sleep(3), draw(*given))[1])
+    monkeypatch.setattr(hooks, "_grid_of", lambda *given: (time.sleep(3), draw(*given))[1])
     with open(tmp_path / "said", "w") as stream:
         dog = functools.partial(
             Watchdog, allowances=patient, totals={}, leave=left.append, stream=stream

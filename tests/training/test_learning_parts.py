@@ -14,9 +14,10 @@ import diffusion
 from diffusion import build, registered
 from diffusion.checkpoints.checkpoint import Checkpoints
 from diffusion.config.experiment import Experiment
-from diffusion.config.sections import ConfigError, apply_overrides
-from diffusion.run.lap import compiled_step
+from diffusion.config.overrides import apply_overrides
+from diffusion.config.sections import ConfigError
 from diffusion.run.runner import run
+from diffusion.run.step import compiled_step
 from diffusion.run.workdir import Workdir, open_run
 from diffusion.runtime.exits import CheckpointError
 from diffusion.training import make_train_step

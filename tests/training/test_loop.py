@@ -16,7 +16,7 @@ from diffusion.checkpoints.checkpoint import Checkpoints
 from diffusion.runtime import exits
 from diffusion.runtime.exits import DivergedError, Stopped
 from diffusion.runtime.progress import Progress, Terminal, duration, heartbeat
-from diffusion.training import Hook, JsonLines, LoopOptions, MeshLayout, train
+from diffusion.training import Hook, JsonLines, LoopOptions, MeshLayout, Monitor, train
 from diffusion.training.ledger import level_names, summarize
 from diffusion.training.metrics import read_jsonl
 from diffusion.training.step import NUM_LEVELS
@@ -150,7 +150,7 @@ def test_data_that_ends_is_an_error(run):
 def test_a_finished_run_has_nothing_to_do(run):
     lines = []
     final = run.train()
-    assert_equal(run.train(final, say=lines.append), final)
+    assert_equal(run.train(final, monitor=Monitor(say=lines.append)), final)
     assert lines == ["Nothing to do: 6 of 6 steps are done."]
 
 
@@ -221,7 +221,7 @@ def test_hooks_and_saves_are_told_as_what_they_are(run, tmp_path, monkeypatch):
     )
     hook = Hook(call=lambda *_: within.append(told[-1]), every=3)
     with Checkpoints(tmp_path, alive=told.append) as checkpoints:
-        run.train(hooks=[hook], save=saver(checkpoints), alive=told.append)
+        run.train(hooks=[hook], save=saver(checkpoints), monitor=Monitor(alive=told.append))
     assert within == ["hook, after step 3", "hook, after step 6"]
     assert met == [(f"hooks {word}", f"hook, {word}") for word in ("after step 3", "after step 6")]
     rest = [phase for phase in told if phase not in ("compile", "save")]
@@ -249,7 +249,7 @@ def poisoned(first, last):
 
 def test_a_short_bad_run_is_survived(run, tmp_path, open_log):
     log = open_log()
-    options = LoopOptions(max_bad_run=3, log_every=1)
+    options = LoopOptions(max_bad_steps=3, log_every=1)
     state = run.train(data=poisoned(2, 3), writers=[log], options=options)
     assert int(state.bad_steps) == 2
     records = read_jsonl(tmp_path / "log.jsonl")
@@ -260,7 +260,7 @@ def test_a_short_bad_run_is_survived(run, tmp_path, open_log):
 def test_a_long_bad_run_is_an_error(run, tmp_path, open_log):
     log = open_log()
     saved = []
-    options = LoopOptions(max_bad_run=3, log_every=50, checkpoint_every=2)
+    options = LoopOptions(max_bad_steps=3, log_every=50, checkpoint_every=2)
     with pytest.raises(DivergedError, match=r"3 steps in a row, up to step 5.*those of step 2"):
         run.train(
             num_steps=40,
@@ -277,7 +277,7 @@ def test_a_long_bad_run_is_an_error(run, tmp_path, open_log):
 
 def test_it_says_that_it_compiles_and_how_far_it_is(run):
     lines = []
-    run.train(say=lines.append)
+    run.train(monitor=Monitor(say=lines.append))
     assert lines[0].startswith("compiling")
     assert lines[1].startswith("compiled in")
     assert lines[-1].startswith("step 6/6")

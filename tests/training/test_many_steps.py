@@ -11,11 +11,12 @@ import pytest
 from diffusion import build
 from diffusion.checkpoints.checkpoint import Checkpoints
 from diffusion.config.experiment import Experiment
-from diffusion.run import lap, runner
+from diffusion.run import runner
+from diffusion.run import step as run_step
 from diffusion.run.workdir import Workdir
 from diffusion.runtime.exits import DivergedError, Stopped
 from diffusion.runtime.watchdog import Watchdog
-from diffusion.training import Hook, JsonLines, LoopOptions, train
+from diffusion.training import Hook, JsonLines, LoopOptions, Monitor, train
 from diffusion.training.loop import Plan
 from diffusion.training.metrics import read_jsonl
 from diffusion.training.state import keys_to_data
@@ -217,7 +218,7 @@ def test_a_long_bad_run_ends_at_the_same_step(run, tmp_path, most):
     with JsonLines(tmp_path / "log.jsonl") as log, pytest.raises(DivergedError) as ended:
         run.train(
             most, num_steps=40, data=poisoned(*range(4, 99)), writers=[log],
-            options={"max_bad_run": 3, "log_every": 50},
+            options={"max_bad_steps": 3, "log_every": 50},
         )  # fmt: skip
     assert (ended.value.step, ended.value.good) == (6, 3)
     assert [r["step"] for r in read_jsonl(tmp_path / "log.jsonl")] == [6]
@@ -244,7 +245,7 @@ def test_data_that_end_within_a_dispatch_are_an_error(run):
 
 def test_every_length_is_compiled_once_and_said(run):
     lines, phases = [], []
-    run.train(4, say=lines.append, alive=phases.append)
+    run.train(4, monitor=Monitor(say=lines.append, alive=phases.append))
     said = [line for line in lines if line.startswith("compiling")]
     assert said == ["compiling 4 training steps", "compiling 2 training steps"]
     after = [f"training, after step {n}" for n in (4, 8, 10)]
@@ -311,8 +312,8 @@ def test_a_run_may_go_on_with_dispatches_of_another_length(tmp_path):
 
 @pytest.mark.parametrize(("most", "depth"), [(1, 2), (4, 4)])
 def test_the_batches_of_the_next_dispatch_are_made_ahead(most, depth):
-    with lap.batches_of(experiment(GENERATOR, steps_per_dispatch=most), 0, 99) as ahead:
-        assert ahead._items.maxsize == depth
+    with run_step.batches_of(experiment(GENERATOR, steps_per_dispatch=most), 0, 99) as ahead:
+        assert len(ahead._ahead) == depth + 1
 
 
 def test_no_steps_at_all_are_refused():

@@ -22,7 +22,8 @@ from .problem import make
 FULL_DISK = """
 import resource, signal, sys
 from diffusion import build
-from diffusion.training import Checkpoints, SaveError
+from diffusion.checkpoints.checkpoint import Checkpoints
+from diffusion.runtime.exits import SaveError
 from training.problem import make
 
 state = make(build("optimizer", "adamw"), ema=("0.9",))[0]

@@ -32,6 +32,7 @@ from diffusion.evaluation.features.convolution import (
 )
 from diffusion.numerics import require
 from diffusion.registry import build, register
+from diffusion.runtime.digests import digest_of_json
 from diffusion.runtime.files import DAMAGE, write_atomically
 from diffusion.runtime.reading import parse_json
 from diffusion.runtime.tensors import read_header
@@ -244,7 +245,7 @@ def _recipe() -> str:
 
 
 def _key(made_of: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_of_json(made_of)[:16]
 
 
 def _made(train: Dataset, name: str) -> tuple[Params, dict[str, Any]]:

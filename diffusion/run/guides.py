@@ -1,11 +1,15 @@
-"""A trained classifier, opened to guide a model: what it can be asked, and whether it fits."""
+"""Trained runs that guide the model of another: a classifier, or a weaker model; and whether they fit."""
 
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from diffusion.classifiers.classifier import Columns, NetworkClassifier
 from diffusion.config.experiment import Experiment
-from diffusion.config.sections import ConfigError, differences
+from diffusion.config.identity import differences
+from diffusion.config.sections import ConfigError
 from diffusion.data import DataSpec
 from diffusion.data.classes import same_classes
 from diffusion.processes import Process
@@ -95,3 +99,40 @@ def described(process: Process) -> Any:
     """Return a process as the mapping that a config would have."""
     found = spec_of("process", process)
     return found if isinstance(found, dict) else {"name": repr(found)}
+
+
+def check_guide(experiment: Experiment, guide: Experiment, where: str) -> None:
+    """Raise ConfigError unless another run can guide this one as its weaker version.
+
+    Args:
+        experiment: the Experiment to be guided.
+        guide: the Experiment of the guide.
+        where: its work directory, for messages.
+    """
+    if guide.task != "generator":
+        raise ConfigError(
+            f"the guide in {where} is a {guide.task.replace('_', ' ')}; try --classifier."
+        )
+    mine, theirs = experiment.spec.shape, guide.spec.shape
+    if mine != theirs:
+        raise ConfigError(
+            f"the guide in {where} was trained on examples of shape {theirs}; the model makes {mine}. Train one on "
+            "the model's data."
+        )
+    if experiment.process != guide.process:
+        raise ConfigError(
+            f"the guide in {where} was trained for the process {guide.process}; the model's is "
+            f"{experiment.process}. Train one with the model's section `process`."
+        )
+    entries = [jax.tree.map(jnp.shape, e.example_cond(1)) for e in (experiment, guide)]
+    classes = experiment.spec.num_classes, guide.spec.num_classes
+    if guide.conditional and (entries[0] != entries[1] or classes[0] != classes[1]):
+        raise ConfigError(
+            f"the guide in {where} was trained under other conditions ({classes[1]} classes) than the model "
+            f"({classes[0]} classes). Train one on the model's data, or one without conditions."
+        )
+    if guide.conditional and not same_classes(experiment.spec, guide.spec):
+        raise ConfigError(
+            f"the guide in {where} was trained on other classes ({guide.spec.class_names}) than the model "
+            f"({experiment.spec.class_names}). Train one on the model's data, or one without conditions."
+        )

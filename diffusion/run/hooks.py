@@ -1,0 +1,186 @@
+"""What is done while a model is trained, every so many steps: grids of examples, and a trend of metrics.
+
+Nothing of the training changes: examples have keys of their own, fixed so that they show the model alone, and the
+state is only read. The numbers of a trend go to the log under the names that the metrics give them, counts included.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion.config.experiment import Experiment
+from diffusion.config.sections import ConfigError
+from diffusion.evaluation.cards import estimate_of
+from diffusion.evaluation.metrics import Subject, numbers_of, parse_list
+from diffusion.registry import build
+from diffusion.run.workdir import Workdir
+from diffusion.runtime import exits
+from diffusion.training import Hook, Monitor, TrainState
+from diffusion.training.loop import HookCall
+from diffusion.training.metrics import Console, Writer
+from diffusion.types import Params
+
+
+def hooks_of(
+    experiment: Experiment, workdir: Workdir, writers: Sequence[Writer], monitor: Monitor
+) -> list[Hook]:
+    """Return the hooks that a config asks for.
+
+    Raises:
+        ConfigError: a metric of the trend cannot be built, or its average is unknown.
+    """
+    hooks = []
+    if (every := experiment.train.sample_every) and experiment.task == "generator":
+        hooks.append(Hook(call=sample_grids(experiment, workdir, monitor), every=every))
+    if every := experiment.evaluate.trend_every:
+        hooks.append(Hook(call=trend(experiment, writers, monitor), every=every))
+    return hooks
+
+
+# ---- grids --------------------------------------------------------------------------------------
+
+
+def sample_grids(experiment: Experiment, workdir: Workdir, monitor: Monitor) -> HookCall:
+    """Return a hook that draws grids from the raw and the averaged weights, with fixed keys.
+
+    It gives a sign of life for every block of examples, and begins no more grids after a signal.
+    """
+    from diffusion.evaluation import pictures
+
+    def draw(step: int, state: TrainState, metrics: Any) -> None:
+        del metrics
+        host = experiment.parallel.fetch({"raw": state.params, **state.ema})
+        if jax.process_index() != 0:
+            return
+        for name, params in host.items():
+            if monitor.stop.received:
+                return
+            x = _grid_of(experiment, params, partial(monitor.alive, f"hook, grids of step {step}"))
+            path = workdir.samples / f"{step:08d}_{name.replace('/', '_')}.png"
+            columns = experiment.train.samples_per_class
+            pictures.save_examples(path, x, experiment.spec, columns, title=f"step {step}, {name}")
+        monitor.say(f"samples of step {step}: {workdir.samples}")
+
+    return draw
+
+
+def _grid_of(experiment: Experiment, params: Params, alive: Callable[[], None]) -> np.ndarray:
+    """Generate the examples of a sample grid: fixed seed and keys, classes in turn."""
+    classes = experiment.spec.num_classes
+    rows = min(classes, 10) if isinstance(classes, int) and classes else 8
+    count = rows * experiment.train.samples_per_class
+    if not experiment.spec.pictured:
+        count = 1000
+
+    parts = experiment.generate(
+        partial(experiment.model, params), count, seed=experiment.seed,
+        cond_of=lambda i: experiment.conditions_in_turn(i, rows), batch_size=1,  # whole blocks come, one at a time
+    )  # fmt: skip
+    made = []
+    for part in parts:
+        made.append(part)
+        alive()
+    x = np.concatenate(made)
+    if experiment.spec.pictured:  # one row per class
+        x = x.reshape(experiment.train.samples_per_class, rows, *x.shape[1:]).swapaxes(0, 1)
+        x = x.reshape(-1, *x.shape[2:])
+    return x
+
+
+# ---- a trend ------------------------------------------------------------------------------------
+
+
+def trend_metrics(experiment: Experiment) -> list[Any]:
+    """Build the metrics of the trend.
+
+    Raises:
+        ConfigError: one cannot be built.
+    """
+    try:
+        return [build("metric", one) for one in parse_list(experiment.evaluate.trend_metrics)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"config.evaluate.trend_metrics: {error.args[0]}") from None
+
+
+def trend(experiment: Experiment, writers: Sequence[Writer], monitor: Monitor) -> HookCall:
+    """Return a hook that measures the weights which are evaluated by default.
+
+    A metric that turns out not to fit is said once, and left out: it must not end the training. There is a sign of
+    life for every batch of examples and every metric, and no more metrics are begun after a signal.
+
+    Raises:
+        ConfigError: a metric cannot be built, or the average is unknown.
+    """
+    metrics, options = trend_metrics(experiment), experiment.evaluate
+    if experiment.task != "generator":
+        raise ConfigError(
+            "config.evaluate.trend_every: a trend is of a generator's examples; this run trains a "
+            f"{experiment.task.replace('_', ' ')}. Set it to 0."
+        )
+    if jax.process_index() == 0:
+        _open_features(experiment, metrics)
+    name = options.ema or next(iter(experiment.ema), "raw")
+    if name not in (*experiment.ema, "raw"):
+        known = ", ".join((*experiment.ema, "raw"))
+        raise ConfigError(f"config.evaluate.ema must be one of {known}; got {name!r}.")
+
+    def measure(step: int, state: TrainState, logged: Any) -> None:
+        del logged
+        weights = state.params if name == "raw" else state.ema[name]
+        params = experiment.parallel.fetch({"weights": weights})["weights"]
+        if jax.process_index() != 0:
+            return
+        whole = experiment.subject(params, experiment.seed)
+
+        def generated(*count: int, **start: int) -> Iterator[np.ndarray]:
+            for x in whole.generate(*count, **start):
+                monitor.alive(f"hook, trend of step {step}")
+                yield x
+
+        subject = replace(whole, num_samples=options.trend_samples, generate=generated)
+        found = _numbers(metrics, subject, step, monitor)
+        if not found:
+            return
+        for writer in writers:
+            if not isinstance(writer, Console):
+                writer.scalars(step, found)
+        monitor.say(
+            f"step {step}  " + "  ".join(f"{key} {value:.4g}" for key, value in found.items())
+        )
+
+    return measure
+
+
+def _numbers(metrics: list[Any], subject: Subject, step: int, monitor: Monitor) -> dict[str, float]:
+    """Measure a subject, and take what does not fit out of the list of metrics; {} after a signal."""
+    found = {}
+    for metric in tuple(metrics):
+        if monitor.stop.received:
+            return {}
+        monitor.alive(f"hook, trend of step {step}")
+        try:
+            results = numbers_of(metric, subject)
+        except Exception as error:
+            monitor.say(
+                f"step {step}  the trend of {metric.metric_name} cannot be measured, and is left out: "
+                f"{exits.sentence(error)}"
+            )
+            metrics.remove(metric)
+            continue
+        for key, value in results.items():
+            single = estimate_of(value)
+            if single is not None and "_of_training_data" not in key:  # that one never changes
+                found[key] = single[0]
+    return found
+
+
+def _open_features(experiment: Experiment, metrics: Sequence[Any]) -> None:
+    """Open the features now, so that what cannot be had is known before training begins."""
+    subject = experiment.subject(None)
+    for metric in metrics:
+        if features := getattr(metric, "features", None):
+            subject.extractor(features)
