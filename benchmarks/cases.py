@@ -72,8 +72,9 @@ class Case:
     @classmethod
     def from_json(cls, text: str) -> "Case":
         """Undo `to_json`."""
-        fields = json.loads(text)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        fields: dict[str, Any] = json.loads(text)
+        frozen: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**frozen)
 
 
 CASES = {

@@ -83,7 +83,7 @@ def summarise(
     events: Sequence[tuple[str, str, float, float]], kinds: Mapping[str, str], wall: float
 ) -> dict[str, Any]:
     """Return seconds by kind, their sum, and the share of the wall time in which any operation ran."""
-    sums: collections.Counter[str] = collections.Counter()
+    sums: Any = collections.Counter()
     spans = []
     for _, name, start, duration in events:
         if (kind := kinds.get(name)) is not None and duration > 0:
@@ -120,6 +120,7 @@ def train(case: Any, count: int) -> dict[str, Any]:
         def work(n: int) -> None:
             import jax
 
+            metrics = None
             for _ in range(n):
                 box[0], metrics = program(box[0], layout.place_batch(next(source)))
             jax.block_until_ready(metrics)
@@ -151,7 +152,7 @@ def sample(case: Any, count: int) -> dict[str, Any]:
         found = [program(params, jax.random.key(i)) for i in range(n)]
         jax.block_until_ready(found)
 
-    return traced(work, count, program.as_text())
+    return traced(work, count, str(program.as_text()))
 
 
 @contextlib.contextmanager

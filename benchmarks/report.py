@@ -33,7 +33,9 @@ def distribution(values: Sequence[float]) -> dict[str, Any]:
     if not values:
         return {}
     low, middle, high = (
-        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values[:1] * 3
+        statistics.quantiles(values, n=4, method="inclusive")
+        if len(values) > 1
+        else [values[0]] * 3
     )
     return {"median": middle, "quartiles": [low, high], "min": min(values), "count": len(values)}
 

@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.likelihood import carry
-from diffusion.numerics import fold_in, on_host, per_example, require
+from diffusion.numerics import alike, fold_in, in_interval, on_host, per_example
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import takes_names
 from diffusion.samplers import Sampler, sample
-from diffusion.types import KeyLike
+from diffusion.types import DataLike, KeyLike
 
 __all__ = [
     "decode",
@@ -36,12 +36,11 @@ __all__ = [
     "vary",
 ]
 
-Data = Float[Array, "batch *data"] | Float[np.ndarray, "batch *data"]
 Other = Float[Array, "..."] | Float[np.ndarray, "..."]  # held against the first by `require`
 
 
 @takes_names
-def encode(process: Process, model: Any, x: Data, num_steps: int = 100) -> Array:
+def encode(process: Process, model: Any, x: DataLike, num_steps: int = 100) -> Array:
     """Carry images at t_min along the generative ODE to their latents at t_max.
 
     Args:
@@ -54,12 +53,12 @@ def encode(process: Process, model: Any, x: Data, num_steps: int = 100) -> Array
 
 
 @takes_names
-def decode(process: Process, model: Any, x: Data, num_steps: int = 100) -> Array:
+def decode(process: Process, model: Any, x: DataLike, num_steps: int = 100) -> Array:
     """Carry latents at t_max along the generative ODE to images at t_min: the inverse of `encode`."""
     return carry(process, model, x, process.natural_times(num_steps))
 
 
-def slerp(a: Data, b: Other, share: Any) -> Array:
+def slerp(a: DataLike, b: Other, share: Any) -> Array:
     """Go the share of the way from a to b on the great circle between them, example by example.
 
         (sin((1 - u) angle) a/|a| + sin(u angle) b/|b|) / sin(angle),   with length (1 - u) |a| + u |b|
@@ -76,7 +75,7 @@ def slerp(a: Data, b: Other, share: Any) -> Array:
         ValueError: the shapes differ.
     """
     a, b = jnp.asarray(a), jnp.asarray(b)
-    require(a.shape == b.shape, f"`a` and `b` must have one shape; got {a.shape} and {b.shape}.")
+    alike(a=a.shape, b=b.shape)
     flat_a, flat_b = a.reshape(len(a), -1), b.reshape(len(b), -1)
     u = jnp.broadcast_to(jnp.asarray(share, a.dtype), (len(a),))[:, None]
     norm_a, norm_b = (jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (flat_a, flat_b))
@@ -92,7 +91,7 @@ def slerp(a: Data, b: Other, share: Any) -> Array:
     return jnp.where(u == 0, flat_a, jnp.where(u == 1, flat_b, between)).reshape(a.shape)
 
 
-def quarter_turn(a: Data, b: Other, share: Any) -> Array:
+def quarter_turn(a: DataLike, b: Other, share: Any) -> Array:
     """Return cos(pi u / 2) a + sin(pi u / 2) b, which keeps the variance of independent noise (Su, kexue.fm 9181).
 
     Unlike `slerp` it takes a and b for perpendicular, as independent draws in many dimensions nearly are, so the
@@ -116,7 +115,7 @@ def time_of_level(process: Process, level: float) -> float:
     Raises:
         ValueError: the level lies outside [0, 1].
     """
-    require(0 <= level <= 1, f"`level` is a share of noise, from 0 to 1; got {level}.")
+    in_interval("[0, 1]", level=level)
     low, high = float(process.t_min), float(process.t_max)
     if not isinstance(process, AffineProcess):
         return low + level * (high - low)
@@ -151,7 +150,7 @@ def times_below(times: Any, t: float) -> np.ndarray:
 
 @takes_names
 def vary(
-    sampler: Sampler, process: Process, model: Any, key: KeyLike, x: Data, times: Any
+    sampler: Sampler, process: Process, model: Any, key: KeyLike, x: DataLike, times: Any
 ) -> Array:
     """Noise images to times[0] and sample from there: variations that keep what noise has not hidden.
 
@@ -174,7 +173,7 @@ def interpolate(
     process: Process,
     model: Any,
     key: KeyLike,
-    a: Data,
+    a: DataLike,
     b: Other,
     share: Any,
     times: Any,
@@ -198,7 +197,7 @@ def interpolate(
         ValueError: the shapes differ.
     """
     a, b = jnp.asarray(a), jnp.asarray(b)
-    require(a.shape == b.shape, f"`a` and `b` must have one shape; got {a.shape} and {b.shape}.")
+    alike(a=a.shape, b=b.shape)
     u = per_example(jnp.asarray(share), a)
     mixed = lambda x, y: jnp.where(u == 0, x, (1 - u) * x + u * y)
     if len(times) < 2:

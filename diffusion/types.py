@@ -15,12 +15,17 @@ Key: TypeAlias = jax.Array  # one typed or raw random key
 KeyLike: TypeAlias = jax.Array | int | np.integer  # a key, or the seed of one: a whole number
 Scalar: TypeAlias = float | int | Array  # a hyperparameter, maybe traced
 Time: TypeAlias = float | int | Float[Array, "*batch"] | np.ndarray | np.floating
+Data: TypeAlias = Float[Array, " batch *data"]
+DataLike: TypeAlias = Data | Float[np.ndarray, " batch *data"]
+AnyArray: TypeAlias = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # before it is checked
+PerExample: TypeAlias = Float[Array, " batch"]
 Params: TypeAlias = Any  # a pytree of arrays
 Cond: TypeAlias = Any  # a pytree of arrays with leading axis batch, or None: unconditional
 
 Denoiser: TypeAlias = Callable[[Array, Any], Array]  # (x_t, t) -> E[x_0 | x_t]
 Velocity: TypeAlias = Callable[[Array, Any], Array]  # (x_t, t) -> dx_t / dt
 Score: TypeAlias = Callable[[Array, Any], Array]  # (x_t, t) -> grad log p_t(x_t)
+Say: TypeAlias = Callable[[str], None]  # takes one line for the user
 
 
 class ODE(NamedTuple):

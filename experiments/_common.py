@@ -52,7 +52,7 @@ class Call:
         return record
 
 
-def command(study: Path, doc: str, tiers: Sequence[str] = ("small", "full")) -> Call:
+def command(study: Path, doc: str | None, tiers: Sequence[str] = ("small", "full")) -> Call:
     """Read the command line of a study.
 
     Args:
@@ -61,7 +61,7 @@ def command(study: Path, doc: str, tiers: Sequence[str] = ("small", "full")) -> 
         tiers: their names, the default first.
     """
     parser = argparse.ArgumentParser(
-        prog=f"python -m experiments.{study.name}", description=doc.splitlines()[0]
+        prog=f"python -m experiments.{study.name}", description=(doc or "").splitlines()[0]
     )
     parser.add_argument("--tier", choices=tuple(tiers), default=tiers[0])
     parser.add_argument("--keep", type=Path, default=Path("runs/studies"),

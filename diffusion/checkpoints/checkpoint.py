@@ -27,7 +27,7 @@ from diffusion.checkpoints.folders import Say
 from diffusion.checkpoints.manifest import FORMAT
 from diffusion.checkpoints.reader import CheckpointReader
 from diffusion.checkpoints.stored import entries, storable
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 from diffusion.runtime.distributed import any_process, first_process
 from diffusion.runtime.exits import DamageError, DivergedError, SaveError
 from diffusion.runtime.failpoints import reach
@@ -88,7 +88,7 @@ class Checkpoints(CheckpointReader):
         """
         import orbax.checkpoint as ocp
 
-        require(keep >= 1, f"`keep` must be at least 1; got {keep}.")
+        at_least(1, keep=keep)
         super().__init__(directory, say=say)
         self._keep, self._asynchronous = keep, asynchronous
         self._completed, self._alive = completed, alive

@@ -12,7 +12,7 @@ import contextlib
 import re
 import shutil
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 from diffusion.checkpoints.manifest import failed, mode_of, verify, write_manifest
@@ -20,8 +20,7 @@ from diffusion.runtime.exits import CheckpointError, DamageError, ReadError
 from diffusion.runtime.failpoints import reach
 from diffusion.runtime.files import sync
 from diffusion.runtime.reading import read_json
-
-Say = Callable[[str], None]
+from diffusion.types import Say
 
 _NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 _LEFT_OVER = re.compile(

@@ -28,9 +28,7 @@ from diffusion.numerics import require, row_keys
 from diffusion.objectives.losses import Loss, PerExample, Record, demolish
 from diffusion.objectives.time_sampling import TimeDistribution
 from diffusion.processes import AffineProcess, Process
-from diffusion.types import Cond, Key, Network, Params, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Cond, Data, Key, Network, Params, Time
 
 
 @dataclass(frozen=True, kw_only=True)

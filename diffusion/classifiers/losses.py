@@ -17,12 +17,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least, in_interval
 from diffusion.registry import register
-from diffusion.types import Scalar
+from diffusion.types import PerExample, Scalar
 
 Scores = Float[Array, "batch columns"]
-PerExample = Float[Array, " batch"]
 
 
 def held(target: Scores) -> Scores:
@@ -53,13 +52,8 @@ class ClassifierLoss(abc.ABC):
     consistency: Scalar = 0.0
 
     def __post_init__(self) -> None:
-        require(
-            0 <= self.smoothing < 1,
-            f"`smoothing` is a share, at least 0 and below 1; got {self.smoothing}.",
-        )
-        require(
-            self.consistency >= 0, f"`consistency` must not be negative; got {self.consistency}."
-        )
+        in_interval("[0, 1)", smoothing=self.smoothing)
+        at_least(0, consistency=self.consistency)
 
     @abc.abstractmethod
     def __call__(self, scores: Scores, target: Scores) -> PerExample:
@@ -108,7 +102,7 @@ class InterpolatedCrossEntropy(OfOneLabel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.gamma <= 1, f"`gamma` must lie in [0, 1]; got {self.gamma}.")
+        in_interval("[0, 1]", gamma=self.gamma)
 
     def __call__(self, scores: Scores, target: Scores) -> PerExample:
         return (held(target) * self._each(self.log_probs(scores))).sum(axis=-1)

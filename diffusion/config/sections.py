@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least, in_interval, require
 from diffusion.registry import nearest
 
 SECTIONS = (
@@ -128,17 +128,11 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        positive = ("log_every", "checkpoint_every", "keep", "accumulate", "steps_per_dispatch")
-        for name in (*positive, "max_bad_steps", "samples_per_class"):
-            require(
-                getattr(self, name) >= 1,
-                f"`train.{name}` must be at least 1; got {getattr(self, name)}.",
-            )
-        for name in ("sample_every", "max_rollbacks", "watchdog_seconds"):
-            require(
-                getattr(self, name) >= 0,
-                f"`train.{name}` must not be negative; got {getattr(self, name)}.",
-            )
+        at_least(1, **_fields(self, "train", "log_every", "checkpoint_every", "keep", "accumulate"))
+        at_least(
+            1, **_fields(self, "train", "steps_per_dispatch", "max_bad_steps", "samples_per_class")
+        )
+        at_least(0, **_fields(self, "train", "sample_every", "max_rollbacks", "watchdog_seconds"))
         require(
             self.spike_factor == 0 or self.spike_factor > 1,
             f"`train.spike_factor` is 0 for no rule, or above 1; got {self.spike_factor}.",
@@ -148,18 +142,9 @@ class TrainOptions:
             "give a budget by one of `train.num_steps` and `train.num_images`, the other 0; got "
             f"num_steps={self.num_steps}, num_images={self.num_images}.",
         )
-        require(
-            self.variance_weight > 0,
-            f"`train.variance_weight` must be positive; got {self.variance_weight}.",
-        )
-        require(
-            self.variance_step is None or self.variance_step > 0,
-            f"`train.variance_step` must be positive, or None; got {self.variance_step}.",
-        )
-        require(
-            0 <= self.label_dropout <= 1,
-            f"`train.label_dropout` is a share, between 0 and 1; got {self.label_dropout}.",
-        )
+        positive(**_fields(self, "train", "variance_weight"))
+        positive(**_fields(self, "train", "variance_step"), none="that of the process")
+        in_interval("[0, 1]", **_fields(self, "train", "label_dropout"))
 
     def steps(self, batch_size: int) -> int:
         """Return the budget in steps."""
@@ -190,19 +175,14 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name in ("num_samples", "batch_size"):
-            require(
-                getattr(self, name) >= 1,
-                f"`evaluate.{name}` must be at least 1; got {getattr(self, name)}.",
-            )
-        require(
-            self.trend_every >= 0,
-            f"`evaluate.trend_every` must not be negative; got {self.trend_every}.",
-        )
-        require(
-            self.trend_samples >= 2,
-            f"`evaluate.trend_samples` must be at least 2; got {self.trend_samples}.",
-        )
+        at_least(1, **_fields(self, "evaluate", "num_samples", "batch_size"))
+        at_least(0, **_fields(self, "evaluate", "trend_every"))
+        at_least(2, **_fields(self, "evaluate", "trend_samples"))
+
+
+def _fields(options: Any, section: str, *names: str) -> dict[str, Any]:
+    """Return some fields by their names in a config, such as "train.keep"."""
+    return {f"{section}.{name}": getattr(options, name) for name in names}
 
 
 # Sections that are options instead of a class by name.

@@ -14,6 +14,7 @@ from diffusion.data.classes import Classes, classes_by_what_is_there
 from diffusion.data.division import Divided
 from diffusion.data.named_conditions import checked_conditions, classes_of
 from diffusion.data.storage import nowhere
+from diffusion.numerics import one_of
 from diffusion.registry import register
 from diffusion.runtime import digests
 from diffusion.runtime.files import decoding
@@ -60,8 +61,7 @@ class ArrayFile(Divided):
     rules: int = field(default=RULES, metadata={"formerly": 1})
 
     def __post_init__(self):
-        if self.rules not in (1, RULES):
-            raise ValueError(f"`rules` must be 1 or {RULES}; got {self.rules!r}.")
+        one_of((1, RULES), rules=self.rules)
         pair = isinstance(self.range, tuple) and len(self.range) == 2
         if self.range not in (None, "any") and not pair:
             raise ValueError(f"`range` must be (low, high), 'any' or None; got {self.range!r}.")

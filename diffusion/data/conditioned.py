@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 
 from diffusion.data.base import Batch, Dataset, DataSpec
-from diffusion.numerics import require
+from diffusion.numerics import at_least, require
 from diffusion.registry import build, register
 
 
@@ -71,7 +71,7 @@ class SuperResolution(ImageCondition):
     factor: int = 4
 
     def __post_init__(self) -> None:
-        require(self.factor >= 2, f"`factor` must be at least 2; got {self.factor}.")
+        at_least(2, factor=self.factor)
 
     def check(self, spec: DataSpec) -> None:
         super().check(spec)

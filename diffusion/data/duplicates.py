@@ -42,9 +42,9 @@ class Duplicates:
             without labels.
     """
 
-    index: Int[np.ndarray, "n"]
-    nearest: Int[np.ndarray, "n"]
-    distance: Float[np.ndarray, "n"]
+    index: Int[np.ndarray, " n"]
+    nearest: Int[np.ndarray, " n"]
+    distance: Float[np.ndarray, " n"]
     exact: int
     repeats: tuple[int, int]
     num_train: int
@@ -79,8 +79,8 @@ def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def nearest(
-    queries: Num[np.ndarray, "n *shape"], references: Num[np.ndarray, "m *shape"]
-) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n"]]:
+    queries: Num[np.ndarray, " n *shape"], references: Num[np.ndarray, " m *shape"]
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Return the index of the nearest reference of each query, and their squared distance.
 
     Works in tiles, so that memory beyond the arguments stays below about 100 MB. Among equals the

@@ -20,6 +20,7 @@ from diffusion.data.glyphs import BitmapFont, Emoji, read_list, render
 from diffusion.data.prepared import PreparedImages
 from diffusion.data.records import write_records
 from diffusion.data.storage import LOG, MissingDataError, Progress
+from diffusion.numerics import one_of
 from diffusion.registry import register
 from diffusion.runtime import digests
 
@@ -81,8 +82,7 @@ class EmojiImages(PreparedImages):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.size not in SIZES:
-            raise ValueError(f"`size` must be one of {SIZES}; got {self.size}.")
+        one_of(SIZES, size=self.size)
 
     def content(self) -> str:
         """Return the digest of the pictures, which another version of the font changes; see `Dataset.content`."""

@@ -16,6 +16,7 @@ from diffusion.data.division import Divided
 from diffusion.data.pixels import decode
 from diffusion.data.scan import LeftOut, Picture, Scan, counted, scan, shown, some
 from diffusion.data.storage import LOG, MEMORY_LIMIT, MissingDataError, check_in_memory
+from diffusion.numerics import at_least, one_of
 from diffusion.registry import register
 from diffusion.runtime import digests
 from diffusion.runtime.files import expanded
@@ -78,10 +79,8 @@ class Folder(Divided):
     in_memory: bool | str | None = None
 
     def __post_init__(self):
-        if self.channels not in (1, 3):
-            raise ValueError(f"`channels` must be 1 or 3; got {self.channels}.")
-        if self.size < 1:
-            raise ValueError(f"`size` must be at least 1; got {self.size}.")
+        one_of((1, 3), channels=self.channels)
+        at_least(1, size=self.size)
         check_in_memory(self.in_memory)
 
     @property

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from diffusion.numerics import at_least, one_of
+
 ORDER, FLIP, POINTS, HOLD_OUT = range(4)  # purposes: streams under one seed never overlap
 _WORDS_PER_BLOCK = 4  # one Philox counter value yields four 64-bit words
 
@@ -22,8 +24,7 @@ def stream_key(seed: int, *purpose: int) -> tuple[int, int]:
     Raises:
         ValueError: the seed is negative.
     """
-    if int(seed) < 0:
-        raise ValueError(f"`seed` must not be negative; got {seed}.")
+    at_least(0, seed=int(seed))
     words = np.random.SeedSequence([int(seed), *purpose]).generate_state(2, np.uint64)
     return int(words[0]), int(words[1])
 
@@ -85,10 +86,8 @@ def positions_of(step: int, batch_size: int, rows: slice | None = None) -> np.nd
     Raises:
         ValueError: the step is negative or the batch is empty.
     """
-    if step < 0:
-        raise ValueError(f"`step` must not be negative; got {step}.")
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
+    at_least(0, step=step)
+    at_least(1, batch_size=batch_size)
     start = int(step) * int(batch_size)
     return np.arange(start, start + int(batch_size), dtype=np.int64)[rows or slice(None)]
 
@@ -125,8 +124,7 @@ def hold_out(size: int, fraction: float, split: str) -> np.ndarray:
     order = permutation(0, 0, size, HOLD_OUT)
     num_test = round(fraction * size)
     parts = {"train": order[num_test:], "test": order[:num_test], "all": order}
-    if split not in parts:
-        raise ValueError(f"`split` must be one of {', '.join(parts)}; got {split!r}.")
+    one_of(parts, split=split)
     if len(parts[split]) == 0:
         raise ValueError(
             f"The split {split!r} of {size} examples is empty with `test_fraction={fraction:g}`: nothing is held "

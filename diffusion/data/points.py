@@ -23,7 +23,8 @@ from diffusion.data.base import (
     requested,
 )
 from diffusion.data.shapes2d import SHAPES, moments
-from diffusion.registry import nearest, register
+from diffusion.numerics import at_least, one_of
+from diffusion.registry import register
 
 _STREAMS = {"train": 0, "test": 1}
 _TRAIN, _EXAMPLES = 0, 1
@@ -45,10 +46,8 @@ class Points(Dataset, abc.ABC):
     label: bool = False
 
     def __post_init__(self):
-        if self.split not in _STREAMS:
-            raise ValueError(f"`split` must be one of {list(_STREAMS)}; got {self.split!r}.")
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"`size` must be at least 1, or None for endless; got {self.size}.")
+        one_of(_STREAMS, split=self.split)
+        at_least(1, size=self.size, none="endless")
 
     @property
     @abc.abstractmethod
@@ -130,13 +129,8 @@ class Points2D(Points):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.kind not in SHAPES:
-            raise ValueError(
-                f"`kind` {self.kind!r} is unknown.{nearest(self.kind, SHAPES)} "
-                f"There are {', '.join(SHAPES)}."
-            )
-        if self.noise is not None and self.noise < 0:
-            raise ValueError(f"`noise` must not be negative; got {self.noise}.")
+        one_of(SHAPES, kind=self.kind)
+        at_least(0, noise=self.noise, none="that of the kind")
         if self.label and self.num_components == 1:
             raise ValueError(f"`label` needs components, and {self.kind!r} has only one.")
 
@@ -185,8 +179,7 @@ class Points1D(Points):
             )
         if weights is not None and (min(weights) < 0 or sum(weights) <= 0):
             raise ValueError(f"`weights` must not be negative nor all zero; got {weights}.")
-        if self.std < 0:
-            raise ValueError(f"`std` must not be negative; got {self.std}.")
+        at_least(0, std=self.std)
 
     @property
     def num_components(self) -> int:

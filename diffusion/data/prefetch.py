@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class Prefetch(Iterator[T], Generic[T]):
         depth: int = 2,
         stop_step: int | None = None,
     ):
-        require(depth >= 1, f"`depth` must be at least 1; got {depth}.")
+        at_least(1, depth=depth)
         steps = itertools.count(start_step) if stop_step is None else range(start_step, stop_step)
         self._make, self._steps = make_batch, iter(steps)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")

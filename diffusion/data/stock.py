@@ -11,6 +11,7 @@ from pathlib import Path
 from diffusion.data.prepared import PreparedImages
 from diffusion.data.records import Layout
 from diffusion.data.storage import LOG, MissingDataError, Progress
+from diffusion.numerics import at_least, one_of
 from diffusion.registry import register
 
 
@@ -36,10 +37,8 @@ class TFDS(PreparedImages):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.channels not in (None, 1, 3):
-            raise ValueError(f"`channels` must be 1, 3 or None; got {self.channels}.")
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"`size` must be at least 1; got {self.size}.")
+        one_of((None, 1, 3), channels=self.channels)
+        at_least(1, size=self.size, none="that of the set")
 
     @property
     def path_name(self) -> str:

@@ -22,7 +22,7 @@ EnergyDistance = Discrepancy
 
 
 def energy_distance(
-    x: Float[np.ndarray, "n *data"], y: Float[np.ndarray, "m *same"]
+    x: Float[np.ndarray, " n *data"], y: Float[np.ndarray, " m *same"]
 ) -> EnergyDistance:
     """Estimate the energy distance of two distributions from independent examples of each.
 

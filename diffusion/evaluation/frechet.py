@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least, finite, require
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Moments:
     def add(self, features: Float[np.ndarray, "batch dim"]) -> "Moments":
         """Return the moments with a batch added (Chan et al., 1979)."""
         x = np.asarray(features, np.float64).reshape(len(features), -1)
-        require(bool(np.isfinite(x).all()), "features must be finite; some are NaN or infinite.")
+        finite(features=x)
         mean = x.mean(axis=0)
         centred = x - mean
         total = self.count + len(x)
@@ -45,7 +45,7 @@ class Moments:
     @property
     def covariance(self) -> np.ndarray:
         """The unbiased covariance."""
-        require(self.count >= 2, f"a covariance needs at least 2 examples; got {self.count}.")
+        at_least(2, count=self.count, hint="A covariance needs two examples.")
         return self.scatter / (self.count - 1)
 
 
@@ -121,7 +121,7 @@ class Sample:
 
     def factor(self) -> np.ndarray:
         """Return A with C = A^T A: the centred features themselves if they are few, else from C."""
-        require(self.count >= 2, f"a covariance needs at least 2 examples; got {self.count}.")
+        at_least(2, count=self.count, hint="A covariance needs two examples.")
         if self.rows is None:
             return factor_of(self.moments.covariance)
         return (np.concatenate(self.rows) - self.moments.mean) / np.sqrt(self.count - 1)

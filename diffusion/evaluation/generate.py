@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from diffusion.numerics import as_pytree, fold_in, require, row_keys
+from diffusion.numerics import as_pytree, at_least, fold_in, row_keys
 from diffusion.processes import Process
 from diffusion.registry import takes_names
 from diffusion.samplers import Sampler, Solution, solve
@@ -117,11 +117,8 @@ def generate(
     told; it belongs to what determines the bits.
     """
     size = block or block_size(shape)
-    require(
-        min(size, batch_size) >= 1 and num_samples >= 0 and start >= 0,
-        f"`block` and `batch_size` must be at least 1, `num_samples` and `start` not negative; got {size}, "
-        f"{batch_size}, {num_samples} and {start}.",
-    )
+    at_least(1, block=size, batch_size=batch_size)
+    at_least(0, num_samples=num_samples, start=start)
     # where the steps of an example depend on its neighbours, these are those of its block
     spread = not sampler.coupled
     stop, call = start + num_samples, size * (len(jax.local_devices()) if spread else 1)

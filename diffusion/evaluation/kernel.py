@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least, finite, positive, require
 
 PairFn = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (n, d), (m, d) -> (n, m)
 _CHUNK = 2**22  # pairs held at a time
@@ -48,10 +48,7 @@ def checked_pair(x: np.ndarray, y: np.ndarray, least: int = 2) -> tuple[np.ndarr
         x.shape[1:] == y.shape[1:] and min(len(x), len(y)) >= least,
         f"both sets need at least {least} examples of one shape; got {x.shape} and {y.shape}.",
     )
-    require(
-        bool(np.isfinite(x).all() and np.isfinite(y).all()),
-        "examples must be finite; some are NaN or infinite.",
-    )
+    finite(x=x, y=y)
     return x.reshape(len(x), -1), y.reshape(len(y), -1)
 
 
@@ -135,7 +132,7 @@ def gaussian_kernel(bandwidth: float) -> PairFn:
     return lambda x, y: np.exp(squared_distances(x, y) / (-2 * bandwidth**2))
 
 
-def median_distance(x: Float[np.ndarray, "n *data"], limit: int = 1000) -> float:
+def median_distance(x: Float[np.ndarray, " n *data"], limit: int = 1000) -> float:
     """Return the median distance between two different examples, of the first `limit`: a usual bandwidth."""
     rows = np.asarray(x[:limit], np.float64).reshape(min(len(x), limit), -1)
     upper = np.triu_indices(len(rows), 1)
@@ -145,10 +142,10 @@ def median_distance(x: Float[np.ndarray, "n *data"], limit: int = 1000) -> float
 
 
 def mmd(
-    x: Float[np.ndarray, "n *data"], y: Float[np.ndarray, "m *same"], bandwidth: float
+    x: Float[np.ndarray, " n *data"], y: Float[np.ndarray, " m *same"], bandwidth: float
 ) -> Discrepancy:
     """Estimate the squared maximum mean discrepancy with a Gaussian kernel; see `discrepancy`."""
-    require(bandwidth > 0, f"`bandwidth` must be positive; got {bandwidth}.")
+    positive(bandwidth=bandwidth)
     kernel = gaussian_kernel(bandwidth)
     return discrepancy(x, y, lambda a, b: -kernel(a, b))
 
@@ -214,10 +211,7 @@ def kernel_distance(
         ValueError: there are too few rows, they differ in size, or some number is not finite.
     """
     x, y = checked_pair(x, y, least=4)
-    require(
-        subset_size >= 2 and num_subsets >= 2,
-        f"`subset_size` and `num_subsets` must be at least 2; got {subset_size} and {num_subsets}.",
-    )
+    at_least(2, subset_size=subset_size, num_subsets=num_subsets)
     smaller = min(len(x), len(y))
     size = max(2, min(subset_size, smaller // 10))
     disjoint = min(smaller // size, num_subsets)

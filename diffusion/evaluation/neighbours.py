@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffusion.evaluation.kernel import checked_pair, squared_distances
-from diffusion.numerics import require
+from diffusion.numerics import at_least, require
 
 _CHUNK = 2**21  # distances held at a time
 
@@ -29,9 +29,9 @@ def _chunks(count: int, width: int) -> list[slice]:
     return [slice(i, i + size) for i in range(0, count, size)]
 
 
-def squared_radii(x: Float[np.ndarray, "n dim"], k: int) -> Float[np.ndarray, "n"]:
+def squared_radii(x: Float[np.ndarray, "n dim"], k: int) -> Float[np.ndarray, " n"]:
     """Return the squared distance of each example to its k-th nearest neighbour in its own set."""
-    require(k >= 1, f"`k` must be at least 1; got {k}.")
+    at_least(1, k=k)
     require(len(x) > k, f"the {k}-th nearest neighbour needs more than {k} examples; got {len(x)}.")
     found = np.empty(len(x))
     for part in _chunks(len(x), len(x)):

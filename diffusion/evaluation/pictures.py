@@ -34,7 +34,7 @@ def _viewable(x: np.ndarray, spec: DataSpec) -> tuple[np.ndarray, str]:
 
 
 def grid(
-    x: Float[np.ndarray, "batch *data"], spec: DataSpec, columns: int, names: Sequence[str] = ()
+    x: Float[np.ndarray, " batch *data"], spec: DataSpec, columns: int, names: Sequence[str] = ()
 ) -> np.ndarray:
     """Return images as one grid, (height, width, channels), with the names of its rows at the left."""
     viewable, said = _viewable(x, spec)
@@ -44,7 +44,7 @@ def grid(
 
 def save_examples(
     path: PathLike,
-    x: Float[np.ndarray, "batch *data"],
+    x: Float[np.ndarray, " batch *data"],
     spec: DataSpec,
     columns: int = 8,
     names: Sequence[str] = (),

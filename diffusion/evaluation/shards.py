@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from diffusion.evaluation import images
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 from diffusion.runtime import exits
 from diffusion.runtime.compilation import cores
 from diffusion.runtime.digests import as_json, difference
@@ -30,13 +30,12 @@ from diffusion.runtime.failpoints import reach
 from diffusion.runtime.files import flock, write_atomically
 from diffusion.runtime.npz import read_arrays
 from diffusion.runtime.reading import NotPlainError, parse_json, read_bytes, read_json
+from diffusion.types import Say
 
 MANIFEST = "manifest.json"
 BEGUN_ON = "begun_on"  # in it, the machine that began the folder: told, not compared
 _PICTURE = re.compile(r"[0-9]{6,}\.png")
 _NAME = re.compile(r"([0-9]+)-([0-9]+)\.([0-9a-f]{64})\.(npy|json)")
-
-Say = Callable[[str], None]
 
 
 class ShardsError(ValueError):
@@ -77,7 +76,7 @@ class Shards(abc.ABC):
     say: Say = lambda text: None
 
     def __post_init__(self):
-        require(self.size >= 1, f"`size` of shards must be at least 1; got {self.size}.")
+        at_least(1, size=self.size, of="shards")
 
     @abc.abstractmethod
     def pack(self, first: int, x: np.ndarray) -> bytes:

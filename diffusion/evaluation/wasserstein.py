@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffusion.evaluation.kernel import checked_pair
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 
 
 class SlicedDistance(NamedTuple):
@@ -24,7 +24,7 @@ class SlicedDistance(NamedTuple):
 
 def squared_on_lines(
     x: Float[np.ndarray, "n lines"], y: Float[np.ndarray, "m lines"]
-) -> Float[np.ndarray, "lines"]:
+) -> Float[np.ndarray, " lines"]:
     """Return W_2^2 of the columns of x and y, whatever their lengths."""
     x, y = np.sort(x, axis=0), np.sort(y, axis=0)
     n, m = len(x), len(y)
@@ -38,8 +38,8 @@ def squared_on_lines(
 
 
 def sliced_wasserstein(
-    x: Float[np.ndarray, "n *data"],
-    y: Float[np.ndarray, "m *same"],
+    x: Float[np.ndarray, " n *data"],
+    y: Float[np.ndarray, " m *same"],
     *,
     num_projections: int = 512,
     seed: int = 0,
@@ -59,7 +59,7 @@ def sliced_wasserstein(
         ValueError: there are too few examples, they differ in shape, or some number is not finite.
     """
     x, y = checked_pair(x, y)
-    require(num_projections >= 2, f"`num_projections` must be at least 2; got {num_projections}.")
+    at_least(2, num_projections=num_projections)
     dim = x.shape[1]
     if dim == 1:
         return SlicedDistance(float(np.sqrt(squared_on_lines(x, y)[0])), 0.0, 1)

@@ -5,13 +5,12 @@ everywhere: 0 is the unconditional model, 1 the conditional one, above 1 extrapo
 papers is omega = scale - 1; Su, kexue.fm 9257).
 """
 
-from diffusion.guidance.base import GIVEN, Both, Guidable, Guidance, Pair, entry_name, given
+from diffusion.guidance.base import GIVEN, Guidance, entry_name, given
 from diffusion.guidance.checks import check_entries, output_shape, without_condition
 from diffusion.guidance.extrapolation import (
     Autoguidance,
     ClassifierFree,
     Extrapolated,
-    KnowsPlain,
     Negative,
     classifier_free,
 )
@@ -22,7 +21,7 @@ from diffusion.guidance.gradients import (
     OfLabel,
     classifier,
 )
-from diffusion.guidance.model import BatchedBoth, ConditionalModel, null_cond
+from diffusion.guidance.model import BatchedBoth, Both, ConditionalModel, Pair, null_cond
 from diffusion.guidance.parts import Channels, Interval, Wrapper, masked, on_interval
 from diffusion.guidance.ranges import (
     Clip,
@@ -53,11 +52,9 @@ __all__ = [
     "ConditionalModel",
     "DynamicThreshold",
     "Extrapolated",
-    "Guidable",
     "Guidance",
     "Interval",
     "JudgesConditions",
-    "KnowsPlain",
     "LinearLogSNR",
     "Negative",
     "OfCondition",

@@ -1,86 +1,21 @@
 """What a guidance entry is, what it gets to work with, and what all of them share.
 
-An entry of the kind `guidance` is a frozen record of numbers that is called with a `Guidable` and returns
+An entry of the kind `guidance` is a frozen record of numbers that is called with a `ConditionalModel` and returns
 a denoiser (a velocity on the lowest rung). Beside each stands a plain function from denoisers to a denoiser.
 What they return are callable pytrees: parameters, conditions, scales and targets are leaves, so a compiled
 sampler is reused when they change.
 """
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
-import jax
-from jaxtyping import Array
-
+from diffusion.guidance.model import ConditionalModel
 from diffusion.processes import Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import lookup, registered
-from diffusion.types import Cond, Denoiser, Time
-
-Both = Callable[[Array, Any], tuple[Array, Array]]  # (x_t, t) -> two posterior means
-
-
-@runtime_checkable
-class Guidable(Protocol):
-    """The denoisers of one model: what a guidance entry of a config gets to work with."""
-
-    @property
-    def conditional(self) -> Denoiser:
-        """E[x_0 | x_t, cond], under earlier guidance."""
-        ...
-
-    @property
-    def unconditional(self) -> Denoiser:
-        """E[x_0 | x_t]."""
-        ...
-
-    @property
-    def plain(self) -> Denoiser:
-        """The network under its condition, without earlier guidance."""
-        ...
-
-    @property
-    def process(self) -> Process:
-        """The process of the model."""
-        ...
-
-    @property
-    def cond(self) -> Cond:
-        """What was asked for: a pytree with leading axis batch, or None."""
-        ...
-
-    @property
-    def given(self) -> Mapping[str, Any]:
-        """What a program hands in besides the config, such as a classifier or a target, by name."""
-        ...
-
-    def both(self) -> Both:
-        """Return the two at once, at the cost of one call on a doubled batch where that is possible."""
-        ...
-
-    def with_cond(self, cond: Cond) -> Denoiser:
-        """Return the network under another condition, without earlier guidance."""
-        ...
-
-    def against(self, cond: Cond) -> Both:
-        """Return the conditional denoiser and that of another condition, in one call where possible."""
-        ...
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Pair:
-    """Two denoisers called one after the other."""
-
-    conditional: Denoiser
-    unconditional: Denoiser
-
-    def __call__(self, x_t: Array, t: Time) -> tuple[Array, Array]:
-        """Return both posterior means."""
-        return self.conditional(x_t, t), self.unconditional(x_t, t)
-
+from diffusion.types import Denoiser
 
 # What entries may be given, what it is, and where it comes from.
 GIVEN = {
@@ -108,7 +43,7 @@ def entry_name(entry: Any) -> str:
     return names[0] if names else type(entry).__name__
 
 
-def given(model: Guidable, name: str, entry: Any) -> Any:
+def given(model: ConditionalModel, name: str, entry: Any) -> Any:
     """Return what a program has handed in under a name, for one entry.
 
     Raises:
@@ -139,10 +74,10 @@ class Guidance(abc.ABC):
     needs_null: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         """Return the guided denoiser of a model whose process stands on the rung."""
 
-    def __call__(self, model: Guidable) -> Denoiser:
+    def __call__(self, model: ConditionalModel) -> Denoiser:
         """Return the guided denoiser.
 
         Raises:

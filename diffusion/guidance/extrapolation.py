@@ -8,13 +8,14 @@ Su, kexue.fm 9257).
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
-from typing import Any, ClassVar, Protocol, final, runtime_checkable
+from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.guidance.base import Both, Guidable, Guidance, Pair, given
+from diffusion.guidance.base import Guidance, given
+from diffusion.guidance.model import Both, CallablePytree, ConditionalModel, Pair
 from diffusion.guidance.scales import (
     Scale,
     as_scale,
@@ -23,23 +24,14 @@ from diffusion.guidance.scales import (
     scale_at,
     scale_of,
 )
-from diffusion.numerics import as_pytree, require
+from diffusion.numerics import require
 from diffusion.registry import register
 from diffusion.types import Cond, Denoiser, Scalar, Time
 
 
-@runtime_checkable
-class KnowsPlain(Protocol):
-    """A guided denoiser that also tells what it guides, at no further cost."""
-
-    def with_plain(self, x_t: Array, t: Any) -> tuple[Array, Array]:
-        """Return the guided posterior mean, and the one that was guided."""
-        ...
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Extrapolated:
+class Extrapolated(CallablePytree):
     """x_0 = reference + scale (guided - reference)."""
 
     both: Both
@@ -80,9 +72,8 @@ def classifier_free(
     """
     if (scale is None) == (omega is None):
         raise TypeError("`classifier_free` takes either `scale`, or `omega`, which is scale - 1.")
-    pair = Pair(as_pytree(conditional), as_pytree(unconditional))
     scale = scale if omega is None else above_one(omega)
-    return Extrapolated(as_pytree(both) if both is not None else pair, as_scale(scale))
+    return Extrapolated(both or Pair(conditional, unconditional), as_scale(scale))
 
 
 def above_one(omega: Any) -> Any:
@@ -112,7 +103,7 @@ class Extrapolation(Guidance):
             object.__setattr__(self, "scale", above_one(omega))
         check_scale(self.scale)
 
-    def at(self, model: Guidable) -> Any:
+    def at(self, model: ConditionalModel) -> Any:
         """Return the scale as a leaf or a callable of t."""
         return as_scale(scale_of(self.scale, model.process))
 
@@ -134,7 +125,7 @@ class ClassifierFree(Extrapolation):
     needs_cond: ClassVar[bool] = True
     needs_null: ClassVar[bool] = True
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         if self.whole() == 1:
             return model.conditional  # half the cost
         if self.whole() == 0:
@@ -156,7 +147,7 @@ class Negative(Extrapolation):
 
     label: int | tuple[int, ...] | None = None
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         avoided = self._avoided(model)
         if self.whole() == 1:
             return model.conditional
@@ -164,7 +155,7 @@ class Negative(Extrapolation):
             return model.with_cond(avoided)
         return Extrapolated(model.against(avoided), self.at(model))
 
-    def _avoided(self, model: Guidable) -> Cond:
+    def _avoided(self, model: ConditionalModel) -> Cond:
         if self.label is None:
             return _like(given(model, "negative", self), model.cond)
         if not isinstance(model.cond, Mapping) or "label" not in model.cond:
@@ -196,7 +187,7 @@ class Autoguidance(Extrapolation):
     The weaker one is given["guide"], a callable from a condition to its denoiser (Karras et al., 2024).
     """
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         guide = given(model, "guide", self)
         if self.whole() == 1:
             return model.conditional

@@ -17,25 +17,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.guidance.base import Guidable, Guidance, given
+from diffusion.guidance.base import Guidance, given
+from diffusion.guidance.model import CallablePytree, ConditionalModel
 from diffusion.guidance.scales import Scale, as_scale, check_scale, is_number, scale_at, scale_of
-from diffusion.numerics import as_pytree, require
+from diffusion.numerics import one_of, require
 from diffusion.processes import GaussianProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, register, takes_names
+from diffusion.registry import register, takes_names
 from diffusion.types import Denoiser, Time
 
 LogProb: TypeAlias = Callable[
     [Array, Any], Array
 ]  # (x, t) -> log p(y | x), (batch,), maybe unnormalised
-Measure: TypeAlias = Callable[[Array, Array], Array]  # (x, target) -> similarity, (batch,)
 
 THROUGH = ("x_t", "x_0")
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Tilted:
+class Tilted(CallablePytree):
     """x_0 + scale sigma^2 / alpha grad log p(y | x_t), or the gradient of log p(y | x_0(x_t))."""
 
     denoise: Denoiser
@@ -86,21 +86,17 @@ def classifier(
     """
     require_rung(process, GaussianProcess, "classifier guidance")
     check_through(through)
-    return Tilted(as_pytree(denoise), as_pytree(log_prob), as_scale(scale), process, through)
+    return Tilted(denoise, log_prob, as_scale(scale), process, through)
 
 
 def check_through(through: str) -> None:
     """Raise ValueError unless this is x_t or x_0."""
-    require(
-        through in THROUGH,
-        f"`through` must be x_t (the noisy state) or x_0 (the posterior mean); got {through!r}."
-        f"{nearest(through, THROUGH)}",
-    )
+    one_of(THROUGH, through=through, hint="x_t is the noisy state, x_0 the posterior mean.")
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class OfLabel:
+class OfLabel(CallablePytree):
     """log p(label | x) from a classifier; where the label is -1 there is nothing to say, 0."""
 
     log_probs: Callable[[Array, Any], Array]  # (x, t) -> (batch, classes)
@@ -154,7 +150,7 @@ class Tilt(Guidance):
         check_scale(self.scale)
         check_through(self.through)
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         log_prob = self.log_prob(model)
         if is_number(self.scale) and self.scale == 0:
             return model.conditional
@@ -162,7 +158,7 @@ class Tilt(Guidance):
         process: Any = model.process
         return classifier(process, model.conditional, log_prob, scale, self.through)
 
-    def log_prob(self, model: Guidable) -> LogProb:
+    def log_prob(self, model: ConditionalModel) -> LogProb:
         """Return log p(y | x), maybe unnormalised, as a callable pytree."""
         raise TypeError(f"{type(self).__name__} states no log-probability.")
 
@@ -180,7 +176,7 @@ class Classifier(Tilt):
 
     label: int | None = None
 
-    def log_prob(self, model: Guidable) -> LogProb:
+    def log_prob(self, model: ConditionalModel) -> LogProb:
         classify = given(model, "classifier", self)
         cond = model.cond if self.label is None else {"label": jnp.asarray(self.label)}
         if isinstance(classify, JudgesConditions):
@@ -190,7 +186,7 @@ class Classifier(Tilt):
         label = jnp.asarray(cond["label"]) if known else None
         self._require(label is not None, "no label")
         self._require(label is None or label.ndim < 2, "several labels")
-        return OfLabel(as_pytree(classify), label)
+        return OfLabel(classify, label)
 
     def _require(self, condition: bool, found: str) -> None:
         require(

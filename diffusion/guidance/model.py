@@ -1,19 +1,19 @@
 """The denoisers of one network under several conditions: what an entry of guidance gets to work with."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffusion.guidance.base import Pair
+from diffusion.numerics import as_pytree
 from diffusion.processes import Process
-from diffusion.types import Cond, Time
+from diffusion.types import Cond, Data, Denoiser, Time
 
-Data = Float[Array, "batch *data"]
+Both = Callable[[Array, Any], tuple[Array, Array]]  # (x_t, t) -> two posterior means
 
 
 def null_cond(cond: Cond) -> Cond:
@@ -25,6 +25,29 @@ def _null(leaf: Any) -> Array:
     leaf = jnp.asarray(leaf)
     integer = jnp.issubdtype(leaf.dtype, jnp.integer)
     return jnp.full_like(leaf, -1 if integer else jnp.nan)  # a row of zeros may well be a condition
+
+
+@dataclass(frozen=True)
+class CallablePytree:
+    """A callable made of callables and numbers; plain functions among its fields become pytrees themselves."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if callable(value):
+                object.__setattr__(self, name, as_pytree(value))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Pair(CallablePytree):
+    """Two denoisers called one after the other."""
+
+    conditional: Denoiser
+    unconditional: Denoiser
+
+    def __call__(self, x_t: Array, t: Time) -> tuple[Array, Array]:
+        """Return both posterior means."""
+        return self.conditional(x_t, t), self.unconditional(x_t, t)
 
 
 @jax.tree_util.register_dataclass
@@ -47,7 +70,7 @@ class BatchedBoth:
 
 @dataclass(frozen=True)
 class ConditionalModel:
-    """The denoisers of one network, as guidance wants them: a `Guidable`.
+    """The denoisers of one network: what a guidance entry of a config gets to work with.
 
     Args:
         base: a NetworkDenoiser or NetworkVelocity with its condition.
@@ -63,17 +86,17 @@ class ConditionalModel:
     asked: Cond = None
 
     @property
-    def conditional(self) -> Any:
-        """The denoiser under its condition, and under earlier guidance."""
+    def conditional(self) -> Denoiser:
+        """E[x_0 | x_t, cond], under earlier guidance."""
         return self.base if self.guided is None else self.guided
 
     @property
-    def unconditional(self) -> Any:
-        """The denoiser under the null condition."""
+    def unconditional(self) -> Denoiser:
+        """E[x_0 | x_t]: the network under the null condition."""
         return self.base.with_cond(null_cond(self.base.cond))
 
     @property
-    def plain(self) -> Any:
+    def plain(self) -> Denoiser:
         """The network under its condition, without earlier guidance."""
         return self.base
 
@@ -87,15 +110,15 @@ class ConditionalModel:
         """What was asked for: the condition of the network, if it has one."""
         return self.asked if self.base.cond is None else self.base.cond
 
-    def both(self) -> Any:
+    def both(self) -> Both:
         """Return both at once: one call of the network, unless earlier guidance has changed one of them."""
         return self.against(null_cond(self.base.cond))
 
-    def with_cond(self, cond: Cond) -> Any:
+    def with_cond(self, cond: Cond) -> Denoiser:
         """Return the network under another condition, without earlier guidance."""
         return self.base.with_cond(cond)
 
-    def against(self, cond: Cond) -> Any:
+    def against(self, cond: Cond) -> Both:
         """Return the conditional denoiser and that of another condition, in one call where possible.
 
         Raises:

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.guidance.base import Guidable, Guidance
+from diffusion.guidance.base import Guidance
 from diffusion.guidance.extrapolation import ClassifierFree
+from diffusion.guidance.model import CallablePytree, ConditionalModel
 from diffusion.guidance.scales import as_scale
-from diffusion.numerics import as_pytree, per_example, require
+from diffusion.numerics import one_of, ordered, per_example, require
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, register, takes_names
+from diffusion.registry import register, takes_names
 from diffusion.types import Denoiser, Scalar, Time
 
 NEUTRAL = ClassifierFree(scale=1.0)
@@ -55,7 +56,7 @@ class Wrapper(Guidance):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class OnInterval:
+class OnInterval(CallablePytree):
     """The guided denoiser where low <= clock(t) <= high, the plain one elsewhere, only one evaluated."""
 
     guided: Denoiser
@@ -102,16 +103,13 @@ def on_interval(
     _check_clock(by, low, high)
     if by == "log_snr":
         require_rung(process, AffineProcess, "an interval of log-SNR")
-    low, high = as_scale(low), as_scale(high)
-    return OnInterval(as_pytree(guided), as_pytree(plain), low, high, process, by)
+    return OnInterval(guided, plain, as_scale(low), as_scale(high), process, by)
 
 
 def _check_clock(by: str, low: Scalar, high: Scalar) -> None:
-    require(by in CLOCKS, f"`by` must be log_snr or t; got {by!r}.{nearest(by, CLOCKS)}")
-    require(
-        low < high,
-        f"`low` must lie below `high`, both in {by}; got low={low}, high={high}. "
-        "Noise has the lower log-SNR, and the higher t.",
+    one_of(CLOCKS, by=by)
+    ordered(
+        low=low, high=high, hint=f"Both are {by}: noise has the lower log-SNR, and the higher t."
     )
 
 
@@ -136,7 +134,7 @@ class Interval(Wrapper):
         """The rung that knows the clock."""
         return AffineProcess if self.by == "log_snr" else Process
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         guided, plain = self.inner(model), model.conditional
         if guided is plain:
             return plain
@@ -145,12 +143,18 @@ class Interval(Wrapper):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Masked:
-    """mask guided + (1 - mask) plain, with a mask of zeros and ones."""
+class Masked(CallablePytree):
+    """The guided posterior mean where the mask is true, the plain one elsewhere.
+
+    Args:
+        guided: used where the mask is true.
+        plain: used elsewhere.
+        mask: booleans that broadcast against x_t: (channels,), (height, width, 1), (batch, ...).
+    """
 
     guided: Denoiser
     plain: Denoiser
-    mask: Any  # it broadcasts against x_t
+    mask: Any
 
     def __call__(self, x_t: Array, t: Time) -> Array:
         """Return the posterior mean."""
@@ -158,20 +162,12 @@ class Masked:
         return jnp.where(mask, self.guided(x_t, t), self.plain(x_t, t))
 
 
-def masked(guided: Denoiser, plain: Denoiser, mask: Any) -> Denoiser:
-    """Take the guided posterior mean where the mask is true, the plain one elsewhere.
-
-    Args:
-        guided: used where the mask is true.
-        plain: used elsewhere.
-        mask: booleans that broadcast against x_t: (channels,), (height, width, 1), (batch, ...).
-    """
-    return Masked(as_pytree(guided), as_pytree(plain), mask)
+masked = Masked
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class OnChannels:
+class OnChannels(CallablePytree):
     """The guided denoiser on some channels, the last axis, the plain one on the others."""
 
     guided: Denoiser
@@ -212,6 +208,5 @@ class Channels(Wrapper):
         super().check_shape(shape)
         check_channels(self.channels, shape[-1])
 
-    def guide(self, model: Guidable) -> Denoiser:
-        guided, plain = as_pytree(self.inner(model)), as_pytree(model.conditional)
-        return OnChannels(guided, plain, self.channels)
+    def guide(self, model: ConditionalModel) -> Denoiser:
+        return OnChannels(self.inner(model), model.conditional, self.channels)

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.guidance.base import Guidable, Guidance
-from diffusion.guidance.extrapolation import KnowsPlain
-from diffusion.numerics import as_pytree, require
+from diffusion.guidance.base import Guidance
+from diffusion.guidance.extrapolation import Extrapolated
+from diffusion.guidance.model import CallablePytree, ConditionalModel, Pair
+from diffusion.numerics import in_interval, ordered, positive
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import register
 from diffusion.types import Denoiser, Scalar, Time
@@ -21,8 +22,8 @@ from diffusion.types import Denoiser, Scalar, Time
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Clipped:
-    """A denoiser whose posterior mean is clipped to the range of the data."""
+class Clipped(CallablePytree):
+    """A denoiser whose posterior mean is clipped to [low, high], the range of the data."""
 
     denoise: Denoiser
     low: Any = -1.0
@@ -33,9 +34,7 @@ class Clipped:
         return jnp.clip(self.denoise(x_t, t), self.low, self.high)
 
 
-def clipped(denoise: Denoiser, low: Scalar = -1.0, high: Scalar = 1.0) -> Clipped:
-    """Clip a denoiser to [low, high], before the sampler sees it."""
-    return Clipped(as_pytree(denoise), low, high)
+clipped = Clipped
 
 
 @register("guidance", "clip")
@@ -51,19 +50,22 @@ class Clip(Guidance):
     high: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        require(
-            self.low < self.high,
-            f"`low` must lie below `high`; got low={self.low}, high={self.high}.",
-        )
+        ordered(low=self.low, high=self.high)
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         return clipped(model.conditional, self.low, self.high)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Thresholded:
-    """x_0 clipped to [-s, s] and scaled by limit / s, with s a quantile of |x_0|, at least the limit."""
+class Thresholded(CallablePytree):
+    """x_0 clipped to [-s, s] and scaled by limit / s, s a quantile of |x_0| (Saharia et al., 2022, sec. 2.3).
+
+    Args:
+        denoise: E[x_0 | x_t], data within [-limit, limit].
+        percentile: the quantile of each example, a fraction of 1.
+        limit: the range of the data, the least s; an example within it is not changed.
+    """
 
     denoise: Denoiser
     percentile: Any = 0.995
@@ -78,17 +80,7 @@ class Thresholded:
         return jnp.clip(x_0, -s, s) * (limit / s)
 
 
-def dynamic_threshold(
-    denoise: Denoiser, percentile: Scalar = 0.995, limit: Scalar = 1.0
-) -> Denoiser:
-    """Clip each example to its own quantile of |x_0| and scale it back (Saharia et al., 2022, sec. 2.3).
-
-    Args:
-        denoise: E[x_0 | x_t], data within [-limit, limit].
-        percentile: the quantile, a share of 1.
-        limit: the range of the data; an example within it is not changed.
-    """
-    return Thresholded(as_pytree(denoise), percentile, limit)
+dynamic_threshold = Thresholded
 
 
 @register("guidance", "dynamic_threshold")
@@ -107,20 +99,23 @@ class DynamicThreshold(Guidance):
     limit: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        require(
-            (self.percentile > 0) & (self.percentile <= 1),
-            f"`percentile` is a share, above 0 and at most 1; got {self.percentile}.",
-        )
-        require(self.limit > 0, f"`limit` must be positive; got {self.limit}.")
+        in_interval("(0, 1]", percentile=self.percentile)
+        positive(limit=self.limit)
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         return dynamic_threshold(model.conditional, self.percentile, self.limit)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Rescaled:
-    """x_0 (1 + share (std(plain) / std(x_0) - 1)), deviations over each example."""
+class Rescaled(CallablePytree):
+    """x_0 (1 + share (std(plain) / std(x_0) - 1)), deviations over each example (Lin et al., 2024).
+
+    Args:
+        guided: after guidance. One from `classifier_free` knows what it guides and is not evaluated twice.
+        plain: before guidance.
+        share: 0 leaves the guided mean as it is, 1 gives it the plain deviation.
+    """
 
     guided: Denoiser
     plain: Denoiser
@@ -128,26 +123,16 @@ class Rescaled:
 
     def __call__(self, x_t: Array, t: Time) -> Array:
         """Return the rescaled posterior mean."""
-        both = self.guided.with_plain if isinstance(self.guided, KnowsPlain) else self._both
+        guided = self.guided  # an extrapolation computes the plain one on its way
+        both = guided.with_plain if isinstance(guided, Extrapolated) else Pair(guided, self.plain)
         x_0, plain = both(x_t, t)
         std = lambda x: jnp.std(x, axis=tuple(range(1, x.ndim)), keepdims=True)
         spread = std(x_0)
         ratio = jnp.where(spread > 0, std(plain) / jnp.where(spread > 0, spread, 1), 1)
         return x_0 * (1 + jnp.asarray(self.share, x_0.dtype) * (ratio - 1))
 
-    def _both(self, x_t: Array, t: Time) -> tuple[Array, Array]:
-        return self.guided(x_t, t), self.plain(x_t, t)
 
-
-def rescale(guided: Denoiser, plain: Denoiser, share: Scalar = 0.7) -> Denoiser:
-    """Give guided posterior means part of the standard deviation of the plain ones (Lin et al., 2024).
-
-    Args:
-        guided: after guidance. One from `classifier_free` knows what it guides and is not evaluated twice.
-        plain: before guidance.
-        share: 0 leaves the guided mean as it is, 1 gives it the plain deviation.
-    """
-    return Rescaled(as_pytree(guided), as_pytree(plain), share)
+rescale = Rescaled
 
 
 @register("guidance", "rescale")
@@ -165,10 +150,7 @@ class Rescale(Guidance):
     share: Scalar = 0.7
 
     def __post_init__(self) -> None:
-        require(
-            (self.share >= 0) & (self.share <= 1),
-            f"`share` must lie between 0 and 1; got {self.share}.",
-        )
+        in_interval("[0, 1]", share=self.share)
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         return rescale(model.conditional, model.plain, self.share)

@@ -18,10 +18,11 @@ from typing import Any, ClassVar, final
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.guidance.base import Guidable, Guidance, given
+from diffusion.guidance.base import Guidance, given
 from diffusion.guidance.extrapolation import Extrapolated
-from diffusion.guidance.scales import Stepped, check_finite, is_number
-from diffusion.numerics import on_host, require, value_and_ddt
+from diffusion.guidance.model import ConditionalModel
+from diffusion.guidance.scales import Stepped, is_number
+from diffusion.numerics import finite, in_interval, on_host, value_and_ddt
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
@@ -43,7 +44,7 @@ def cfg_pp_scale(process: AffineProcess, times: Any, scale: Scalar = 0.6) -> Ste
         scale: of the posterior mean: 0 unconditional, 1 conditional; above 1 is allowed, and rarely wanted.
     """
     require_rung(process, AffineProcess, "CFG++")
-    check_finite("scale", scale)
+    finite(scale=scale)
     times = np.asarray(times, np.float64)
     alpha, sigma = on_host(MethodType(_scales, process), times)
     rho = np.append(alpha[:-1] * sigma[1:] / (alpha[1:] * sigma[:-1]), 0.0)
@@ -69,13 +70,11 @@ class CFGPlusPlus(Guidance):
     scale: Scalar = 0.6
 
     def __post_init__(self) -> None:
-        require(
-            (self.scale >= 0) & (self.scale <= 1),
-            f"`scale` of cfg_pp interpolates, between 0 and 1; got {self.scale}. For scales above 1 use "
-            "classifier_free.",
+        in_interval(
+            "[0, 1]", scale=self.scale, of="cfg_pp", hint="For scales above 1 use classifier_free."
         )
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         if is_number(self.scale) and self.scale == 0:
             return model.unconditional
         times = given(model, "times", self)

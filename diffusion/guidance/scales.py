@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_pytree, is_traced, per_example, require
+from diffusion.numerics import as_pytree, finite, is_traced, ordered, per_example, require
 from diffusion.processes import Process
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
@@ -80,12 +80,8 @@ class LinearLogSNR(Schedule):
     high: Scalar = 5.0
 
     def __post_init__(self) -> None:
-        require(
-            self.low < self.high,
-            f"`low` must lie below `high`, both are log-SNR; got low={self.low}, high={self.high}.",
-        )
-        check_finite("noisy", self.noisy)
-        check_finite("clean", self.clean)
+        ordered(low=self.low, high=self.high, hint="Both are log-SNR.")
+        finite(noisy=self.noisy, clean=self.clean)
 
     def bind(self, process: Process) -> Interpolated:
         knots, values = (self.low, self.high), (self.noisy, self.clean)
@@ -111,7 +107,7 @@ class Piecewise(Schedule):
             "`edges` must increase in t, and `values` needs one entry more; got "
             f"edges={self.edges}, values={self.values}.",
         )
-        check_finite("values", *self.values)
+        finite(values=self.values)
 
     def bind(self, process: Process) -> Stepped:
         del process
@@ -132,7 +128,7 @@ def as_scale(scale: Any) -> Any:
     """Return a scale as a leaf or a callable pytree: whole numbers become floats, compiled only once."""
     if callable(scale):
         return as_pytree(scale)
-    check_finite("scale", scale)
+    finite(scale=scale)
     return float(scale) if isinstance(scale, int) else scale
 
 
@@ -159,13 +155,4 @@ def check_scale(scale: Any, name: str = "scale") -> None:
         require(  # NaN fails as well
             (low >= 0) & (high <= LARGEST),
             f"`{name}` must not be negative, nor above {LARGEST:,}, where 1 is already all of it; got {scale}.",
-        )
-
-
-def check_finite(name: str, *values: Any) -> None:
-    """Raise ValueError for a number that is infinite or NaN; traced ones are let through."""
-    for value in values:
-        require(
-            is_traced(value) or np.all(np.isfinite(value)),
-            f"`{name}` must be finite; got {value}.",
         )

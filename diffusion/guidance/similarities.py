@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.guidance.base import Guidable, given
+from diffusion.guidance.base import given
 from diffusion.guidance.gradients import LogProb, Tilt, classifier
+from diffusion.guidance.model import CallablePytree, ConditionalModel
 from diffusion.guidance.scales import Scale
-from diffusion.numerics import as_pytree, require
+from diffusion.numerics import one_of
 from diffusion.processes import GaussianProcess
-from diffusion.registry import load, nearest, register, takes_names
+from diffusion.registry import load, register, takes_names
 from diffusion.types import Denoiser, Time
 
 Measure: TypeAlias = Callable[[Array, Array], Array]  # (x, target) -> similarity, (batch,)
@@ -60,17 +61,17 @@ def similarity_named(name: str | Measure) -> Measure:
         return name
     if ":" in name:
         return load(name)
-    require(
-        name in SIMILARITIES,
-        f"`measure` must be one of {', '.join(SIMILARITIES)}, or 'module:attribute' for a function "
-        f"(x, target) -> (batch,); got {name!r}.{nearest(name, SIMILARITIES)}",
+    one_of(
+        SIMILARITIES,
+        measure=name,
+        hint="Or 'module:attribute', a function (x, target) -> (batch,).",
     )
     return SIMILARITIES[name]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Similar:
+class Similar(CallablePytree):
     """(x, t) -> similarity of the features of x and of a target; of alpha(t) target for noisy x."""
 
     measure: Measure
@@ -129,9 +130,7 @@ def similar_to(
     features: Callable[[Array], Array] | None = None,
 ) -> Similar:
     """Return (x, t) -> similarity as a callable pytree; arguments as of `similarity`."""
-    fn: Any = as_pytree(similarity_named(measure))
-    encode: Any = None if features is None else as_pytree(features)
-    return Similar(fn, encode, target, process, noisy=through == "x_t")
+    return Similar(similarity_named(measure), features, target, process, noisy=through == "x_t")
 
 
 @register("guidance", "similarity")
@@ -152,7 +151,7 @@ class Similarity(Tilt):
         super().__post_init__()
         similarity_named(self.measure)
 
-    def log_prob(self, model: Guidable) -> LogProb:
+    def log_prob(self, model: ConditionalModel) -> LogProb:
         target, features = given(model, "target", self), model.given.get("features")
         process: Any = model.process
         return similar_to(process, self.measure, target, self.through, features)

@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.guidance.base import Guidable
 from diffusion.guidance.extrapolation import Extrapolation
+from diffusion.guidance.model import CallablePytree, ConditionalModel
 from diffusion.guidance.scales import Scale, as_scale, scale_at
-from diffusion.numerics import as_pytree, per_example, require
+from diffusion.numerics import per_example, require, whole
 from diffusion.processes import GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
@@ -46,7 +46,7 @@ def repeat(x: Array, factor: int) -> Array:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Upsampled:
+class Upsampled(CallablePytree):
     """x_0 with its coarse part moved towards that of the model at the smaller size."""
 
     denoise: Denoiser
@@ -89,13 +89,10 @@ def upsample(
         scale: 0 the plain model, 1 the coarse part of the small model, 1.2 was found to be good.
     """
     require_rung(process, GaussianProcess, "upsample guidance")
-    require(
-        isinstance(factor, int) and factor >= 1,
-        f"`factor` must be a positive whole number; got {factor!r}.",
-    )
+    whole(1, factor=factor)
     if factor == 1:
         return denoise
-    return Upsampled(as_pytree(denoise), as_scale(scale), process, factor)
+    return Upsampled(denoise, as_scale(scale), process, factor)
 
 
 @register("guidance", "upsample")
@@ -115,7 +112,7 @@ class Upsample(Extrapolation):
     scale: Any = dataclasses.field(default=1.2, metadata={"kind": "scale"})
     omega: InitVar[Scalar | None] = None
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         if self.whole() == 0:
             return model.conditional
         process: Any = model.process

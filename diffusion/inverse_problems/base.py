@@ -24,15 +24,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.guidance.base import Guidable, Guidance, given
-from diffusion.guidance.scales import check_finite, check_scale
+from diffusion.guidance.base import Guidance, given
+from diffusion.guidance.model import ConditionalModel
+from diffusion.guidance.scales import check_scale
 from diffusion.inverse_problems.operators import Identity, Operator
-from diffusion.numerics import as_pytree, require, sum_features
+from diffusion.numerics import as_pytree, at_least, finite, sum_features
 from diffusion.numerics.shapes import bare, shaped_like
 from diffusion.processes import AffineProcess
-from diffusion.types import Denoiser, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Denoiser, Scalar, Time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +101,7 @@ def bound(
 ) -> Any:
     """Return a measured denoiser with a callable pytree inside and the measurement as an array."""
     measurement = jnp.asarray(measurement)
-    for name in ("std", "scale"):
-        check_finite(name, fields[name])
+    finite(std=fields["std"], scale=fields["scale"])
     return kind(
         process=process, denoise=as_pytree(denoise), operator=operator, measurement=measurement, **fields
     )  # fmt: skip
@@ -126,17 +124,15 @@ class LinearInverse(Guidance):
     scale: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        require(
-            (self.std >= 0) & (self.std < float("inf")),
-            f"`std` of the measurement must be finite and not negative; got {self.std}.",
-        )
+        finite(std=self.std, of="the measurement")
+        at_least(0, std=self.std, of="the measurement")
         check_scale(self.scale)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise ValueError if the operator cannot act on examples of this shape."""
         self.operator.check(shape)
 
-    def arguments(self, model: Guidable) -> tuple[Any, ...]:
+    def arguments(self, model: ConditionalModel) -> tuple[Any, ...]:
         """Return process, denoiser, operator and measurement, as the functions want them."""
         y = given(model, "measurement", self)
         return model.process, model.conditional, self.operator, y
@@ -150,10 +146,10 @@ def pullback(denoise: Denoiser, x_t: Data, t: Time) -> tuple[Data, Callable[[Dat
 
 def conjugate_gradients(
     matrix: Callable[[Array], Array],
-    b: Float[Array, "batch *data"],
+    b: Float[Array, " batch *data"],
     num_iterations: int,
     tolerance: float,
-) -> Float[Array, "batch *data"]:
+) -> Float[Array, " batch *data"]:
     """Solve M v = b for a symmetric M >= 0, each example by itself, starting from 0.
 
     An example stops where |M v - b| <= tolerance |b|, or where the next direction has no positive

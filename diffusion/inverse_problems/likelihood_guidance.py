@@ -9,9 +9,10 @@ from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffusion.guidance.base import Guidable, given
+from diffusion.guidance.base import given
+from diffusion.guidance.model import ConditionalModel
 from diffusion.guidance.scales import Stepped
 from diffusion.inverse_problems.base import (
     LinearInverse,
@@ -21,14 +22,12 @@ from diffusion.inverse_problems.base import (
     pullback,
 )
 from diffusion.inverse_problems.operators import Operator
-from diffusion.numerics import per_example, require, sum_features
+from diffusion.numerics import per_example, positive, sum_features
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
 from diffusion.samplers.levels import levels, namespace
-from diffusion.types import Denoiser, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Denoiser, Scalar, Time
 
 ITERATIONS = (
     50  # of conjugate gradients where A A^T is no multiple of I; they cost products with A only
@@ -142,10 +141,9 @@ def dps(
 
 
 def _require_noise(std: Scalar) -> None:
-    require(
-        std > 0,
-        "the likelihood of dps divides by std^2: give a `std` above 0, or the sampling times (in a config, "
-        "normalised=True).",
+    positive(
+        std=std,
+        hint="The likelihood of dps divides by it: give one, or the times (in a config, normalised=True).",
     )
 
 
@@ -168,7 +166,7 @@ class DPS(LinearInverse):
         if not self.normalised:
             _require_noise(self.std)
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         arguments = self.arguments(model)
         times = given(model, "times", self) if self.normalised else None
         times = times() if callable(times) else times
@@ -249,7 +247,7 @@ class PiGDM(LinearInverse):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.data_std > 0, f"`data_std` must be positive; got {self.data_std}.")
+        positive(data_std=self.data_std)
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         return pigdm(*self.arguments(model), std=self.std, scale=self.scale, data_std=self.data_std)

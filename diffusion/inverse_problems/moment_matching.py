@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffusion.guidance.base import Guidable
+from diffusion.guidance.model import ConditionalModel
 from diffusion.inverse_problems.base import (
     LinearInverse,
     Measured,
@@ -16,13 +16,11 @@ from diffusion.inverse_problems.base import (
     pullback,
 )
 from diffusion.inverse_problems.operators import Operator
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
-from diffusion.types import Denoiser, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Denoiser, Scalar, Time
 
 
 @jax.tree_util.register_dataclass
@@ -106,13 +104,10 @@ class MomentMatching(LinearInverse):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.num_iterations >= 1,
-            f"`num_iterations` must be at least 1; got {self.num_iterations}.",
-        )
-        require(self.tolerance >= 0, f"`tolerance` must not be negative; got {self.tolerance}.")
+        at_least(1, num_iterations=self.num_iterations)
+        at_least(0, tolerance=self.tolerance)
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         return moment_matching(
             *self.arguments(model), std=self.std, scale=self.scale,
             num_iterations=self.num_iterations, tolerance=self.tolerance,

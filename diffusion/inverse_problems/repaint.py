@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion.inverse_problems.base import measured
 from diffusion.inverse_problems.replacement import Replaced
-from diffusion.numerics import is_traced, normal_like, require, split
+from diffusion.numerics import at_least, is_traced, normal_like, split
 from diffusion.processes import Process
 from diffusion.registry import register
 from diffusion.samplers.base import State
@@ -46,9 +46,7 @@ class Repaint(_Renoise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("repeats", "jump"):
-            value = getattr(self, name)
-            require(value >= 1, f"`{name}` of repaint must be at least 1; got {value}.")
+        at_least(1, repeats=self.repeats, jump=self.jump, of="repaint")
 
     def plan(self, process: Any, times: Any) -> tuple[Any, Any, Any]:
         t, u, s, _ = self._walk(process, times)

@@ -5,18 +5,15 @@ from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from diffusion.guidance.base import Guidable
+from diffusion.guidance.model import ConditionalModel
 from diffusion.inverse_problems.base import LinearInverse, Measured, bound, unexplained
 from diffusion.inverse_problems.operators import Operator
 from diffusion.numerics.shapes import shaped_like
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register, takes_names
-from diffusion.types import Denoiser, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Denoiser, Scalar, Time
 
 
 @jax.tree_util.register_dataclass
@@ -127,5 +124,5 @@ class Replacement(LinearInverse):
 
     rung: ClassVar[type[Process]] = AffineProcess
 
-    def guide(self, model: Guidable) -> Denoiser:
+    def guide(self, model: ConditionalModel) -> Denoiser:
         return replacement(*self.arguments(model), std=self.std, scale=self.scale)

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.likelihood.checks import check_count, check_name
-from diffusion.numerics import require
+from diffusion.numerics import at_least, one_of, positive, whole
 from diffusion.numerics.programs import unshared
 
 
@@ -23,11 +22,9 @@ class Adaptive:
     max_steps: int = 4096
 
     def __post_init__(self) -> None:
-        require(
-            self.rtol > 0 and self.atol >= 0,
-            f"`rtol` must be positive and `atol` not negative; got {self.rtol}, {self.atol}.",
-        )
-        check_count(self.max_steps, "max_steps")
+        positive(rtol=self.rtol)
+        at_least(0, atol=self.atol)
+        whole(1, max_steps=self.max_steps)
         self.make_solver()
 
     def make_solver(self) -> Any:
@@ -39,7 +36,7 @@ class Adaptive:
             k: v for k, v in vars(diffrax).items()
             if isinstance(v, type) and issubclass(v, explicit) and v is not explicit
         }  # fmt: skip
-        check_name(self.solver, known, "solver")
+        one_of(sorted(known), solver=self.solver)
         return known[self.solver]()
 
     def complain(self, good: bool) -> None:

@@ -5,13 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffusion.numerics import is_traced, on_host, require
+from diffusion.numerics import is_traced, monotone, on_host, require, row, whole
 from diffusion.processes import AffineProcess, Process
-from diffusion.registry import nearest
 
-Data = Float[Array, "batch *data"]
 _SLACK = 1e-6  # relative: times may come rounded to float32
 
 
@@ -31,22 +29,6 @@ def check_batch(x: Any, name: str = "x") -> Array:
     return x
 
 
-def check_count(value: Any, name: str) -> None:
-    """Raise ValueError unless this is a positive integer."""
-    require(
-        isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1,
-        f"`{name}` must be a positive integer; got {value!r}.",
-    )
-
-
-def check_name(value: Any, known: Any, name: str) -> None:
-    """Raise ValueError unless this is one of the known names."""
-    require(
-        value in known,
-        f"`{name}` must be one of {', '.join(sorted(known))}; got {value!r}.{nearest(value, known)}",
-    )
-
-
 def _within(process: Process, times: np.ndarray) -> None:
     if is_traced(process.t_min, process.t_max):
         return
@@ -64,29 +46,13 @@ def _within(process: Process, times: np.ndarray) -> None:
         )
 
 
-def _line(times: Any) -> np.ndarray:
-    times = np.asarray(times, np.float64)
-    require(
-        times.ndim == 1 and len(times) >= 2 and bool(np.all(np.isfinite(times))),
-        "`times` must have the shape (num_steps + 1,), with at least one step, and be finite; got "
-        f"{times[:1]} ... {times[-1:]} of shape {times.shape}."
-        if times.ndim
-        else f"`times` must have the shape (num_steps + 1,); got the number {times}.",
-    )
-    return times
-
-
 def check_monotone(process: Process, times: Any) -> Any:
     """Return times that rise or fall strictly inside the range of the process; traced ones as they are."""
     if is_traced(times):
         return times
-    times = _line(times)
-    steps = np.diff(times)
-    require(
-        bool(np.all(steps > 0) or np.all(steps < 0)),
-        "`times` must rise (encode) or fall (decode) without repeats or turns; got "
-        f"{times[0]:.6g} ... {times[-1]:.6g}.",
-    )
+    times = row("`times`", times, "(num_steps + 1,)")
+    direction = "increase" if times[-1] > times[0] else "decrease"
+    monotone("`times`", times, direction, "They rise to encode, and fall to decode.")
     _within(process, times)
     return times
 
@@ -95,12 +61,9 @@ def check_rising(process: Process, times: Any) -> Any:
     """Return times that rise strictly and end at t_max, where the prior's density is known."""
     if is_traced(times):
         return times
-    times = _line(times)
-    require(
-        bool(np.all(np.diff(times) > 0)),
-        "`times` of a likelihood must increase from data to noise without repeats; got "
-        f"{times[0]:.6g} ... {times[-1]:.6g}. Sampling grids run the other way: reverse them with [::-1].",
-    )
+    times = row("`times`", times, "(num_steps + 1,)")
+    hint = "They go from data to noise. Sampling grids run the other way: reverse them with [::-1]."
+    monotone("`times` of a likelihood", times, "increase", hint)
     _within(process, times)
     if not is_traced(process.t_max):
         high = float(process.t_max)
@@ -117,7 +80,7 @@ def rising_times(process: Process, num_steps: int) -> Any:
 
     The nodes of a learned schedule carry no gradient: the integral does not depend on them.
     """
-    check_count(num_steps, "num_steps")
+    whole(1, num_steps=num_steps)
     if not is_traced(process):
         return process.natural_times(num_steps)[::-1]
     ends = jnp.stack([jnp.asarray(process.t_min, float), jnp.asarray(process.t_max, float)])

@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.numerics import per_example, require, sum_features
+from diffusion.numerics import at_least, ordered, per_example, sum_features
 from diffusion.processes import GaussianProcess
-from diffusion.types import Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Scalar, Time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +58,8 @@ class DiscretisedDecoder(Decoder):
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.levels >= 2, f"`levels` must be at least 2; got {self.levels}.")
-        require(
-            self.low < self.high,
-            f"`low` must lie below `high`; got low={self.low}, high={self.high}.",
-        )
+        at_least(2, levels=self.levels)
+        ordered(low=self.low, high=self.high)
 
     def log_prob(
         self, process: GaussianProcess, model: Any, x_0: Data, x_t: Data, t: Time

@@ -17,14 +17,11 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.likelihood.checks import check_batch
-from diffusion.numerics import as_pytree, draw, require, sum_features
-from diffusion.types import Key
-
-Data = Float[Array, "batch *data"]
-PerExample = Float[Array, " batch"]
+from diffusion.numerics import as_pytree, at_least, draw, ordered, sum_features
+from diffusion.types import Data, Key, PerExample
 
 
 @runtime_checkable
@@ -55,11 +52,8 @@ class Dequantisation:
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.levels >= 2, f"`levels` must be at least 2; got {self.levels}.")
-        require(
-            self.low < self.high,
-            f"`low` must lie below `high`; got low={self.low}, high={self.high}.",
-        )
+        at_least(2, levels=self.levels)
+        ordered(low=self.low, high=self.high)
 
     @property
     def spacing(self) -> float:

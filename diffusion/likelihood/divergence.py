@@ -11,10 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.numerics import draw, forward_derivatives, normal_like, sum_features
-from diffusion.types import Key, Time, Velocity
-
-Data = Float[Array, "batch *data"]
-PerExample = Float[Array, " batch"]
+from diffusion.types import Data, Key, PerExample, Time, Velocity
 
 PROBES: dict[str, Callable[[Key, Array], Array]] = {
     "rademacher": lambda key, x: draw(

@@ -15,12 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array
 
 from diffusion.likelihood.checks import (
     check_batch,
-    check_count,
-    check_name,
     check_rising,
     rising_times,
 )
@@ -34,21 +32,21 @@ from diffusion.numerics import (
     is_traced,
     normal_like,
     on_host,
+    one_of,
     per_example,
     require,
     split,
     sum_features,
     value_and_ddt,
+    whole,
 )
 from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import GaussianProcess
 from diffusion.processes.base import require_rung
 from diffusion.registry import takes_names
-from diffusion.types import Key, KeyLike, Scalar
+from diffusion.types import AnyArray, Data, Key, KeyLike, Scalar
 
-Data = Float[Array, "batch *data"]
-Given = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # from the user: checked by `check_batch`
 _SAMPLINGS = ("log_snr", "time")
 
 
@@ -176,7 +174,7 @@ _compiled_elbo = Programs(_elbo, 2)
 def elbo(
     process: GaussianProcess,
     model: Any,
-    x: Given,
+    x: AnyArray,
     key: KeyLike,
     times: Any = None,
     *,
@@ -215,13 +213,13 @@ def elbo(
     if key is None:
         raise TypeError("the bound is an estimate and needs a `key`; got None.")
     key = as_key(key)
-    check_name(sampling, _SAMPLINGS, "sampling")
+    one_of(sorted(_SAMPLINGS), sampling=sampling)
     require(
         times is None or num_steps is None,
         "`times` and `num_steps` both name a chain; give one of them.",
     )
     if num_draws is not None:
-        check_count(num_draws, "num_draws")
+        whole(1, num_draws=num_draws)
     if num_steps is not None:
         times = rising_times(process, num_steps)
     elif times is not None:

@@ -13,29 +13,32 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 from diffusion.likelihood.adaptive import Adaptive, integrate
 from diffusion.likelihood.checks import (
     check_batch,
-    check_count,
     check_monotone,
-    check_name,
     check_rising,
     rising_times,
 )
 from diffusion.likelihood.divergence import PROBES, exact_divergence, probe_divergences
-from diffusion.numerics import as_key, as_pytree, fold_in, is_static, is_traced, runge_kutta
+from diffusion.numerics import (
+    as_key,
+    as_pytree,
+    fold_in,
+    is_static,
+    is_traced,
+    one_of,
+    runge_kutta,
+    whole,
+)
 from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
 from diffusion.registry import takes_names
-from diffusion.types import KeyLike, Time, Velocity
+from diffusion.types import AnyArray, Data, KeyLike, PerExample, Time, Velocity
 
-Data = Float[Array, "batch *data"]
-Given = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # from the user: checked by `check_batch`
-PerExample = Float[Array, " batch"]
 Change = Float[Array, "estimates batch"]
 
 
@@ -100,8 +103,8 @@ _compiled_changes = Programs(_changes, 2)
 
 
 def _probes(key: KeyLike | None, x: Data, num_probes: int, probe: str) -> Array | None:
-    check_count(num_probes, "num_probes")
-    check_name(probe, PROBES, "probe")
+    whole(1, num_probes=num_probes)
+    one_of(sorted(PROBES), probe=probe)
     if key is None:
         return None
     key = as_key(key)
@@ -112,7 +115,7 @@ def _probes(key: KeyLike | None, x: Data, num_probes: int, probe: str) -> Array 
 def log_prob_estimate(
     process: Process,
     model: Any,
-    x: Given,
+    x: AnyArray,
     times: Any = None,
     *,
     key: KeyLike | None = None,
@@ -177,7 +180,7 @@ def _standard_error(changes: Change, probes: Array | None) -> Array:
 def log_prob(
     process: Process,
     model: Any,
-    x: Given,
+    x: AnyArray,
     times: Any = None,
     *,
     key: KeyLike | None = None,
@@ -201,7 +204,7 @@ def log_prob(
 
 
 @takes_names
-def carry(process: Process, model: Any, x: Given, times: Any) -> Data:
+def carry(process: Process, model: Any, x: AnyArray, times: Any) -> Data:
     """Carry x along the generative ODE through any monotone times, up or down: encode or decode.
 
     Increasing times encode data into latents, the same times reversed decode them; the two invert each

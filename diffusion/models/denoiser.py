@@ -11,16 +11,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.models.prediction import Noise, Prediction, network_inputs, velocity_inputs
 from diffusion.models.variance import split_output
 from diffusion.numerics.shapes import shaped_like
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import takes_names
-from diffusion.types import Cond, Network, Params, Time, Velocity
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Cond, Data, Network, Params, Time, Velocity
 
 
 @jax.tree_util.register_dataclass

@@ -19,13 +19,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.numerics import is_traced, per_example, require
+from diffusion.numerics import at_least, is_traced, per_example, positive, require, shaped
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.registry import takes_names
-from diffusion.types import Time
+from diffusion.types import Data, PerExample, Time
 
-Data = Float[Array, "batch *data"]
-PerExample = Float[Array, " batch"]
 Summand = Callable[
     [Array, Array], Array
 ]  # (posterior weights (batch, chunk), points) -> (batch, ...)
@@ -227,13 +225,12 @@ def exact_field(
         points.ndim >= 2 and len(points) > 0,
         f"`points` must have the shape (n, ...) with n > 0, one row per example; got {points.shape}.",
     )
-    require(chunk >= 1, f"`chunk` must be at least 1; got {chunk}.")
+    at_least(1, chunk=chunk)
     n, chunk = len(points), min(chunk, len(points))
     w = jnp.ones(n, points.dtype) if weights is None else jnp.asarray(weights, points.dtype)
-    require(
-        w.shape == (n,) and (is_traced(w) or bool((w > 0).all())),
-        f"`weights` must be positive, one for each of the {n} points; got shape {w.shape}.",
-    )
+    shaped("`weights`", w, (n,), "one for each point")
+    if not is_traced(w):
+        positive(weights=w.min())
     t = jnp.full(1, process.t_max, points.dtype)
     jax.eval_shape(process.log_density, points[:1], points[:1], t)  # or it says what it lacks
     w = w / w.sum()

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import per_example, require
+from diffusion.numerics import per_example, positive
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import register, takes_names
 from diffusion.types import Coefficients, Scalar, Time
@@ -122,10 +122,7 @@ class EDMPrediction(Prediction):
     sigma_data: Scalar = 0.5
 
     def __post_init__(self) -> None:
-        require(
-            self.sigma_data > 0,
-            f"`sigma_data` is the standard deviation of the data, so positive; got {self.sigma_data}.",
-        )
+        positive(sigma_data=self.sigma_data, hint="It is the standard deviation of the data.")
 
     def _norm(self, c: Coefficients) -> Array:
         return jnp.sqrt((c.alpha * self.sigma_data) ** 2 + c.sigma**2)
@@ -162,10 +159,7 @@ class PreviousMean(Prediction):
     )
 
     def __post_init__(self) -> None:
-        require(
-            self.step is None or self.step > 0,
-            f"`step` of previous_mean must be positive, or None for that of the process; got {self.step}.",
-        )
+        positive(step=self.step, of="previous_mean", none="that of the process")
 
     def _posterior(self, c: Coefficients) -> tuple[Array, Array, Array]:
         """Return keep, pull and alpha_s."""

@@ -24,12 +24,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.networks.initializers import draw_all
-from diffusion.numerics import is_hashable, require
+from diffusion.numerics import is_hashable, one_of, require
 from diffusion.numerics.programs import Programs
-from diffusion.registry import nearest
-from diffusion.types import Cond, Key, Params
+from diffusion.types import Cond, DataLike, Key, Params
 
-Data: TypeAlias = Float[Array, "batch *data"] | Float[np.ndarray, "batch *data"]
 LogSNR: TypeAlias = Float[Array, "*batch"] | Float[np.ndarray, "*batch"] | float | int | np.generic
 Number: TypeAlias = float | int
 
@@ -51,10 +49,7 @@ def precision(dtype: str) -> Precision:
     Raises:
         ValueError: the name is unknown, or is "float64" while JAX runs without 64-bit numbers.
     """
-    require(
-        dtype in DTYPES,
-        f"`dtype` must be one of {DTYPES}; got {dtype!r}.{nearest(dtype, DTYPES)}",
-    )
+    one_of(DTYPES, dtype=dtype)
     require(
         dtype != "float64" or jax.config.read("jax_enable_x64"),
         "`dtype` is 'float64' but JAX runs without 64-bit numbers; set JAX_ENABLE_X64=1.",
@@ -106,12 +101,17 @@ class FlaxNetwork:
         """The names of parts of the parameters whose arrays hold one block per row of their first axis."""
         return getattr(self.module, "stacked", ())
 
-    def init(self, key: Key, x: Data, log_snr: LogSNR, cond: Cond = None) -> Params:
+    def init(self, key: Key, x: DataLike, log_snr: LogSNR, cond: Cond = None) -> Params:
         """Draw parameters for inputs shaped like these; only shapes and dtypes matter."""
         return _compiled_init(self.module, key, x, log_snr, cond)
 
     def apply(
-        self, params: Params, x: Data, log_snr: LogSNR, cond: Cond = None, key: Key | None = None
+        self,
+        params: Params,
+        x: DataLike,
+        log_snr: LogSNR,
+        cond: Cond = None,
+        key: Key | None = None,
     ) -> Float[Array, "batch ..."]:
         """Return the output for x of shape (batch, ...) and log_snr of shape () or (batch,).
 
@@ -123,7 +123,7 @@ class FlaxNetwork:
         return y
 
     def hidden(
-        self, params: Params, x: Data, log_snr: LogSNR, cond: Cond = None
+        self, params: Params, x: DataLike, log_snr: LogSNR, cond: Cond = None
     ) -> dict[str, Array]:
         """Return the named hidden features of an evaluation, each of shape (batch, ...).
 

@@ -10,15 +10,15 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from diffusion.networks.base import Data, FlaxNetwork, LogSNR, Number, takes_fields_of
+from diffusion.networks.base import FlaxNetwork, LogSNR, Number, takes_fields_of
 from diffusion.networks.embeddings import Embedder
 from diffusion.networks.layers import GroupNorm
 from diffusion.networks.mlp import MLPTrunk, check_mlp, head
 from diffusion.networks.unet import Encoder, prepare
 from diffusion.networks.unet_config import UNetConfig, unet_config
-from diffusion.numerics import require
+from diffusion.numerics import whole
 from diffusion.registry import register
-from diffusion.types import Cond
+from diffusion.types import Cond, DataLike
 
 
 def check_classes(num_classes: int | tuple[int, ...]) -> int:
@@ -27,10 +27,7 @@ def check_classes(num_classes: int | tuple[int, ...]) -> int:
     Raises:
         ValueError: it is not one positive number.
     """
-    require(
-        isinstance(num_classes, int) and num_classes > 0,
-        f"A classifier needs one positive `num_classes`; got {num_classes}.",
-    )
+    whole(1, num_classes=num_classes, of="a classifier")
     assert isinstance(num_classes, int)
     return num_classes
 
@@ -42,7 +39,7 @@ class UNetClassifier(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Data, log_snr: LogSNR, cond: Cond = None
+        self, x: DataLike, log_snr: LogSNR, cond: Cond = None
     ) -> Float[Array, "batch classes"]:
         """Return logits."""
         c = self.config
@@ -66,7 +63,7 @@ class MLPClassifier(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Data, log_snr: LogSNR, cond: Cond = None
+        self, x: DataLike, log_snr: LogSNR, cond: Cond = None
     ) -> Float[Array, "batch classes"]:
         """Return logits."""
         check_mlp(self.width, self.depth)

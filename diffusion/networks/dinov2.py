@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.networks.base import precision
-from diffusion.numerics import require
+from diffusion.numerics import multiple_of
 
 SIZE = 224  # of the images in published distances
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, per channel, levels from 0 to 1
@@ -143,10 +143,7 @@ class DINOv2(nn.Module):
     def __call__(self, x: Float[Array, "batch height width 3"]) -> DINOv2Outputs:
         """Apply the network."""
         height, width = x.shape[1:3]
-        require(
-            height % self.patch == 0 and width % self.patch == 0,
-            f"height and width must be multiples of {self.patch}; got {height} x {width}.",
-        )
+        multiple_of(self.patch, height=height, width=width)
         policy = precision(self.dtype)
         small, param_dtype = nn.initializers.normal(0.02), policy["param_dtype"]
         patches = nn.Conv(

@@ -23,13 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.networks.base import Data, FlaxNetwork, LogSNR, Number, precision, takes_fields_of
+from diffusion.networks.base import FlaxNetwork, LogSNR, Number, precision, takes_fields_of
 from diffusion.networks.embeddings import Embedder, concat_image
 from diffusion.networks.initializers import normal
 from diffusion.networks.layers import (
     Attention,
     check_heads,
-    check_outputs,
     crop,
     dense,
     fold_space,
@@ -46,9 +45,9 @@ from diffusion.networks.positions import (
 )
 from diffusion.networks.remat import remat_name, rematerialised
 from diffusion.networks.residuals import depth_factors
-from diffusion.numerics import require
-from diffusion.registry import nearest, register
-from diffusion.types import Cond
+from diffusion.numerics import at_least, one_of, positive, require
+from diffusion.registry import register
+from diffusion.types import Cond, DataLike
 
 Tokens = Float[Array, "batch tokens features"]
 Angles = Float[Array, "tokens pairs"] | None
@@ -176,7 +175,9 @@ class DiT(nn.Module):
         return ("blocks",) if self.scan_blocks else ()
 
     @nn.compact
-    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch ..."]:
+    def __call__(
+        self, x: DataLike, log_snr: LogSNR, cond: Cond = None
+    ) -> Float[Array, "batch ..."]:
         """Return an array shaped like x, but for `outputs` times its channels."""
         self._check(x)
         embed = Embedder(
@@ -193,23 +194,18 @@ class DiT(nn.Module):
         y = head(self.patch ** len(grid) * self.outputs * x.shape[-1], self.dtype)(h)
         return crop(unpatchify(y, self.patch, grid), x.shape[1:-1])
 
-    def _check(self, x: Data) -> None:
+    def _check(self, x: DataLike) -> None:
         require(
             x.ndim in (3, 4),
             f"A DiT takes (batch, height, width, channels) or (batch, length, channels); got shape "
             f"{x.shape}. For points use the network 'mlp'.",
         )
-        require(
-            self.positions in POSITIONS,
-            f"`positions` must be one of {POSITIONS}; got {self.positions!r}."
-            f"{nearest(self.positions, POSITIONS)}",
-        )
-        require(self.patch > 0, f"`patch` must be positive; got {self.patch}.")
+        one_of(POSITIONS, positions=self.positions)
+        positive(patch=self.patch)
         check_heads(self.width, self.heads)
         depth_factors(self.residual, self.depth, self.depth_for)
-        check_outputs(self.outputs)
         remat_name(self.remat)
-        require(self.unroll >= 1, f"`unroll` must be at least 1; got {self.unroll}.")
+        at_least(1, unroll=self.unroll, outputs=self.outputs)
 
     def _tokens(self, patches: Array, grid: tuple[int, ...]) -> tuple[Array, Angles]:
         """Embed patches, add positions, put registers in front; return the rotary angles as well."""

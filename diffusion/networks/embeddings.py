@@ -28,18 +28,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffusion.networks.base import Data, LogSNR, precision, wide
+from diffusion.networks.base import LogSNR, precision, wide
 from diffusion.networks.initializers import normal
 from diffusion.networks.layers import dense
-from diffusion.numerics import require
-from diffusion.registry import nearest
-from diffusion.types import Cond
+from diffusion.numerics import multiple_of, one_of, require, shaped
+from diffusion.types import Cond, DataLike
 
 LOG_SNR_LIMIT = 30.0
 CONDITIONS = ("label", "multi_hot", "vector", "image")
 
 
-def noise_level(log_snr: LogSNR, batch: int, dtype: Any = jnp.float32) -> Float[Array, "batch"]:
+def noise_level(log_snr: LogSNR, batch: int, dtype: Any = jnp.float32) -> Float[Array, " batch"]:
     """Return c = log_snr / 4 of shape (batch,), with log_snr clipped into [-30, 30].
 
     Raises:
@@ -53,7 +52,7 @@ def noise_level(log_snr: LogSNR, batch: int, dtype: Any = jnp.float32) -> Float[
     return jnp.broadcast_to(jnp.clip(log_snr, -LOG_SNR_LIMIT, LOG_SNR_LIMIT) / 4, (batch,))
 
 
-def sinusoidal(c: Float[Array, "batch"], features: int) -> Float[Array, "batch features"]:
+def sinusoidal(c: Float[Array, " batch"], features: int) -> Float[Array, "batch features"]:
     """Return sqrt(2) (cos w c, sin w c) with geometric frequencies w.
 
     The lowest frequency turns by three radians over the whole range of c, the highest resolves
@@ -64,7 +63,7 @@ def sinusoidal(c: Float[Array, "batch"], features: int) -> Float[Array, "batch f
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1) * math.sqrt(2)
 
 
-def fourier(c: Float[Array, "batch"], features: int) -> Float[Array, "batch features"]:
+def fourier(c: Float[Array, " batch"], features: int) -> Float[Array, "batch features"]:
     """Return sqrt(2) cos(w c + phase) with normal frequencies and uniform phases.
 
     They are drawn once for all from a fixed seed and are no parameters. Standard deviation pi: two pi
@@ -82,18 +81,14 @@ NOISE_FEATURES: dict[str, Callable[[Array, int], Array]] = {
 }
 
 
-def noise_features(name: str, c: Float[Array, "batch"], features: int) -> Float[Array, "batch n"]:
+def noise_features(name: str, c: Float[Array, " batch"], features: int) -> Float[Array, "batch n"]:
     """Return the features of that name; see `NOISE_FEATURES`.
 
     Raises:
         ValueError: the name is unknown, or the number of features odd.
     """
-    require(
-        name in NOISE_FEATURES,
-        f"`embedding` must be one of {tuple(NOISE_FEATURES)}; got {name!r}."
-        f"{nearest(name, NOISE_FEATURES)}",
-    )
-    require(features % 2 == 0, f"The width of the embedding must be even; got {features}.")
+    one_of(NOISE_FEATURES, embedding=name)
+    multiple_of(2, width=features, of="the embedding")
     return NOISE_FEATURES[name](c, features)
 
 
@@ -112,11 +107,7 @@ def check_cond(cond: Cond) -> dict[str, Array]:
             f"{type(cond).__name__}. For class labels give dict(label=labels)."
         )
     for name in cond:
-        require(
-            name in CONDITIONS,
-            f"`cond` has the unknown entry {name!r}.{nearest(name, CONDITIONS)} "
-            f"Accepted: {CONDITIONS}.",
-        )
+        one_of(CONDITIONS, entry=name, of="`cond`")
     return {k: jnp.asarray(v) for k, v in cond.items() if v is not None}
 
 
@@ -171,10 +162,11 @@ class ConditionEmbedder(nn.Module):
         policy = precision(self.dtype)
         if vector is None:
             vector = jnp.full((batch, self.vector_dim), jnp.nan, policy["dtype"])
-        require(
-            vector.shape == (batch, self.vector_dim),
-            f"cond['vector'] must have shape {(batch, self.vector_dim)} for `vector_dim` = "
-            f"{self.vector_dim}; got {vector.shape}.",
+        shaped(
+            "cond['vector']",
+            vector,
+            (batch, self.vector_dim),
+            f"for `vector_dim` = {self.vector_dim}",
         )
         shape, dtype = (self.features,), policy["param_dtype"]
         null = self.param("null_vector", normal(1.0), shape, dtype)
@@ -200,11 +192,7 @@ def check_multi_hot(values: Array | None, batch: int, width: int) -> Int[Array, 
     """
     if values is None:
         return jnp.full((batch, width), -1)
-    require(
-        values.shape == (batch, width),
-        f"cond['multi_hot'] must have shape {(batch, width)}, one entry per attribute; got "
-        f"{values.shape}.",
-    )
+    shaped("cond['multi_hot']", values, (batch, width), "one entry per attribute")
     require(
         jnp.issubdtype(values.dtype, jnp.integer),
         f"cond['multi_hot'] must be integers; got {values.dtype}. Real numbers are a 'vector'.",
@@ -224,11 +212,7 @@ def _labels(label: Array | None, batch: int, sizes: tuple[int, ...]) -> Int[Arra
         f"cond['label'] must be integers; got {label.dtype}. One-hot rows are a 'vector'.",
     )
     label = label[:, None] if label.ndim == 1 else label
-    require(
-        label.shape == (batch, len(sizes)),
-        f"cond['label'] must have shape {(batch, len(sizes))} for `num_classes` = {sizes}; got "
-        f"{label.shape}.",
-    )
+    shaped("cond['label']", label, (batch, len(sizes)), f"for `num_classes` = {sizes}")
     require(
         jnp.all(label < jnp.array(sizes)),
         f"cond['label'] must lie below `num_classes` = {sizes}, with -1 for unconditional.",
@@ -273,7 +257,9 @@ class Embedder(nn.Module):
         return nn.silu(h + embed(cond, batch))
 
 
-def concat_image(x: Data, cond: Cond, image_channels: int) -> Float[Array, "batch *space channels"]:
+def concat_image(
+    x: DataLike, cond: Cond, image_channels: int
+) -> Float[Array, "batch *space channels"]:
     """Append the conditioning image to the channels of x; zeros where it is null.
 
     Raises:
@@ -285,10 +271,6 @@ def concat_image(x: Data, cond: Cond, image_channels: int) -> Float[Array, "batc
         return x
     shape = (*x.shape[:-1], image_channels)
     image = jnp.zeros(shape, x.dtype) if image is None else image
-    require(
-        image.shape == shape,
-        f"cond['image'] must have shape {shape} for `image_channels` = {image_channels}; got "
-        f"{image.shape}.",
-    )
+    shaped("cond['image']", image, shape, f"for `image_channels` = {image_channels}")
     absent = jnp.isnan(image).any(axis=range(1, image.ndim), keepdims=True)
     return jnp.concatenate([x, jnp.where(absent, 0, image).astype(x.dtype)], axis=-1)

@@ -19,8 +19,7 @@ from diffusion.networks.convolutions import Features, NewFeatures, conv, interle
 from diffusion.networks.initializers import kernel
 from diffusion.networks.kernels import attention_implementation
 from diffusion.networks.positions import rotate
-from diffusion.numerics import require
-from diffusion.registry import nearest
+from diffusion.numerics import at_least, multiple_of
 
 
 def num_groups(channels: int) -> int:
@@ -68,11 +67,6 @@ class GroupNorm(nn.Module):
             bias - spread(mean) * slope
         )  # so gradients need x alone, not x - mean as well
         return y.astype(self.dtype)
-
-
-def check_outputs(outputs: int) -> None:
-    """Raise ValueError unless this is a number of outputs per input."""
-    require(outputs >= 1, f"`outputs` must be at least 1; got {outputs}.")
 
 
 def dense(
@@ -131,14 +125,6 @@ FILTERS: dict[str, tuple[Callable[[Array, int], Array], Callable[[Array, int], A
     "fir": (_fir_down, _fir_up),
 }
 RESAMPLINGS = (*FILTERS, "conv")
-
-
-def check_resampling(name: str) -> None:
-    """Raise ValueError unless this names a way of resampling."""
-    require(
-        name in RESAMPLINGS,
-        f"`resample` must be one of {RESAMPLINGS}; got {name!r}.{nearest(name, RESAMPLINGS)}",
-    )
 
 
 class Resample(nn.Module):
@@ -241,10 +227,7 @@ class Attention(nn.Module):
 
 def check_heads(features: int, heads: int) -> None:
     """Raise ValueError unless the features can be shared among the heads."""
-    require(
-        heads > 0 and features % heads == 0,
-        f"{features} features cannot be shared among {heads} heads; change the width or `heads`.",
-    )
+    multiple_of(heads, width=features, hint=f"Its {heads} `heads` divide it: change one of them.")
 
 
 def log_length_scale(tokens: int, train_tokens: int | None) -> float:
@@ -254,5 +237,5 @@ def log_length_scale(tokens: int, train_tokens: int | None) -> float:
     """
     if train_tokens is None:
         return 1.0
-    require(train_tokens > 1, f"`train_tokens` must be above 1; got {train_tokens}.")
+    at_least(2, train_tokens=train_tokens)
     return math.log(max(tokens, 2)) / math.log(train_tokens)

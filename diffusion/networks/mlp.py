@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.networks.base import (
-    Data,
     FlaxNetwork,
     LogSNR,
     Number,
@@ -22,10 +21,10 @@ from diffusion.networks.base import (
     wide,
 )
 from diffusion.networks.embeddings import Embedder
-from diffusion.networks.layers import check_outputs, dense
-from diffusion.numerics import require
+from diffusion.networks.layers import dense
+from diffusion.numerics import at_least, multiple_of
 from diffusion.registry import register
-from diffusion.types import Cond
+from diffusion.types import Cond, DataLike
 
 
 class ModulatedNorm(nn.Module):
@@ -73,7 +72,7 @@ class MLPTrunk(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: Data, emb: Float[Array, "batch k"]) -> Float[Array, "batch width"]:
+    def __call__(self, x: DataLike, emb: Float[Array, "batch k"]) -> Float[Array, "batch width"]:
         """Flatten x and apply the blocks."""
         flat = jnp.asarray(x, precision(self.dtype)["dtype"]).reshape(len(x), -1)
         h = dense(self.width, self.dtype, name="in")(flat)
@@ -112,10 +111,12 @@ class MLP(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch ..."]:
+    def __call__(
+        self, x: DataLike, log_snr: LogSNR, cond: Cond = None
+    ) -> Float[Array, "batch ..."]:
         """Return an array shaped like x, but for `outputs` times its last axis."""
         check_mlp(self.width, self.depth)
-        check_outputs(self.outputs)
+        at_least(1, outputs=self.outputs)
         embed = Embedder(
             self.width, self.embedding, self.num_classes, self.vector_dim, self.dtype,
             self.multi_hot_dim, name="embed",
@@ -137,8 +138,8 @@ def head(features: int, dtype: str) -> nn.Dense:
 
 def check_mlp(width: int, depth: int) -> None:
     """Raise ValueError unless these make a network."""
-    require(width > 0 and width % 2 == 0, f"`width` must be positive and even; got {width}.")
-    require(depth >= 0, f"`depth` must not be negative; got {depth}.")
+    multiple_of(2, width=width)
+    at_least(0, depth=depth)
 
 
 @register("network", "mlp")

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from diffusion.networks.base import precision
 from diffusion.networks.initializers import normal
-from diffusion.numerics import require
+from diffusion.numerics import multiple_of
 
 POSITIONS = ("rotary", "learned", "sincos", "none")
 
@@ -36,10 +36,7 @@ def sincos_positions(grid: tuple[int, ...], features: int) -> Float[np.ndarray, 
         ValueError: the features cannot be shared between sine and cosine of every axis.
     """
     share = 2 * len(grid)
-    require(
-        features % share == 0,
-        f"`width` must be a multiple of {share} for positions 'sincos'; got {features}.",
-    )
+    multiple_of(share, width=features, hint="Positions 'sincos' divide it.")
     w = 10_000.0 ** -(np.arange(features // share) * share / features)
     angles = (coordinates(grid)[:, :, None] * w).reshape(math.prod(grid), -1)
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
@@ -54,10 +51,11 @@ def rotary_angles(
         ValueError: a head has no equal number of pairs for every axis.
     """
     share = 2 * len(grid)
-    require(
-        head_features % share == 0,
-        f"Rotary positions need heads whose features are a multiple of {share}; got "
-        f"{head_features}. Change `width` or `heads`.",
+    multiple_of(
+        share,
+        features=head_features,
+        of="a head with rotary positions",
+        hint="Change `width` or `heads`.",
     )
     w = base ** -(np.arange(head_features // share) * share / head_features)
     return (coordinates(grid)[:, :, None] * w).reshape(math.prod(grid), -1)

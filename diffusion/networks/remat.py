@@ -13,8 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from diffusion.numerics import require
-from diffusion.registry import nearest
+from diffusion.numerics import one_of
 
 REMATS = ("none", "dots", "full")
 
@@ -26,10 +25,7 @@ def remat_name(remat: bool | str) -> str:
         ValueError: it is none of them.
     """
     name = {"false": "none", "true": "full"}.get(str(remat).lower(), str(remat))
-    require(
-        name in REMATS,
-        f"`remat` must be one of {REMATS}, or True for 'full'; got {remat!r}.{nearest(name, REMATS)}",
-    )
+    one_of(REMATS, remat=name, hint="True is 'full'.")
     return name
 
 

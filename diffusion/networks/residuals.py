@@ -16,8 +16,7 @@ For N blocks, so 2N updates, the factors that keep the first change of the outpu
 
 from typing import NamedTuple
 
-from diffusion.numerics import require
-from diffusion.registry import nearest
+from diffusion.numerics import one_of
 
 RESIDUALS = ("adaptive", "pre_norm", "post_norm", "deep_norm", "deep_pre")
 OPTIMIZERS = ("sgd", "adam", "lamb")
@@ -42,14 +41,8 @@ def depth_factors(residual: str, depth: int, optimizer: str = "adam") -> Depth:
     Raises:
         ValueError: the kind of residual or the optimizer is unknown.
     """
-    require(
-        residual in RESIDUALS,
-        f"`residual` must be one of {RESIDUALS}; got {residual!r}.{nearest(residual, RESIDUALS)}",
-    )
-    require(
-        optimizer in OPTIMIZERS,
-        f"`depth_for` must be one of {OPTIMIZERS}; got {optimizer!r}.{nearest(optimizer, OPTIMIZERS)}",
-    )
+    one_of(RESIDUALS, residual=residual)
+    one_of(OPTIMIZERS, depth_for=optimizer)
     if residual not in _POWERS:
         return Depth(1.0, 1.0)
     stream, weights = _POWERS[residual][optimizer]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 
 
 def _rows(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -37,7 +37,7 @@ def resize_bilinear_tf1(
     Raises:
         ValueError: the size is not positive.
     """
-    require(size >= 1, f"`size` must be at least 1; got {size}.")
+    at_least(1, size=size)
     if x.shape[1:3] == (size, size):
         return x
     return _along(_along(x, 2, size), 1, size)

@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.networks.base import Data, FlaxNetwork, LogSNR, precision, takes_fields_of, wide
+from diffusion.networks.base import FlaxNetwork, LogSNR, precision, takes_fields_of, wide
 from diffusion.networks.convolutions import Features, NewFeatures, conv
 from diffusion.networks.embeddings import Embedder, concat_image
 from diffusion.networks.layers import (
@@ -34,7 +34,7 @@ from diffusion.networks.remat import rematerialised
 from diffusion.networks.unet_config import UNetConfig, unet_config
 from diffusion.numerics import require
 from diffusion.registry import register
-from diffusion.types import Cond
+from diffusion.types import Cond, DataLike
 
 Embedding = Float[Array, "batch k"]
 
@@ -154,7 +154,7 @@ class Decoder(nn.Module):
 
 
 def prepare(
-    x: Data, cond: Cond, levels: int, dtype: str, image_channels: int = 0, patch: int = 1
+    x: DataLike, cond: Cond, levels: int, dtype: str, image_channels: int = 0, patch: int = 1
 ) -> Features:
     """Append the conditioning image, pad to the levels, fold patches and cast to the compute dtype."""
     require(
@@ -172,7 +172,9 @@ class UNet(nn.Module):
     config: UNetConfig = UNetConfig()
 
     @nn.compact
-    def __call__(self, x: Data, log_snr: LogSNR, cond: Cond = None) -> Float[Array, "batch ..."]:
+    def __call__(
+        self, x: DataLike, log_snr: LogSNR, cond: Cond = None
+    ) -> Float[Array, "batch ..."]:
         """Return an array shaped like x, but for `outputs` times its channels."""
         c = self.config
         embed = Embedder(

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusion.networks.base import Number
-from diffusion.networks.layers import check_outputs, check_resampling
+from diffusion.networks.layers import RESAMPLINGS
 from diffusion.networks.remat import remat_name
-from diffusion.numerics import require
-from diffusion.registry import nearest
+from diffusion.numerics import at_least, multiple_of, one_of, require
 
 SKIPS = ("concat", "add")
 
@@ -99,22 +98,18 @@ class UNetConfig:
 
     def __post_init__(self):
         levels = len(self.multipliers)
-        require(levels > 0, "`multipliers` must name at least one level; got ().")
-        require(
-            self.channels > 0 and self.channels % 2 == 0,
-            f"`channels` must be positive and even; got {self.channels}.",
-        )
-        require(self.patch >= 1, f"`patch` must be at least 1; got {self.patch}.")
+        at_least(1, levels=levels, hint="`multipliers` names them.")
+        multiple_of(2, channels=self.channels)
+        at_least(1, patch=self.patch, outputs=self.outputs)
         for name in ("blocks", "skip_scale"):
             value = getattr(self, name)
             require(
                 not isinstance(value, tuple) or len(value) == levels,
                 f"`{name}` must be one number or {levels}, as many as `multipliers`; got {value}.",
             )
-        check_outputs(self.outputs)
         remat_name(self.remat)
-        check_resampling(self.resample)
-        require(self.skip in SKIPS, f"`skip` must be one of {SKIPS}; got {self.skip!r}.")
+        one_of(RESAMPLINGS, resample=self.resample)
+        one_of(SKIPS, skip=self.skip)
 
     @property
     def levels(self) -> int:
@@ -150,8 +145,5 @@ class UNetConfig:
 
 def unet_config(family: str, fields: dict[str, Any]) -> UNetConfig:
     """Return the hyperparameters of a family with some fields replaced."""
-    require(
-        family in FAMILIES,
-        f"`family` must be one of {tuple(FAMILIES)}; got {family!r}.{nearest(family, FAMILIES)}",
-    )
+    one_of(FAMILIES, family=family)
     return UNetConfig(**(FAMILIES[family] | fields))

@@ -225,7 +225,7 @@ def draw(sampler: Callable[..., Array], key: KeyLike, shape: tuple[int, ...]) ->
     return jax.vmap(lambda k: sampler(k, (1, *shape[1:]))[0])(key)
 
 
-def normal_like(key: KeyLike, x: Float[Array, "batch *data"]) -> Float[Array, "batch *data"]:
+def normal_like(key: KeyLike, x: Float[Array, " batch *data"]) -> Float[Array, " batch *data"]:
     """Draw standard normal noise shaped like x, from one key or from one key per example."""
     return draw(lambda k, s: jax.random.normal(k, s, x.dtype), key, x.shape)
 
@@ -236,7 +236,7 @@ def row_keys(key: KeyLike, row: Int[Array, " batch"]) -> Key:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(row)
 
 
-def sum_features(x: Float[Array, "batch *data"]) -> Float[Array, " batch"]:
+def sum_features(x: Float[Array, " batch *data"]) -> Float[Array, " batch"]:
     """Sum over all axes but the first."""
     return x.reshape(x.shape[0], -1).sum(axis=-1)
 

@@ -21,9 +21,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import fold_in, is_traced, require, row_keys
+from diffusion.numerics import (
+    at_least,
+    fold_in,
+    is_traced,
+    multiple_of,
+    one_of,
+    positive,
+    require,
+    row_keys,
+)
 from diffusion.processes import Process
-from diffusion.registry import nearest, register
+from diffusion.registry import register
 from diffusion.runtime import digests
 from diffusion.runtime.files import DamagedFileError, MissingFileError, decoding, expanded
 from diffusion.runtime.npz import names_in, read_arrays
@@ -80,20 +89,15 @@ class MinibatchOT(Coupling):
     num_steps: int = 200
 
     def __post_init__(self) -> None:
-        require(
-            self.method in _METHODS,
-            f"`method` must be one of {', '.join(_METHODS)}; got {self.method!r}."
-            f"{nearest(self.method, _METHODS)}",
-        )
-        require(self.group >= 2, f"`group` must be at least 2; got {self.group}.")
-        require(self.blur > 0, f"`blur` must be positive; got {self.blur}.")
+        one_of(_METHODS, method=self.method)
+        at_least(2, group=self.group)
+        positive(blur=self.blur)
 
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
         x_0, row = jnp.asarray(batch["data"]), jnp.asarray(batch["row"])
         size = min(self.group, len(x_0))
-        require(
-            len(x_0) % size == 0,
-            f"a batch of {len(x_0)} rows does not hold whole groups of {size}; choose another `group`.",
+        multiple_of(
+            size, batch_size=len(x_0), hint="It holds whole groups: choose another `group`."
         )
         z = process.sample_noise(row_keys(key, row), x_0.shape)
         x_T = process.interpolate(jnp.zeros_like(z), z, process.t_max)
@@ -233,10 +237,7 @@ def reflow_pairs(
     Returns:
         `data` and `noise`, (num, *shape): what a batch calls by these names.
     """
-    require(
-        num >= 1 and batch_size >= 1,
-        f"`num` and `batch_size` must be positive; got {num}, {batch_size}.",
-    )
+    at_least(1, num=num, batch_size=batch_size)
     require(
         not sampler.stochastic,
         f"reflow pairs noise with where the ODE carries it; {type(sampler).__name__} is stochastic.",

@@ -17,21 +17,20 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Shaped
 
 from diffusion.models.exact_field import exact_field
 from diffusion.models.prediction import Noise, Prediction, network_inputs, velocity_inputs
 from diffusion.models.variance import LearnedVariance, split_output
-from diffusion.numerics import require, row_keys
+from diffusion.numerics import one_of, row_keys
 from diffusion.numerics.shapes import shaped_like
 from diffusion.objectives.time_sampling import TimeDistribution, Times
 from diffusion.objectives.weighting import Weight
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, takes_names
-from diffusion.types import Coefficients, Cond, Denoiser, Key, Network, Params
+from diffusion.registry import takes_names
+from diffusion.types import Coefficients, Cond, Denoiser, Key, Network, Params, PerExample
 
-PerExample = Float[Array, " batch"]
 Record = dict[str, Shaped[Array, " batch"]]
 Loss = Callable[[Params, Key, Mapping], tuple[PerExample, Record]]
 
@@ -76,11 +75,7 @@ def demolish(
 
 
 def _reduction(name: str) -> Callable[[Array], Array]:
-    require(
-        name in REDUCTIONS,
-        f"`reduction` over pixels must be one of {', '.join(REDUCTIONS)}; got {name!r}."
-        f"{nearest(name, REDUCTIONS)}",
-    )
+    one_of(REDUCTIONS, reduction=name, of="losses over pixels")
     return REDUCTIONS[name]
 
 
@@ -237,10 +232,7 @@ def variance_loss(
         TypeError: the noise of the process is not normal.
     """
     require_rung(process, GaussianProcess, "a learned posterior variance")
-    require(
-        kind in SQUARES,
-        f"`kind` must be one of {', '.join(SQUARES)}; got {kind!r}.{nearest(kind, SQUARES)}",
-    )
+    one_of(SQUARES, kind=kind)
 
     def loss(params: Params, key: Key, batch: Mapping) -> tuple[PerExample, Record]:
         key_draw, key_net = jax.random.split(key)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffusion.numerics import require, row_keys
+from diffusion.numerics import at_least, in_interval, positive, row_keys
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.registry import register
@@ -153,7 +153,7 @@ class LogNormalTime(TimeDistribution):
     std: Scalar = 1.2
 
     def __post_init__(self) -> None:
-        require(self.std > 0, f"`std` must be positive; got {self.std}.")
+        positive(std=self.std)
 
     def quantile(self, process: Process, u: Array) -> Array:
         require_rung(process, AffineProcess, "the time distribution log_normal")
@@ -172,7 +172,7 @@ class LogitNormalTime(TimeDistribution):
     std: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        require(self.std > 0, f"`std` must be positive; got {self.std}.")
+        positive(std=self.std)
 
     def quantile(self, process: Process, u: Array) -> Array:
         share = jax.nn.sigmoid(self.mean + self.std * jax.scipy.special.ndtri(_inside(u)))
@@ -204,10 +204,10 @@ class ImportanceTime(TimeDistribution):
     floor: Scalar = 1e-3
 
     def __post_init__(self) -> None:
-        require(self.num_bins >= 1, f"`num_bins` must be at least 1; got {self.num_bins}.")
-        require(0 <= self.decay < 1, f"`decay` must lie in [0, 1); got {self.decay}.")
-        require(self.warmup >= 1, f"`warmup` must be at least 1; got {self.warmup}.")
-        require(0 < self.floor <= 1, f"`floor` is a share in (0, 1]; got {self.floor}.")
+        at_least(1, num_bins=self.num_bins)
+        in_interval("[0, 1)", decay=self.decay)
+        at_least(1, warmup=self.warmup)
+        in_interval("(0, 1]", floor=self.floor)
 
     def quantile(self, process: Process, u: Array) -> Array:
         return self.base.quantile(process, u)

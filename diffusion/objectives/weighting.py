@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least, positive
 from diffusion.registry import register
 from diffusion.types import Coefficients, Cond, Key, Network, Params, Scalar
 
@@ -99,7 +99,7 @@ class MinSNR(Weight):
     gamma: Scalar = 5.0
 
     def __post_init__(self) -> None:
-        require(self.gamma > 0, f"`gamma` must be positive; got {self.gamma}.")
+        positive(gamma=self.gamma)
 
     def __call__(self, c: Coefficients, out: Array) -> Array:
         return jnp.minimum(snr(c), self.gamma) * out**2
@@ -114,7 +114,7 @@ class SoftMinSNR(Weight):
     gamma: Scalar = 4.0
 
     def __post_init__(self) -> None:
-        require(self.gamma > 0, f"`gamma` must be positive; got {self.gamma}.")
+        positive(gamma=self.gamma)
 
     def __call__(self, c: Coefficients, out: Array) -> Array:
         return snr(c) * self.gamma / (snr(c) + self.gamma) * out**2
@@ -177,10 +177,7 @@ class ELBO(Weight):
     )
 
     def __post_init__(self) -> None:
-        require(
-            self.step is None or self.step > 0,
-            f"`step` of the weight elbo must be positive, or None for that of the process; got {self.step}.",
-        )
+        positive(step=self.step, of="the weight elbo", none="that of the process")
 
     def __call__(self, c: Coefficients, out: Array) -> Array:
         alpha, sigma = c.before(self.step, trained=True)
@@ -235,7 +232,7 @@ class LearnedUncertainty(Weight):
     features: int = 64
 
     def __post_init__(self) -> None:
-        require(self.features >= 1, f"`features` must be at least 1; got {self.features}.")
+        at_least(1, features=self.features)
 
     def __call__(self, c: Coefficients, out: Array) -> Array:
         return self.weight(c, out)

@@ -32,11 +32,9 @@ from diffusion.numerics import (
 )
 from diffusion.processes.process import Process, geometric_times
 from diffusion.registry import build
-from diffusion.types import ODE, Coefficients, Scalar, Time
+from diffusion.types import ODE, Coefficients, Data, Scalar, Time
 
 __all__ = ["AffineProcess", "GaussianProcess", "Process", "geometric_times", "require_rung"]
-
-Data = Float[Array, "batch *data"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, require
+from diffusion.numerics import as_time, in_interval, require
 from diffusion.processes.base import GaussianProcess
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
@@ -31,10 +31,7 @@ class Chain(GaussianProcess):
     num_chain_steps: int = 1000
 
     def __post_init__(self) -> None:
-        require(
-            2 <= self.num_chain_steps <= MOST_STEPS,
-            f"`num_chain_steps` must lie in 2 ... {MOST_STEPS}; got {self.num_chain_steps}.",
-        )
+        in_interval(f"[2, {MOST_STEPS}]", num_chain_steps=self.num_chain_steps)
         if self.t_min is None:
             object.__setattr__(self, "t_min", self.chain_step)
         super().__post_init__()

@@ -22,13 +22,11 @@ from typing import ClassVar, final
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_time, per_example, require
+from diffusion.numerics import as_time, in_interval, per_example
 from diffusion.processes.interpolants import Interpolant, straight
 from diffusion.processes.inversion import along_time, compiled, invert, log_abs_det, solve_linear
 from diffusion.registry import load, register
-from diffusion.types import Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Scalar, Time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +155,7 @@ class Parabola(Characteristics):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            abs(self.bend) < 1,
-            f"`bend` must lie between -1 and 1, or paths from one x_0 would cross; got {self.bend}.",
-        )
+        in_interval("(-1, 1)", bend=self.bend, hint="Paths from one x_0 would cross.")
 
     def path(self, x_0: Data, x_T: Data, t: Array) -> Data:
         y = x_T - x_0

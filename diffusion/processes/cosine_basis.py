@@ -4,9 +4,9 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data
 
 
 @functools.lru_cache(maxsize=16)

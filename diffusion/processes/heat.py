@@ -17,10 +17,15 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import (
     as_time,
+    at_least,
     draw,
+    in_interval,
     invert_decreasing,
     is_traced,
+    one_of_or_function,
+    ordered,
     per_example,
+    positive,
     require,
     sum_features,
 )
@@ -31,10 +36,8 @@ from diffusion.processes.base import (
     geometric_times,
 )
 from diffusion.processes.cosine_basis import scale_frequencies, spatial_axes, squared_frequencies
-from diffusion.registry import load, nearest, register
-from diffusion.types import KeyLike, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.registry import load, register
+from diffusion.types import Data, KeyLike, Scalar, Time
 
 
 @register("process", "heat")
@@ -61,20 +64,12 @@ class Heat(GaussianProcess):
     rate: Scalar = 8.0
 
     def __post_init__(self) -> None:
-        for name in ("sigma_min", "sigma_max", "power", "rate"):
-            value = getattr(self, name)
-            require(value > 0, f"`{name}` must be positive; got {value}.")
-        named = isinstance(self.schedule, str) and ":" not in self.schedule
-        require(
-            not named or self.schedule in _SCHEDULES,
-            f"`schedule` must be one of {', '.join(_SCHEDULES)}, a function, or 'module:function'; got "
-            f"{self.schedule!r}.{nearest(str(self.schedule), _SCHEDULES)}",
+        positive(
+            sigma_min=self.sigma_min, sigma_max=self.sigma_max, power=self.power, rate=self.rate
         )
+        one_of_or_function(_SCHEDULES, schedule=self.schedule)
         if self.t_min is None:
-            require(
-                self.sigma_min < self.sigma_max,
-                f"`sigma_min` must lie below `sigma_max`; got {self.sigma_min} and {self.sigma_max}.",
-            )
+            ordered(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
             object.__setattr__(self, "t_min", self._time_of_share(self.sigma_min / self.sigma_max))
         super().__post_init__()
 
@@ -203,12 +198,9 @@ class Blur(Process):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.t_min > 0, f"`t_min` must be positive; got {self.t_min}.")
-        require(self.width >= 0, f"`width` must not be negative; got {self.width}.")
-        require(
-            (self.floor >= 0) & (self.floor < 1),
-            f"`floor` is a share from 0 to below 1; got {self.floor}.",
-        )
+        positive(t_min=self.t_min)
+        at_least(0, width=self.width)
+        in_interval("[0, 1)", floor=self.floor)
 
     def _kept(self, x_0: Data, t: Time) -> Data:
         """Return what is left of x_0."""

@@ -15,13 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_time, per_example, require
+from diffusion.numerics import as_time, one_of_or_function, per_example, positive
 from diffusion.processes.base import AffineProcess, Process, geometric_times
 from diffusion.processes.priors import DataPrior, Normal, Prior
-from diffusion.registry import load, nearest, register
-from diffusion.types import KeyLike, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.registry import load, register
+from diffusion.types import Data, KeyLike, Time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +32,7 @@ class WithPrior(Process):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.t_min > 0,
-            f"`t_min` must be positive: all paths from x_0 meet at t = 0; got {self.t_min}.",
-        )
+        positive(t_min=self.t_min, hint="All paths from x_0 meet at t = 0.")
         if not isinstance(self.prior, Prior):
             raise TypeError(
                 f"`prior` must be an object of kind prior, such as Normal(); got {self.prior!r}. "
@@ -114,12 +109,7 @@ class Bridge(Interpolant):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        named = isinstance(self.path_fn, str) and ":" not in self.path_fn
-        require(
-            not named or self.path_fn in PATHS,
-            f"`path_fn` must be one of {', '.join(PATHS)}, a function, or 'module:function'; got "
-            f"{self.path_fn!r}.{nearest(str(self.path_fn), PATHS)}",
-        )
+        one_of_or_function(PATHS, path_fn=self.path_fn)
 
     @property
     def _line(self) -> LinearPath | None:

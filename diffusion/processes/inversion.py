@@ -15,9 +15,8 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import is_static, sum_features
 from diffusion.numerics.programs import Programs
-from diffusion.types import Time
+from diffusion.types import Data, Time
 
-Data = Float[Array, "batch *data"]
 Map = Callable[[Array], Array]
 
 _DAMPING = (1.0, 0.5, 0.2, 0.05, 1e-2, 1e-3, 1e-5, 1e-7)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, is_traced, require
+from diffusion.numerics import as_time, at_least, is_traced, ordered, require
 from diffusion.processes.log_snr import LogSNRSchedule
 from diffusion.registry import register
 from diffusion.types import Key, Scalar, Time
@@ -45,7 +45,7 @@ def init_schedule(
         ends: log_snr_max and log_snr_min where these are learned too; None keeps them fixed, as fields
             of the process.
     """
-    require(num_hidden >= 1, f"`num_hidden` must be at least 1; got {num_hidden}.")
+    at_least(1, num_hidden=num_hidden)
     key_steep, key_centre = jax.random.split(key)
     inverse_softplus = lambda w: jnp.log(jnp.expm1(w))
     steep = jnp.exp(jax.random.uniform(key_steep, (num_hidden,), minval=1.0, maxval=3.0))
@@ -111,11 +111,7 @@ class LearnedSchedule(LogSNRSchedule):
             parts = parts if is_traced(parts) else map(_freeze, parts)
             object.__setattr__(self, "params", ScheduleParams(*parts))
         high, low = self._ends()
-        require(
-            high > low,
-            "the log-SNR must fall from `log_snr_max` to `log_snr_min`; got "
-            f"log_snr_max={high}, log_snr_min={low}.",
-        )
+        ordered(log_snr_min=low, log_snr_max=high)
 
     def _params(self) -> ScheduleParams:
         return _drawn(self.seed, self.num_hidden) if self.params is None else self.params

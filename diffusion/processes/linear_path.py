@@ -20,9 +20,7 @@ from diffusion.processes.cosine_basis import scale_frequencies, squared_frequenc
 from diffusion.processes.interpolants import WithPrior
 from diffusion.processes.inversion import along_time
 from diffusion.registry import load, register
-from diffusion.types import Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Scalar, Time
 
 
 @dataclass(frozen=True, kw_only=True)

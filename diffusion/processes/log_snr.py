@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, on_host, require, value_and_ddt
+from diffusion.numerics import as_time, on_host, ordered, positive, value_and_ddt
 from diffusion.processes.base import GaussianProcess
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
@@ -60,11 +60,7 @@ class LinearLogSNR(LogSNRSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.log_snr_max > self.log_snr_min,
-            "`log_snr_max` must lie above `log_snr_min`; got "
-            f"log_snr_max={self.log_snr_max}, log_snr_min={self.log_snr_min}.",
-        )
+        ordered(log_snr_min=self.log_snr_min, log_snr_max=self.log_snr_max)
 
     def log_snr(self, t: Time) -> Array:
         return self.log_snr_max + as_time(t) * (self.log_snr_min - self.log_snr_max)
@@ -91,7 +87,7 @@ class Laplace(LogSNRSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.b > 0, f"`b`, a scale, must be positive; got {self.b}.")
+        positive(b=self.b, hint="It is a scale.")
 
     @property
     def reach(self) -> tuple[Scalar, Scalar]:
@@ -143,8 +139,8 @@ class SigmoidSchedule(LogSNRSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.end > self.start, f"`end` must exceed `start`; got {self.start}, {self.end}.")
-        require(self.tau > 0, f"`tau`, a temperature, must be positive; got {self.tau}.")
+        ordered(start=self.start, end=self.end)
+        positive(tau=self.tau, hint="It is a temperature.")
 
     @property
     def reach(self) -> tuple[Scalar, Scalar]:

@@ -27,11 +27,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.numerics import draw, per_example, require, sum_features
-from diffusion.processes.base import Data, Process
+from diffusion.numerics import at_least, draw, per_example, positive, require, sum_features
+from diffusion.processes.base import Process
 from diffusion.processes.linear_sde import linear_beta_diffusion
 from diffusion.registry import load, register
-from diffusion.types import KeyLike, Scalar, Time
+from diffusion.types import Data, KeyLike, Scalar, Time
 
 Noise = Float[Array, "batch *steps_and_data"]
 
@@ -58,14 +58,8 @@ class NonlinearSDE(Process):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.num_demolition_steps >= 1,
-            f"`num_demolition_steps` must be at least 1; got {self.num_demolition_steps}.",
-        )
-        require(
-            self.prior_std is None or self.prior_std > 0,
-            f"`prior_std` must be positive, or None for a simulated prior; got {self.prior_std}.",
-        )
+        at_least(1, num_demolition_steps=self.num_demolition_steps)
+        positive(prior_std=self.prior_std, none="a simulated prior")
 
     @abc.abstractmethod
     def drift(self, x: Array, t: Array) -> Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, draw, per_example, require
+from diffusion.numerics import as_time, draw, per_example, positive
 from diffusion.processes.base import AffineProcess
 from diffusion.registry import register
 from diffusion.types import Key, KeyLike, Scalar, Time
@@ -36,7 +36,7 @@ class PoissonFlow(AffineProcess):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.extra_dims > 0, f"`extra_dims` must be positive; got {self.extra_dims}.")
+        positive(extra_dims=self.extra_dims)
 
     @property
     def reach(self) -> tuple[Scalar, Scalar]:

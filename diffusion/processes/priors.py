@@ -13,14 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import laplace, logistic, norm
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffusion.numerics import draw, require, sum_features
+from diffusion.numerics import at_least, draw, ordered, positive, require, sum_features
 from diffusion.registry import register
-from diffusion.types import Key, KeyLike, Scalar
-
-Data = Float[Array, "batch *data"]
-PerExample = Float[Array, " batch"]
+from diffusion.types import Data, Key, KeyLike, PerExample, Scalar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +50,7 @@ class Normal(Prior):
     std: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        require(self.std > 0, f"`std` of a normal prior must be positive; got {self.std}.")
+        positive(std=self.std, of="a normal prior")
 
     def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         return jnp.asarray(self.mean) + self.std * draw(jax.random.normal, key, shape)
@@ -72,10 +69,7 @@ class Uniform(Prior):
     high: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        require(
-            self.low < self.high,
-            f"`low` of a uniform prior must lie below `high`; got {self.low}, {self.high}.",
-        )
+        ordered(low=self.low, high=self.high, of="a uniform prior")
 
     def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         return self.low + (self.high - self.low) * draw(jax.random.uniform, key, shape)
@@ -96,7 +90,7 @@ class Laplace(Prior):
     scale: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        require(self.scale > 0, f"`scale` of a Laplace prior must be positive; got {self.scale}.")
+        positive(scale=self.scale, of="a Laplace prior")
 
     def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         return self.loc + self.scale * draw(jax.random.laplace, key, shape)
@@ -115,7 +109,7 @@ class Logistic(Prior):
     scale: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        require(self.scale > 0, f"`scale` of a logistic prior must be positive; got {self.scale}.")
+        positive(scale=self.scale, of="a logistic prior")
 
     def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         return self.loc + self.scale * draw(jax.random.logistic, key, shape)
@@ -177,7 +171,7 @@ class Mixture(Prior):
             f"`weights` of a mixture must be positive, one for each of the {len(self.means)} means, or "
             f"empty for equal ones; got {self.weights}.",
         )
-        require(self.std > 0, f"`std` of a mixture must be positive; got {self.std}.")
+        positive(std=self.std, of="a mixture")
 
     def _parts(self) -> tuple[Array, Array]:
         weights = np.asarray(self.weights or (1.0,) * len(self.means), np.float64)
@@ -212,10 +206,7 @@ class DataPrior(Prior):
     bandwidth: Scalar = 0.0
 
     def __post_init__(self) -> None:
-        require(
-            self.bandwidth >= 0,
-            f"`bandwidth` of a data prior must not be negative; got {self.bandwidth}.",
-        )
+        at_least(0, bandwidth=self.bandwidth, of="a data prior")
         if not isinstance(self.points, tuple):  # an array cannot be hashed
             object.__setattr__(self, "points", _nested(np.asarray(self.points).tolist()))
 

@@ -15,11 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_time, draw, is_traced, require
+from diffusion.numerics import as_time, at_least, draw, is_traced, ordered, require
 from diffusion.processes.inversion import along_time, compiled, invert, log_abs_det
-from diffusion.types import ODE, KeyLike, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import ODE, Data, KeyLike, Scalar, Time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +34,8 @@ class Process(abc.ABC):
 
     def __post_init__(self) -> None:
         """Check the time range."""
-        require(
-            self.t_min >= 0,
-            f"`t_min` must not be negative, since the data is at time 0; got {self.t_min}.",
-        )
-        require(
-            self.t_min < self.t_max,
-            f"`t_min` must lie below `t_max`; got t_min={self.t_min}, t_max={self.t_max}.",
-        )
+        at_least(0, t_min=self.t_min, hint="The data is at time 0.")
+        ordered(t_min=self.t_min, t_max=self.t_max)
 
     @abc.abstractmethod
     def interpolate(self, x_0: Data, z: Data, t: Time) -> Data:

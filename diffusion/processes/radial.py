@@ -21,7 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_time, is_traced, per_example, require
+from diffusion.numerics import (
+    as_time,
+    is_traced,
+    one_of_or_function,
+    per_example,
+    positive,
+    require,
+)
 from diffusion.processes.base import Process, geometric_times
 from diffusion.processes.inversion import compiled
 from diffusion.processes.radial_law import (
@@ -32,10 +39,8 @@ from diffusion.processes.radial_law import (
     log_sphere,
     random_direction_of_length,
 )
-from diffusion.registry import load, nearest, register
-from diffusion.types import KeyLike, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.registry import load, register
+from diffusion.types import Data, KeyLike, Scalar, Time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,7 @@ class Radial(Process):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.t_min > 0, f"`t_min` must be positive: psi jumps at 0; got {self.t_min}.")
+        positive(t_min=self.t_min, hint="psi jumps at 0.")
         if not is_traced(self):
             self._check_psi()
 
@@ -219,11 +224,6 @@ def radial(
     times: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     if isinstance(law, str) and law in LAWS:
         return ScaledRadial(law=law, rms=rms, **times)
-    known = (*LAWS, "tanh_sinh")
-    require(
-        not isinstance(law, str) or law == "tanh_sinh" or ":" in law,
-        f"`law` must be one of {', '.join(known)}, a function, or 'module:function'; got {law!r}."
-        f"{nearest(str(law), known)}",
-    )
+    one_of_or_function((*LAWS, "tanh_sinh"), law=law)
     require(not rms, f"`rms` is for laws of r / t ({', '.join(LAWS)}); write it into psi instead.")
     return GivenRadial(psi_fn=tanh_sinh if law == "tanh_sinh" else law, **times)

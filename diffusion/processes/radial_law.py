@@ -16,12 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_time, draw, per_example, require, sum_features
+from diffusion.numerics import as_time, draw, one_of, per_example, sum_features
 from diffusion.processes.base import AffineProcess
-from diffusion.registry import nearest
-from diffusion.types import Key, KeyLike, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Key, KeyLike, Scalar, Time
 
 
 def log_sphere(num_dims: int) -> float:
@@ -95,10 +92,7 @@ class ScaledRadial(AffineProcess):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.law in LAWS,
-            f"`law` must be one of {', '.join(LAWS)}; got {self.law!r}.{nearest(self.law, LAWS)}",
-        )
+        one_of(LAWS, law=self.law)
 
     @property
     def reach(self) -> tuple[Scalar, Scalar]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, is_static, is_traced, require
+from diffusion.numerics import as_time, at_least, at_most, is_static, is_traced, monotone, require
 from diffusion.processes.log_snr import LogSNRSchedule
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
@@ -40,7 +40,7 @@ class Table(LogSNRSchedule):
                 object.__setattr__(self, name, tuple(np.asarray(given, np.float64).tolist()))
         super().__post_init__()
         num = len(self.log_snrs)
-        require(num >= 3, f"`log_snrs` must have at least three entries; got {num}.")
+        at_least(3, entries=num, of="`log_snrs`")
         require(
             len(self.times) in (0, num),
             f"`times` must be empty or have one entry for each of the {num} log-SNRs; got "
@@ -48,15 +48,11 @@ class Table(LogSNRSchedule):
         )
         if is_traced(self.log_snrs, self.times):
             return
-        _require_steps(np.diff(self.log_snrs) < 0, self.log_snrs, "`log_snrs` must decrease")
-        if self.times:
-            _require_steps(np.diff(self.times) > 0, self.times, "`times` must increase")
+        monotone("`log_snrs`", self.log_snrs, "decrease")
+        monotone("`times`", self.times, "increase")
         first, last = self.reach
-        require(
-            (self.t_min >= first) & (self.t_max <= last),
-            f"`t_min` and `t_max` must lie within the times of the table, {first:.6g} to {last:.6g}; "
-            f"got t_min={self.t_min}, t_max={self.t_max}.",
-        )
+        at_least(first, t_min=self.t_min, hint="There the table begins.")
+        at_most(last, t_max=self.t_max, hint="There the table ends.")
 
     @property
     def reach(self) -> tuple[Scalar, Scalar]:
@@ -68,16 +64,6 @@ class Table(LogSNRSchedule):
         k = jnp.clip(jnp.searchsorted(knots, t, side="right") - 1, 0, len(knots) - 2)
         u = t - knots[k]
         return ((c[0, k] * u + c[1, k]) * u + c[2, k]) * u + c[3, k]
-
-
-def _require_steps(fits: np.ndarray, values: tuple, rule: str) -> None:
-    """Raise ValueError that names the first step which breaks a rule; a nan breaks every rule."""
-    wrong = np.flatnonzero(~fits)
-    k = int(wrong[0]) if len(wrong) else 0
-    require(
-        not len(wrong),
-        f"{rule} from entry to entry; entries {k} and {k + 1} are {values[k]} and {values[k + 1]}.",
-    )
 
 
 def _fit_once(table: Table) -> tuple[Any, Any]:

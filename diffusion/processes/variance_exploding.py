@@ -6,7 +6,7 @@ from typing import final
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, require
+from diffusion.numerics import as_time, ordered, positive
 from diffusion.processes.base import GaussianProcess
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
@@ -29,11 +29,8 @@ class VarianceExploding(GaussianProcess):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            (self.sigma_min > 0) & (self.sigma_max > self.sigma_min),
-            "`sigma_min` must be positive and below `sigma_max`; got "
-            f"sigma_min={self.sigma_min}, sigma_max={self.sigma_max}.",
-        )
+        positive(sigma_min=self.sigma_min)
+        ordered(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
 
     def _log_ratio(self) -> Array:
         return jnp.log(self.sigma_max) - jnp.log(self.sigma_min)

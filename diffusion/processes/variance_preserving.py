@@ -10,7 +10,7 @@ from typing import final
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, require
+from diffusion.numerics import as_time, at_least, positive
 from diffusion.processes.base import GaussianProcess
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
@@ -25,11 +25,8 @@ class _LinearBeta(GaussianProcess):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            (self.beta_min > 0) & (self.beta_max >= self.beta_min),
-            "`beta_min` must be positive and at most `beta_max`; got "
-            f"beta_min={self.beta_min}, beta_max={self.beta_max}.",
-        )
+        positive(beta_min=self.beta_min)
+        at_least(self.beta_min, beta_max=self.beta_max)
 
     def beta(self, t: Time) -> Array:
         """Return the noise rate."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, is_traced, on_host, require
+from diffusion.numerics import as_time, at_most, is_traced, on_host, positive, require
 from diffusion.processes.base import GaussianProcess, require_rung
 from diffusion.processes.variance_preserving import VariancePreserving
 from diffusion.registry import register, takes_names
@@ -43,9 +43,7 @@ class Shifted(GaussianProcess):
 
     def __post_init__(self) -> None:
         require_rung(self.process, GaussianProcess, "the wrapper `shifted`")
-        require(
-            self.scale > 0, f"`scale`, a ratio of resolutions, must be positive; got {self.scale}."
-        )
+        positive(scale=self.scale, hint="It is a ratio of resolutions.")
         _take_over_times(self, self.process.t_max)
         super().__post_init__()
         _hand_down_times(self, ("t_min", "t_max"))
@@ -113,10 +111,8 @@ class ZeroTerminalSNR(GaussianProcess):
         require_rung(self.process, GaussianProcess, "the wrapper `zero_terminal_snr`")
         _take_over_times(self, 0.999 * self.process.t_max)
         super().__post_init__()
-        require(
-            self.t_max <= self.process.t_max,
-            "`t_max` must not lie beyond that of the inner process, where the signal is zero; got "
-            f"{self.t_max} and {self.process.t_max}.",
+        at_most(
+            self.process.t_max, t_max=self.t_max, hint="There the inner process has no signal left."
         )
         _require_variance_preserving(self.process)
         _hand_down_times(self, ("t_min",))

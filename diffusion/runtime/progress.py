@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-Say = Callable[[str], None]
+from diffusion.types import Say
+
 Clock = Callable[[], float]
 
 PLAIN_EVERY = 10.0  # seconds between lines of progress where they pile up, as in a log file

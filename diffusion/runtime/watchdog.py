@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 from diffusion.runtime import exits
 
 # Times the limit, between two signs of life: nothing comes from within an XLA compiler, or from one call of a sampler.
@@ -63,8 +63,8 @@ class Watchdog:
             clock: tells seconds.
             leave: ends the process; os._exit, because a thread that hangs cannot be asked to.
         """
-        require(seconds >= 0, f"`seconds` must not be negative; got {seconds}.")
-        require(steps >= 1, f"`steps` must be at least 1; got {steps}.")
+        at_least(0, seconds=seconds)
+        at_least(1, steps=steps)
         self._seconds, self._steps = float(seconds), steps
         self._allowances, self._totals = dict(allowances), dict(totals)
         self._stream, self._clock, self._leave = stream, clock, leave

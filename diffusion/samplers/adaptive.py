@@ -7,30 +7,22 @@ from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffusion.numerics import as_pytree, is_static, is_traced, require
+from diffusion.numerics import as_pytree, at_least, is_static, is_traced, one_of, positive
 from diffusion.numerics.programs import Programs, unshared
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
-from diffusion.registry import nearest, register
-from diffusion.samplers.base import Sampler, Solution
+from diffusion.registry import register
+from diffusion.samplers.base import Callback, Sampler, Solution, replayed
 from diffusion.samplers.levels import host_times, noise_left
-from diffusion.types import Key
+from diffusion.types import Data, Key
 
-Data = Float[Array, "batch *data"]
 _NORMS = ("batch", "sample")
 _CONTROLLERS = ("pid", "step_to", "constant")
 
 # Evaluations per step of methods that state no tableau of stages.
 _ODE_COSTS = {"Euler": 1, "LeapfrogMidpoint": 1, "ReversibleHeun": 1}
-
-
-def _one_of(name: str, given: str, known: Any) -> None:
-    require(
-        given in known,
-        f"`{name}` must be one of {', '.join(known)}; got {given!r}.{nearest(given, known)}",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +42,10 @@ class DiffraxBase(Sampler):
     max_steps: int = 4096
 
     def __post_init__(self) -> None:
-        require(
-            self.rtol > 0 and self.atol >= 0,
-            f"`rtol` must be positive and `atol` not negative; got {self.rtol}, {self.atol}.",
-        )
-        require(self.max_steps >= 1, f"`max_steps` must be positive; got {self.max_steps}.")
-        _one_of("controller", self.controller, _CONTROLLERS)
+        positive(rtol=self.rtol)
+        at_least(0, atol=self.atol)
+        at_least(1, max_steps=self.max_steps)
+        one_of(_CONTROLLERS, controller=self.controller)
 
     @abc.abstractmethod
     def make_solver(self) -> Any:
@@ -68,13 +58,23 @@ class DiffraxBase(Sampler):
         """Return the states, the evaluations, and whether the end was reached."""
 
     def solve(
-        self, process: Process, model: Any, key: Key | None, x: Data, times: Any, save: bool
+        self,
+        process: Process,
+        model: Any,
+        key: Key | None,
+        x: Data,
+        times: Any,
+        save: bool,
+        callback: Callback | None = None,
     ) -> Solution:
         """Integrate from times[0] to times[-1].
 
         Where no noise is left at times[-1] the velocity there is 0/0, so the last interval is one step
         to the posterior mean.
         """
+        if callback is not None:
+            solution = self.solve(process, model, key, x, times, save=True)
+            return replayed(solution, times, save, callback)
         self._check()
         times = host_times(process, times)
         key = key if self.stochastic else None
@@ -177,7 +177,7 @@ class Diffrax(DiffraxBase):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("norm", self.norm, _NORMS)
+        one_of(_NORMS, norm=self.norm)
 
     @property
     def coupled(self) -> bool:
@@ -197,11 +197,11 @@ class Diffrax(DiffraxBase):
             k for k, v in vars(diffrax).items()
             if isinstance(v, type) and issubclass(v, explicit) and v is not explicit
         ] + list(_ODE_COSTS)  # fmt: skip
-        if self.solver not in known:
-            raise ValueError(
-                f"`solver` must be an explicit solver of diffrax for ODEs; got {self.solver!r}."
-                f"{nearest(self.solver, known)} Known: {', '.join(sorted(known))}."
-            )
+        one_of(
+            sorted(known),
+            solver=self.solver,
+            hint="These are the explicit solvers of diffrax for ODEs.",
+        )
         return getattr(diffrax, self.solver)()
 
     def _stages(self, steps: Array) -> Array:

@@ -6,17 +6,15 @@ from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffusion.numerics import is_many, require
+from diffusion.numerics import is_many, one_of, positive
 from diffusion.processes import GaussianProcess, Process
 from diffusion.processes.base import require_rung
 from diffusion.processes.dynamics import reverse_sde
-from diffusion.registry import nearest, register
+from diffusion.registry import register
 from diffusion.samplers.adaptive import DiffraxBase
-from diffusion.types import Key, Scalar
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Key, Scalar
 
 # Evaluations of the drift per step.
 _SDE_COSTS = {
@@ -46,7 +44,7 @@ class DiffraxSDE(DiffraxBase):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.lam > 0, f"`lam` must be positive; got {self.lam}. For the ODE use `diffrax`.")
+        positive(lam=self.lam, hint="For the ODE use `diffrax`.")
 
     def make_solver(self) -> Any:
         """Return the diffrax solver.
@@ -56,11 +54,11 @@ class DiffraxSDE(DiffraxBase):
         """
         import diffrax
 
-        if self.solver not in _SDE_COSTS:
-            raise ValueError(
-                f"`solver` must be a solver of diffrax for SDEs; got {self.solver!r}."
-                f"{nearest(self.solver, _SDE_COSTS)} Known: {', '.join(sorted(_SDE_COSTS))}."
-            )
+        one_of(
+            sorted(_SDE_COSTS),
+            solver=self.solver,
+            hint="These are the solvers of diffrax for SDEs.",
+        )
         return getattr(diffrax, self.solver)()
 
     def integrate(

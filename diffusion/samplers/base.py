@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.numerics import (
     as_pytree,
@@ -26,9 +26,8 @@ from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
 from diffusion.processes.base import require_rung
-from diffusion.types import Key
+from diffusion.types import Data, Key
 
-Data = Float[Array, "batch *data"]
 Callback = Callable[[int, float, Array], None]  # (steps done, time reached, state)
 
 
@@ -69,11 +68,6 @@ class Sampler(abc.ABC):
 
     @abc.abstractmethod
     def solve(
-        self, process: Process, model: Any, key: Key | None, x: Data, times: Any, save: bool
-    ) -> Solution:
-        """Carry x from times[0] to times[-1]."""
-
-    def walk(
         self,
         process: Process,
         model: Any,
@@ -81,14 +75,27 @@ class Sampler(abc.ABC):
         x: Data,
         times: Any,
         save: bool,
-        callback: Callback,
+        callback: Callback | None = None,
     ) -> Solution:
-        """Do the same, and call back at every time of the grid; here, when all is done."""
-        found = self.solve(process, model, key, x, times, save=True)
-        assert found.trajectory is not None
-        for index in range(1, len(found.trajectory)):
-            callback(index, float(times[index]), found.trajectory[index])
-        return found if save else found._replace(trajectory=None)
+        """Carry x from times[0] to times[-1].
+
+        Args:
+            process: of the model.
+            model: what the process asks for.
+            key: None for a deterministic method.
+            x: the state at times[0].
+            times: decreasing, (num_steps + 1,).
+            save: keep the states at all times.
+            callback: called as callback(steps done, time reached, state) at every time of the grid.
+        """
+
+
+def replayed(solution: Solution, times: Any, save: bool, callback: Callback) -> Solution:
+    """Call back for the saved states of a method that shows them only when it has ended."""
+    assert solution.trajectory is not None
+    for index in range(1, len(solution.trajectory)):
+        callback(index, float(times[index]), solution.trajectory[index])
+    return solution if save else solution._replace(trajectory=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,18 +135,6 @@ class StepSampler(Sampler):
         return table, nfe, key if self.stochastic else None  # deterministic: no key is touched
 
     def solve(
-        self, process: Process, model: Any, key: Key | None, x: Data, times: Any, save: bool
-    ) -> Solution:
-        """Carry x through the grid in one compiled loop."""
-        table, nfe, key = self._start(process, key, x, times)
-        run = _compiled_loop if is_static(self, process) else _loop
-        x, path = run(self, process, save, as_pytree(model), key, x, table)
-        marks = self.marks(process, times) if save else None
-        if path is not None and marks is not None:
-            path = path[jnp.asarray([0, *(m + 1 for m in marks)])]
-        return Solution(x, path, nfe)
-
-    def walk(
         self,
         process: Process,
         model: Any,
@@ -147,10 +142,31 @@ class StepSampler(Sampler):
         x: Data,
         times: Any,
         save: bool,
-        callback: Callback,
+        callback: Callback | None = None,
     ) -> Solution:
-        """Step by step, one dispatch each, so that `callback` sees every state as it comes."""
+        """Carry x through the grid in one compiled loop; with a callback step by step, one dispatch each."""
         table, nfe, key = self._start(process, key, x, times)
+        if callback is not None:
+            x, path = self._step_by_step(process, model, key, x, times, table, save, callback)
+            return Solution(x, path, nfe)
+        run = _compiled_loop if is_static(self, process) else _loop
+        x, path = run(self, process, save, as_pytree(model), key, x, table)
+        marks = self.marks(process, times) if save else None
+        if path is not None and marks is not None:
+            path = path[jnp.asarray([0, *(m + 1 for m in marks)])]
+        return Solution(x, path, nfe)
+
+    def _step_by_step(
+        self,
+        process: Process,
+        model: Any,
+        key: Key | None,
+        x: Data,
+        times: Any,
+        table: Any,
+        save: bool,
+        callback: Callback,
+    ) -> tuple[Array, Array | None]:
         marks = self.marks(process, times) or range(len(times) - 1)
         state, path, done = self.init(x), [x], 0
         run = _compiled_step if is_static(self, process) else _step
@@ -161,7 +177,7 @@ class StepSampler(Sampler):
                 done += 1
                 path += [state.x] if save else []
                 callback(done, float(times[done]), state.x)
-        return Solution(state.x, jnp.stack(path) if save else None, nfe)
+        return state.x, jnp.stack(path) if save else None
 
 
 def _table(sampler: StepSampler, process: Process, times: Any) -> Any:

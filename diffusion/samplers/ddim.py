@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.models.variance import learned_variance, stated_variance
-from diffusion.numerics import is_traced, normal_like, require
+from diffusion.numerics import in_interval, is_traced, normal_like, one_of, require
 from diffusion.processes import AffineProcess, GaussianProcess, Process
-from diffusion.registry import nearest, register
+from diffusion.registry import register
 from diffusion.samplers.base import State, StepSampler
 from diffusion.samplers.levels import levels, namespace
 from diffusion.types import Key, Scalar
@@ -110,15 +110,10 @@ class Ancestral(StepSampler):
     variance: str = "posterior"
 
     def __post_init__(self) -> None:
-        require(
-            (self.eta >= 0) & (self.eta < float("inf")),
-            f"`eta` mixes fresh noise in, from 0 to a bound that the grid sets; got {self.eta}.",
+        in_interval(
+            "[0, inf)", eta=self.eta, hint="It mixes fresh noise in; the grid sets a bound."
         )
-        require(
-            self.variance in _SPREADS,
-            f"`variance` must be one of {', '.join(_SPREADS)}; got {self.variance!r}."
-            f"{nearest(self.variance, _SPREADS)}",
-        )
+        one_of(_SPREADS, variance=self.variance)
 
     def prepare(self, process: Process, times: Any) -> AncestralRow:
         t, alpha, sigma = levels(process, times, "the sampler Ancestral")

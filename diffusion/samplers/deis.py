@@ -6,9 +6,9 @@ from typing import Any, ClassVar, final
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import is_traced, on_host, require
+from diffusion.numerics import is_traced, on_host, one_of
 from diffusion.processes import AffineProcess, Process
-from diffusion.registry import nearest, register
+from diffusion.registry import register
 from diffusion.samplers.base import StepSampler
 from diffusion.samplers.exponential import (
     Past,
@@ -44,14 +44,8 @@ class DEIS(StepSampler):
     clock: str = "log_snr"
 
     def __post_init__(self) -> None:
-        require(
-            self.order in (1, 2, 3, 4), f"`order` of deis must be 1, 2, 3 or 4; got {self.order}."
-        )
-        require(
-            self.clock in _CLOCKS,
-            f"`clock` must be one of {', '.join(_CLOCKS)}; got {self.clock!r}."
-            f"{nearest(self.clock, _CLOCKS)}",
-        )
+        one_of((1, 2, 3, 4), order=self.order, of="deis")
+        one_of(_CLOCKS, clock=self.clock)
 
     def init(self, x: Array) -> Past:
         return Past(x, (jnp.zeros_like(x),) * (self.order - 1))

@@ -6,19 +6,27 @@ from typing import Any, ClassVar, NamedTuple, final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from diffusion.numerics import as_pytree, is_static, is_traced, require, sum_features
+from diffusion.numerics import (
+    as_pytree,
+    in_interval,
+    is_static,
+    is_traced,
+    one_of,
+    positive,
+    require,
+    sum_features,
+)
 from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, register
-from diffusion.samplers.base import Sampler, Solution
+from diffusion.registry import register
+from diffusion.samplers.base import Callback, Sampler, Solution, replayed
 from diffusion.samplers.levels import levels, noise_left
-from diffusion.types import Key
+from diffusion.types import Data, Key
 
-Data = Float[Array, "batch *data"]
 _NORMS = ("batch", "sample")
 
 
@@ -58,14 +66,10 @@ class DPMSolver12(Sampler):
     norm: str = "batch"
 
     def __post_init__(self) -> None:
-        for name in ("rtol", "atol", "h_init", "max_steps"):
-            value = getattr(self, name)
-            require(value > 0, f"`{name}` of dpm_solver_12 must be positive; got {value}.")
-        require(0 < self.theta < 1, f"`theta` must lie between 0 and 1; got {self.theta}.")
-        require(
-            self.norm in _NORMS,
-            f"`norm` must be one of {', '.join(_NORMS)}; got {self.norm!r}.{nearest(self.norm, _NORMS)}",
-        )
+        positive(rtol=self.rtol, atol=self.atol, of="dpm_solver_12")
+        positive(h_init=self.h_init, max_steps=self.max_steps, of="dpm_solver_12")
+        in_interval("(0, 1)", theta=self.theta)
+        one_of(_NORMS, norm=self.norm)
 
     @property
     def coupled(self) -> bool:
@@ -73,9 +77,19 @@ class DPMSolver12(Sampler):
         return self.norm == "batch"
 
     def solve(
-        self, process: Any, model: Any, key: Key | None, x: Data, times: Any, save: bool
+        self,
+        process: Any,
+        model: Any,
+        key: Key | None,
+        x: Data,
+        times: Any,
+        save: bool,
+        callback: Callback | None = None,
     ) -> Solution:
         """Carry x from times[0] to times[-1]; `nfe` is per example, of the slowest with norm="sample"."""
+        if callback is not None:
+            solution = self.solve(process, model, key, x, times, save=True)
+            return replayed(solution, times, save, callback)
         require_rung(process, self.rung, "the sampler DPMSolver12")
         at = levels(process, times, "the sampler DPMSolver12")
         end_clean = not noise_left(process, times)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import is_traced, normal_like, per_example, require
+from diffusion.numerics import at_least, is_traced, normal_like, per_example
 from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.processes.dynamics import reverse_sde
 from diffusion.registry import register
@@ -176,7 +176,7 @@ class ReverseSDE(_SDESampler):
     lam: Scalar = 1.0
 
     def __post_init__(self) -> None:
-        require(self.lam >= 0, f"`lam` must not be negative; got {self.lam}.")
+        at_least(0, lam=self.lam)
 
     def step(self, process: Process, model: Any, key: Key | None, state: Any, row: Row) -> State:
         return self.maruyama(process, model, key, state, row, self.lam)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import fold_in, is_traced, normal_like, require, split
+from diffusion.numerics import at_least, fold_in, is_traced, normal_like, positive, split
 from diffusion.processes import GaussianProcess, Process
 from diffusion.processes.dynamics import score
 from diffusion.registry import register
@@ -56,11 +56,8 @@ class Langevin(StepSampler):
 
     def __post_init__(self) -> None:
         require_inner(self.inner, "langevin", memory=True)
-        require(self.snr > 0, f"`snr` of langevin must be positive; got {self.snr}.")
-        require(
-            self.num_corrections >= 1,
-            f"`num_corrections` of langevin must be at least 1; got {self.num_corrections}.",
-        )
+        positive(snr=self.snr, of="langevin")
+        at_least(1, num_corrections=self.num_corrections, of="langevin")
 
     def init(self, x: Array) -> Inside:
         return Inside(x, self.inner.init(x))

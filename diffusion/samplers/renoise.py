@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.numerics import is_traced, normal_like, on_host, require, split
+from diffusion.numerics import at_least, is_traced, normal_like, on_host, require, split
 from diffusion.processes import GaussianProcess, Process
 from diffusion.registry import register
 from diffusion.samplers.base import State, StepSampler
@@ -137,13 +137,8 @@ class Churn(_Renoise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("s_churn", "s_min", "s_noise"):
-            value = getattr(self, name)
-            require(value >= 0, f"`{name}` of churn must not be negative; got {value}.")
-        require(
-            self.s_max >= self.s_min,
-            f"`s_max` of churn must not lie below `s_min`; got {self.s_max} < {self.s_min}.",
-        )
+        at_least(0, s_churn=self.s_churn, s_min=self.s_min, s_noise=self.s_noise, of="churn")
+        at_least(self.s_min, s_max=self.s_max, of="churn")
 
     def plan(self, process: Any, times: Any) -> tuple[Any, Any, Any]:
         at = levels(process, times, "the sampler Churn")

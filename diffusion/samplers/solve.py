@@ -11,9 +11,9 @@ from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
 from diffusion.registry import takes_names
-from diffusion.samplers.base import Callback, Data, Sampler, Solution
+from diffusion.samplers.base import Callback, Sampler, Solution
 from diffusion.samplers.levels import noise_left
-from diffusion.types import Key, KeyLike, Time
+from diffusion.types import Data, Key, KeyLike, Time
 
 
 @takes_names
@@ -58,10 +58,7 @@ def solve(
             f"`x` must be floating and have a batch axis; got {x.dtype}{list(x.shape)}."
         )
     key = _checked_key(sampler, key, len(x))
-    if callback is None:
-        solution = sampler.solve(process, model, key, x, times, save)
-    else:
-        solution = sampler.walk(process, model, key, x, times, save, callback)
+    solution = sampler.solve(process, model, key, x, times, save, callback)
     if not (denoise_last and noise_left(process, times)):
         return solution
     # what nobody else has seen may be overwritten

@@ -11,31 +11,17 @@ from typing import Any, final
 
 import numpy as np
 
-from diffusion.numerics import on_host, require
+from diffusion.numerics import monotone, on_host, one_of, positive, require, row, whole
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, register, takes_names
+from diffusion.registry import register, takes_names
 
 
 def check_times(times: Any, source: str = "`times`") -> np.ndarray:
     """Return concrete times as float64 of shape (num_steps + 1,), or say what is wrong with them."""
-    times = np.asarray(times, np.float64)
-    require(
-        times.ndim == 1 and len(times) >= 2,
-        f"{source} must have the shape (num_steps + 1,) with at least one step; got {times.shape}.",
-    )
-    require(
-        bool(np.all(np.isfinite(times))),
-        f"{source} must be finite; got {times.min():.3g} to {times.max():.3g}.",
-    )
-    wrong = np.flatnonzero(np.diff(times) >= 0)
-    where = int(wrong[0]) if len(wrong) else 0
-    require(
-        len(wrong) == 0,
-        f"{source} must decrease from noise to data without repeats; entries {where} and {where + 1} are "
-        f"{times[where]:.6g} and {times[min(where + 1, len(times) - 1)]:.6g}. For likelihoods, which "
-        "integrate upwards, use `log_prob`.",
-    )
+    times = row(source, times, "(num_steps + 1,)")
+    hint = "Noise comes first, without repeats. For likelihoods, which integrate upwards, use `log_prob`."
+    monotone(source, times, "decrease", hint)
     return times
 
 
@@ -54,10 +40,7 @@ class Grid(abc.ABC):
         Raises:
             ValueError: num_steps is not a positive integer, or two times coincide.
         """
-        require(
-            isinstance(num_steps, int | np.integer) and num_steps >= 1,
-            f"`num_steps` must be a positive integer; got {num_steps!r}.",
-        )
+        whole(1, num_steps=num_steps)
         times = np.array(self.place(process, int(num_steps)), np.float64)
         if len(times):
             times[0], times[-1] = float(process.t_max), float(process.t_min)
@@ -117,7 +100,7 @@ class Karras(Grid):
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        require(self.rho > 0, f"`rho` must be positive; got {self.rho}.")
+        positive(rho=self.rho)
 
     def place(self, process: Process, num_steps: int) -> np.ndarray:
         require_rung(process, AffineProcess, "the grid karras")
@@ -146,11 +129,7 @@ class ChainGrid(Grid):
     num_chain_steps: int = 1000
 
     def __post_init__(self) -> None:
-        require(
-            self.spacing in _SPACINGS,
-            f"`spacing` must be one of {', '.join(_SPACINGS)}; got {self.spacing!r}."
-            f"{nearest(self.spacing, _SPACINGS)}",
-        )
+        one_of(_SPACINGS, spacing=self.spacing)
 
     def place(self, process: Process, num_steps: int) -> np.ndarray:
         total = self.num_chain_steps

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, NamedTuple, final
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import require
+from diffusion.numerics import one_of
 from diffusion.processes import AffineProcess, Process
-from diffusion.registry import nearest, register
+from diffusion.registry import register
 from diffusion.samplers.base import StepSampler
 from diffusion.samplers.exponential import by_knowledge, linear_part, padded, places, previous
 from diffusion.samplers.levels import Levels, levels, namespace
@@ -71,12 +71,8 @@ class UniPC(StepSampler):
     variant: str = "bh2"
 
     def __post_init__(self) -> None:
-        require(self.order in (1, 2, 3), f"`order` of unipc must be 1, 2 or 3; got {self.order}.")
-        require(
-            self.variant in _VARIANTS,
-            f"`variant` must be one of {', '.join(_VARIANTS)}; got {self.variant!r}."
-            f"{nearest(self.variant, _VARIANTS)}",
-        )
+        one_of((1, 2, 3), order=self.order, of="unipc")
+        one_of(_VARIANTS, variant=self.variant)
 
     def init(self, x: Array) -> Corrected:
         return Corrected(x, jnp.zeros_like(x), (jnp.zeros_like(x),) * self.order)

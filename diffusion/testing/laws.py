@@ -16,7 +16,7 @@ from math import isnan
 import jax
 import numpy as np
 
-from diffusion.numerics import is_hashable, on_host, require
+from diffusion.numerics import at_least, is_hashable, on_host
 from diffusion.processes import GaussianProcess, Process
 from diffusion.testing.report import Finding, Report, findings_of, in_order
 
@@ -93,7 +93,7 @@ def check_process(process: Process, *, data_mean: float = 0.0, data_std: float =
     if not isinstance(process, Process):
         what = "the class itself: call it" if isinstance(process, type) else repr(process)
         raise TypeError(f'`process` must be a Process, such as build("process", "vp"); got {what}.')
-    require(data_std >= 0, f"`data_std` must not be negative; got {data_std}.")
+    at_least(0, data_std=data_std)
     findings = _findings(process, FIRST)
     if not all(f.holds for f in findings):
         return Report(repr(process), in_order(findings), complete=False)

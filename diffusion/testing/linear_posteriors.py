@@ -97,7 +97,7 @@ def _conditioned(
 def linear_posterior(
     data: CorrelatedGaussian | GaussianMixture,
     operator: Operator,
-    y: Float[Array, "1 *out"] | Float[np.ndarray, "1 *out"],
+    y: Float[Array, " 1 *out"] | Float[np.ndarray, " 1 *out"],
     std: float = 0.0,
 ) -> CorrelatedGaussian | CorrelatedMixture:
     """Return p(x_0 | y) for y = A x_0 + std n.

@@ -14,12 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import is_traced, per_example, require
+from diffusion.numerics import at_least, is_traced, per_example, positive, shaped
 from diffusion.processes import AffineProcess, GaussianProcess
 from diffusion.processes.base import require_rung
-from diffusion.types import Denoiser, KeyLike, Scalar, Score, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data, Denoiser, KeyLike, Scalar, Score, Time
 
 
 def at(process: AffineProcess, x: Data, t: Time) -> tuple[Array, Array]:
@@ -67,11 +65,9 @@ class GaussianMixture:
         means = means[:, None] if means.ndim == 1 else means
         weights = np.asarray(self.weights, np.float64)
         stds = np.broadcast_to(np.asarray(self.stds, np.float64), weights.shape)
-        require(
-            weights.ndim == 1 and len(weights) == len(means) and bool((weights > 0).all()),
-            f"`weights` must be positive, one for each of the {len(means)} means; got {self.weights}.",
-        )
-        require(bool((stds >= 0).all()), f"`stds` must not be negative; got {self.stds}.")
+        shaped("`weights`", weights, (len(means),), "one for each mean")
+        positive(weights=weights.min())
+        at_least(0, stds=stds.min())
         for name, value in (("weights", weights / weights.sum()), ("means", means), ("stds", stds)):
             object.__setattr__(self, name, value)
 

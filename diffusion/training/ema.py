@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least, in_interval, positive
 from diffusion.registry import nearest
 from diffusion.types import Params, Scalar
 
@@ -58,7 +58,7 @@ class ConstantDecay(Average):
     warmup: bool = True
 
     def __post_init__(self):
-        require(0 <= self.decay < 1, f"`decay` of an average must be in [0, 1); got {self.decay}.")
+        in_interval("[0, 1)", decay=self.decay, of="an average")
 
     def share(self, count: Count, batch_size: int) -> Float[Array, ""]:
         """Return 1 - decay, or 9 / (10 + t) while that is larger."""
@@ -80,8 +80,8 @@ class HalfLife(Average):
     ramp_up: Scalar = 0.05
 
     def __post_init__(self):
-        require(self.images > 0, f"`images` of a half-life must be positive; got {self.images}.")
-        require(self.ramp_up >= 0, f"`ramp_up` must not be negative; got {self.ramp_up}.")
+        positive(images=self.images, of="a half-life")
+        at_least(0, ramp_up=self.ramp_up)
 
     def share(self, count: Count, batch_size: int) -> Float[Array, ""]:
         """Return 1 - 2^(-batch_size / half-life)."""
@@ -106,10 +106,7 @@ class Power(Average):
 
     def __post_init__(self):
         # the exponent -> 0 limit, a uniform window: sqrt(1 / 12)
-        require(
-            0 < self.std < 1 / math.sqrt(12),
-            f"`std` of a power average must be in (0, {1 / math.sqrt(12):.4f}); got {self.std}.",
-        )
+        in_interval(f"(0, {1 / math.sqrt(12)})", std=self.std, of="a power average")
 
     @property
     def exponent(self) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least, require
 
 WARM_UP = 4  # the rule begins when one part in so many of its window is filled
 
@@ -36,7 +36,7 @@ class SpikeRule:
             self.factor == 0 or self.factor > 1,
             f"`factor` is 0 for no rule, or above 1; got {self.factor}.",
         )
-        require(self.window >= WARM_UP, f"`window` must be at least {WARM_UP}; got {self.window}.")
+        at_least(WARM_UP, window=self.window)
 
     def init(self) -> Any:
         """Return what the rule knows before the first step; () if it skips none."""

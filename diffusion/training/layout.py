@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least, at_most, require
 from diffusion.training.state import TrainState
 from diffusion.training.step import Batch, Reduce, Step, many_steps
 
@@ -41,18 +41,17 @@ class Layout(abc.ABC):
     num_devices: int | None = None
 
     def __post_init__(self):
-        require(
-            self.num_devices is None or self.num_devices >= 1,
-            f"`num_devices` must be at least 1, or None for all; got {self.num_devices}.",
-        )
+        at_least(1, num_devices=self.num_devices, none="all")
 
     @property
     def devices(self) -> list[Any]:
         """The devices in use."""
         count = self.num_devices or jax.device_count()
-        require(
-            count <= jax.device_count(),
-            f"`parallel.num_devices` is {count}, but there are {jax.device_count()} devices.",
+        at_most(
+            jax.device_count(),
+            num_devices=count,
+            of="`parallel`",
+            hint="So many devices there are.",
         )
         require(
             count == jax.device_count() or jax.process_count() == 1,

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 from diffusion.runtime.distributed import together
 from diffusion.runtime.exits import Stopped
 from diffusion.runtime.progress import Progress, Say, duration, heartbeat, nobody
@@ -44,7 +44,7 @@ class Hook:
     at_end: bool = True
 
     def __post_init__(self):
-        require(self.every >= 1, f"`every` of a hook must be at least 1; got {self.every}.")
+        at_least(1, every=self.every, of="a hook")
 
     def due(self, step: int, last: bool) -> bool:
         """Say whether it is to be called after this step."""
@@ -69,10 +69,9 @@ class LoopOptions:
     steps_per_dispatch: int = 1
 
     def __post_init__(self):
-        for name in ("log_every", "checkpoint_every", "max_bad_steps", "steps_per_dispatch"):
-            value = getattr(self, name)
-            allowed = value is None if name == "checkpoint_every" else False
-            require(allowed or value >= 1, f"`{name}` must be at least 1; got {value}.")
+        at_least(1, log_every=self.log_every, max_bad_steps=self.max_bad_steps)
+        at_least(1, steps_per_dispatch=self.steps_per_dispatch)
+        at_least(1, checkpoint_every=self.checkpoint_every, none="none on the way")
 
 
 @dataclass(frozen=True, kw_only=True)

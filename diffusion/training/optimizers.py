@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least, positive
 from diffusion.registry import build, register
 from diffusion.training import schedules as _schedules  # noqa: F401  fills the registry
 from diffusion.types import Params, Scalar
@@ -92,15 +92,9 @@ class Optimizer(abc.ABC):
     stacked: tuple[str, ...] = ()
 
     def __post_init__(self):
-        require(
-            self.learning_rate >= 0,
-            f"`learning_rate` must not be negative; got {self.learning_rate}.",
-        )
-        require(self.warmup >= 0, f"`warmup` must not be negative; got {self.warmup}.")
-        require(
-            self.clip is None or self.clip > 0,
-            f"`clip` must be positive, or None for no clipping; got {self.clip}.",
-        )
+        at_least(0, learning_rate=self.learning_rate)
+        at_least(0, warmup=self.warmup)
+        positive(clip=self.clip, none="no clipping")
         # built here, so that an unknown field is an error now, and that the optimizer can be hashed
         known = {} if self.total_steps is None else {"total_steps": self.total_steps}
         schedule = build("schedule", self.schedule, warmup=self.warmup, **known)

@@ -4,13 +4,12 @@ A warm-up is not part of a schedule: it multiplies any of them by (step + 1) / w
 Those that end (cosine, linear) run from the end of the warm-up to the last step.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffusion.numerics import require
+from diffusion.numerics import at_least, in_interval, monotone, positive
 from diffusion.registry import register
 from diffusion.types import Scalar
 
@@ -47,11 +46,8 @@ class _Ending:
     final: Scalar = 0.0
 
     def __post_init__(self):
-        require(
-            self.total_steps > 0,
-            f"`total_steps` of a schedule must be positive; got {self.total_steps}.",
-        )
-        require(0 <= self.final <= 1, f"`final` must be in [0, 1]; got {self.final}.")
+        positive(total_steps=self.total_steps, of="a schedule")
+        in_interval("[0, 1]", final=self.final)
 
     def _elapsed(self, step: Step) -> Array:
         length = max(self.total_steps - self.warmup, 1)
@@ -90,7 +86,7 @@ class InverseSquareRoot:
     reference: Scalar = 70_000
 
     def __post_init__(self):
-        require(self.reference > 0, f"`reference` of rsqrt must be positive; got {self.reference}.")
+        positive(reference=self.reference, of="rsqrt")
 
     def __call__(self, step: Step) -> Factor:
         """Return the factor at this update."""
@@ -115,10 +111,8 @@ class Piecewise:
 
     def __post_init__(self):
         steps = [step for step, _ in self.knots]
-        require(
-            len(steps) > 0 and all(a < b for a, b in itertools.pairwise(steps)),
-            f"`knots` of a piecewise schedule need rising steps; got {self.knots}.",
-        )
+        at_least(1, knots=len(steps), of="a piecewise schedule")
+        monotone("the steps of `knots`", steps, "increase")
 
     def __call__(self, step: Step) -> Factor:
         """Return the factor at this update."""

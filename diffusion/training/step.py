@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.guidance.model import null_cond
-from diffusion.numerics import require, row_keys
+from diffusion.numerics import at_least, in_interval, multiple_of, row_keys
 from diffusion.objectives.time_sampling import TimeDistribution
 from diffusion.training.ema import Average, update_ema
 from diffusion.training.guards import SpikeRule
@@ -84,10 +84,10 @@ def levels(
 def _split(batch: Batch, parts: int) -> list[Batch]:
     """Deal the rows out to micro-batches, so that rows which share a device still do."""
     size = batch["row"].shape[0]
-    require(
-        size % parts == 0,
-        f"`accumulate` must divide the batch: {size} rows on this device do not fall into {parts} "
-        "micro-batches of one size.",
+    multiple_of(
+        parts,
+        rows=size,
+        hint="`accumulate` divides the rows on this device into micro-batches of one size.",
     )
     dealt = jax.tree.map(lambda x: x.reshape(size // parts, parts, *x.shape[1:]), dict(batch))
     return [jax.tree.map(lambda x, i=i: x[:, i], dealt) for i in range(parts)]
@@ -187,8 +187,8 @@ def make_train_step(
         log_snr level_sum and level_count, and `rows`, what is known of each example. `step` always
         advances by one; a step that is not finite, or a spike, changes nothing else but the counters.
     """
-    require(accumulate >= 1, f"`accumulate` must be at least 1; got {accumulate}.")
-    require(0 <= label_dropout <= 1, f"`label_dropout` must be in [0, 1]; got {label_dropout}.")
+    at_least(1, accumulate=accumulate)
+    in_interval("[0, 1]", label_dropout=label_dropout)
     reduce, spikes = reduce or Reduce(), spikes or SpikeRule()
     rate = optimizer.rate if isinstance(optimizer, Optimizer) else None
 

@@ -60,10 +60,9 @@ class Contest:
         params, record = trained(experiment)
         model_of = lambda cond: experiment.model(params, cond)
         held_out = experiment.held_out()
-        levels = loss_by_level(
-            experiment.process, model_of, held_out, num_examples=359, num_levels=LEVELS
-        )
-        real = held_out.examples(0, min(held_out.spec.size, 5000))["data"]
+        process: Any = experiment.process
+        levels = loss_by_level(process, model_of, held_out, num_examples=359, num_levels=LEVELS)
+        real = held_out.examples(0, min(held_out.spec.size or 5000, 5000))["data"]
         x = samples(experiment, model_of, self.drawn)
         found = dict(
             **cost(experiment), seconds=record["seconds"],

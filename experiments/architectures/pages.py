@@ -150,7 +150,7 @@ def pictures(found: Mapping[str, Any]) -> None:
         )
     if "depths" in parts:
         for key, label in (("update", "first update of the output"), ("loss", "loss at the end")):
-            curves = {
+            curves: dict[str, Any] = {
                 r: zip(*sorted((float(np.log2(int(d))), row[key]) for d, row in rows.items()), strict=True)
                 for r, rows in parts["depths"].items()
             }  # fmt: skip

@@ -81,7 +81,7 @@ class Bench:
 
     def measured(self, x: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """Return agreement with the labels, Frechet distance to held-out data, and diversity."""
-        finite = np.isfinite(x).reshape(len(x), -1).all(axis=1)
+        finite = np.asarray(np.isfinite(x).reshape(len(x), -1).all(axis=1))
         shown = np.clip(np.where(finite[:, None, None, None], x, 0), -1, 1)
         rows = shown.reshape(len(x), -1)
         dim = rows.shape[1]

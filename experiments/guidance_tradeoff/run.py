@@ -48,7 +48,7 @@ def repeat(bench: Bench, rows: dict[str, Any], done: Callable[[], None]) -> None
 
 def main() -> None:
     """Measure one tier and write the pages."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tier", choices=tuple(TIERS), default="digits")
     parser.add_argument("--keep", type=Path, default=Path("runs/guidance_tradeoff"),
                         help="where the trained runs and examples for the pictures lie")  # fmt: skip

@@ -125,7 +125,7 @@ def average(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in found:
         groups.setdefault((row["problem"], row["std"], row["method"]), []).append(row)
-    averages = [
+    averages: list[dict[str, Any]] = [
         dict(problem=p, std=s, method=m) | {k: float(np.mean([r[k] for r in rows])) for k in keys}
         for (p, s, m), rows in groups.items()
     ]

@@ -48,7 +48,7 @@ def _subject(experiment: Experiment, x: np.ndarray) -> Subject:
 
 
 def _numbers(experiment: Experiment, x: np.ndarray) -> dict[str, float]:
-    lost = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    lost = np.asarray(~np.isfinite(x).reshape(len(x), -1).all(axis=1))
     subject = _subject(experiment, np.where(lost[:, None, None, None], 0, x))
     frechet, of_training = list(Frechet()(subject).values())[:2]
     agreement, judge = LabelAgreement()(subject).values()

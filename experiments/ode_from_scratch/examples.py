@@ -100,7 +100,7 @@ def _cumulative(x: float, t: float) -> float:
 def _carried_by_gravity() -> list[tuple[float, float]]:
     from scipy.optimize import brentq
 
-    start = brentq(lambda x: _cumulative(x, 40.0) - 0.551231, -100, 100, xtol=1e-12)
+    start: Any = brentq(lambda x: _cumulative(x, 40.0) - 0.551231, -100, 100, xtol=1e-12)
     process = build("process", dict(name="poisson_flow", t_min=1e-3))
     times = np.geomspace(40.0, 1e-3, 2001)
     end = diffusion.carry(process, exact_field(process, LINE), jnp.array([[start]]), times)

@@ -137,9 +137,11 @@ def _scatter(folder: Path, kind: str) -> None:
 
 
 def _digit_rows(folder: Path) -> None:
-    names = [n for n in ("data", *DIGITS) if store.examples(folder, "digits", n) is not None]
+    found = {n: store.examples(folder, "digits", n) for n in ("data", *DIGITS)}
+    there = {n: x for n, x in found.items() if x is not None}
+    names = list(there)
     if len(names) > 1:
-        x = np.concatenate([store.examples(folder, "digits", n) for n in names])
+        x = np.concatenate(list(there.values()))
         spec = build("dataset", "digits").spec
         pictures.save_examples(store.HERE / "digits.png", x, spec, columns=16, names=names)
 

@@ -17,7 +17,7 @@ PARTS = ("examples", "plane", "digits")
 
 def main() -> None:
     """Measure the parts that were asked for, and write the pages."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured")
     parser.add_argument("--keep", type=Path, default=Path("runs/ode_from_scratch"),

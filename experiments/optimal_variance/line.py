@@ -163,7 +163,7 @@ def _carried(law: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndar
     return (weight.astype(np.float32) @ kernel).astype(np.float64)
 
 
-def limits(process: Any) -> dict[str, list[float]]:
+def limits(process: Any) -> dict[str, Any]:
     """Return sbar^2 and what bounds it, at levels evenly spaced in log-SNR.
 
     The last bound is the least error of a linear estimate of x_0, so it holds for every law of that variance; it

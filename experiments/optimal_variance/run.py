@@ -64,6 +64,9 @@ def variance_table(
     return times, values
 
 
+Pair = tuple[np.ndarray, Any]  # times, and one value or row of values for each
+
+
 def at(process: Any, times: np.ndarray, values: Any, t: np.ndarray) -> np.ndarray:
     """Return sbar^2 at other times, as samplers do, (len(t), ...)."""
     table = with_variance(lambda x, t: x, process, times, values)
@@ -73,7 +76,7 @@ def at(process: Any, times: np.ndarray, values: Any, t: np.ndarray) -> np.ndarra
     )
 
 
-def path_bound(process: Any, n: int, miss: Any, estimated: Any | None, fixed: str) -> float:
+def path_bound(process: Any, n: int, miss: Pair, estimated: Pair | None, fixed: str) -> float:
     """Return the reverse steps' part of the bound on -log p, in bits per dimension.
 
     KL(q(x_s | x_t, x_0) || p(x_s | x_t)), averaged over data and dimensions and summed over n steps, needs no

@@ -46,7 +46,7 @@ class Digits:
         x = PROCESS.sample_prior(jax.random.key(100 + seed), (DRAWN, 64))
         sampler, grid = build("sampler", "heun"), build("grid", "uniform")
         x = np.asarray(solve(sampler, PROCESS, model, None, x, grid(PROCESS, STEPS)).x)
-        lost = ~np.isfinite(x).all(axis=1)
+        lost = np.asarray(~np.isfinite(x).all(axis=1))
         shown = np.clip(np.where(lost[:, None], 0, x), -1, 1)
         distance = frechet_distance(moments(shown), moments(images("test")[0]))
         return dict(loss=loss, frechet=distance, lost=float(lost.mean()))

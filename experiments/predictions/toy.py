@@ -68,7 +68,7 @@ class Toy:
         pool = plane_points(POINTS) @ isometry(self.dim).T
         return Trainer(network=network, pool=pool, labels=None, budget=self.budget)
 
-    def measure(self, trainer: Trainer, output: str, of_loss: str, seed: int) -> dict[str, float]:
+    def measure(self, trainer: Trainer, output: str, of_loss: str, seed: int) -> dict[str, Any]:
         """Train one combination; return its errors."""
         params, loss = trainer.train(output, of_loss, seed)
         model = trainer.denoiser(params, output)
@@ -83,7 +83,7 @@ class Toy:
         x = PROCESS.sample_prior(key, (DRAWN, self.dim))
         sampler, grid = build("sampler", "heun"), build("grid", "uniform")
         x = np.asarray(solve(sampler, PROCESS, model, None, x, grid(PROCESS, STEPS)).x, np.float64)
-        lost = ~np.isfinite(x).all(axis=1) | (np.abs(x) > 1e6).any(axis=1)
+        lost = np.asarray(~np.isfinite(x).all(axis=1) | (np.abs(x) > 1e6).any(axis=1))
         x = np.where(lost[:, None], 0, x)
         basis = isometry(self.dim)
         inside = x @ basis

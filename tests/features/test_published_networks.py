@@ -166,7 +166,7 @@ def test_interpolation_keeps_constants_and_is_exact_inside_on_lines():
 
 def test_dinov2_refuses_images_that_are_no_whole_patches():
     module = DINOv2(**SMALL_DINO)
-    with pytest.raises(ValueError, match="multiples of 14"):
+    with pytest.raises(ValueError, match="multiple of 14"):
         jax.eval_shape(
             module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
         )

@@ -22,8 +22,8 @@ from diffusion.likelihood import (
     hutchinson_divergence,
     log_prob_estimate,
 )
-from diffusion.likelihood.checks import check_count, check_rising, rising_times
-from diffusion.numerics import as_key, on_host, sum_features
+from diffusion.likelihood.checks import check_rising, rising_times
+from diffusion.numerics import as_key, on_host, sum_features, whole
 from diffusion.testing import FinitePoints, GaussianMixture, gaussian, gaussian_flow
 
 KEY = jax.random.key(0)
@@ -579,7 +579,7 @@ def test_elbo_refuses_bad_input(process, given, error, word):
 def test_numbers_that_are_not_counts_and_keys_that_are_not_keys():
     for value in (2.5, True, "3", -1):
         with pytest.raises(ValueError, match="num_steps"):
-            check_count(value, "num_steps")
+            whole(1, num_steps=value)
     with pytest.raises(TypeError, match="random key"):
         as_key("0")
 

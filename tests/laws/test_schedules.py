@@ -106,7 +106,7 @@ def test_ends_where_the_log_snr_is_infinite(name):
         (dict(name="learned", log_snr_min=14.0), "log_snr_max"),
         (dict(name="learned", params=((1.0,), (2.0,))), "init_schedule"),
         (dict(name="table", log_snrs=(5.0, 1.0, 1.0, -3.0)), "entries 1 and 2"),
-        (dict(name="table", log_snrs=(5.0, 1.0)), "at least three"),
+        (dict(name="table", log_snrs=(5.0, 1.0)), "at least 3"),
         (dict(name="table", log_snrs=(5.0, float("nan"), -3.0)), "decrease"),
         (dict(name="table", log_snrs=(5.0, 1.0, -3.0), times=(0.0, 1.0)), "`times`"),
         (dict(name="table", log_snrs=(5.0, 1.0, -3.0), times=(0.0, 0.7, 0.5)), "increase"),

@@ -163,20 +163,20 @@ def test_builders_show_their_fields():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: unet(multipliers=()), "at least one level"),
-        (lambda: unet(channels=7), "positive and even"),
+        (lambda: unet(multipliers=()), "`multipliers` names them"),
+        (lambda: unet(channels=7), "positive multiple of 2"),
         (lambda: unet(blocks=(1, 2)), "3, as many as"),
         (lambda: unet(resample="fur"), "Did you mean 'fir'"),
         (lambda: unet(skip="sum"), "`skip` must be one of"),
         (lambda: unet(family="amd"), "Did you mean 'adm'"),
         (lambda: run(dit(positions="rotatory")), "Did you mean 'rotary'"),
-        (lambda: run(dit(width=10, heads=3)), "10 features.*3 heads"),
+        (lambda: run(dit(width=10, heads=3)), "multiple of 3; got 10"),
         (lambda: run(dit(dtype="float23")), "Did you mean 'float32'"),
         (lambda: run(dit(dtype="float64")), "JAX_ENABLE_X64"),
         (lambda: run(dit(embedding="furier")), "Did you mean 'fourier'"),
         (lambda: run(dit(), shape=(1, 2)), "For points use the network 'mlp'"),
         (lambda: run(unet(), shape=(1, 2)), "For points use the network 'mlp'"),
-        (lambda: run(unet_encoder()), "one positive `num_classes`"),
+        (lambda: run(unet_encoder()), "`num_classes` of a classifier must be a positive integer"),
     ],
 )
 def test_errors_say_what_to_do(make, message):

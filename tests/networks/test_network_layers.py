@@ -25,7 +25,7 @@ def test_log_length_scale():
     assert log_length_scale(16, None) == 1.0
     assert log_length_scale(16, 16) == 1.0
     assert math.isclose(log_length_scale(64, 16), 1.5)  # log 64 / log 16 = 6 / 4
-    with pytest.raises(ValueError, match="above 1"):
+    with pytest.raises(ValueError, match="at least 2"):
         log_length_scale(4, 1)
 
 

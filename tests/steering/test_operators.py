@@ -181,7 +181,7 @@ def test_configs_name_operators():
         (lambda: BoxMask(box=(4, 0, 2, 2)), "top < bottom"),
         (lambda: BoxMask(box=(0, 0, 9, 2)).check((8, 8, 1)), "8 x 8"),
         (lambda: RandomMask(share=1.0), "share"),
-        (lambda: Superres(factor=3).check((8, 8, 1)), "does not divide"),
+        (lambda: Superres(factor=3).check((8, 8, 1)), "multiple of 3"),
         (lambda: Superres().check((8,)), "images"),
         (lambda: Blur(border="mirror"), "circular, zero"),
         (lambda: Blur(width=0.0), "positive"),

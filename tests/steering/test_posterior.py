@@ -5,7 +5,7 @@ the closed-form posterior within three standard errors.
 """
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import pytest
 
 import diffusion
 from diffusion import build
+from diffusion.guidance import ConditionalModel
 from diffusion.inverse_problems import (
     consistent,
     dps,
@@ -333,35 +334,23 @@ def test_conjugate_gradients_solve_each_example_by_itself():
 
 
 @dataclass(frozen=True)
-class Model:
-    """The denoisers of a model without conditions, as guidance wants them."""
+class Base:
+    """A denoiser that knows its process and has no condition."""
 
-    conditional: object
+    denoise: object
     process: object
-    given: dict = field(default_factory=dict)
     cond: object = None
 
-    @property
-    def unconditional(self):
-        return self.conditional
-
-    @property
-    def plain(self):
-        return self.conditional
-
-    def both(self):
-        return lambda x, t: (self.conditional(x, t), self.conditional(x, t))
+    def __call__(self, x_t, t):
+        return self.denoise(x_t, t)
 
     def with_cond(self, cond):
-        return self.conditional
-
-    def against(self, cond):
-        return self.both()
+        return self
 
 
 def model_of(process, y):
     given = {"measurement": y, "times": process.natural_times(10)}
-    return Model(DATA.denoiser(process), process, given)
+    return ConditionalModel(Base(DATA.denoiser(process), process), given=given)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -392,7 +381,8 @@ def test_another_measurement_std_or_mask_needs_no_compilation(name):
         mask = Mask(values=np.eye(6)[i])
         model = METHODS[name](process, denoise, mask, jnp.full((1, 6), float(i)), std=0.1 * (i + 1))
         diffusion.sample(sampler, process, model, None, x, times)
-        before = before if i else len(traced)
+        if not i:
+            before = len(traced)
     assert len(traced) == before
 
 
@@ -429,10 +419,10 @@ def test_what_does_not_fit_is_refused(name):
     with pytest.raises(ValueError, match="std"):
         build("guidance", dict(name=name, std=-1.0))
     with pytest.raises(ValueError, match="measurement"):
-        build("guidance", name)(Model(denoise, process))
+        build("guidance", name)(ConditionalModel(Base(denoise, process)))
     other = build("process", "bridge" if name == "replacement" else "poisson_flow")
     with pytest.raises(TypeError, match=name):
-        build("guidance", name)(Model(denoise, other, {"measurement": y}))
+        build("guidance", name)(ConditionalModel(Base(denoise, other), given={"measurement": y}))
     with pytest.raises(TypeError, match=name):
         METHODS[name](other, denoise, OPERATORS["mask"], y)
 

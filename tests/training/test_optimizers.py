@@ -153,7 +153,7 @@ def test_the_rate_is_the_one_that_is_applied():
         ({"name": "adamw", "schedule": "cosine"}, "total_steps"),
         (
             {"name": "adamw", "schedule": {"name": "piecewise", "knots": [(5, 1.0), (5, 0.0)]}},
-            "rising",
+            "increase",
         ),
     ],
 )

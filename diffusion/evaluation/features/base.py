@@ -41,7 +41,7 @@ class Extractor(abc.ABC):
     def rows(self, x: np.ndarray) -> np.ndarray:
         """Return the features (n, dim) of examples that were checked and, if images, put on 8-bit levels."""
 
-    def log_probs(self, x: Shaped[np.ndarray, "n *data"]) -> Float[np.ndarray, "n classes"] | None:
+    def log_probs(self, x: Shaped[np.ndarray, " n *data"]) -> Float[np.ndarray, "n classes"] | None:
         """Return log-probabilities of classes in nats, or None where the features know no classes."""
         del x
         return None
@@ -51,7 +51,7 @@ class Extractor(abc.ABC):
         """What a number should say about its features."""
         return {"name": self.name, "dim": self.dim, "sha256": self.sha256, "version": self.version}
 
-    def __call__(self, x: Shaped[np.ndarray, "n *data"]) -> Float[np.ndarray, "n dim"]:
+    def __call__(self, x: Shaped[np.ndarray, " n *data"]) -> Float[np.ndarray, "n dim"]:
         """Return the features of examples.
 
         Raises:

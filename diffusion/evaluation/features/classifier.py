@@ -186,7 +186,7 @@ class ClassifierExtractor(Extractor):
         """Run the network in blocks of one size."""
         return in_blocks(functools.partial(hidden, self._params), x, BLOCK, DIM)
 
-    def log_probs(self, x: Shaped[np.ndarray, "n *data"]) -> Float[np.ndarray, "n classes"] | None:
+    def log_probs(self, x: Shaped[np.ndarray, " n *data"]) -> Float[np.ndarray, "n classes"] | None:
         """Return log p(class | x) in nats."""
         return class_log_probs(self._params, self.checked(x))
 

@@ -28,7 +28,7 @@ from diffusion.evaluation.features.published import (
     read_published,
 )
 from diffusion.networks.dinov2 import SIZE, SIZES, DINOv2, dinov2_input
-from diffusion.numerics import require
+from diffusion.numerics import at_least, one_of
 from diffusion.registry import register
 
 RESIZINGS = ("8bit", "float")
@@ -37,7 +37,7 @@ RESIZINGS = ("8bit", "float")
 @cache
 def architecture(size: str = "large") -> Architecture:
     """Return the network of a size: "small", "base" or "large"."""
-    require(size in SIZES, f"`size` must be one of {tuple(SIZES)}; got {size!r}.")
+    one_of(SIZES, size=size)
     width, depth, heads = SIZES[size]
     module = DINOv2(width=width, depth=depth, heads=heads)
     return Architecture(title=f"DINOv2 {size}", module=module, size=SIZE, passed="mask_token")
@@ -123,10 +123,8 @@ class DINOv2Features(Features):
 
     def __post_init__(self):
         architecture(self.size)
-        require(
-            self.resize in RESIZINGS, f"`resize` must be one of {RESIZINGS}; got {self.resize!r}."
-        )
-        require(self.block >= 1, f"`block` must be at least 1; got {self.block}.")
+        one_of(RESIZINGS, resize=self.resize)
+        at_least(1, block=self.block)
 
     def open(self, spec: DataSpec, data_dir: str | None = None) -> DINOv2Extractor:
         """Read the weights.

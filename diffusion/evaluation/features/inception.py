@@ -25,7 +25,7 @@ from diffusion.evaluation.features.published import (
     read_published,
 )
 from diffusion.networks.inception import CLASSES, SIZE, InceptionV3, inception_input
-from diffusion.numerics import require
+from diffusion.numerics import at_least, one_of
 from diffusion.registry import register
 
 ARCHITECTURE = Architecture(
@@ -81,7 +81,7 @@ class InceptionExtractor(Extractor):
         """Apply the network, a block of images at a time."""
         return self._run(x, self.output, self.dim)
 
-    def log_probs(self, x: Float[np.ndarray, "n *data"]) -> Float[np.ndarray, "n classes"]:
+    def log_probs(self, x: Float[np.ndarray, " n *data"]) -> Float[np.ndarray, "n classes"]:
         """Return log-probabilities of the 1008 classes, in nats."""
         logits = self._run(self.checked(x), "logits_unbiased", CLASSES)
         top = logits.max(axis=1, keepdims=True)
@@ -106,11 +106,8 @@ class Inception(Features):
     block: int = 16
 
     def __post_init__(self):
-        require(
-            self.output in OUTPUTS,
-            f"`output` must be one of {tuple(OUTPUTS)}; got {self.output!r}.",
-        )
-        require(self.block >= 1, f"`block` must be at least 1; got {self.block}.")
+        one_of(OUTPUTS, output=self.output)
+        at_least(1, block=self.block)
 
     def open(self, spec: DataSpec, data_dir: str | None = None) -> InceptionExtractor:
         """Read the weights.

@@ -15,7 +15,7 @@ from diffusion.evaluation.metrics.frechet import named
 from diffusion.evaluation.metrics.rows import compared_sets, generated_rows
 from diffusion.evaluation.reference import statistics
 from diffusion.evaluation.wasserstein import sliced_wasserstein
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 from diffusion.registry import register
 
 
@@ -68,7 +68,7 @@ class GaussianDistances(Metric):
     ridge: float = 1e-3
 
     def __post_init__(self):
-        require(self.ridge >= 0, f"`ridge` must not be negative; got {self.ridge}.")
+        at_least(0, ridge=self.ridge)
 
     def __call__(self, subject: Subject) -> Results:
         extractor = subject.extractor(self.features)

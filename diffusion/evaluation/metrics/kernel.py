@@ -16,7 +16,7 @@ from diffusion.evaluation.kernel import (
 from diffusion.evaluation.metrics.base import Metric, Results, Subject
 from diffusion.evaluation.metrics.frechet import FID_COUNT
 from diffusion.evaluation.metrics.rows import compared_sets
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 from diffusion.registry import register
 
 
@@ -87,7 +87,7 @@ class MMD(Metric):
     max_examples: int = 5000
 
     def __post_init__(self):
-        require(self.bandwidth >= 0, f"`bandwidth` must not be negative; got {self.bandwidth}.")
+        at_least(0, bandwidth=self.bandwidth)
 
     def __call__(self, subject: Subject) -> Results:
         extractor = subject.extractor(self.features)

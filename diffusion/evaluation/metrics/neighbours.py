@@ -11,7 +11,7 @@ from diffusion.evaluation.features.base import features_of
 from diffusion.evaluation.metrics.base import Metric, Results, Subject
 from diffusion.evaluation.metrics.rows import compared_sets, generated_rows, reference_rows
 from diffusion.evaluation.neighbours import Nearest, chance_of_as_many, nearest, overlap
-from diffusion.numerics import require
+from diffusion.numerics import in_interval, require
 from diffusion.registry import register
 
 
@@ -97,7 +97,7 @@ class Memorisation(Metric):
     max_examples: int = 10_000
 
     def __post_init__(self):
-        require(0 < self.quantile < 1, f"`quantile` lies between 0 and 1; got {self.quantile}.")
+        in_interval("(0, 1)", quantile=self.quantile)
 
     def __call__(self, subject: Subject) -> Results:
         require(

@@ -6,7 +6,7 @@ from diffusion.data import Dataset
 from diffusion.evaluation import reference
 from diffusion.evaluation.features import Extractor
 from diffusion.evaluation.metrics.base import Subject
-from diffusion.numerics import require
+from diffusion.numerics import at_least, require
 
 
 def generated_rows(subject: Subject, extractor: Extractor, limit: int) -> np.ndarray:
@@ -31,10 +31,7 @@ def generated_rows(subject: Subject, extractor: Extractor, limit: int) -> np.nda
 
 def _rows(dataset: Dataset, subject: Subject, extractor: Extractor, limit: int) -> np.ndarray:
     found = reference.statistics(dataset, extractor, count=subject.num_samples)
-    require(
-        limit >= 2,
-        f"at least 2 examples of each set must be held; got {limit}.",
-    )
+    at_least(2, limit=limit, hint="So many examples of each set are held.")
     return found.rows[reference.chosen(len(found.rows), limit)]
 
 

@@ -16,12 +16,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.numerics import draw
-from diffusion.types import KeyLike, Scalar
+from diffusion.types import Data, KeyLike, Scalar
 
-Data = Float[Array, "batch *data"]
 Shape = tuple[int, ...]
 
 

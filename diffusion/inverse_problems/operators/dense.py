@@ -8,13 +8,13 @@ from typing import Any, ClassVar, final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.inverse_problems.operators.base import Operator, Shape, as_array
-from diffusion.numerics import require
+from diffusion.numerics import at_least, in_interval, require
 from diffusion.registry import register
+from diffusion.types import Data
 
-Data = Float[Array, "batch *data"]
 LARGEST = 2**26  # entries of a random matrix: half a gigabyte in float64
 
 
@@ -111,11 +111,8 @@ class CompressedSensing(Operator):
     seed: int = dataclasses.field(default=0, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        require(
-            0 < self.share <= 1,
-            f"`share` of compressed_sensing, rows over numbers, must lie in (0, 1]; got {self.share}.",
-        )
-        require(self.seed >= 0, f"`seed` must not be negative; got {self.seed}.")
+        in_interval("(0, 1]", share=self.share, of="compressed_sensing")
+        at_least(0, seed=self.seed)
 
     def forward(self, x: Data) -> Array:
         self.check(x.shape[1:])

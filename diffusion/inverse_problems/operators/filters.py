@@ -7,13 +7,13 @@ from typing import Any, ClassVar, final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.inverse_problems.operators.base import Operator, Shape, as_array, require_image
-from diffusion.numerics import require
+from diffusion.numerics import at_least, multiple_of, one_of, positive, require
 from diffusion.registry import register
+from diffusion.types import Data
 
-Data = Float[Array, "batch *data"]
 BORDERS = ("circular", "zero")
 LOST = (
     1e-6  # frequencies that a circular blur damps below this share of the strongest count as lost
@@ -37,7 +37,7 @@ class Superres(Operator):
     factor: int = _static(2)
 
     def __post_init__(self) -> None:
-        require(self.factor >= 1, f"`factor` must be at least 1; got {self.factor}.")
+        at_least(1, factor=self.factor)
 
     def forward(self, x: Data) -> Array:
         self.check(x.shape[1:])
@@ -51,9 +51,8 @@ class Superres(Operator):
 
     def check(self, shape: Shape) -> None:
         require_image(self, shape)
-        require(
-            shape[0] % self.factor == 0 and shape[1] % self.factor == 0,
-            f"`factor` {self.factor} of superres does not divide images of {shape[0]} x {shape[1]} pixels.",
+        multiple_of(
+            self.factor, height=shape[0], width=shape[1], hint="`factor` of superres divides both."
         )
 
 
@@ -95,11 +94,8 @@ class Blur(Operator):
     kernel: Any = None
 
     def __post_init__(self) -> None:
-        require(self.width > 0, f"`width` of blur must be positive; got {self.width}.")
-        require(
-            self.border in BORDERS,
-            f"`border` of blur must be one of {', '.join(BORDERS)}; got {self.border!r}.",
-        )
+        positive(width=self.width, of="blur")
+        one_of(BORDERS, border=self.border, of="blur")
         object.__setattr__(self, "kernel", as_array(self.kernel))
         if isinstance(self.kernel, np.ndarray):
             require(

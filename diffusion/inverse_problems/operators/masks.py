@@ -11,13 +11,12 @@ from typing import Any, ClassVar, final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from diffusion.inverse_problems.operators.base import Operator, Shape, as_array, require_image
-from diffusion.numerics import require
+from diffusion.numerics import at_least, in_interval, require
 from diffusion.registry import register
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Data
 
 
 @register("operator", "identity")
@@ -160,11 +159,8 @@ class RandomMask(_Diagonal):
     seed: int = dataclasses.field(default=0, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        require(
-            0 <= self.share < 1,
-            f"`share` of random_mask is hidden, from 0 to below 1; got {self.share}.",
-        )
-        require(self.seed >= 0, f"`seed` must not be negative; got {self.seed}.")
+        in_interval("[0, 1)", share=self.share, of="random_mask")
+        at_least(0, seed=self.seed)
 
     def known(self, shape: Shape) -> np.ndarray:
         places = (*shape[:-1], 1) if len(shape) == 3 else shape

@@ -8,17 +8,24 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffusion.numerics import as_key, as_pytree, on_host, per_example, require, row_keys
+from diffusion.numerics import (
+    as_key,
+    as_pytree,
+    finite,
+    on_host,
+    one_of,
+    per_example,
+    require,
+    row_keys,
+)
 from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import bare, checked
 from diffusion.processes import AffineProcess, GaussianProcess
 from diffusion.processes.base import require_rung
-from diffusion.registry import nearest, takes_names
-from diffusion.types import Cond, Key, KeyLike, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.registry import takes_names
+from diffusion.types import Cond, Data, Key, KeyLike, Time
 
 
 @runtime_checkable
@@ -99,10 +106,7 @@ def with_variance(denoise: Any, process: AffineProcess, times: Any, values: Any)
         "`values` are variances: finite and not negative.",
     )
     log_snr = on_host(process.log_snr, times)
-    require(
-        bool(np.all(np.isfinite(log_snr))),
-        "`times` must have a finite log-SNR: leave out those where alpha or sigma vanishes.",
-    )
+    finite(log_snr=log_snr, hint="Leave out `times` without a log-SNR: alpha or sigma vanishes.")
     order = np.argsort(log_snr)
     floor = np.finfo(np.float32).tiny  # a data set of one point
     return WithVariance(
@@ -152,10 +156,7 @@ def estimate_variance(
         TypeError: the noise of the process is not normal.
     """
     require_rung(process, GaussianProcess, "the estimate of the posterior variance")
-    require(
-        kind in KINDS,
-        f"`kind` must be one of {', '.join(KINDS)}; got {kind!r}.{nearest(kind, KINDS)}",
-    )
+    one_of(KINDS, kind=kind)
     key, times = as_key(key), np.asarray(times, np.float64).reshape(-1)
     alpha, sigma = on_host(process.alpha, times), on_host(process.sigma, times)
     require(

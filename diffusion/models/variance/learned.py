@@ -5,14 +5,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffusion.numerics import require
+from diffusion.numerics import positive
 from diffusion.numerics.shapes import bare
 from diffusion.processes import AffineProcess
-from diffusion.types import Coefficients, Scalar, Time
-
-Data = Float[Array, "batch *data"]
+from diffusion.types import Coefficients, Data, Scalar, Time
 
 
 @runtime_checkable
@@ -56,14 +54,8 @@ class LearnedVariance:
     weight: Scalar = 1e-3
 
     def __post_init__(self) -> None:
-        require(
-            self.step is None or self.step > 0,
-            f"`step` of the learned variance must be positive, or None for that of the process; got {self.step}.",
-        )
-        require(
-            self.weight > 0,
-            f"`weight` of the learned variance must be positive; got {self.weight}.",
-        )
+        positive(step=self.step, of="the learned variance", none="that of the process")
+        positive(weight=self.weight, of="the learned variance")
 
     def num_steps(self, process: AffineProcess) -> Scalar:
         """Return the number of steps of the chain: what turns a mean over t into the bound."""
