@@ -8,8 +8,8 @@ Examples:
 
 The first form writes the weights of the newest whole checkpoint, one average of them, and beside them config, data,
 step, average, versions and SHA-256. The second makes a work directory that holds these weights as step 0:
-`demolish sample` and `demolish evaluate` open it, and `demolish train` goes on from it, with a new optimizer. Nothing in
-the files is executed; a config that names modules to import ("mymodule:MyProcess") is refused without --allow_code.
+the commands sample and evaluate open it, and train goes on from it, with a new optimizer. Nothing in the files is
+executed; a config that names modules to import ("mymodule:MyProcess") is refused without --allow_code.
 """
 
 import argparse

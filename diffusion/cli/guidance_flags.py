@@ -15,8 +15,8 @@ def add_flags(parser: Parser) -> None:
         "--guidance",
         type=real_number,
         help="Scale of classifier-free guidance, or of autoguidance with --guide, in place of the config's: 1 is "
-        "the conditional model, 0 the unconditional one (or the guide), above 1 extrapolates; the omega, or w, of some papers "
-        "is scale - 1.",
+        "the conditional model, 0 the unconditional one (or the guide), above 1 extrapolates; the omega, or w, of some "
+        "papers is scale - 1.",
     )
     parser.add_argument(
         "--guidance_interval",

@@ -6,8 +6,8 @@
     demolish reference --check FILE
 
 All examples of the split count, the last incomplete batch too. `demolish evaluate` makes the same file when it is
-missing; it lies in `statistics` in the folder of the data (--data_dir, else $DEMOLISH_DATA, else ~/.cache/demolish), under a
-name made of its content. A damaged file, or one of other data, is made again; --fresh makes it again anyway.
+missing. It lies in the folder `statistics` of the data (--data_dir, else $DEMOLISH_DATA, else ~/.cache/demolish), under
+a name made of its content. A damaged file, or one of other data, is made again; --fresh makes it again anyway.
 """
 
 import argparse

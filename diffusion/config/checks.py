@@ -125,7 +125,7 @@ def check_training(experiment: Any) -> None:
         raise ConfigError(
             "config.sampler.variance: 'analytic' needs a table that is estimated from the trained model. "
             "Train with another sampler or with train.sample_every=0; then run "
-            "scripts/estimate_variance.py --workdir, and sample with --config.sampler.variance=analytic."
+            "`demolish estimate_variance --workdir`, and sample with --config.sampler.variance=analytic."
         )
 
 

@@ -54,7 +54,7 @@ def endless_noise_level(experiment: Any) -> str | None:
     return (
         f"at t_max = {float(process.t_max):g} the noise level that the network sees is {level:g}, so samples are not "
         f"finite: end a little earlier, such as config.process.t_max={0.999 * float(process.t_max):g}; "
-        "scripts/check.py tells more."
+        "`demolish check` tells more."
     )
 
 
