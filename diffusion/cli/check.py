@@ -65,16 +65,14 @@ def main(flags: argparse.Namespace) -> int:
         fail(f"--{fields[0][0]} needs --sampler NAME.")
     if flags.all and (flags.process or flags.sampler or fields_of(flags, "process")):
         fail("--all checks every process as registered; leave out the other names.")
-    from diffusion import build, check_process, registered
-    from diffusion.registry import KINDS
+    from diffusion.registry import KINDS, build, registered
+    from diffusion.testing import check_process, check_sampler
 
     if flags.list:
         for kind in KINDS:
             say(f"{kind:<12} {', '.join(registered(kind))}")
         return 0
     if flags.sampler:
-        from diffusion.testing import check_sampler
-
         process = build("process", spec_of(flags, "process", flags.process or "vp"))
         report = check_sampler(build("sampler", spec_of(flags, "sampler", flags.sampler)), process)
         say(str(report))

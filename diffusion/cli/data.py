@@ -36,7 +36,7 @@ def command_line() -> Parser:
         help="a hyperparameter of the data set, such as split=test or path=my_pictures; repeatable",
     )
 
-    def add(name: str, told: str, *parents: argparse.ArgumentParser) -> Parser:
+    def add(name: str, told: str, *parents: Any) -> Parser:
         title = f"demolish data {name}: {told}."
         return commands.add_parser(
             name, parents=parents, help=told, description=title, allow_abbrev=True

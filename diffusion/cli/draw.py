@@ -107,14 +107,13 @@ def load_points(flags: argparse.Namespace, dataset: Any) -> tuple[Any, Any]:
         flags: of the command line.
         dataset: of the trained run or None, taken where no data is named.
     """
-    from diffusion import build
     from diffusion.data.shapes2d import SHAPES
-    from diffusion.registry import nearest, registered, resolve, spec_of
+    from diffusion.registry import build, nearest, registered, resolve, spec_of
 
     if flags.data_1d is not None:
         points = points_on_a_line(flags.data_1d)
         return points, {"name": "points1d", "points": points[:, 0].tolist()}
-    name = flags.data or (None if dataset is not None else "8gaussians")
+    name = flags.data or ("8gaussians" if dataset is None else None)
     if name is None:
         made_of = spec_of("dataset", dataset)
     elif name in SHAPES:
@@ -140,9 +139,8 @@ def load_points(flags: argparse.Namespace, dataset: Any) -> tuple[Any, Any]:
 
 def defined(flags: argparse.Namespace) -> dict[str, Any]:
     """Return the definition of --process, with the sampler."""
-    from diffusion import build
     from diffusion.config.sections import apply_overrides
-    from diffusion.registry import resolve
+    from diffusion.registry import build, resolve
 
     names = {"process": {"name": flags.process}, "sampler": {"name": flags.sampler}}
     specs = apply_overrides(names, flags.overrides, imports=True)
@@ -273,7 +271,7 @@ def report_landed(scene: Any) -> list[dict[str, float]] | None:
     found = drawing.landed(scene)
     if found is None:
         return None
-    rows = [
+    rows: list[dict[str, float]] = [
         dict(zip(("value", "data", "paths"), map(float, row), strict=True))
         for row in zip(*found, strict=True)
     ]

@@ -176,10 +176,11 @@ def edit(command: str, flags: argparse.Namespace) -> int:
     x, names, sizes = edit_inputs.load_images(flags.image, spec, config)
     if command == "interpolate" and len(x) != 2:
         fail(f"interpolate needs two images; --image names {len(x)}.")
-    operator = edit_inputs.operator_of(command, flags, x.shape[1:], sizes) if inverse else None
-    if flags.consistent and not operator.has_pinv:
-        fail("--consistent needs a pseudo-inverse, which a blur with --border zero has not.")
+    operator = None
     if inverse:
+        operator = edit_inputs.operator_of(command, flags, x.shape[1:], sizes)
+        if flags.consistent and not operator.has_pinv:
+            fail("--consistent needs a pseudo-inverse, which a blur with --border zero has not.")
         config["guidance"] = edit_inputs.guidance(flags.method, operator, flags.std, flags.scale)
     total = flags.num_samples * (1 if command == "interpolate" else len(x))
     use_all_cores(min(flags.batch_size, total))
@@ -187,7 +188,7 @@ def edit(command: str, flags: argparse.Namespace) -> int:
     from diffusion.run.workdir import open_run
 
     run = open_run(workdir, config, flags.ema, flags.step, allow_code=flags.allow_code)
-    if inverse:
+    if operator is not None:
         panels, said = edit_results.invert(run, operator, x, flags)
     else:
         panels, said = getattr(edit_results, command)(run, x, flags)

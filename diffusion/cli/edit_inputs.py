@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from diffusion import build, registered
 from diffusion.cli.messages import fail, say
 from diffusion.data.pixels import decode, to_float
 from diffusion.inverse_problems import Replacement
@@ -19,7 +18,7 @@ from diffusion.inverse_problems.operators import (
     RandomMask,
     Superres,
 )
-from diffusion.registry import lookup, nearest
+from diffusion.registry import build, lookup, nearest, registered
 from diffusion.runtime import exits
 from diffusion.runtime.files import decoding
 from diffusion.runtime.npz import read_arrays
@@ -76,7 +75,7 @@ def load_image(name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int
         say(
             f"{name}: {size[0]} x {size[1]} pixels (height x width), cropped and resized to {shape[0]} x {shape[1]}"
         )
-    return to_float(decode(name, shape[-1], tuple(shape[:2]))), size
+    return to_float(decode(name, shape[-1], (shape[0], shape[1]))), size
 
 
 def mask_of(text: str, shape: tuple[int, ...], seed: int, sizes: set[tuple[int, ...]]) -> Operator:
@@ -100,7 +99,7 @@ def mask_of(text: str, shape: tuple[int, ...], seed: int, sizes: set[tuple[int, 
     else:
         values = decode(text, 1)
         if sizes == {values.shape[:2]}:
-            values = decode(text, 1, tuple(shape[:2]))
+            values = decode(text, 1, (shape[0], shape[1]))
         values = values > 127
     if values.shape == tuple(shape[:2]):
         values = values[..., None]

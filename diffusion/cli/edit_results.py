@@ -133,8 +133,8 @@ def interpolate(run: Any, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], 
     model = experiment.model(run.params, experiment.conditions(None, count))
     a, b = (jnp.asarray(np.repeat(image[None], count, axis=0)) for image in x)
     if flags.through == "latent":
-        latents = (editing.encode(process, model, image) for image in (a, b))
-        found = editing.decode(process, model, editing.slerp(*latents, share))
+        start, end = (editing.encode(process, model, image) for image in (a, b))
+        found = editing.decode(process, model, editing.slerp(start, end, share))
         how = "through latents"
     else:
         key = jax.random.key(flags.seed)

@@ -78,13 +78,14 @@ def main(flags: argparse.Namespace) -> int:
 
     run = open_run(workdir, config, flags.ema, flags.step, allow_code=flags.allow_code)
     experiment = run.experiment
+    process: Any = experiment.process
     if not experiment.affine:
-        fail(f"{type(experiment.process).__name__} has no posterior of x_0 to estimate.")
+        fail(f"{type(process).__name__} has no posterior of x_0 to estimate.")
     check_contents(experiment)
     size = experiment.spec.size
     count = flags.num_examples if size is None else min(flags.num_examples, size)
-    times = experiment.process.natural_times(max(flags.num_levels - 1, 1))[: flags.num_levels]
-    times = times[np.isfinite(on_host(experiment.process.log_snr, times))]
+    times = process.natural_times(max(flags.num_levels - 1, 1))[: flags.num_levels]
+    times = times[np.isfinite(on_host(process.log_snr, times))]
 
     def batches() -> Iterator[Any]:
         show = progress("estimating", count)
@@ -93,7 +94,7 @@ def main(flags: argparse.Namespace) -> int:
             show(min(start + flags.batch_size, count))
 
     values = estimate_variance(
-        experiment.process, experiment.base_model(run.params), batches(), times,
+        process, experiment.base_model(run.params), batches(), times,
         jax.random.key(flags.seed), kind=flags.kind, diagonal=flags.diagonal,
     )  # fmt: skip
     card = {

@@ -67,7 +67,8 @@ def main(flags: argparse.Namespace) -> int:
     """Compare, report, or measure, print and write."""
     check_flags(flags)
     if flags.compare:
-        return compare(*map(Path, flags.compare), flags.verbose)
+        first, second = map(Path, flags.compare)
+        return compare(first, second, flags.verbose)
     out = out_of(flags)
     check_writable(out)
     if flags.report_only:
@@ -153,11 +154,12 @@ def measured(flags: argparse.Namespace, out: Path, config: dict[str, Any]) -> in
         try:
             code = measure(metrics, there, target, file, poll, flags.debug)
         except StopRequestedError:
-            left = ", ".join(name for name in metrics if name not in there)
+            left, number = ", ".join(name for name in metrics if name not in there), stop.received
+            assert number is not None
             Terminal(sys.stderr).say(
-                f"stopped by {stop.received.name}: {left} not measured yet; the same command goes on."
+                f"stopped by {number.name}: {left} not measured yet; the same command goes on."
             )
-            return 128 + stop.received
+            return 128 + number
     if there:
         save_pictures(out, target, {k: v.results for k, v in there.items()})
         say(f"wrote {out} and {write_page(out, flags.workdir, target.title)}")

@@ -152,7 +152,7 @@ def main(flags: argparse.Namespace) -> int:
         plan = Plan(flags, run, helpers, labels)
         for text in notes(plan.experiment, SAMPLING):
             note(text)
-        done = made(out, plan, made_of(flags, run, config) | helpers.card, stop)
+        done = made(out, plan, {**made_of(flags, run, config), **helpers.card}, stop)
         if stop.received is not None and done < flags.num_samples:
             return stopped(flags, out, done, stop.received)
         save_ways(plan)

@@ -54,8 +54,8 @@ class Target:
 
 def metrics_of(given: Any) -> dict[str, Any]:
     """Build metrics, by the name that they have on a command line."""
-    from diffusion import build
     from diffusion.evaluation.metrics import parse, written
+    from diffusion.registry import build
 
     specs = [parse(one) for one in given]
     return {written(spec): build("metric", spec) for spec in specs}

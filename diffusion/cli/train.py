@@ -51,8 +51,8 @@ def main(flags: argparse.Namespace) -> int:
     from diffusion.config.experiment import Experiment
     from diffusion.run.workdir import Workdir
 
-    if flags.workdir is not None:
-        workdir = Workdir.of(flags.workdir)
+    workdir = None if flags.workdir is None else Workdir.of(flags.workdir)
+    if workdir is not None:
         check_writable(workdir.path)
         use_compilation_cache()
     if flags.distributed:
@@ -62,13 +62,13 @@ def main(flags: argparse.Namespace) -> int:
     from diffusion.config.recording import continued
     from diffusion.run import runner
 
-    if flags.workdir is not None and not flags.restart:
+    if workdir is not None and not flags.restart:
         config, lines = continued(config, runner.stored_config(workdir))
         for line in lines:
             note(line)
     experiment = Experiment.from_config(config)
     experiment.parallel.check_batch(experiment.batch_size, experiment.train.accumulate)
-    if flags.dry_run:
+    if flags.dry_run or workdir is None:
         from diffusion.run.dry_run import dry_run
 
         for line in runner.describe(experiment):
