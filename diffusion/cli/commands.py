@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
     Args:
         words: of the command line, such as ["train", "--config=digits"]; None are those of the process.
     """
-    words = sys.argv[1:] if words is None else list(map(str, words))
+    words = sys.argv[1:] if words is None else list(words)
     with program.as_a_guest():
         return _run(words)
 

@@ -127,14 +127,15 @@ def load_points(flags: argparse.Namespace, dataset: Any) -> tuple[Any, Any]:
                 "on the line, use --data_1d."
             )
         dataset, made_of = build("dataset", name), resolve("dataset", name)
-    spec = dataset.spec
+    found: Any = dataset
+    spec = found.spec
     if spec.kind != "points" or spec.shape not in ((1,), (2,)):
         fail(
             f"pictures show one or two dimensions; {name or 'the data of the run'} has {spec.kind} of shape "
             f"{tuple(spec.shape)}."
         )
     count = min(flags.num_points, spec.size or flags.num_points)
-    return dataset.examples(0, count)["data"], made_of
+    return found.examples(0, count)["data"], made_of
 
 
 def defined(flags: argparse.Namespace) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from diffusion.cli.messages import fail, leave_without_output, tell
@@ -75,6 +76,8 @@ def _leave_on_signals() -> None:
             os.write(2, f"Stopped by {name} before there was anything to save.\n".encode())
         os._exit(128 + number)
 
+    if threading.current_thread() is not threading.main_thread():
+        return
     for number in SIGNALS:
         ignored = signal.getsignal(number) is signal.SIG_IGN
         if number != signal.SIGHUP or not ignored:  # as under nohup
@@ -105,5 +108,6 @@ def as_a_guest() -> Iterator[None]:
         yield
     finally:
         sys.argv = argv
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)

@@ -24,19 +24,17 @@ another command is refused.
 """
 
 import argparse
-import dataclasses
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from diffusion.cli import guidance_flags, outputs
 from diffusion.cli.configs import stored_config
-from diffusion.cli.machine import use_all_cores, use_compilation_cache, use_fixed_sums, versions
+from diffusion.cli.machine import use_all_cores, use_compilation_cache, use_fixed_sums
 from diffusion.cli.messages import check_writable, fail, note, progress, say
 from diffusion.cli.parser import Parser, add_weights, check_positive, whole_number
-from diffusion.runtime import exits
+from diffusion.cli.plan import Plan, told
 
 
 def command_line() -> Parser:
@@ -124,11 +122,6 @@ def labels_of(flags: argparse.Namespace, speaker: Any) -> Any:
     return np.arange(spec.num_classes) if one else None
 
 
-def told(flags: argparse.Namespace, labels: Any, speaker: Any) -> bool:
-    """Say whether examples get conditions: labels, or others that the held-out data has."""
-    return labels is not None or (flags.labels is None and speaker.conditional)
-
-
 def main(flags: argparse.Namespace) -> int:
     """Sample and write."""
     out = check_flags(flags)
@@ -173,82 +166,6 @@ def stopped(flags: argparse.Namespace, out: Path, done: int, number: signal.Sign
     )
     Terminal(sys.stderr).say(f"stopped by {number.name}: {kept}.")
     return 128 + number
-
-
-class Plan:
-    """What is generated, from what: the arguments that all calls of the sampler share."""
-
-    def __init__(self, flags: argparse.Namespace, run: Any, helpers: Any, labels: Any):
-        import numpy as np
-
-        from diffusion.guidance import output_shape, without_condition
-
-        experiment = run.experiment.replaced(given=helpers.given)
-        self.flags = flags
-        if not told(flags, labels, helpers.speaker):
-            guidance = without_condition(experiment.guidance)
-            experiment = experiment.replaced(guidance=guidance)
-        self.experiment, self.labels, self.speaker = experiment, labels, helpers.speaker
-        self.run, self.helpers = run, helpers
-        self.indices = np.arange(flags.start, flags.start + flags.num_samples)
-        shape = output_shape(experiment.guidance, experiment.spec.shape)
-        self.spec = dataclasses.replace(experiment.spec, shape=shape)
-        model_of = lambda cond: experiment.model(run.params, cond)
-        self.arguments = experiment.sampler, experiment.process, model_of, flags.seed
-        model_of(
-            self.cond_of(self.indices[:1])
-        )  # what does not fit is said before anything is compiled
-
-    def cond_of(self, indices: Any) -> Any:
-        """Return the conditions of these examples."""
-        if not told(self.flags, self.labels, self.speaker):
-            return self.speaker.conditions(None, len(indices))
-        labels = None if self.labels is None else self.labels[indices % len(self.labels)]
-        return self.speaker.conditions_in_turn(indices, asked=labels)
-
-    def manifest(self) -> dict[str, Any]:
-        """Return all that determines the examples; not the batch size or the devices."""
-        from diffusion.runtime.digests import digest_of
-
-        sections = ("process", "prediction", "network", "data", "sampler", "grid", "guidance")
-        config = {k: v for k, v in self.experiment.resolved().items() if k in sections}
-        config["data"] = {k: v for k, v in config["data"].items() if k in ("name", "kind", "split")}
-        return {
-            "format": 1, "step": self.run.step, "weights": self.run.ema,
-            "weights_sha256": digest_of(self.run.params),
-            "helpers_sha256": {k: digest_of(v) for k, v in self.helpers.params.items()},
-            "variance_sha256": digest_of(self.experiment.variance), "config": config,
-            "labels": None if self.labels is None else self.labels.tolist(),
-            "conditions": told(self.flags, self.labels, self.speaker), "shape": list(self.spec.shape),
-            "seed": self.flags.seed, "start": self.flags.start, "block": self.block, "made_by": versions(),
-        }  # fmt: skip
-
-    @property
-    def block(self) -> int:
-        """How many examples a device computes at once."""
-        from diffusion.evaluation.generate import block_size
-
-        return self.flags.block or block_size(self.spec.shape)
-
-    def batches(self, first: int, count: int) -> Iterator[Any]:
-        """Generate a range of examples, batch by batch, or leave if some are not finite."""
-        import numpy as np
-
-        from diffusion.evaluation import generate
-
-        for x in generate(
-            *self.arguments, count, self.spec.shape, self.experiment.times(), self.cond_of,
-            batch_size=self.flags.batch_size, start=first, block=self.block,
-        ):  # fmt: skip
-            bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
-            if len(bad):
-                fail(
-                    f"{len(bad)} of {len(x)} examples are not finite, the first is number {first + bad[0]}; "
-                    "try more steps.",
-                    exits.DIVERGED,
-                )
-            yield x
-            first += len(x)
 
 
 def made(out: Path, plan: Plan, card: dict[str, Any], stop: Any) -> int:
