@@ -31,13 +31,15 @@ def name_of(name):
     return name.removesuffix(".py")
 
 
-def run(name, *words, cwd=ROOT, data_dir=None, **changes):
-    """Run a program in this process; return (exit code, stdout, stderr)."""
+def run(*words, cwd=ROOT, data_dir=None, **changes):
+    """Run a program in this process, the first word; return (exit code, stdout, stderr)."""
     out, err = io.StringIO(), io.StringIO()
     with _as_found(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         os.chdir(cwd)
         os.environ.update(environment_of(data_dir, **changes))
-        code = cli.main([name_of(name), *map(str, words)])
+        code = cli.main(
+            [name_of(str(word)) if i == 0 else str(word) for i, word in enumerate(words)]
+        )
     return code, out.getvalue(), err.getvalue()
 
 
@@ -73,9 +75,9 @@ def start(name, *words, cwd=ROOT, data_dir=None, **changes):
     return done.returncode, done.stdout, done.stderr
 
 
-def error_of(name, *words, by=run, **options):
+def error_of(*words, by=run, **options):
     """Run a program that must fail; return its exit code and the one line that it says."""
-    code, _, err = by(name, *words, **options)
+    code, _, err = by(*words, **options)
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, err
     assert "Traceback" not in err

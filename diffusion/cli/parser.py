@@ -54,6 +54,12 @@ class Parser(argparse.ArgumentParser):
             f"--{name}", type=truth, nargs="?", const=True, default=default, help=told
         )
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse a whole command line."""
+        found, _ = self.parse_known_args(args, namespace)
+        found.debug = getattr(found, "debug", False)  # before or after the command of a command
+        return found
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse all words; none may be left.
 

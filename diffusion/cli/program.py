@@ -49,7 +49,7 @@ def _work(flags: argparse.Namespace, work: Callable[[argparse.Namespace], int | 
             Terminal(sys.stderr).say(f"{left} The same command goes on.")
         raise
     except Exception as error:  # the boundary of the program: every error becomes one line
-        return tell(error, getattr(flags, "debug", False))
+        return tell(error, flags.debug)
     try:
         sys.stdout.flush()
     except OSError as error:
