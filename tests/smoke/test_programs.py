@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import ROOT, error_of, run
+from programs import ROOT, error_of, run, start
 
 SMALL = [
     "--config.train.num_steps=6",
