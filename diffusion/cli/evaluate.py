@@ -146,8 +146,8 @@ def measured(flags: argparse.Namespace, out: Path, config: dict[str, Any]) -> in
                 raise StopRequestedError
 
         metrics, target = opened(flags, config, folder, poll, stop)
-        say = Terminal(sys.stderr).say
-        file = ResultsFile(path=out, made_of=target.made_of, card=target.about, say=say)
+        warn = Terminal(sys.stderr).say
+        file = ResultsFile(path=out, made_of=target.made_of, card=target.about, say=warn)
         there = {} if flags.fresh else file.read()
         if flags.fresh and folder.is_dir():
             shutil.rmtree(folder)
