@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from diffusion.runtime import digests
 from diffusion.runtime.digests import of_arrays, of_files, shortened
 
 X = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
@@ -18,7 +19,7 @@ def test_arrays_have_one_digest_whatever_the_pieces(monkeypatch):
         wanted.update(f"{name} {x.dtype.name} {x.shape};".encode() + x.tobytes())
     words = f"50 examples, SHA-256 {wanted.hexdigest()}"
     for piece in (1, 100, 2**20):
-        monkeypatch.setattr(contents, "_PIECE", piece)
+        monkeypatch.setattr(digests, "_PIECE", piece)
         assert of_arrays({"label": LABEL, "data": X}) == words
         assert of_arrays({"data": np.asfortranarray(X), "label": LABEL}) == words
     assert shortened(words) == f"50 examples, SHA-256 {wanted.hexdigest()[:12]}"

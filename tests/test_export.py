@@ -10,8 +10,10 @@ import jax
 import numpy as np
 import pytest
 
+from diffusion import build
 from diffusion.checkpoints.checkpoint import Checkpoints
 from diffusion.config.experiment import Experiment
+from diffusion.config.identity import stated
 from diffusion.config.sections import ConfigError
 from diffusion.run.export import export_run, import_run, read_card
 from diffusion.run.workdir import Workdir, open_run
@@ -94,7 +96,7 @@ def test_other_programs_can_read_it(files):
     loaded = load_file(files)
     assert sum(x.size for x in loaded.values()) > 0
     assert all(isinstance(x, np.ndarray) for x in loaded.values())
-    assert card["config"] == CONFIG
+    assert card["config"] == stated(CONFIG, build("process", CONFIG["process"]))
     assert card["data"]["shape"] == [2]
 
 

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from diffusion.config.identity import as_stored
 from diffusion.config.options import TrainOptions
 from diffusion.config.sections import FREE, IDENTITY, SECTIONS, ConfigError
 from diffusion.run import previous as earlier
@@ -97,7 +98,7 @@ def test_setting_aside_loses_nothing_and_leaves_nothing(workdir):
     assert set_aside(workdir) == workdir.path / "earlier-1"
     assert sorted(p.name for p in workdir.path.iterdir()) == ["cache", "earlier-1", "notes.txt"]
     assert (workdir.path / "earlier-1" / "checkpoints" / "5").is_dir()
-    assert Workdir.of(workdir.path / "earlier-1").read_config() == CONFIG
+    assert Workdir.of(workdir.path / "earlier-1").read_config() == as_stored(CONFIG)
     assert set_aside(workdir) is None
     workdir.write("config.json", CONFIG)
     assert set_aside(workdir) == workdir.path / "earlier-2"
@@ -137,7 +138,7 @@ def test_what_was_made_since_is_not_written_over(workdir):
     (workdir.path / earlier.HALFWAY / "config.json").write_text("first")
     assert set_aside(workdir) == workdir.path / "earlier-2"
     assert (workdir.path / "earlier-1" / "config.json").read_text() == "first"
-    assert Workdir.of(workdir.path / "earlier-2").read_config() == CONFIG
+    assert Workdir.of(workdir.path / "earlier-2").read_config() == as_stored(CONFIG)
 
 
 def lose(workdir, way, tmp_path):

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-_OUTSIDE = re.compile(r"[\w-]+(?:\.[\w-]+)*:[^\W\d]\w*")
+_OUTSIDE = re.compile(r"[\w-]+(?:\.[\w-]+)*:[^\W0-9]\w*")
 _WORDS = re.compile(
     r"[^\s\[\],=()'\"]+"
 )  # a metric holds names in brackets: frechet[mine:Features]

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from diffusion.registry.kinds import KINDS, class_of, fill
 from diffusion.registry.names import load, nearest
+from diffusion.registry.renamed import add_earlier_name, current_fields, current_name, notice
 
 _REGISTRY: dict[str, dict[str, Callable]] = {kind: {} for kind in KINDS}
 
@@ -30,8 +31,13 @@ def _known(kind: str, *, built_in: bool = True) -> dict[str, Callable]:
     return _REGISTRY[kind]
 
 
-def register(kind: str, name: str) -> Callable[[T], T]:
+def register(kind: str, name: str, *, renamed_from: str = "") -> Callable[[T], T]:
     """Give a class or function a name of this kind; refuse a name that is taken.
+
+    Args:
+        kind: one of the kinds of the registry.
+        name: what a config says.
+        renamed_from: its earlier name, which configs may still say.
 
     Example:
         >>> from diffusion import register
@@ -51,6 +57,8 @@ def register(kind: str, name: str) -> Callable[[T], T]:
                 f"{holder.__module__}.{holder.__qualname__}; choose another name."
             )
         known[name] = target  # a module that is imported again replaces its own entry
+        if renamed_from:
+            add_earlier_name(kind, renamed_from, name)
         return target
 
     return decorate
@@ -118,6 +126,9 @@ def lookup(kind: str, name: str) -> Callable:
         return target
     if name in known:
         return known[name]
+    if (current := current_name(kind, name)) in known:
+        notice(kind, name, current)
+        return known[current]
     raise KeyError(
         f"Unknown {kind} {name!r}.{nearest(name, known)} Registered: {', '.join(sorted(known))}. "
         "For code outside the package write 'module:attribute'."
@@ -208,6 +219,19 @@ def _loaded(kind: str, name: Any) -> Any:
     return _known(kind).get(str(name)) if kind in _REGISTRY else None
 
 
+def current(kind: str, spec: Any) -> Any:
+    """Return a spec with today's names of what has been renamed; nothing is imported, and what is unknown stays."""
+    if isinstance(spec, str):
+        return current_name(kind, spec)
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+        return spec
+    target = _loaded(kind, current_name(kind, spec["name"]))
+    kinds = nested_kinds(target)
+    fields = current_fields(target, {k: v for k, v in spec.items() if k != "name"})
+    inner = {k: current(kinds[k], v) if k in kinds else v for k, v in fields.items()}
+    return {"name": current_name(kind, spec["name"])} | inner
+
+
 def spec_of(kind: str, built: Any) -> Any:
     """Return the mapping that an object of a kind was or could have been built from."""
     if not dataclasses.is_dataclass(built) or isinstance(built, type):
@@ -228,6 +252,7 @@ def resolve(kind: str, spec: Any, **extra: Any) -> dict[str, Any]:
     fields = {"name": spec} if isinstance(spec, str) else dict(spec)
     target = lookup(kind, fields["name"])
     parameters, kinds = inspect.signature(target).parameters, nested_kinds(target)
+    fields = current_fields(target, fields) | {"name": current_name(kind, fields["name"])}
     defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
     values = fields | {
         k: extra.get(k, v) for k, v in defaults.items() if k not in fields and not callable(v)
@@ -273,6 +298,10 @@ def build(kind: str, spec: Any, **extra: Any) -> Any:
     target = lookup(kind, name)
     parameters = inspect.signature(target).parameters
     kinds = nested_kinds(target)
+    given, fields = fields, current_fields(target, fields)
+    for earlier, field in zip(given, fields, strict=True):
+        if earlier != field:
+            notice(f"the field of {kind} {name!r},", earlier, field)
     fields = {k: build(kinds[k], v) if k in kinds else _hashable(v) for k, v in fields.items()}
     fields |= {k: v for k, v in extra.items() if k in parameters and k not in fields}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from diffusion.runtime import exits
+
 MAX_BYTES = 2**24  # of JSON: a manifest of some 100,000 files
 MAX_NODES = 2**20  # values in it
 MAX_DEPTH = 64
@@ -24,7 +26,7 @@ MAX_DEPTH = 64
 class NotPlainError(OSError):
     """What is there is no plain file; the message says what it is."""
 
-    exit_code = 6  # of the programs
+    exit_code = exits.FILES
 
 
 def _refuse(path: Path, mode: int) -> None:

@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_read_stays(rows, caplog, monkeypatch):
     def fail(*args, **options):
         raise OSError(errno.EIO, "Input/output error", str(path))
 
-    monkeypatch.setattr(reference.np, "load", fail)
+    monkeypatch.setattr(reference, "read_arrays", fail)
     again = reference.statistics(dataset, extractor)
     monkeypatch.undo()
     assert "cannot read" in caplog.text

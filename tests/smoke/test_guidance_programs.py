@@ -1,7 +1,6 @@
 """Guidance from the command line: what the flags do, and what they refuse in one line."""
 
 import json
-import shutil
 
 import numpy as np
 import programs
@@ -41,14 +40,6 @@ def trained(folder, name, *words):
     return path
 
 
-def of_another_process(folder):
-    """Return the weak run with another process in its config; nobody looks at what it would generate."""
-    path = shutil.copytree(folder / "weak", folder / "edm")
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | {"process": {"name": "edm"}}))
-    return path
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Tiny runs: a model, a weaker one, one of another process, one without labels, a classifier."""
@@ -56,7 +47,7 @@ def runs(tmp_path_factory):
     runs = {
         "model": trained(folder, "model"),
         "weak": trained(folder, "weak", "--config.network.channels=4"),
-        "edm": of_another_process(folder),
+        "edm": trained(folder, "edm", "--config.network.channels=4", "--config.process.name=edm"),
         "classifier": trained(folder, "classifier"),
     }
     points = folder / "points"

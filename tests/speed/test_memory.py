@@ -205,7 +205,6 @@ PROGRAM = """
     import jax.numpy as jnp
     import diffusion
     from diffusion import build
-from diffusion.guidance import classifier
 
     vp, ddim, x = build("process", "vp"), build("sampler", "ddim"), jnp.ones((3, 2))
     times = vp.natural_times(3)

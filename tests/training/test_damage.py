@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from diffusion import build
+from diffusion.checkpoints import manifest
 from diffusion.checkpoints.checkpoint import Checkpoints
 from diffusion.checkpoints.manifest import MAX_BYTES, read_manifest, spelled, verify
 from diffusion.checkpoints.reader import CheckpointReader
@@ -310,8 +311,14 @@ def refusing(monkeypatch):
             )
             builtin = Path.open
             monkeypatch.setattr(Path, "open", opened)
+            plain = manifest.open_plain
+            monkeypatch.setattr(
+                manifest, "open_plain",
+                lambda given, **o: io.BufferedReader(Broken(given)) if given == path else plain(given, **o),
+            )  # fmt: skip
         elif call == "open":
             monkeypatch.setattr(Path, "open", guarded(Path.open, path))
+            monkeypatch.setattr(os, "open", guarded(os.open, path))
         elif call == "lstat":
             monkeypatch.setattr(Path, "lstat", guarded(Path.lstat, path))
         else:

@@ -20,7 +20,7 @@ from diffusion.runtime.lock import Lock, identity, started
 HOLD = """
 import sys, time
 from pathlib import Path
-from diffusion.training.lock import Lock
+from diffusion.runtime.lock import Lock
 with Lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
