@@ -170,7 +170,7 @@ class Trained:
 
 def open_run(
     workdir: Workdir,
-    config: Mapping,
+    config: Mapping[str, Any],
     ema: str = "",
     step: int | None = None,
     *,
