@@ -1,15 +1,13 @@
 """Pictures of definitions: their numbers against mathematics, their files, and the program that writes them."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import run
 
 from diffusion import build, drawing
 from diffusion.config.overrides import apply_overrides
@@ -44,12 +42,7 @@ def new_scene(process, points, num_steps, num_paths):
 
 def program(*words, cwd=ROOT):
     """Run the program; return (exit code, stdout, stderr)."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/draw.py"), *map(str, words)],
-        capture_output=True, text=True, timeout=600, cwd=cwd, check=False,
-        env=dict(os.environ, JAX_PLATFORMS="cpu"),
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    return run("draw", *words, cwd=cwd)
 
 
 # ---- numbers ------------------------------------------------------------------------------------
@@ -234,12 +227,8 @@ def test_a_trained_run_is_drawn(config, process, tmp_path):
     ]  # fmt: skip
     if process == "parabola":
         small.append("--config.time.name=uniform")
-    train = [sys.executable, ROOT / "scripts/train.py", "--config", "configs/toy2d.py", *small]
-    done = subprocess.run(
-        [*train, "--workdir", tmp_path / "run"], capture_output=True, text=True, cwd=ROOT,
-        timeout=300, check=False, env=dict(os.environ, JAX_PLATFORMS="cpu"),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    code, _, err = run("train", "--config=toy2d", *small, "--workdir", tmp_path / "run")
+    assert code == 0, err
     options = ["--num_points", 32, "--num_paths", 50, "--num_steps", 6, "--animate", "none"]
     code, _, err = program("--workdir", tmp_path / "run", *options, "--out", tmp_path / "d")
     assert code == 0, err
@@ -280,27 +269,12 @@ def test_bad_input_is_one_line_and_an_exit_code(words, code, said, tmp_path):
     assert not (tmp_path / "d").exists()
 
 
-def test_help_answers_without_jax():
-    code = (
-        "import runpy, sys\n"
-        "sys.argv = ['draw.py', '--help']\n"
-        f"sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
-        "try:\n"
-        f"    runpy.run_path({str(ROOT / 'scripts/draw.py')!r}, run_name='__main__')\n"
-        "except SystemExit as end:\n"
-        "    assert not end.code, end.code\n"
-        "assert not {'jax', 'flax', 'numpy', 'matplotlib'} & set(sys.modules)\n"
-    )
-    run = [sys.executable, "-c", code]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "python scripts/draw.py" in done.stdout
-
-
 def test_commands_of_the_page_build():
     """Their processes, fields and samplers exist; their modules are not written here."""
     page = (ROOT / "docs/drawing.md").read_text().replace("\\\n", " ")
-    commands = re.findall(r"^python scripts/draw\.py (.*)$", page, flags=re.MULTILINE)
+    commands = re.findall(
+        r"^(?:python scripts/draw\.py|demolish draw) (.*)$", page, flags=re.MULTILINE
+    )
     assert len(commands) >= 5
     for command in commands:
         pairs = re.findall(r"--([\w.]+)[= ](\S+)", " ".join(shlex.split(command)))

@@ -304,16 +304,16 @@ def calls_of(file: Path) -> list[tuple[str, str]]:
 def test_every_program_asks_whose_code_it_is():
     """Configs are read where names are refused; what opens a run is told what the flag says."""
     reads = {
-        "_command.py",
-        "_guidance.py",
-        "_report.py",
+        "configs.py",
+        "guidance_flags.py",
+        "results.py",
     }  # the second looks at the task, the third writes a page
     opens = ("open_run", "open_classifier", "export_run", "import_run")
     found = 0
-    for file in (Path(__file__).parent.parent / "scripts").glob("*.py"):
+    for file in (Path(__file__).parent.parent / "diffusion/cli").glob("*.py"):
         for name, source in calls_of(file):
             assert name != "read_config" or file.name in reads, file
-            assert name not in opens or "allow_code=FLAGS.allow_code" in source, (file, source)
+            assert name not in opens or "allow_code=flags.allow_code" in source, (file, source)
             found += name in opens
     assert found >= 8
 

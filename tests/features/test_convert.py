@@ -4,21 +4,18 @@ import contextlib
 import io
 import os
 import pickle
-import subprocess
-import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import error_of
+
+from diffusion.cli.convert_features import check_digest, convert, recognise
+from diffusion.runtime.torch_files import Refused, read_pth
 
 HERE = Path(__file__).parent
-SCRIPTS = HERE.parent.parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-from convert_features import check_digest, convert, recognise  # noqa: E402
-
-from diffusion.runtime.torch_files import Refused, read_pth  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["archive.pth", "stream.pth"])
@@ -202,8 +199,5 @@ def test_what_is_converted_can_be_opened(tmp_path):
 )
 def test_the_program_says_what_is_wrong(arguments, code, tmp_path):
     (tmp_path / "x.pth").write_bytes(b"x")
-    command = [sys.executable, str(SCRIPTS / "convert_features.py"), *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == code
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+    found, _ = error_of("convert_features", *arguments, cwd=tmp_path)
+    assert found == code

@@ -149,7 +149,7 @@ def test_missing_and_unconverted_files_are_refused(tmp_path):
     ):
         Inception(weights="x.safetensors").open(GREY, str(tmp_path))
     (tmp_path / "w-6726825d.pth").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"python scripts/convert_features.py w-6726825d.pth"):
+    with pytest.raises(ValueError, match=r"demolish convert_features w-6726825d.pth"):
         Inception(weights=str(tmp_path / "w-6726825d.pth")).open(GREY)
     (tmp_path / "w.safetensors").write_bytes(b"not tensors")
     with pytest.raises(ValueError, match="no file of tensors"):

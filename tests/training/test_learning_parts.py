@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import programs
 import pytest
 
 import diffusion
@@ -206,14 +207,10 @@ def test_an_analytic_sampler_is_for_trained_models(tmp_path):
 @pytest.mark.slow
 def test_a_table_is_estimated_and_found(tmp_path):
     """The programs: train, estimate, sample; and what is said when the table is missing or stale."""
-    root = Path(__file__).parent.parent.parent
 
     def program(name, *words):
-        done = subprocess.run(
-            [sys.executable, str(root / "scripts" / name), "--workdir", str(tmp_path / "run"), *words],
-            capture_output=True, text=True, timeout=300, cwd=root, check=False,
-        )  # fmt: skip
-        return done.returncode, done.stdout + done.stderr
+        code, out, err = programs.run(name, "--workdir", tmp_path / "run", *words)
+        return code, out + err
 
     small = ["--config.network.width=8", "--config.network.depth=1", "--config.data.batch_size=16"]
     small += ["--config.train.sample_every=0", "--config.train.checkpoint_every=100"]
@@ -225,7 +222,7 @@ def test_a_table_is_estimated_and_found(tmp_path):
     draw += ["--num_samples", "8", "--out", out]
     code, said = program("sample.py", *draw)
     assert code == 2
-    assert "Make it: python scripts/estimate_variance.py --workdir" in said
+    assert "Make it: demolish estimate_variance --workdir" in said
     code, said = program("estimate_variance.py", "--num_examples", "64", "--num_levels", "5")
     assert code == 0, said
     with np.load(tmp_path / "run" / "variance.npz") as table:
