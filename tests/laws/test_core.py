@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pairwise import family as family_of
+from pairwise import pairwise
 
 import diffusion
 from diffusion import build, registered
@@ -22,8 +24,9 @@ MIXTURE = GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.8, 0.1], [0.0, -1.2]
 # ---- grids --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(
+    ("grid", "process"), pairwise(grid=GRIDS, process=PROCESSES, kinds=dict(process=family_of))
+)
 def test_grids_start_at_t_max_end_at_t_min_and_decrease(grid, process):
     process = build("process", process)
     if grid == "karras" and not isinstance(process, AffineProcess):
@@ -170,8 +173,10 @@ def test_likelihood_weight_is_half_g_squared_on_the_score(process):
 # ---- training times -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("process", AFFINE)
-@pytest.mark.parametrize("name", registered("time"))
+@pytest.mark.parametrize(
+    ("name", "process"),
+    pairwise(name=registered("time"), process=AFFINE, kinds=dict(process=family_of)),
+)
 def test_times_lie_in_the_range_and_depend_on_the_row_alone(name, process):
     process, time = build("process", process), build("time", name)
     row = jnp.arange(64)

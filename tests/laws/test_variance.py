@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pairwise import family, pairwise
 
 import diffusion
 from diffusion import build, registered
@@ -87,8 +88,9 @@ def test_analytic_variance_is_the_exact_reverse_variance_of_the_chain(k, varianc
     np.testing.assert_allclose(found, variance, rtol=2e-9)  # ten digits are given
 
 
-@pytest.mark.parametrize("name", GAUSSIAN)
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("name", "eta"), pairwise(name=GAUSSIAN, eta=[0.0, 0.5, 1.0], kinds=dict(name=family))
+)
 def test_analytic_steps_preserve_the_marginal_of_a_gaussian(name, eta):
     """(keep + pull gain)^2 V_t + variance = V_s for s2 in {0, 0.25, 1, 4}: every eta, few steps."""
     process = build("process", name)

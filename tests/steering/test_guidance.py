@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from guidance_models import LABELS, network_model
+from pairwise import family, pairwise
 
 import diffusion
 from diffusion import build, registered
@@ -190,8 +191,10 @@ COMBINING = {
 }
 
 
-@pytest.mark.parametrize("process", LOWEST)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    ("name", "process"),
+    pairwise(name=ALL, process=LOWEST, kinds=dict(name=COMBINING.__contains__, process=family)),
+)
 def test_velocities_are_combined_and_nothing_else(name, process):
     """What extrapolates works on velocities; what needs x_0 says which entry and process disagree."""
     process, x = build("process", process), state()
