@@ -12,8 +12,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import combinations, product
 from typing import Any
 
-from diffusion import build
-
 
 def pairwise(
     *,
@@ -44,11 +42,6 @@ def pairwise(
         chosen.append(rows[best])
         left -= covers[best]
     return chosen
-
-
-def family(process: str) -> type:
-    """Return the class from which a registered process derives: the kind of process that it is."""
-    return type(build("process", process)).__mro__[1]
 
 
 def covered(row: Mapping[str, Any], kinds: Mapping[str, Callable[[Any], Hashable]]) -> set:

@@ -188,6 +188,7 @@ def header(entries):
     return struct.pack("<Q", len(raw)) + raw
 
 
+MANY = b'"a%d":{"dtype":"F32","shape":[2],"data_offsets":[%d,%d]}'  # as `tensor` writes it
 HOSTILE = {
     "nothing": b"",
     "too short": b"\x01\0\0",
@@ -212,7 +213,7 @@ HOSTILE = {
     "more keys": header({"a": tensor(code="import os")}) + b"\0" * 8,
     "many dimensions": header({"a": tensor(shape=(2,) + (1,) * 10**5)}) + b"\0" * 8,
     "a name twice": header(b'{"a":%s,"a":%s}' % ((json.dumps(tensor()).encode(),) * 2)) + b"\0" * 8,
-    "a million": header({f"a{i}": tensor(8 * i, 8 * i + 8) for i in range(2 * 10**5)}),
+    "many": header(b"{%s}" % b",".join(MANY % (i, 8 * i, 8 * i + 8) for i in range(2 * 10**5))),
 }
 
 

@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import known_processes
 import numpy as np
 import pytest
-from pairwise import family as family_of
 from pairwise import pairwise
 
 import diffusion
@@ -15,8 +15,8 @@ from diffusion.testing import FinitePoints, GaussianMixture, gaussian
 
 KEY = jax.random.key(0)
 PROCESSES = registered("process")
-AFFINE = [n for n in PROCESSES if isinstance(build("process", n), AffineProcess)]
-GAUSSIAN = [n for n in PROCESSES if isinstance(build("process", n), GaussianProcess)]
+AFFINE = known_processes.names(AffineProcess)
+GAUSSIAN = known_processes.names(GaussianProcess)
 GRIDS = [n for n in registered("grid") if n != "given"]
 MIXTURE = GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.8, 0.1], [0.0, -1.2]], [0.2, 0.4, 0.3])
 
@@ -25,7 +25,8 @@ MIXTURE = GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.8, 0.1], [0.0, -1.2]
 
 
 @pytest.mark.parametrize(
-    ("grid", "process"), pairwise(grid=GRIDS, process=PROCESSES, kinds=dict(process=family_of))
+    ("grid", "process"),
+    pairwise(grid=GRIDS, process=PROCESSES, kinds=dict(process=known_processes.family)),
 )
 def test_grids_start_at_t_max_end_at_t_min_and_decrease(grid, process):
     process = build("process", process)
@@ -175,7 +176,7 @@ def test_likelihood_weight_is_half_g_squared_on_the_score(process):
 
 @pytest.mark.parametrize(
     ("name", "process"),
-    pairwise(name=registered("time"), process=AFFINE, kinds=dict(process=family_of)),
+    pairwise(name=registered("time"), process=AFFINE, kinds=dict(process=known_processes.family)),
 )
 def test_times_lie_in_the_range_and_depend_on_the_row_alone(name, process):
     process, time = build("process", process), build("time", name)

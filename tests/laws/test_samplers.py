@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import known_processes
 import numpy as np
 import pytest
 
@@ -19,7 +20,7 @@ SAMPLERS = registered("sampler")
 FIXED = [n for n in SAMPLERS if isinstance(build("sampler", n), StepSampler)]
 DETERMINISTIC = [n for n in FIXED if not build("sampler", n).stochastic]
 STOCHASTIC = [n for n in FIXED if build("sampler", n).stochastic]
-PROCESSES = [n for n in registered("process") if isinstance(build("process", n), GaussianProcess)]
+PROCESSES = known_processes.names(GaussianProcess)
 KEY = jax.random.key(0)
 MIXTURE = GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.8, 0.1], [0.0, -1.2]], [0.2, 0.4, 0.3])
 

@@ -4,19 +4,20 @@ import pickle
 
 import jax
 import jax.numpy as jnp
+import known_processes
 import numpy as np
 import pytest
 from schedule_bound import terms
 
 import diffusion
-from diffusion import AffineProcess, GaussianProcess, build, registered
+from diffusion import AffineProcess, GaussianProcess, build
 from diffusion.numerics import on_host
 from diffusion.processes import LearnedSchedule, Shifted, init_schedule, shift
 from diffusion.registry import resolve, spec_of
 from diffusion.testing import gaussian, gaussian_flow
 
 KEY = jax.random.key(0)
-AFFINE = [n for n in registered("process") if isinstance(build("process", n), AffineProcess)]
+AFFINE = known_processes.names(AffineProcess)
 
 
 # ---- accuracy -----------------------------------------------------------------------------------

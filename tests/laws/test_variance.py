@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import known_processes
 import numpy as np
 import pytest
-from pairwise import family, pairwise
+from pairwise import pairwise
 
 import diffusion
-from diffusion import build, registered
+from diffusion import build
 from diffusion.models.denoiser import RegressedVariance
 from diffusion.models.variance import (
     LearnedVariance,
@@ -27,7 +28,7 @@ from diffusion.samplers.base import State
 from diffusion.testing import gaussian
 
 KEY = jax.random.key(0)
-GAUSSIAN = [n for n in registered("process") if isinstance(build("process", n), GaussianProcess)]
+GAUSSIAN = known_processes.names(GaussianProcess)
 
 
 def left(process, t, s2):
@@ -89,7 +90,8 @@ def test_analytic_variance_is_the_exact_reverse_variance_of_the_chain(k, varianc
 
 
 @pytest.mark.parametrize(
-    ("name", "eta"), pairwise(name=GAUSSIAN, eta=[0.0, 0.5, 1.0], kinds=dict(name=family))
+    ("name", "eta"),
+    pairwise(name=GAUSSIAN, eta=[0.0, 0.5, 1.0], kinds=dict(name=known_processes.family)),
 )
 def test_analytic_steps_preserve_the_marginal_of_a_gaussian(name, eta):
     """(keep + pull gain)^2 V_t + variance = V_s for s2 in {0, 0.25, 1, 4}: every eta, few steps."""

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import known_processes
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from diffusion.objectives.time_sampling import TimeDistribution
 from diffusion.processes import AffineProcess, GaussianProcess
 
 KEY = jax.random.key(0)
-PROCESSES = [build("process", n) for n in registered("process")]
+PROCESSES = [known_processes.default(n) for n in registered("process")]
 AFFINE = [p for p in PROCESSES if isinstance(p, AffineProcess)]
 GAUSSIAN = [p for p in PROCESSES if isinstance(p, GaussianProcess)]
 ids = lambda p: type(p).__name__

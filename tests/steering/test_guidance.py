@@ -5,10 +5,11 @@ import pickle
 
 import jax
 import jax.numpy as jnp
+import known_processes
 import numpy as np
 import pytest
 from guidance_models import LABELS, network_model
-from pairwise import family, pairwise
+from pairwise import pairwise
 
 import diffusion
 from diffusion import build, registered
@@ -36,7 +37,7 @@ CHANGES = {  # what makes an entry change a state of the size of these laws
     "interval": dict(low=-100.0, high=100.0),
     "negative": dict(label=2),
 }
-LOWEST = [n for n in registered("process") if not isinstance(build("process", n), AffineProcess)]
+LOWEST = sorted({*registered("process")} - {*known_processes.names(AffineProcess)})
 
 
 def entry_of(name, **fields):
@@ -193,7 +194,11 @@ COMBINING = {
 
 @pytest.mark.parametrize(
     ("name", "process"),
-    pairwise(name=ALL, process=LOWEST, kinds=dict(name=COMBINING.__contains__, process=family)),
+    pairwise(
+        name=ALL,
+        process=LOWEST,
+        kinds=dict(name=COMBINING.__contains__, process=known_processes.family),
+    ),
 )
 def test_velocities_are_combined_and_nothing_else(name, process):
     """What extrapolates works on velocities; what needs x_0 says which entry and process disagree."""
