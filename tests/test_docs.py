@@ -163,6 +163,7 @@ def check_config(flags):
         build("metric", spec)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("page", [p for p in pages() if commands(p.values[0])])
 def test_commands_exist(page, workplace):
     write_modules(page, workplace)
@@ -185,6 +186,7 @@ def test_commands_exist(page, workplace):
             build("process", spec["process"])
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in pages() if commands(p.values[0])])
 def test_overrides_reach_the_training_program(page, workplace):

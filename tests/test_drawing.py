@@ -193,6 +193,7 @@ def test_mp4_without_ffmpeg_is_an_error(tmp_path, monkeypatch):
 # ---- the program --------------------------------------------------------------------------------
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_the_program_writes_pictures_and_a_card(tmp_path):
     code, out, err = program(
@@ -223,6 +224,7 @@ def test_the_program_writes_pictures_and_a_card(tmp_path):
         assert size_of(tmp_path / "d/demolition.gif")[1] > 10
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "process"), [("vp", "vp"), ("parabola", "parabola")], ids=["denoiser", "velocity"]
@@ -251,6 +253,7 @@ def test_a_trained_run_is_drawn(config, process, tmp_path):
     assert size_of(tmp_path / "d/field.png")[0][0] > 1000
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -280,6 +283,7 @@ def test_bad_input_is_one_line_and_an_exit_code(words, code, said, tmp_path):
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.programs
 def test_help_answers_without_jax():
     code = (
         "import runpy, sys\n"

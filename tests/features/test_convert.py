@@ -197,6 +197,7 @@ def test_what_is_converted_can_be_opened(tmp_path):
     assert extractor.name == "dinov2_small"
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("arguments", "code"), [(["missing.pth", "o.safetensors"], 6), (["x.pth", "o"], 2)]
 )

@@ -236,6 +236,7 @@ from diffusion.guidance import classifier
 """
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_two_hundred_calls_with_new_objects_stay_within_fifty_mebibytes():

@@ -145,6 +145,7 @@ def test_layouts_on_one_device_carry_statistics(name):
     assert float(layout.fetch(state).statistics["seen"].sum()) == 16
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_statistics_agree_on_two_devices():
     """Ten steps on a mesh of two, under pmap on two, and on one device: the same shares and weights."""
@@ -202,6 +203,7 @@ def test_an_analytic_sampler_is_for_trained_models(tmp_path):
         run(Experiment.from_config(config(**fields)), Workdir.of(tmp_path))
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_a_table_is_estimated_and_found(tmp_path):
     """The programs: train, estimate, sample; and what is said when the table is missing or stale."""
