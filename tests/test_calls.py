@@ -74,7 +74,9 @@ def public_functions():
 
 def test_every_public_function_takes_names():
     """`check_process` and `check_sampler` say in a sentence that they want an object."""
-    taking = {n: f for n, f in public_functions() if {*inspect.signature(f).parameters} & {*OBJECTS}}
+    taking = {
+        n: f for n, f in public_functions() if {*inspect.signature(f).parameters} & {*OBJECTS}
+    }
     assert len(taking) > 10
     bare = [name for name, function in taking.items() if not hasattr(function, "__wrapped__")]
     assert not bare, f"decorate them with registry.takes_names: {bare}"

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import known_processes
 import numpy as np
 import pytest
+from pairwise import pairwise
 
 import diffusion
 from diffusion import build, registered
@@ -98,8 +99,12 @@ def test_ddim_reference_errors():
         )  # three digits are given
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-@pytest.mark.parametrize("name", ["ddim", "ancestral"])
+@pytest.mark.parametrize(
+    ("name", "process"),
+    pairwise(
+        name=["ddim", "ancestral"], process=PROCESSES, kinds=dict(process=known_processes.family)
+    ),
+)
 def test_point_mass_is_recovered_in_any_number_of_steps(name, process):
     """Where the linear part is exact, a denoiser that knows the answer ends at alpha c + sigma z."""
     process, n = build("process", process), 4096
