@@ -27,7 +27,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the folders of whoever runs the t
 
 COMPILED = Path(__file__).parent.parent / ".pytest_cache" / "compiled"
 MOST_BYTES = 2**30  # of compiled programs; whoever changes much for long starts anew
-MOST_MAPS = 8_000  # Linux allows a process 65,530, and they come with some gigabytes of memory
+MOST_MAPS = 4_000  # at about half a megabyte of memory each; Linux allows a process 65,530
 
 
 def pytest_addoption(parser):
