@@ -66,7 +66,13 @@ class Noisy(StepSampler):
         return State(state.x + (row.s - row.t) * slope + 0.5 * normal_like(key, state.x))
 
 
-@pytest.mark.parametrize(("sampler", "broken"), [(HalfStep, {"S1", "S2"}), (Noisy, {"S3", "S4"})])
+@pytest.mark.parametrize(
+    ("sampler", "broken"),
+    [
+        (HalfStep, {"S1", "S2"}),
+        pytest.param(Noisy, {"S3", "S4"}, marks=pytest.mark.slow),
+    ],
+)
 def test_wrong_samplers_are_found_out(sampler, broken):
     report = check_sampler(sampler())
     assert broken <= {f.law for f in report.findings if not f.holds}, f"\n{report}"

@@ -92,6 +92,7 @@ def test_evaluations_are_counted(solver):
     assert 0 <= len(calls) - int(found.nfe) <= (3 if solver else 0)
 
 
+@pytest.mark.slow
 def test_the_log_density_is_differentiable():
     """In x, in the model and in the fields of the process, against the gradient of the closed form."""
 
