@@ -33,6 +33,7 @@ def flat(x, t):
 # ---- names --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_names_stand_where_objects_do():
     vp, heun = build("process", "vp"), build("sampler", "heun")
     same = lambda a, b: np.testing.assert_array_equal(a, b)

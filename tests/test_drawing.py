@@ -55,6 +55,7 @@ def program(*words, cwd=ROOT):
 # ---- numbers ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_paths_to_a_uniform_prior_end_in_order():
     """On a line paths cannot cross, so [0, 1) goes to 0.5, [1, 1.5) to 1.2, the rest to 1.7."""
     scene = scene_of(UNIFORM, LINE, num_steps=128, num_paths=200)
@@ -75,6 +76,7 @@ def test_the_density_of_a_scene_is_that_of_the_definition():
     np.testing.assert_allclose(np.exp(scene.log_density(x, 0.5)), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mismatch_of_the_prior():
     """KL(N(0, s^2 + T^2) || N(0, T^2)) for a pair of points at +-s, T >> s, to second order: (s/T)^4 / 4."""
     assert drawing.prior_mismatch(scene_of(UNIFORM, LINE)) == (0.0, 0.0)
@@ -89,6 +91,7 @@ def test_mismatch_of_the_prior():
     assert 0 < error < exact
 
 
+@pytest.mark.slow
 def test_windows_survive_heavy_tails():
     heavy, light = (scene_of(name, RING) for name in ("poisson_flow", "vp"))
     assert heavy.wide
@@ -148,6 +151,7 @@ def size_of(path):
         return picture.size, getattr(picture, "n_frames", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "points"),
     [

@@ -59,6 +59,7 @@ def assert_same(tree, other):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", ["", "power_0.1", "raw"])
 def test_weights_come_back_bit_for_bit(workdir, tmp_path, ema):
     path = tmp_path / "model.safetensors"

@@ -205,6 +205,7 @@ def test_log_normal_quantiles():
 # ---- targets, dynamics, guidance ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", GAUSSIAN)
 def test_tweedie(process):
     """The score from the denoiser equals the gradient of the log-density."""
@@ -227,6 +228,7 @@ def test_points_and_mixture_agree():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [0.0, 0.5, 1.0, 1.5])
 @pytest.mark.parametrize("process", ["vp", "sub_vp", "edm", "rectified_flow"])
 def test_every_member_of_the_family_has_the_marginals(process, lam):
@@ -299,6 +301,7 @@ class LinearNetwork:
         return params * x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", registered("prediction"))
 def test_loss_of_a_zero_network_is_the_power_of_its_target(prediction):
     process, n = build("process", "vp"), 20_000
@@ -337,6 +340,7 @@ def test_flow_matching_agrees_with_velocity_prediction():
     )
 
 
+@pytest.mark.slow
 def test_a_row_draws_the_same_noise_wherever_it_lies():
     process, time = build("process", "vp"), build("time", "uniform")
     loss = diffusion.flow_matching_loss(LinearNetwork(), process, time, batch_size=8)

@@ -30,6 +30,7 @@ DATA = CorrelatedGaussian([0.3, -0.2, 0.1], [[0.5, 0.2, 0.1], [0.2, 0.3, 0.0], [
 # ---- samplers -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddim", "heun", "ancestral", "unipc"])
 def test_the_laws_of_samplers_hold(name):
     """One of each kind; test_samplers.py holds everything registered to the same laws."""
@@ -183,6 +184,7 @@ class Raises(Straight):
         raise RuntimeError("no such table")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("process", "first", "word"),
     [
@@ -243,6 +245,7 @@ def test_the_mismatch_of_the_prior():
 # ---- targets ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "edm"])
 def test_correlated_gaussian(name):
     """Denoiser by regression of joint moments, score by autodiff, flow by its density."""

@@ -15,6 +15,7 @@ SLOW = {"article", "ddpm", "learned", "linear_sde", "table"}  # their schedules 
 SOME_SLOW = [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME_SLOW)
 def test_every_registered_process_obeys_its_laws(name):
     report = check_process(build("process", name))

@@ -126,6 +126,7 @@ def test_point_mass_is_recovered_in_any_number_of_steps(name, process):
     np.testing.assert_allclose(last, jnp.broadcast_to(point, x.shape), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["sub_vp", "edm"])
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_stochastic_samplers_have_the_right_moments(name, process):
@@ -339,6 +340,7 @@ def test_trajectory(name):
     np.testing.assert_allclose(states[-1], end, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_poisson_flow_samples_weighted_points():
     """Three points of unequal weight under 1, 5 and 128 extra dimensions: frequencies by count."""
     points, weights, n = jnp.array([[-1.0, 0], [1, 0], [0, 1.5]]), np.array([0.5, 0.25, 0.25]), 2000

@@ -236,6 +236,7 @@ def test_uncertainty_without_its_parameters_says_what_to_do():
 # ---- the target of the loss ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("of_network", "of_loss"),
     [
@@ -294,6 +295,7 @@ def learned_statistics(time, moment):
     return {"moment": jnp.asarray(moment), "seen": jnp.full(len(moment), 1e3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["uniform", "log_normal", "logit_normal"])
 def test_corrected_losses_keep_their_expectation(base):
     """Mean of L / (B p) over drawn times equals the mean of L over times of the base.

@@ -68,6 +68,7 @@ def test_neutral_fields_change_nothing(name):
     np.testing.assert_array_equal(entry(model)(x, t), model.conditional(x, t))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_an_entry_changes_the_model_and_keeps_the_dtype(name):
     """float32 stays float32 under x64, and agrees with float64 to its precision."""
@@ -91,6 +92,7 @@ def test_an_entry_changes_the_model_and_keeps_the_dtype(name):
     np.testing.assert_allclose(ends[0], x_0, rtol=2e-3, atol=2e-4)  # scale / (1 - rho) is about 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_an_example_does_not_see_its_neighbours(name):
     process, x = build("process", "vp"), state()

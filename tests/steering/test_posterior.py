@@ -94,6 +94,7 @@ def marginal(process, posterior, t):
 # ---- moment matching is exact on normal data -----------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("process", "name", "std"),
     pairwise(
@@ -237,6 +238,7 @@ def test_repaint_agrees_better_than_replacement_with_correlated_data():
 # ---- mixtures ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_posterior_of_a_mixture_is_that_of_bayes():
     """Its score at t is that of the prior plus grad log p(y | x_t); its samples have the right moments."""
     process, operator, std = build("process", "vp"), Matrix(values=((1.0, -0.5),)), 0.3

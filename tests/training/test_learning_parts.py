@@ -52,6 +52,7 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
+@pytest.mark.slow
 def test_everything_learns_together_and_resumes_exactly(tmp_path):
     """Six steps at once, and three with three more: the same state, statistics included."""
     whole = run(Experiment.from_config(config(**ALL)), Workdir.of(tmp_path / "whole"))
@@ -103,6 +104,7 @@ def test_a_checkpoint_without_statistics_has_no_place_for_them(tmp_path):
             checkpoints.restore(1, tracking)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
 def test_statistics_are_those_of_the_global_batch(accumulate):
     """The sums of squared losses per bin, whatever the micro-batches; a bad step changes nothing."""
