@@ -48,6 +48,7 @@ def program(*words, cwd=ROOT):
 # ---- numbers ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_paths_to_a_uniform_prior_end_in_order():
     """On a line paths cannot cross, so [0, 1) goes to 0.5, [1, 1.5) to 1.2, the rest to 1.7."""
     scene = scene_of(UNIFORM, LINE, num_steps=128, num_paths=200)
@@ -68,6 +69,7 @@ def test_the_density_of_a_scene_is_that_of_the_definition():
     np.testing.assert_allclose(np.exp(scene.log_density(x, 0.5)), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mismatch_of_the_prior():
     """KL(N(0, s^2 + T^2) || N(0, T^2)) for a pair of points at +-s, T >> s, to second order: (s/T)^4 / 4."""
     assert drawing.prior_mismatch(scene_of(UNIFORM, LINE)) == (0.0, 0.0)
@@ -82,6 +84,7 @@ def test_mismatch_of_the_prior():
     assert 0 < error < exact
 
 
+@pytest.mark.slow
 def test_windows_survive_heavy_tails():
     heavy, light = (scene_of(name, RING) for name in ("poisson_flow", "vp"))
     assert heavy.wide
@@ -141,6 +144,7 @@ def size_of(path):
         return picture.size, getattr(picture, "n_frames", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "points"),
     [
@@ -186,6 +190,7 @@ def test_mp4_without_ffmpeg_is_an_error(tmp_path, monkeypatch):
 # ---- the program --------------------------------------------------------------------------------
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_the_program_writes_pictures_and_a_card(tmp_path):
     code, out, err = program(
@@ -216,6 +221,7 @@ def test_the_program_writes_pictures_and_a_card(tmp_path):
         assert size_of(tmp_path / "d/demolition.gif")[1] > 10
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "process"), [("vp", "vp"), ("parabola", "parabola")], ids=["denoiser", "velocity"]
@@ -240,6 +246,7 @@ def test_a_trained_run_is_drawn(config, process, tmp_path):
     assert size_of(tmp_path / "d/field.png")[0][0] > 1000
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -72,6 +72,7 @@ def test_every_registered_name_makes_objects_of_its_kind():
             assert registry._makes(kind, lookup(kind, name)), (kind, name)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("kind", CLASSES)
 def test_what_is_no_part_of_a_model_is_no_object_of_a_kind(kind):
     for made in (subprocess.Popen, tempfile.TemporaryDirectory, dict, str, Path):
@@ -318,6 +319,7 @@ def test_every_program_asks_whose_code_it_is():
     assert found >= 8
 
 
+@pytest.mark.programs
 def test_a_study_finds_installed_packages_before_the_current_folder(tmp_path):
     for package in ("experiments", "benchmarks"):
         folder = tmp_path / package

@@ -58,6 +58,7 @@ def test_digits_are_those_of_scikit_learn(digits_root):
     assert np.abs(share - 0.2).max() < 0.5 / np.bincount(labels).min()  # rounded to whole images
 
 
+@pytest.mark.programs
 def test_reading_imports_neither_tensorflow_nor_the_preparing_libraries(digits_root):
     code = (
         "import sys; from diffusion.data import Digits; d = Digits(data_dir=sys.argv[1]);"
@@ -288,6 +289,7 @@ def test_summary(digits_root):
     assert abs(points.std - 1) < 4 * np.sqrt(2 / 10_000)
 
 
+@pytest.mark.programs
 def test_program(digits_root, tmp_path):
     picture, pairs = tmp_path / "x.png", tmp_path / "pairs.png"
     outputs = ["--out", str(picture), "--duplicates", str(pairs), "--pairs", "3"]
@@ -300,6 +302,7 @@ def test_program(digits_root, tmp_path):
         assert drawn.height == (3 * 9 + 1) * 8  # three rows of 8x8 with lines, each pixel 8x8
 
 
+@pytest.mark.programs
 def test_the_program_tells_what_a_folder_holds(tmp_path):
     Image.new("RGB", (30, 20)).save(tmp_path / "x.png")
     (tmp_path / "notes.txt").write_text("no picture")
@@ -311,6 +314,7 @@ def test_the_program_tells_what_a_folder_holds(tmp_path):
     assert "30x20" in out
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

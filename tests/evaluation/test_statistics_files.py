@@ -161,6 +161,7 @@ def test_names():
     assert reference.name_of(wrapper) == "points2d"
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_the_program(tmp_path):
     """It makes a file, checks it, and answers bad input with one line and the exit code 2."""

@@ -31,6 +31,7 @@ def test_both_formats_of_torch(name):
     assert list(found)[:2] == ["0.weight", "0.bias"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["archive.pth", "stream.pth"])
 def test_every_cut_and_many_flips_are_refused_or_harmless(name, tmp_path):
     """A file of 2 kB, cut at many places, and with bytes changed and missing: only `Refused`, never another error."""
@@ -147,6 +148,7 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path):
     assert check_digest(right) == digest
 
 
+@pytest.mark.slow
 def test_networks_are_recognised(tmp_path):
     from diffusion.evaluation.features import dinov2, inception
 
@@ -194,6 +196,7 @@ def test_what_is_converted_can_be_opened(tmp_path):
     assert extractor.name == "dinov2_small"
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("arguments", "code"), [(["missing.pth", "o.safetensors"], 6), (["x.pth", "o"], 2)]
 )
