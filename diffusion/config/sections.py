@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diffusion.numerics import at_least, in_interval, require
-from diffusion.registry import nearest
+from diffusion.registry import KINDS, current, nearest
 
 SECTIONS = (
     "seed", "task", "process", "prediction", "time", "weight", "network", "data", "coupling", "optimizer", "ema",
@@ -203,7 +203,18 @@ def with_defaults(config: Any) -> dict[str, Any]:
         given = new[section]
         if isinstance(default, dict) and isinstance(given, dict) and "name" not in given:
             new[section] = {**default, **given}
-    return new
+    return {section: _current(new, section) for section in new}
+
+
+def _current(config: Mapping, section: str) -> Any:
+    """Return a section with today's names of what has been renamed since it was written."""
+    spec, kind = config[section], kind_of(config, section)
+    if section == "guidance" and isinstance(spec, list | tuple):
+        return [current(kind, entry) for entry in spec]
+    spec = current(kind, spec) if kind in KINDS else spec
+    if section == "data" and isinstance(spec, Mapping) and "condition" in spec:
+        return {**spec, "condition": current("condition", spec["condition"])}
+    return spec
 
 
 def section_of(config: Mapping, section: str) -> dict[str, Any]:

@@ -7,15 +7,12 @@ from diffusion.registry.registry import (
     FieldError,
     build,
     check_type,
-    current,
     lookup,
-    marked,
     nested_kinds,
     register,
     registered,
-    resolve,
-    spec_of,
 )
+from diffusion.registry.specs import current, marked, resolve, spec_of
 
 __all__ = [
     "KINDS",
