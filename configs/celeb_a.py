@@ -1,7 +1,7 @@
 """CelebA faces, 128x128, with the settings of Jianlin Su's reference code (kexue.fm 9119, 9152).
 
-    python scripts/data.py prepare celeb_a
-    python scripts/train.py --config configs/celeb_a.py --workdir runs/celeb_a
+    demolish data prepare celeb_a
+    demolish train --config celeb_a --workdir runs/celeb_a
 
 The chain has T = 1000 and alpha_k = sqrt(1 - 0.02 k/T); the noise is regressed with the squared error
 *summed* over pixels, t uniform; LAMB with peak 1e-3, warmed up over 4,000 steps, halved at 20,000, a tenth

@@ -1,8 +1,8 @@
 """CIFAR-10, 32x32: the DDPM++ network and the EDM recipe (Karras et al., 2022, tables 1 and 7).
 
-    python scripts/data.py prepare cifar10
-    python scripts/train.py --config configs/cifar10.py --workdir runs/cifar10
-    python scripts/train.py --config configs/cifar10.py:unconditional --workdir runs/cifar10_uncond
+    demolish data prepare cifar10
+    demolish train --config cifar10 --workdir runs/cifar10
+    demolish train --config cifar10:unconditional --workdir runs/cifar10_uncond
 
 56 M parameters, 200 M images: days on one accelerator; the published cost is about two days on eight V100.
 Not trained by us: no number of this recipe is claimed here. The published recipe also augments beyond

@@ -1,7 +1,7 @@
 """Handwritten digits, 8x8: the quick start. A small U-Net, class-conditional, v-prediction on VP.
 
-python scripts/train.py --config configs/digits.py --workdir runs/digits
-python scripts/sample.py --workdir runs/digits --guidance 2.0 --out samples.png
+demolish train --config digits --workdir runs/digits
+demolish sample --workdir runs/digits --guidance 2.0 --out samples.png
 
 Measured on two CPU cores: 84 s for 2,000 steps; a classifier of real digits gives 97.6 % of 1,000 images the
 label that was asked for, 100 % at guidance 2; Frechet distance on pixels to the 359 held-out images 0.56.

@@ -1,7 +1,7 @@
 """A classifier of noisy digits, to guide the model of configs/digits.py: same process, same times.
 
-python scripts/train.py --config configs/digits_classifier.py --workdir runs/digits_classifier
-python scripts/evaluate.py --workdir runs/digits_classifier
+demolish train --config digits_classifier --workdir runs/digits_classifier
+demolish evaluate --workdir runs/digits_classifier
 
 Measured on two CPU cores with other work beside: 81 s for 2,000 steps. Of the 359 held-out digits at ten noise levels
 57.6 % are told right: 12 % at log-SNR -9 (chance is 10 %), 41 % at -1.4, 85 % at 0.5, 98 % at 2.4, 99 % above.

@@ -1,7 +1,7 @@
 """Emoji, 1,490 colour pictures of 32x32 in nine classes: a class-conditional U-Net for two CPU cores.
 
-    python scripts/train.py --config configs/emoji.py --workdir runs/emoji
-    python scripts/sample.py --workdir runs/emoji --guidance 1.5 --out emoji.png
+    demolish train --config emoji --workdir runs/emoji
+    demolish sample --workdir runs/emoji --guidance 1.5 --out emoji.png
 
 The pictures are made on first use from an installed font (docs/data.md). They are folded into 16x16 patches before the
 first convolution. A step takes half a second of processor time, so that the run needs about 25 minutes on two free

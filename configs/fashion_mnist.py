@@ -1,7 +1,7 @@
 """Fashion-MNIST, 60,000 garments of 28x28: a class-conditional U-Net for two CPU cores.
 
-    python scripts/train.py --config configs/fashion_mnist.py --workdir runs/fashion
-    python scripts/sample.py --workdir runs/fashion --guidance 1.5 --out fashion.png
+    demolish train --config fashion_mnist --workdir runs/fashion
+    demolish sample --workdir runs/fashion --guidance 1.5 --out fashion.png
 
 The images are folded into 14x14 patches before the first convolution, which costs a quarter of the work at full
 resolution. They are not mirrored: shoes of this set point to the left. Noise levels reach further down than is usual
@@ -10,7 +10,7 @@ minutes on two idle cores. What it reaches, and what each choice does, is in exp
 
 On an accelerator take the preset with full resolution and four times the width (not measured):
 
-    python scripts/train.py --config configs/fashion_mnist.py:gpu --workdir runs/fashion
+    demolish train --config fashion_mnist:gpu --workdir runs/fashion
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """A classifier of noisy garments, to guide the model of configs/fashion_mnist.py: same process, same times.
 
-    python scripts/train.py --config configs/fashion_mnist_classifier.py --workdir runs/fashion_classifier
-    python scripts/evaluate.py --workdir runs/fashion_classifier
+    demolish train --config fashion_mnist_classifier --workdir runs/fashion_classifier
+    demolish evaluate --workdir runs/fashion_classifier
 
 The images are folded into 14x14 patches, as those of the generator.
 """

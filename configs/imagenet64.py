@@ -1,7 +1,7 @@
 """ImageNet, 64x64, class-conditional: the ADM network and the EDM recipe (Karras et al., 2022, table 7).
 
-    python scripts/data.py prepare imagenet_resized
-    python scripts/train.py --config configs/imagenet64.py --workdir runs/imagenet64
+    demolish data prepare imagenet_resized
+    demolish train --config imagenet64 --workdir runs/imagenet64
 
 296 M parameters and 2.5 G images: the published cost is 13 days on 32 A100. Not trained by us: no number of this
 recipe is claimed here. On several devices the state is sharded over `config.parallel.fsdp` of them.

@@ -1,8 +1,8 @@
 """Points in the plane: an MLP on eight Gaussians. Measured: under a minute for 5,000 steps on two CPU cores.
 
-    python scripts/train.py --config configs/toy2d.py --workdir runs/toy2d
-    python scripts/train.py --config configs/toy2d.py:checkerboard --workdir runs/checkerboard
-    python scripts/sample.py --workdir runs/toy2d --num_samples 2000 --out points.png
+    demolish train --config toy2d --workdir runs/toy2d
+    demolish train --config toy2d:checkerboard --workdir runs/checkerboard
+    demolish sample --workdir runs/toy2d --num_samples 2000 --out points.png
 
 Sets: 8gaussians, moons, swiss_roll, checkerboard, spirals.
 """

@@ -7,67 +7,83 @@ The left block has the conditional model (guidance 1), the middle one guidance 2
 same noise in both; the right block is the way of the first guided sample of each row from noise to data.
 """
 
-import _command
-from absl import flags
+import argparse
+import sys
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("workdir", None, "A run on labelled images.")
-flags.DEFINE_string("out", None, "The PNG to write; by default WORKDIR/demo.png.")
-flags.DEFINE_float("guidance", 2.0, "Scale of the guided block.")
-flags.DEFINE_integer("columns", 6, "Examples per class and block.")
-flags.DEFINE_integer("seed", 0, "Seed of the examples.")
-_command.define_trust()
+import _demolish  # noqa: F401 from here on the checkout is found, and no file of this folder
+
+from diffusion.cli.configs import stored_config
+from diffusion.cli.machine import use_all_cores, use_compilation_cache
+from diffusion.cli.messages import fail, say
+from diffusion.cli.parser import Parser, add_trust, real_number, whole_number
+from diffusion.cli.program import run as run_program
 
 
-def main(overrides: list[tuple[str, str]]) -> int:
+def command_line() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser(__doc__, sections=("config",))
+    parser.add_argument("--workdir", help="A run on labelled images.")
+    parser.add_argument("--out", help="The PNG to write; by default WORKDIR/demo.png.")
+    parser.add_argument(
+        "--guidance", type=real_number, default=2.0, help="Scale of the guided block."
+    )
+    parser.add_argument(
+        "--columns", type=whole_number, default=6, help="Examples per class and block."
+    )
+    parser.add_argument("--seed", type=whole_number, default=0, help="Seed of the examples.")
+    add_trust(parser)
+    return parser
+
+
+def main(flags: argparse.Namespace) -> int:
     """Sample twice and draw."""
-    if FLAGS.workdir is None:
-        _command.fail("--workdir is required: a run on labelled images. See --help.")
+    if flags.workdir is None:
+        fail("--workdir is required: a run on labelled images. See --help.")
     from diffusion.run.workdir import Workdir, open_run
 
-    workdir = Workdir.of(FLAGS.workdir)
-    config = _command.stored_config(workdir, overrides)
-    _command.use_all_cores(10 * FLAGS.columns)
-    _command.use_compilation_cache()
+    workdir = Workdir.of(flags.workdir)
+    config = stored_config(flags, workdir, flags.overrides)
+    use_all_cores(10 * flags.columns)
+    use_compilation_cache()
 
     import numpy as np
 
     from diffusion import build
     from diffusion.evaluation import generate_batch, images, pictures
 
-    run = open_run(workdir, config, allow_code=FLAGS.allow_code)
+    run = open_run(workdir, config, allow_code=flags.allow_code)
     experiment, spec = run.experiment, run.experiment.spec
     if spec.kind != "image" or not isinstance(spec.num_classes, int) or spec.num_classes < 2:
-        _command.fail(f"the picture needs images with one label each; this run has {spec}.")
+        fail(f"the picture needs images with one label each; this run has {spec}.")
     rows = min(spec.num_classes, 10)
-    indices = np.arange(rows * FLAGS.columns)
-    cond = experiment.conditions(indices // FLAGS.columns, len(indices))
+    indices = np.arange(rows * flags.columns)
+    cond = experiment.conditions(indices // flags.columns, len(indices))
     blocks, states = [], None
-    for scale in (1.0, FLAGS.guidance):
+    for scale in (1.0, flags.guidance):
         guided = experiment.replaced(
             guidance=(build("guidance", dict(name="classifier_free", scale=scale)),)
         )
         solution = generate_batch(
-            guided.sampler, guided.process, lambda c, g=guided: g.model(run.params, c), FLAGS.seed,
+            guided.sampler, guided.process, lambda c, g=guided: g.model(run.params, c), flags.seed,
             indices, spec.shape, guided.times(), cond, save=True,
         )  # fmt: skip
-        blocks.append(np.asarray(solution.x, np.float32).reshape(rows, FLAGS.columns, *spec.shape))
+        blocks.append(np.asarray(solution.x, np.float32).reshape(rows, flags.columns, *spec.shape))
         states = np.asarray(solution.trajectory, np.float32)
-    chosen = np.linspace(0, len(states) - 1, FLAGS.columns).round().astype(int)
-    strip = states[chosen][:, :: FLAGS.columns]  # the first sample of each row
+    chosen = np.linspace(0, len(states) - 1, flags.columns).round().astype(int)
+    strip = states[chosen][:, :: flags.columns]  # the first sample of each row
     peak = np.maximum(1.0, np.abs(strip).max(axis=tuple(range(1, strip.ndim)), keepdims=True))
     blocks.append((strip / peak).swapaxes(0, 1))
     names = spec.class_names or tuple(str(k) for k in range(rows))
-    canvases = [pictures.grid(b.reshape(-1, *spec.shape), spec, FLAGS.columns) for b in blocks]
+    canvases = [pictures.grid(b.reshape(-1, *spec.shape), spec, flags.columns) for b in blocks]
     canvases[0] = images.label_rows(canvases[0], names[:rows])
     gap = np.full((canvases[0].shape[0], 12, canvases[0].shape[2]), 255, np.uint8)
-    out = FLAGS.out or str(workdir.path / "demo.png")
+    out = flags.out or str(workdir.path / "demo.png")
     images.save_png(out, np.concatenate([canvases[0], gap, canvases[1], gap, canvases[2]], axis=1))
-    _command.say(
-        f"wrote {out}: guidance 1 | guidance {FLAGS.guidance:g} | from noise to data; step {run.step}"
+    say(
+        f"wrote {out}: guidance 1 | guidance {flags.guidance:g} | from noise to data; step {run.step}"
     )
     return 0
 
 
 if __name__ == "__main__":
-    _command.run(main, __doc__)
+    sys.exit(run_program(command_line(), main, sys.argv[1:]))

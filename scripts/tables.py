@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import _plain
 from _elsewhere import MISSING, NONE, WHOLE
 from _elsewhere import TABLES as ELSEWHERE
-from _errors import exits, say
+
+from diffusion.cli.messages import say
+from diffusion.cli.parser import Parser
+from diffusion.cli.program import run
+from diffusion.runtime import exits
 
 # Everything heavy is imported where it is used: `--help` answers at once.
 
@@ -169,11 +172,5 @@ def write() -> None:
             say(f"wrote the table of {table} in docs/{page.name}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Write; errors become one line and an exit code."""
-    options = _plain.Parser(description=__doc__).parse_args(arguments)
-    return _plain.run(write, options)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(Parser(__doc__, cleans_up=True), lambda flags: write(), sys.argv[1:]))

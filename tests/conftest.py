@@ -4,7 +4,9 @@ import atexit
 import os
 import shutil
 import tempfile
+import zlib
 from importlib.metadata import version
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile thousands of small programs and run each once: compile them quickly, not well. The old
@@ -22,6 +24,41 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the folders of whoever runs the t
     HOME = tempfile.mkdtemp(prefix="demolish-tests-")
     atexit.register(shutil.rmtree, HOME, ignore_errors=True)
     os.environ["XDG_CACHE_HOME"], os.environ["XDG_DATA_HOME"] = f"{HOME}/cache", f"{HOME}/share"
+
+COMPILED = Path(__file__).parent.parent / ".pytest_cache" / "compiled"
+MOST_BYTES = 2**30  # of compiled programs; whoever changes much for long starts anew
+MOST_MAPS = 4_000  # at about half a megabyte of memory each; Linux allows a process 65,530
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fast", action="store_true", help="what is quick, one case of every test")
+
+
+def pytest_configure(config):
+    """Keep compiled programs from run to run, for all workers; the flags of the compiler are part of their keys."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and COMPILED.is_dir():
+        size = sum(file.stat().st_size for file in COMPILED.iterdir())
+        if size > MOST_BYTES:
+            shutil.rmtree(COMPILED)
+    jax.config.update("jax_compilation_cache_dir", str(COMPILED))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """With --fast leave what is neither slow nor starts programs, and of every test one of its cases.
+
+    The name of a test says which: the same in every run, and over many tests every process and sampler.
+    """
+    if not config.getoption("--fast"):
+        return
+    cases = {}
+    for item in items:
+        if not any(item.get_closest_marker(mark) for mark in ("slow", "programs")):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    chosen = {found[zlib.crc32(name.encode()) % len(found)] for name, found in cases.items()}
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -41,8 +78,18 @@ def x64():
         yield
 
 
+def memory_maps():
+    """Return how many memory maps this process has; too many where nobody can know."""
+    try:
+        with open("/proc/self/maps") as maps:
+            return sum(1 for _ in maps)
+    except OSError:
+        return MOST_MAPS + 1
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled_programs():
-    """Drop compiled programs after each file: thousands of them exhaust the memory maps of a process."""
+    """Drop compiled programs after a file if there are many: thousands exhaust the memory maps of a process."""
     yield
-    jax.clear_caches()
+    if memory_maps() > MOST_MAPS:
+        jax.clear_caches()

@@ -126,6 +126,7 @@ def strip(folder):
     file.write_text(json.dumps(stored))
 
 
+@pytest.mark.slow
 def test_an_earlier_run_is_opened_and_resumed_as_it_was(tmp_path):
     workdir = Workdir.of(tmp_path / "run")
     run(

@@ -3,10 +3,10 @@
 import json
 import math
 import sys
-from pathlib import Path
 
 import pytest
 
+from diffusion.cli.data import read_fields
 from diffusion.config.build import build_section
 from diffusion.config.identity import as_stored, differences
 from diffusion.config.overrides import apply_overrides
@@ -251,17 +251,13 @@ def test_classes_of_ones_own_are_asked_only_if_the_command_line_or_a_config_file
         sys.modules.pop("module_of_words", None)
 
 
-def test_metrics_and_data_sets_read_words_in_the_same_way(monkeypatch):
+def test_metrics_and_data_sets_read_words_in_the_same_way():
     weights = {"name": "frechet", "features": {"name": "inception", "weights": "2024_01"}}
     assert parse("frechet[inception,weights=2024_01]") == weights
     assert parse(written(weights)) == weights
     assert parse("kid[pixels,kid.subset_size=100]")["subset_size"] == 100
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
-    import data as program
-
-    fields = program.read_fields("folder", ["path=1e3", "size=32", "in_memory=none"])
+    fields = read_fields("folder", ["path=1e3", "size=32", "in_memory=none"])
     assert fields == {"path": "1e3", "size": 32, "in_memory": None}
-    sys.modules.pop("data")
 
 
 def test_a_path_that_is_a_number_in_a_config_file_is_said():

@@ -1,15 +1,13 @@
 """Pictures of definitions: their numbers against mathematics, their files, and the program that writes them."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import run
 
 from diffusion import build, drawing
 from diffusion.config.overrides import apply_overrides
@@ -44,17 +42,13 @@ def new_scene(process, points, num_steps, num_paths):
 
 def program(*words, cwd=ROOT):
     """Run the program; return (exit code, stdout, stderr)."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/draw.py"), *map(str, words)],
-        capture_output=True, text=True, timeout=600, cwd=cwd, check=False,
-        env=dict(os.environ, JAX_PLATFORMS="cpu"),
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    return run("draw", *words, cwd=cwd)
 
 
 # ---- numbers ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_paths_to_a_uniform_prior_end_in_order():
     """On a line paths cannot cross, so [0, 1) goes to 0.5, [1, 1.5) to 1.2, the rest to 1.7."""
     scene = scene_of(UNIFORM, LINE, num_steps=128, num_paths=200)
@@ -75,6 +69,7 @@ def test_the_density_of_a_scene_is_that_of_the_definition():
     np.testing.assert_allclose(np.exp(scene.log_density(x, 0.5)), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mismatch_of_the_prior():
     """KL(N(0, s^2 + T^2) || N(0, T^2)) for a pair of points at +-s, T >> s, to second order: (s/T)^4 / 4."""
     assert drawing.prior_mismatch(scene_of(UNIFORM, LINE)) == (0.0, 0.0)
@@ -89,6 +84,7 @@ def test_mismatch_of_the_prior():
     assert 0 < error < exact
 
 
+@pytest.mark.slow
 def test_windows_survive_heavy_tails():
     heavy, light = (scene_of(name, RING) for name in ("poisson_flow", "vp"))
     assert heavy.wide
@@ -148,6 +144,7 @@ def size_of(path):
         return picture.size, getattr(picture, "n_frames", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "points"),
     [
@@ -193,6 +190,7 @@ def test_mp4_without_ffmpeg_is_an_error(tmp_path, monkeypatch):
 # ---- the program --------------------------------------------------------------------------------
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_the_program_writes_pictures_and_a_card(tmp_path):
     code, out, err = program(
@@ -223,6 +221,7 @@ def test_the_program_writes_pictures_and_a_card(tmp_path):
         assert size_of(tmp_path / "d/demolition.gif")[1] > 10
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "process"), [("vp", "vp"), ("parabola", "parabola")], ids=["denoiser", "velocity"]
@@ -234,12 +233,8 @@ def test_a_trained_run_is_drawn(config, process, tmp_path):
     ]  # fmt: skip
     if process == "parabola":
         small.append("--config.time.name=uniform")
-    train = [sys.executable, ROOT / "scripts/train.py", "--config", "configs/toy2d.py", *small]
-    done = subprocess.run(
-        [*train, "--workdir", tmp_path / "run"], capture_output=True, text=True, cwd=ROOT,
-        timeout=300, check=False, env=dict(os.environ, JAX_PLATFORMS="cpu"),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    code, _, err = run("train", "--config=toy2d", *small, "--workdir", tmp_path / "run")
+    assert code == 0, err
     options = ["--num_points", 32, "--num_paths", 50, "--num_steps", 6, "--animate", "none"]
     code, _, err = program("--workdir", tmp_path / "run", *options, "--out", tmp_path / "d")
     assert code == 0, err
@@ -251,6 +246,7 @@ def test_a_trained_run_is_drawn(config, process, tmp_path):
     assert size_of(tmp_path / "d/field.png")[0][0] > 1000
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -280,27 +276,12 @@ def test_bad_input_is_one_line_and_an_exit_code(words, code, said, tmp_path):
     assert not (tmp_path / "d").exists()
 
 
-def test_help_answers_without_jax():
-    code = (
-        "import runpy, sys\n"
-        "sys.argv = ['draw.py', '--help']\n"
-        f"sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
-        "try:\n"
-        f"    runpy.run_path({str(ROOT / 'scripts/draw.py')!r}, run_name='__main__')\n"
-        "except SystemExit as end:\n"
-        "    assert not end.code, end.code\n"
-        "assert not {'jax', 'flax', 'numpy', 'matplotlib'} & set(sys.modules)\n"
-    )
-    run = [sys.executable, "-c", code]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "python scripts/draw.py" in done.stdout
-
-
 def test_commands_of_the_page_build():
     """Their processes, fields and samplers exist; their modules are not written here."""
     page = (ROOT / "docs/drawing.md").read_text().replace("\\\n", " ")
-    commands = re.findall(r"^python scripts/draw\.py (.*)$", page, flags=re.MULTILINE)
+    commands = re.findall(
+        r"^(?:python scripts/draw\.py|demolish draw) (.*)$", page, flags=re.MULTILINE
+    )
     assert len(commands) >= 5
     for command in commands:
         pairs = re.findall(r"--([\w.]+)[= ](\S+)", " ".join(shlex.split(command)))

@@ -100,6 +100,7 @@ def test_bits_per_dim_of_the_exact_model():
         bits_per_dim(process, lambda cond: denoise, Normal())
 
 
+@pytest.mark.slow
 def test_generation_is_a_function_of_the_index():
     process = build("process", "vp")
     denoise = gaussian(dim=2).denoiser(process)

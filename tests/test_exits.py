@@ -102,6 +102,7 @@ def test_a_message_is_one_line():
     assert exits.sentence(KeyError("no x")) == "no x"
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_every_code_is_reached_by_a_real_program(tmp_path):
     command = [sys.executable, "-m", "tests.exits_program", str(tmp_path)]
@@ -129,6 +130,7 @@ def test_every_code_is_reached_by_a_real_program(tmp_path):
             assert f"{code} {meaning}" in text, (name, code)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("words", [["scripts/check.py", "--list"], ["scripts/data.py", "list"]])
 def test_an_output_that_takes_nothing_is_told(words):
     with open("/dev/full", "w") as full:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "diffusion"
 
@@ -179,6 +181,7 @@ def test_nothing_unpickles_or_evaluates():
         assert not calls & {"eval", "exec"}, path
 
 
+@pytest.mark.programs
 def test_importing_computes_nothing():
     """A pod is joined after the import, and JAX refuses to join once anything has been computed."""
     code = (

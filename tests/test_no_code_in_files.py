@@ -59,10 +59,16 @@ def offences(source):
     return found
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_file_can_run_code(file):
-    known = ROUND_TRIPS.get(str(file.relative_to(ROOT)))
-    assert [line for line in offences(file.read_text()) if line[1] != known] == []
+def test_no_file_can_run_code():
+    found = {str(file.relative_to(ROOT)): offences(file.read_text()) for file in FILES}
+    assert len(found) > 100
+    wrong = [
+        f"{file}:{line}: {name}"
+        for file, lines in found.items()
+        for line, name in lines
+        if name != ROUND_TRIPS.get(file)
+    ]
+    assert not wrong, wrong
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_where_data_lies_is_free_and_what_it_is_is_not(place, monkeypatch, capsys):
     """Started with a relative path; gone on with from another folder, with another file of the same content."""
     workdir = Workdir.of("run")
@@ -81,6 +82,7 @@ def test_where_data_lies_is_free_and_what_it_is_is_not(place, monkeypatch, capsy
         other.experiment.subject(other.params)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_remembers_the_content_too(place):
     workdir = Workdir.of("run")
     train(workdir, config_of("arr/x.npy"))
@@ -110,6 +112,7 @@ def old_run(place, monkeypatch):
     return workdir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [False, True])
 def test_an_old_run_goes_on_as_it_would_have(place, old_run, lost, capsys):
     """Trained on everything, to the last bit; also where only the checkpoint still has the config."""
@@ -125,6 +128,7 @@ def test_an_old_run_goes_on_as_it_would_have(place, old_run, lost, capsys):
         train(old_run, config_of("arr/x.npy", steps=4, test_fraction=0.1))
 
 
+@pytest.mark.slow
 def test_an_old_run_is_measured_against_its_training_data_by_name(old_run, monkeypatch):
     monkeypatch.chdir(old_run.path)
     config = old_run.read_config()

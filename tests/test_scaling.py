@@ -48,6 +48,7 @@ def small(name):
     return network, network.init(jax.random.key(0), *inputs), inputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_flops_are_those_that_the_compiler_counts(name):
     """XLA counts element-wise work too and leaves zeros at borders out: some percent each way."""
@@ -72,6 +73,7 @@ def test_flops_of_products_and_convolutions():
     assert product_flops(jax.make_jaxpr(looped)(jnp.zeros((5, 5))).jaxpr) == 4 * 2 * 5**3
 
 
+@pytest.mark.slow
 def test_stored_activations_of_a_block_by_hand():
     """Every block of a transformer keeps the outputs of its six products, and these need no other."""
     counted = [

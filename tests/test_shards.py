@@ -261,6 +261,7 @@ def results(*words):
     return {place: json.loads(r.stdout) for place, r in runs.items()}
 
 
+@pytest.mark.programs
 def test_sums_have_the_same_bits_on_every_number_of_devices_and_cores():
     """Which they have not without the flag: the library divides them by the threads of its pool."""
     found = results("sums")
@@ -272,6 +273,7 @@ def bits():
     return results()
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["unet", "mlp", "steps of a whole batch"])
 def test_an_example_has_the_same_bits_at_every_batch_size_and_device_count(bits, network):

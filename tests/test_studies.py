@@ -167,6 +167,7 @@ def test_the_second_noise_of_the_loss_has_what_is_missing_from_the_first(x64):
     np.testing.assert_allclose(1 + c**2, process.sigma(t) ** 2 / one_step, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_posteriors_on_the_line_are_those_of_the_mixture(x64):
     line = part("optimal_variance", "line")
     process = diffusion.build("process", "ddpm")
@@ -184,6 +185,7 @@ def test_posteriors_on_the_line_are_those_of_the_mixture(x64):
         np.testing.assert_allclose(tables["npr"], found.variance)
 
 
+@pytest.mark.slow
 def test_the_bound_of_posterior_steps_is_the_drop_in_snr_times_the_error(x64):
     line, run = part("optimal_variance", "line"), part("optimal_variance", "run")
     process = diffusion.build("process", "ddpm")

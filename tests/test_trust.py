@@ -72,6 +72,7 @@ def test_every_registered_name_makes_objects_of_its_kind():
             assert registry._makes(kind, lookup(kind, name)), (kind, name)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("kind", CLASSES)
 def test_what_is_no_part_of_a_model_is_no_object_of_a_kind(kind):
     for made in (subprocess.Popen, tempfile.TemporaryDirectory, dict, str, Path):
@@ -304,20 +305,21 @@ def calls_of(file: Path) -> list[tuple[str, str]]:
 def test_every_program_asks_whose_code_it_is():
     """Configs are read where names are refused; what opens a run is told what the flag says."""
     reads = {
-        "_command.py",
-        "_guidance.py",
-        "_report.py",
+        "configs.py",
+        "guidance_flags.py",
+        "results.py",
     }  # the second looks at the task, the third writes a page
     opens = ("open_run", "open_classifier", "export_run", "import_run")
     found = 0
-    for file in (Path(__file__).parent.parent / "scripts").glob("*.py"):
+    for file in (Path(__file__).parent.parent / "diffusion/cli").glob("*.py"):
         for name, source in calls_of(file):
             assert name != "read_config" or file.name in reads, file
-            assert name not in opens or "allow_code=FLAGS.allow_code" in source, (file, source)
+            assert name not in opens or "allow_code=flags.allow_code" in source, (file, source)
             found += name in opens
     assert found >= 8
 
 
+@pytest.mark.programs
 def test_a_study_finds_installed_packages_before_the_current_folder(tmp_path):
     for package in ("experiments", "benchmarks"):
         folder = tmp_path / package

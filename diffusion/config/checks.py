@@ -102,7 +102,7 @@ def check_training(experiment: Any) -> None:
         raise ConfigError(
             "config.sampler.variance: 'analytic' needs a table that is estimated from the trained model. "
             "Train with another sampler or with train.sample_every=0; then run "
-            "scripts/estimate_variance.py --workdir, and sample with --config.sampler.variance=analytic."
+            "`demolish estimate_variance --workdir`, and sample with --config.sampler.variance=analytic."
         )
 
 
@@ -139,7 +139,7 @@ def endless_noise_level(experiment: Any) -> str | None:
     return (
         f"at t_max = {float(process.t_max):g} the noise level that the network sees is {level:g}, so samples are not "
         f"finite: end a little earlier, such as config.process.t_max={0.999 * float(process.t_max):g}; "
-        "scripts/check.py tells more."
+        "`demolish check` tells more."
     )
 
 

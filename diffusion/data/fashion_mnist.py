@@ -85,7 +85,7 @@ class FashionMNIST(PreparedImages):
     """Fashion-MNIST: splits "train" (60,000) and "test" (10,000).
 
     Made on first use from Debian's package dataset-fashion-mnist when that is installed. The
-    network is used only by `prepare(download=True)`, as `scripts/data.py prepare` does.
+    network is used only by `prepare(download=True)`, as `demolish data prepare` does.
     """
 
     @property
@@ -107,7 +107,7 @@ class FashionMNIST(PreparedImages):
         raise MissingDataError(
             f"Fashion-MNIST is not in {root}.{reason} Do one of these: install Debian's package "
             "(apt-get install dataset-fashion-mnist); give a folder with a prepared copy as "
-            "`data_dir`; or run `python scripts/data.py prepare fashion_mnist` where there is a "
+            "`data_dir`; or run `demolish data prepare fashion_mnist` where there is a "
             "network, and copy the folder that it names."
         )
 

@@ -137,7 +137,7 @@ def split_sizes(folder: Path) -> dict[str, int]:
     if info.get("fileFormat") != "array_record":
         raise ValueError(
             f"{folder} holds {info.get('fileFormat', 'tfrecord')} files, which allow no random "
-            "access; prepare it again with `scripts/data.py prepare`, into another --data_dir."
+            "access; prepare it again with `demolish data prepare`, into another --data_dir."
         )
     return {s["name"]: sum(int(n) for n in s["shardLengths"]) for s in info["splits"]}
 

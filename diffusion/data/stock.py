@@ -1,7 +1,7 @@
 """Image sets that TensorFlow Datasets knows by name.
 
 Most of its builders need TensorFlow, once, to prepare; reading never does. So preparing is an
-explicit act, `scripts/data.py prepare NAME`, with the extra `prepare` installed.
+explicit act, `demolish data prepare NAME`, with the extra `prepare` installed.
 """
 
 import importlib.util
@@ -54,7 +54,7 @@ class TFDS(PreparedImages):
     def _write(self, scratch: Path, root: Path, download: bool, progress: Progress | None) -> Path:
         if not download:
             raise MissingDataError(
-                f"{self.dataset!r} is not prepared in {root}. Run `python scripts/data.py prepare` "
+                f"{self.dataset!r} is not prepared in {root}. Run `demolish data prepare` "
                 f"for it once where there is a network (needs pip install 'demolish[prepare]'), or "
                 "give a folder with a prepared copy as `data_dir`."
             )

@@ -115,14 +115,14 @@ class Measured:
 
 
 def read_measured(path: Path) -> Measured:
-    """Read the results of scripts/evaluate.py, from a file or from the work directory that holds it.
+    """Read the results of `demolish evaluate`, from a file or from the work directory that holds it.
 
     Raises:
         ValueError: there are none, they are damaged, or they were written without cards.
     """
     file = path / "evaluation.json" if path.is_dir() else path
     if not check_plain(file):
-        raise MissingFileError(f"there is no {file}: measure first, by scripts/evaluate.py.")
+        raise MissingFileError(f"there is no {file}: measure first, by `demolish evaluate`.")
     try:
         content = read_json(file)
         entries, made_of = content["metrics"], content["made_of"]
@@ -131,7 +131,7 @@ def read_measured(path: Path) -> Measured:
         fits = all(isinstance(part, dict) for entry in found.values() for part in entry)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{file} is no result of scripts/evaluate.py, or is damaged, or was written without cards "
+            f"{file} is no result of `demolish evaluate`, or is damaged, or was written without cards "
             f"({type(error).__name__}: {error})."
         ) from None
     if not whole or not fits:

@@ -21,11 +21,11 @@ from diffusion.types import Denoiser
 GIVEN = {
     "classifier": (
         "a callable (x_t, t) -> log-probabilities of shape (batch, classes)",
-        "sample.py --classifier WORKDIR",
+        "demolish sample --classifier WORKDIR",
     ),
     "guide": (
         "a callable cond -> denoiser, of another checkpoint",
-        "sample.py --guide WORKDIR",
+        "demolish sample --guide WORKDIR",
     ),
     "target": ("an array shaped like the data, with or without a batch axis", ""),
     "negative": ("a condition like that of the model", ""),

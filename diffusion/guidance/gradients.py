@@ -191,6 +191,6 @@ class Classifier(Tilt):
     def _require(self, condition: bool, found: str) -> None:
         require(
             condition,
-            "guidance 'classifier' needs one label per example: the condition 'label' of shape (batch,), sample.py "
-            f"--labels, or its field `label`; got {found}.",
+            "guidance 'classifier' needs one label per example: the condition 'label' of shape (batch,), "
+            f"demolish sample --labels, or its field `label`; got {found}.",
         )

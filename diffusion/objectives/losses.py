@@ -14,6 +14,7 @@ The record has log_snr, and where losses are tracked `bin` and `plain`, the loss
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ from diffusion.registry import takes_names
 from diffusion.types import Coefficients, Cond, Denoiser, Key, Network, Params, PerExample
 
 Record = dict[str, Shaped[Array, " batch"]]
-Loss = Callable[[Params, Key, Mapping], tuple[PerExample, Record]]
+Loss = Callable[[Params, Key, Mapping[str, Any]], tuple[PerExample, Record]]
 
 REDUCTIONS: dict[str, Callable[[Array], Array]] = {
     "mean": lambda e: e.reshape(len(e), -1).mean(axis=-1),
@@ -59,7 +60,7 @@ class Demolition:
 
 
 def demolish(
-    process: Process, time: TimeDistribution, key: Key, batch: Mapping, batch_size: int
+    process: Process, time: TimeDistribution, key: Key, batch: Mapping[str, Any], batch_size: int
 ) -> Demolition:
     """Draw t and z for each row of a batch and interpolate."""
     key_t, key_z = jax.random.split(key)
@@ -149,7 +150,7 @@ def regression_loss(
     if variance is not None:
         require_rung(process, GaussianProcess, "a learned variance")
 
-    def loss(params: Params, key: Key, batch: Mapping) -> tuple[PerExample, Record]:
+    def loss(params: Params, key: Key, batch: Mapping[str, Any]) -> tuple[PerExample, Record]:
         key_draw, key_net = jax.random.split(key)
         d = demolish(process, time, key_draw, batch, batch_size)
         c = process.coefficients(d.t, d.x_0)
@@ -191,7 +192,7 @@ def flow_matching_loss(
     """
     over_features = _reduction(reduction)
 
-    def loss(params: Params, key: Key, batch: Mapping) -> tuple[PerExample, Record]:
+    def loss(params: Params, key: Key, batch: Mapping[str, Any]) -> tuple[PerExample, Record]:
         key_draw, key_net = jax.random.split(key)
         d = demolish(process, time, key_draw, batch, batch_size)
         scaled, level = velocity_inputs(process, d.x_t, d.t)
@@ -234,7 +235,7 @@ def variance_loss(
     require_rung(process, GaussianProcess, "a learned posterior variance")
     one_of(SQUARES, kind=kind)
 
-    def loss(params: Params, key: Key, batch: Mapping) -> tuple[PerExample, Record]:
+    def loss(params: Params, key: Key, batch: Mapping[str, Any]) -> tuple[PerExample, Record]:
         key_draw, key_net = jax.random.split(key)
         d = demolish(process, time, key_draw, batch, batch_size)
         c = process.coefficients(d.t, d.x_0)

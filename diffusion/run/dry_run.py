@@ -10,6 +10,7 @@ from diffusion.config.experiment import Experiment
 from diffusion.networks import count_parameters
 from diffusion.run.cost import activation_bytes, bytes_of, matrix_flops, trace
 from diffusion.run.step import batches_of, compiled_step
+from diffusion.training.step import with_statistics
 
 
 def on_one_device(experiment: Experiment, batch: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -45,10 +46,9 @@ def counted(experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Any]:
     """
     state, micro = on_one_device(experiment, batch)
     loss, parts = experiment.loss(), experiment.train.accumulate
-    known = {"statistics": state.statistics} if state.statistics else {}
 
     def mean_loss(params: Any, batch: Any) -> Any:
-        return loss(params, jax.random.key(0), {**batch, **known})[0].mean()
+        return loss(params, jax.random.key(0), with_statistics(state, batch))[0].mean()
 
     params = experiment.abstract_state().params  # gathered, even where the state is divided
     found = {

@@ -80,7 +80,7 @@ def refuse_anew(workdir: Workdir) -> bool:
     there = "holds none" if mode_of(workdir.checkpoints) else "is missing"
     raise CheckpointError(
         f"The run in {workdir.path} {proof}, but {workdir.checkpoints} {there}. Nothing was touched. Bring its "
-        "checkpoints back, or give scripts/train.py --restart, which moves the old run aside and begins anew."
+        "checkpoints back, or give `demolish train --restart`, which moves the old run aside and begins anew."
     )
 
 

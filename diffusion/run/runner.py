@@ -1,4 +1,4 @@
-"""One training run in a work directory: what scripts/train.py does, callable from anywhere."""
+"""One training run in a work directory: what `demolish train` does, callable from anywhere."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Tables of posterior variances, from scripts/estimate_variance.py, in the work directory of their run."""
+"""Tables of posterior variances, from `demolish estimate_variance`, in the work directory of their run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +32,7 @@ def read_variance(file: Path, experiment: Experiment, step: int, ema: str) -> Wi
         ConfigError: there is none, or it was made from other weights or for another process; the message has
             the command that makes it.
     """
-    command = f"python scripts/estimate_variance.py --workdir {file.parent} --ema {ema}"
+    command = f"demolish estimate_variance --workdir {file.parent} --ema {ema}"
     if not check_plain(file):
         raise ConfigError(
             f"variance='analytic' needs a table of posterior variances; {file} does not exist. "

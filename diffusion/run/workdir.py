@@ -10,8 +10,8 @@ rollbacks.json  where the run went back to after many of them
 checkpoints/    states
 newest.json     the step of the newest of them that was completed
 samples/        grids of generated examples
-variance.npz    posterior variances of a checkpoint, from scripts/estimate_variance.py
-evaluation.json what scripts/evaluate.py measured, with a card for every number; pictures beside it
+variance.npz    posterior variances of a checkpoint, from `demolish estimate_variance`
+evaluation.json what `demolish evaluate` measured, with a card for every number; pictures beside it
 report.html     the same for people, with the curves of training
 lock.json       the process that trains here, while it does
 earlier-1/      an earlier run, moved aside by --restart
@@ -94,7 +94,7 @@ class Workdir:
         file = self.path / "config.json"
         if not check_plain(file):
             raise ConfigError(
-                f"no run in {self.path}: config.json is missing. Train one with scripts/train.py --workdir."
+                f"no run in {self.path}: config.json is missing. Train one with `demolish train --workdir`."
             )
         config = _json(file)
         if not isinstance(config, dict):
@@ -170,7 +170,7 @@ class Trained:
 
 def open_run(
     workdir: Workdir,
-    config: Mapping,
+    config: Mapping[str, Any],
     ema: str = "",
     step: int | None = None,
     *,

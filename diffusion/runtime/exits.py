@@ -34,7 +34,7 @@ MEANING = {
     FILES: "a file is missing, or cannot be read or written, as on a full disk; the message says which and why",
     LOCKED: "another process is at work in the folder",
     HUNG: "it hung: no sign of life for train.watchdog_seconds; the stacks say where",
-    LAWS: "a law does not hold (check.py)",
+    LAWS: "a law does not hold (demolish check)",
     HANGUP: "stopped by SIGHUP (a terminal that was closed), else like 130",
     INTERRUPTED: "stopped by SIGINT (Ctrl-C), and what was done is saved; the same command goes on",
     ABANDONED: "stopped by a second signal, at once: work since the last checkpoint is lost",

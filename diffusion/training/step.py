@@ -108,6 +108,11 @@ class Rows(NamedTuple):
     loss: Array
 
 
+def with_statistics(state: TrainState, batch: Batch) -> Batch:
+    """Return a batch as a loss takes it: with what the distribution of times has learned, where it learns."""
+    return {**batch, "statistics": state.statistics} if state.statistics else batch
+
+
 def _tracked(
     aux: Mapping[str, Array], plain: Array, statistics: Mapping[str, Array]
 ) -> tuple[Array, Array]:
@@ -122,13 +127,12 @@ def _gradient(
 ) -> tuple[Params, _Sums, Rows]:
     """Return the gradient of the mean loss, and what is logged, in `parts` equal micro-batches."""
     params, statistics = state.params, state.statistics
-    known = {"statistics": statistics} if statistics else {}
 
     def mean_loss(params: Params, batch: Batch) -> tuple[Array, tuple[_Sums, Rows]]:
-        each, aux = loss(params, key, {**batch, **known})
+        each, aux = loss(params, key, with_statistics(state, batch))
         each = each.astype(jnp.promote_types(each.dtype, jnp.float32))
         plain = aux.get("plain", each).astype(each.dtype)  # before a correction for the drawn times
-        tracked = _tracked(aux, plain, statistics) if known and "bin" in aux else ()
+        tracked = _tracked(aux, plain, statistics) if statistics and "bin" in aux else ()
         log_snr = aux["log_snr"].astype(each.dtype)
         sums = _Sums(each.mean(), *levels(log_snr, plain), tracked)
         return each.mean(), (sums, Rows(jnp.asarray(batch["row"]), log_snr, plain))

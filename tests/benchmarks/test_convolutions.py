@@ -46,6 +46,7 @@ def test_gradient_of_the_kernel(way):
     np.testing.assert_allclose(GRADIENT[way](x, dy), expected, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_layers_of_the_networks_are_the_plain_ones():
     case = case_of("unet", "tiny").replaced(dtype="float64")
     for what, ways, arguments, _ in tasks_of(case, 8, 8)[2:]:
@@ -61,6 +62,7 @@ def test_matrices_of_winograd_correlate_a_line():
     np.testing.assert_allclose(A_T @ ((G @ g) * (B_T @ d)), np.correlate(d, g), atol=1e-13)
 
 
+@pytest.mark.slow
 def test_every_way_is_measured_on_every_level():
     case = case_of("unet", "tiny")
     rows = run(case, Plan(rounds=1, repeats=1, least_seconds=0.0))["rows"]

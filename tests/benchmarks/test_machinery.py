@@ -172,6 +172,7 @@ def test_processes_are_measured_in_turn_and_failures_are_told():
     assert "no_such_work" in second["failed"]
 
 
+@pytest.mark.programs
 def test_an_import_is_measured_and_written(tmp_path, capsys):
     out = tmp_path / "deep" / "import.json"
     assert main(["import", "--quick", "--rounds", "1", "--out", str(out)]) == 0
@@ -211,11 +212,13 @@ def test_the_results_that_are_kept_do_not_either():
         assert found == without_folders(found), file.name
 
 
+@pytest.mark.programs
 def test_bad_words_leave_with_one_line(capsys):
     assert main(["train", "--only", "nobody at all"]) == 2
     assert "fits nobody" in capsys.readouterr().err
 
 
+@pytest.mark.programs
 def test_help_imports_nothing_heavy():
     import subprocess
 
@@ -230,6 +233,7 @@ def test_machine_says_where():
     assert {"cpu", "cores", "date", "system"} <= set(machine())
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_our_step_and_the_plain_one_run(tmp_path):
     out = tmp_path / "train.json"

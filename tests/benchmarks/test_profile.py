@@ -61,6 +61,7 @@ def test_a_start_tells_phases_and_what_took_long():
     assert "short" not in text
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "said"),

@@ -129,6 +129,7 @@ def test_a_limit_spreads_over_the_sets_and_still_counts_all_copies():
     np.testing.assert_allclose(found.distance, np.sqrt(squared / 192), rtol=1e-15)
 
 
+@pytest.mark.slow
 def test_digits_hold_no_copies(digits_root):
     train = Digits(data_dir=digits_root)
     found = find_duplicates(train, train.held_out())

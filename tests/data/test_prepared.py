@@ -3,7 +3,6 @@
 import errno
 import gzip
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from programs import error_of, run
 
 from diffusion.data import (
     TFDS,
@@ -58,6 +58,7 @@ def test_digits_are_those_of_scikit_learn(digits_root):
     assert np.abs(share - 0.2).max() < 0.5 / np.bincount(labels).min()  # rounded to whole images
 
 
+@pytest.mark.programs
 def test_reading_imports_neither_tensorflow_nor_the_preparing_libraries(digits_root):
     code = (
         "import sys; from diffusion.data import Digits; d = Digits(data_dir=sys.argv[1]);"
@@ -218,9 +219,11 @@ def test_bad_split_texts(split):
 
 def test_missing_data_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "absent")
-    with pytest.raises(MissingDataError, match=r"dataset-fashion-mnist.*data_dir.*scripts/data.py"):
+    with pytest.raises(
+        MissingDataError, match=r"dataset-fashion-mnist.*data_dir.*demolish data prepare"
+    ):
         FashionMNIST(data_dir=str(tmp_path)).prepare()
-    with pytest.raises(MissingDataError, match=r"scripts/data\.py prepare.*demolish\[prepare\]"):
+    with pytest.raises(MissingDataError, match=r"demolish data prepare.*demolish\[prepare\]"):
         CelebA(data_dir=str(tmp_path)).prepare()
 
 
@@ -286,36 +289,32 @@ def test_summary(digits_root):
     assert abs(points.std - 1) < 4 * np.sqrt(2 / 10_000)
 
 
-def run(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "data.py"), *arguments],
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-    )
-
-
+@pytest.mark.programs
 def test_program(digits_root, tmp_path):
     picture, pairs = tmp_path / "x.png", tmp_path / "pairs.png"
     outputs = ["--out", str(picture), "--duplicates", str(pairs), "--pairs", "3"]
-    done = run("inspect", "digits", "--data_dir", digits_root, *outputs)
-    assert done.returncode == 0, done.stderr
+    code, out, err = run("data", "inspect", "digits", "--data_dir", digits_root, *outputs)
+    assert code == 0, err
     for words in ("sigma_data", "train 1438, test 359", "exact copies  0 of test", "test 318"):
-        assert words in done.stdout
+        assert words in out
     assert picture.exists()
     with Image.open(pairs) as drawn:
         assert drawn.height == (3 * 9 + 1) * 8  # three rows of 8x8 with lines, each pixel 8x8
 
 
+@pytest.mark.programs
 def test_the_program_tells_what_a_folder_holds(tmp_path):
     Image.new("RGB", (30, 20)).save(tmp_path / "x.png")
     (tmp_path / "notes.txt").write_text("no picture")
-    done = run("inspect", "folder", "--set", f"path={tmp_path}", "--set", "size=8")
-    assert done.returncode == 0, done.stderr
-    assert "1 not a picture (notes.txt)" in done.stdout
-    assert "30x20" in done.stdout
+    code, out, err = run(
+        "data", "inspect", "folder", "--set", f"path={tmp_path}", "--set", "size=8"
+    )
+    assert code == 0, err
+    assert "1 not a picture (notes.txt)" in out
+    assert "30x20" in out
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -328,7 +327,6 @@ def test_the_program_tells_what_a_folder_holds(tmp_path):
     ],
 )
 def test_program_errors_are_one_line(tmp_path, arguments, code, words):
-    done = run(*arguments, DEMOLISH_DATA=str(tmp_path))
-    assert done.returncode == code
-    assert len(done.stderr.splitlines()) == 1
-    assert words in done.stderr
+    found, message = error_of("data", *arguments, data_dir=tmp_path)
+    assert found == code
+    assert words in message

@@ -70,6 +70,7 @@ def test_convolution_is_its_definition(stride):
     )  # 27 terms of order 1 in float32
 
 
+@pytest.mark.slow
 def test_the_classifier_knows_digits_and_is_kept(data_folder):
     """It is trained once; its accuracy stands on the card; a damaged or foreign file is trained again."""
     features, train = build("features", "classifier"), digits()

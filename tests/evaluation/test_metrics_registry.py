@@ -100,6 +100,7 @@ def test_metric(name, kind, made):
     close(metric(subject(kind, made, batch_size=37)), results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
 def test_features_are_named(name, made):
     """Every metric that compares features takes all of ours, and says which."""

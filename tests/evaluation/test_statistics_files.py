@@ -1,12 +1,11 @@
 """Statistics of reference data: all examples count, files are believed only when they are whole and meant."""
 
 import errno
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import error_of, run
 from subjects import digits, points
 
 from diffusion import build
@@ -162,25 +161,18 @@ def test_names():
     assert reference.name_of(wrapper) == "points2d"
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_the_program(tmp_path):
     """It makes a file, checks it, and answers bad input with one line and the exit code 2."""
-
-    def run(*words):
-        return subprocess.run(
-            [sys.executable, "scripts/reference.py", *words],
-            cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-
-    made = run("digits", "--data_dir", str(tmp_path))
-    assert made.returncode == 0, made.stderr
+    code, made, err = run("reference", "digits", "--data_dir", tmp_path)
+    assert code == 0, err
     (file,) = (tmp_path / "statistics").glob("digits-test-pixels-*.npz")
-    checked = run("--check", str(file))
-    assert checked.returncode == 0
-    assert "359" in checked.stdout
-    assert made.stdout.splitlines()[1:] == checked.stdout.splitlines()
+    code, checked, _ = run("reference", "--check", file)
+    assert code == 0
+    assert "359" in checked
+    assert made.splitlines()[1:] == checked.splitlines()
     file.write_bytes(file.read_bytes()[:-40])
-    for words in (["--check", str(file)], ["digits", "--features", "pixel"], ["digitz"], []):
-        bad = run(*words)
-        assert bad.returncode == 2
-        assert "Traceback" not in bad.stderr
+    for words in (["--check", file], ["digits", "--features", "pixel"], ["digitz"], []):
+        code, _ = error_of("reference", *words)
+        assert code == 2

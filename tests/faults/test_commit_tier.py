@@ -8,6 +8,8 @@ import pytest
 
 from .recipe import ROOT
 
+pytestmark = pytest.mark.programs
+
 
 @pytest.mark.slow
 def test_nothing_is_silent(tmp_path):

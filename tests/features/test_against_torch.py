@@ -4,8 +4,6 @@ Needs torch, torchvision, torch-fidelity, pytorch-fid, timm and dinov2, none of 
 they are missing these tests are skipped, and test_golden.py compares with numbers that were made by them.
 """
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,11 +173,10 @@ def test_the_names_are_those_of_the_packages():
 
 
 @pytest.mark.parametrize("new_format", [True, False])
-def test_from_a_published_file_to_features(weights, new_format, tmp_path, monkeypatch):
+def test_from_a_published_file_to_features(weights, new_format, tmp_path):
     """One .pth, read by torch-fidelity as it is and by us after conversion: the same features and scores."""
     package = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent.parent / "scripts"))
-    from convert_features import convert
+    from diffusion.cli.convert_features import convert
 
     state = {k: torch.tensor(v, dtype=torch.float32) for k, v in weights.items()}
     path, out = tmp_path / "weights.pth", tmp_path / "weights.safetensors"

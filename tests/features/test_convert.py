@@ -4,21 +4,18 @@ import contextlib
 import io
 import os
 import pickle
-import subprocess
-import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import error_of
+
+from diffusion.cli.convert_features import check_digest, convert, recognise
+from diffusion.runtime.torch_files import Refused, read_pth
 
 HERE = Path(__file__).parent
-SCRIPTS = HERE.parent.parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-from convert_features import check_digest, convert, recognise  # noqa: E402
-
-from diffusion.runtime.torch_files import Refused, read_pth  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["archive.pth", "stream.pth"])
@@ -34,6 +31,7 @@ def test_both_formats_of_torch(name):
     assert list(found)[:2] == ["0.weight", "0.bias"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["archive.pth", "stream.pth"])
 def test_every_cut_and_many_flips_are_refused_or_harmless(name, tmp_path):
     """A file of 2 kB, cut at many places, and with bytes changed and missing: only `Refused`, never another error."""
@@ -150,6 +148,7 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path):
     assert check_digest(right) == digest
 
 
+@pytest.mark.slow
 def test_networks_are_recognised(tmp_path):
     from diffusion.evaluation.features import dinov2, inception
 
@@ -197,13 +196,11 @@ def test_what_is_converted_can_be_opened(tmp_path):
     assert extractor.name == "dinov2_small"
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("arguments", "code"), [(["missing.pth", "o.safetensors"], 6), (["x.pth", "o"], 2)]
 )
 def test_the_program_says_what_is_wrong(arguments, code, tmp_path):
     (tmp_path / "x.pth").write_bytes(b"x")
-    command = [sys.executable, str(SCRIPTS / "convert_features.py"), *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == code
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+    found, _ = error_of("convert_features", *arguments, cwd=tmp_path)
+    assert found == code

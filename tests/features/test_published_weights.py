@@ -75,6 +75,7 @@ def test_features_and_classes_of_inception(weights, extractor):
     np.testing.assert_allclose(logs - logs[:, :1], product - product[:, :1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_name_is_for_the_published_weights(weights, extractor, tmp_path):
     assert (extractor.name, extractor.published) == ("inception", True)
     assert extractor.card["source_sha256"] == inception.PUBLISHED
@@ -86,6 +87,7 @@ def test_the_name_is_for_the_published_weights(weights, extractor, tmp_path):
     assert len({e.sha256 for e in (extractor, other, spatial)}) == 3
 
 
+@pytest.mark.slow
 def test_the_digest_is_of_the_values_not_of_the_file(tmp_path):
     paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
     write(paths[0], "small", {})
@@ -149,7 +151,7 @@ def test_missing_and_unconverted_files_are_refused(tmp_path):
     ):
         Inception(weights="x.safetensors").open(GREY, str(tmp_path))
     (tmp_path / "w-6726825d.pth").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"python scripts/convert_features.py w-6726825d.pth"):
+    with pytest.raises(ValueError, match=r"demolish convert_features w-6726825d.pth"):
         Inception(weights=str(tmp_path / "w-6726825d.pth")).open(GREY)
     (tmp_path / "w.safetensors").write_bytes(b"not tensors")
     with pytest.raises(ValueError, match="no file of tensors"):

@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import known_processes
 import numpy as np
 import pytest
+from pairwise import pairwise
 
 import diffusion
 from diffusion import build, registered
@@ -13,8 +15,8 @@ from diffusion.testing import FinitePoints, GaussianMixture, gaussian
 
 KEY = jax.random.key(0)
 PROCESSES = registered("process")
-AFFINE = [n for n in PROCESSES if isinstance(build("process", n), AffineProcess)]
-GAUSSIAN = [n for n in PROCESSES if isinstance(build("process", n), GaussianProcess)]
+AFFINE = known_processes.names(AffineProcess)
+GAUSSIAN = known_processes.names(GaussianProcess)
 GRIDS = [n for n in registered("grid") if n != "given"]
 MIXTURE = GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.8, 0.1], [0.0, -1.2]], [0.2, 0.4, 0.3])
 
@@ -22,8 +24,10 @@ MIXTURE = GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.8, 0.1], [0.0, -1.2]
 # ---- grids --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(
+    ("grid", "process"),
+    pairwise(grid=GRIDS, process=PROCESSES, kinds=dict(process=known_processes.family)),
+)
 def test_grids_start_at_t_max_end_at_t_min_and_decrease(grid, process):
     process = build("process", process)
     if grid == "karras" and not isinstance(process, AffineProcess):
@@ -170,8 +174,10 @@ def test_likelihood_weight_is_half_g_squared_on_the_score(process):
 # ---- training times -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("process", AFFINE)
-@pytest.mark.parametrize("name", registered("time"))
+@pytest.mark.parametrize(
+    ("name", "process"),
+    pairwise(name=registered("time"), process=AFFINE, kinds=dict(process=known_processes.family)),
+)
 def test_times_lie_in_the_range_and_depend_on_the_row_alone(name, process):
     process, time = build("process", process), build("time", name)
     row = jnp.arange(64)
@@ -199,6 +205,7 @@ def test_log_normal_quantiles():
 # ---- targets, dynamics, guidance ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", GAUSSIAN)
 def test_tweedie(process):
     """The score from the denoiser equals the gradient of the log-density."""
@@ -221,6 +228,7 @@ def test_points_and_mixture_agree():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [0.0, 0.5, 1.0, 1.5])
 @pytest.mark.parametrize("process", ["vp", "sub_vp", "edm", "rectified_flow"])
 def test_every_member_of_the_family_has_the_marginals(process, lam):
@@ -293,6 +301,7 @@ class LinearNetwork:
         return params * x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", registered("prediction"))
 def test_loss_of_a_zero_network_is_the_power_of_its_target(prediction):
     process, n = build("process", "vp"), 20_000
@@ -331,6 +340,7 @@ def test_flow_matching_agrees_with_velocity_prediction():
     )
 
 
+@pytest.mark.slow
 def test_a_row_draws_the_same_noise_wherever_it_lies():
     process, time = build("process", "vp"), build("time", "uniform")
     loss = diffusion.flow_matching_loss(LinearNetwork(), process, time, batch_size=8)

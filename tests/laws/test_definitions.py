@@ -106,6 +106,7 @@ def test_the_ends_come_first_and_name_the_time_to_use(process, words):
     assert "the others are measured once" in str(report)
 
 
+@pytest.mark.slow
 def test_with_the_times_that_are_named_the_definition_is_right():
     assert check_process(Straight(t_max=0.999)).holds
     good = [findings_of(definition_laws.finite_at_the_ends, p)[0] for p in (
@@ -165,6 +166,7 @@ def test_far_too_late_fails_with_the_time_that_would_do():
     assert "direction of time" in process_laws.starts_at_data(wrong).advice
 
 
+@pytest.mark.slow
 def test_a_slope_that_rounds_below_zero_is_a_density_of_nothing():
     """On a line p = 3 u^2 / (2 t (1 + u^3)^2); its mass is 1 and far out it is no NaN."""
     process, t = Cubes(), jnp.array([0.5])

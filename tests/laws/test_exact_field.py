@@ -20,6 +20,7 @@ UNIFORM_LINE = dict(name="straight_line", prior=dict(name="uniform", low=0.0, hi
 # ---- sums ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec", ["vp", "poisson_flow", "radial", UNIFORM_LINE, "parabola", "blur"], ids=str
 )
@@ -65,6 +66,7 @@ def test_it_is_the_denoiser_of_the_affine_rung():
     )
 
 
+@pytest.mark.slow
 def test_nothing_under_or_overflows_in_float32():
     """5,000 points, 784 dimensions, noise 0.002 and 80: the nearest point, and the density to 1e-3 nats."""
     with jax.enable_x64(False):
@@ -86,6 +88,7 @@ def test_nothing_under_or_overflows_in_float32():
     np.testing.assert_allclose(found, exact, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_distances_by_product_and_directly():
     x, p = jax.random.normal(KEY, (5, 40)), jax.random.normal(jax.random.key(1), (9, 40))
     alpha = jnp.linspace(0.1, 1.0, 5)[:, None]
@@ -127,6 +130,7 @@ def test_what_has_no_density_says_so():
 # ---- sampling and likelihood --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec",
     [
@@ -176,6 +180,7 @@ def test_likelihood_through_the_flow_is_the_sum(spec):
 # ---- the numbers of the articles ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_uniform_prior_on_a_line_is_ordered_transport():
     """Data 0.5 (twice), 1.2, 1.7, prior uniform on [0, 2]: thresholds 1.0 and 1.5, shares .5 .25 .25."""
     process = build("process", UNIFORM_LINE)
@@ -247,6 +252,7 @@ def test_exact_transport_is_the_cheapest_rearrangement():
     assert np.all(np.diff(np.asarray(paired["noise"])[order, 0]) >= 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["exact", "sinkhorn"])
 def test_transport_pairs_by_row_and_costs_less(method):
     process, batch = build("process", "straight_line"), batch_of()
@@ -258,6 +264,7 @@ def test_transport_pairs_by_row_and_costs_less(method):
     np.testing.assert_allclose(coupling(process, KEY, part)["noise"], z[16:24], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_sinkhorn_plan_has_its_marginals_and_compiles():
     plan = jnp.exp(sinkhorn(jax.random.uniform(KEY, (12, 12)), 0.05, 500))
     np.testing.assert_allclose(plan.sum(axis=0), 1 / 12, rtol=1e-9)

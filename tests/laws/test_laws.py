@@ -30,6 +30,7 @@ DATA = CorrelatedGaussian([0.3, -0.2, 0.1], [[0.5, 0.2, 0.1], [0.2, 0.3, 0.0], [
 # ---- samplers -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddim", "heun", "ancestral", "unipc"])
 def test_the_laws_of_samplers_hold(name):
     """One of each kind; test_samplers.py holds everything registered to the same laws."""
@@ -66,7 +67,13 @@ class Noisy(StepSampler):
         return State(state.x + (row.s - row.t) * slope + 0.5 * normal_like(key, state.x))
 
 
-@pytest.mark.parametrize(("sampler", "broken"), [(HalfStep, {"S1", "S2"}), (Noisy, {"S3", "S4"})])
+@pytest.mark.parametrize(
+    ("sampler", "broken"),
+    [
+        (HalfStep, {"S1", "S2"}),
+        pytest.param(Noisy, {"S3", "S4"}, marks=pytest.mark.slow),
+    ],
+)
 def test_wrong_samplers_are_found_out(sampler, broken):
     report = check_sampler(sampler())
     assert broken <= {f.law for f in report.findings if not f.holds}, f"\n{report}"
@@ -177,6 +184,7 @@ class Raises(Straight):
         raise RuntimeError("no such table")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("process", "first", "word"),
     [
@@ -237,6 +245,7 @@ def test_the_mismatch_of_the_prior():
 # ---- targets ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "edm"])
 def test_correlated_gaussian(name):
     """Denoiser by regression of joint moments, score by autodiff, flow by its density."""

@@ -43,6 +43,7 @@ def closed_form(process, x, mean=0.3, std=0.5):
     return process.prior_log_prob(x_T) + x[0].size * growth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("t_min", "expected"), [(1e-5, [-0.22581099, -1.50892048]), (1e-3, None)])
 def test_reference_values_of_a_gaussian(t_min, expected):
     """N(0.3, 0.25) at 0.3 and 1.1 under VP. The prior's mismatch and the truncation are tested apart."""
@@ -61,6 +62,7 @@ def test_reference_values_of_a_gaussian(t_min, expected):
     np.testing.assert_allclose(exact, target.log_density(process, x, t_min), atol=2e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [None, "Tsit5", "Dopri5"])
 def test_solvers_agree_with_the_closed_form(solver):
     process = build("process", "vp")
@@ -92,6 +94,7 @@ def test_evaluations_are_counted(solver):
     assert 0 <= len(calls) - int(found.nfe) <= (3 if solver else 0)
 
 
+@pytest.mark.slow
 def test_the_log_density_is_differentiable():
     """In x, in the model and in the fields of the process, against the gradient of the closed form."""
 
@@ -113,6 +116,7 @@ def test_the_log_density_is_differentiable():
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_exact_divergence_in_chunks():
     """Any chunk gives the trace of the Jacobian; forward and reverse derivatives agree."""
     w = jax.random.normal(KEY, (12, 12))
@@ -142,6 +146,7 @@ def test_hutchinson_variances():
         assert abs(estimates.var() / variance - 1) < 0.05  # kurtosis below 20: 5 sqrt(20 / n)
 
 
+@pytest.mark.slow
 def test_hutchinson_of_the_log_density():
     """Unbiased, with an honest standard error; without variance for an isotropic field."""
     process = build("process", "vp")
@@ -171,6 +176,7 @@ def test_encode_and_decode_invert_each_other():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra_dims", [1, 5])
 def test_poisson_flow_of_a_small_set(extra_dims):
     """Heavy-tailed noise: the ODE's density of three points equals the sum of their Green's functions."""
@@ -272,6 +278,7 @@ class MeanError:
 ZERO = np.zeros((2, 1))
 
 
+@pytest.mark.slow
 def test_vdm_reference_values():
     """The diffusion term of Gaussian data, continuous and with T steps, and the prior term."""
     process = LinearGamma()
@@ -346,6 +353,7 @@ def test_the_ideal_bound_is_the_negative_log_density(name):
         )
 
 
+@pytest.mark.slow
 def test_no_bound_falls_below_the_entropy():
     """Imperfect models, decoders and coarse chains only raise it: 0.72579135 nats for std 0.5."""
     process, n = LinearGamma(), 4000
@@ -360,6 +368,7 @@ def test_no_bound_falls_below_the_entropy():
             assert paired.mean() > -4 * paired.std() / np.sqrt(n)
 
 
+@pytest.mark.slow
 def test_the_decoder_of_integers():
     """Its probabilities sum to one, and nearly all the mass lies on the true level at gamma = -13.3."""
     process, decoder = LinearGamma(), DiscretisedDecoder(levels=8)
@@ -387,6 +396,7 @@ def test_one_key_per_example_frees_it_from_the_batch():
         np.testing.assert_allclose(a[:2], b, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_bound_is_differentiable_in_the_model_and_the_schedule():
     """A schedule may be learned through the chain; the gradient agrees with a finite difference."""
 
@@ -461,6 +471,7 @@ def test_variational_noise_has_the_density_that_it_states(shift, log_scale):
     assert abs(ratio.mean() - 0.96) < 5 * ratio.std() / np.sqrt(len(ratio))
 
 
+@pytest.mark.slow
 def test_variational_noise_is_learned_and_stays_a_bound():
     """Descent on the bound brings it nearer to the exact bits of a density that slopes within its bins."""
     quantise = diffusion.Dequantisation(levels=4)

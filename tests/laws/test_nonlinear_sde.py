@@ -44,6 +44,7 @@ def chain_moments(t, num_steps, mean=0.3, variance=0.25):
     return mean, variance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t", [0.013, 0.3, 0.57, 1.0])
 def test_moments_agree_with_the_linear_sde(t):
     """Simulated moments equal those of the chain, which are second order in the step from the SDE's."""
@@ -80,6 +81,7 @@ def test_the_target_expects_to_the_velocity_of_the_probability_flow(t):
     assert residual**2 < share * (1 + 4 * np.sqrt(2 / n))
 
 
+@pytest.mark.slow
 def test_the_last_noise_expects_to_the_score_for_a_nonlinear_drift():
     """E[(velocity - drift) phi(x_t)] = g^2/2 E[phi'(x_t)] for any phi, by parts: exact for the chain."""
     n, process = 100_000, build("process", "nonlinear_sde")
@@ -95,6 +97,7 @@ def test_the_last_noise_expects_to_the_score_for_a_nonlinear_drift():
             assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(n)
 
 
+@pytest.mark.slow
 def test_a_regressed_field_carries_the_prior_to_the_data():
     """Five features of x per time, fitted by least squares to the targets, are a generative model."""
     n, process = 8_000, build("process", "nonlinear_sde")
@@ -137,6 +140,7 @@ def test_the_labels_of_a_row_do_not_depend_on_the_batch():
     np.testing.assert_allclose(prior[0][:3], prior[1], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_paths_are_continuous_where_a_step_is_added():
     process, x_0 = linear(10), jnp.array([[0.4], [-1.0]])
     z = process.sample_noise(KEY, (2, 1))

@@ -83,6 +83,7 @@ def test_a_data_set_as_prior():
     assert isinstance(hash(prior), int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", ["uniform", "mixture"])
 def test_straight_line_under_any_prior(prior):
     assert_laws_hold(build("process", dict(name="straight_line", prior=PRIORS[prior])))
@@ -126,6 +127,7 @@ class Swirl(Characteristics):
         return x_0 + jnp.cos(angle) * y + jnp.sin(angle) * turned
 
 
+@pytest.mark.slow
 def test_either_way_round_gives_the_closed_form():
     """Newton on the missing half, against x_t - x_0 = sinh(t asinh(x_1 - x_0)) and its density."""
     exact = build("process", "asinh_path")
@@ -159,6 +161,7 @@ def test_swirl_obeys_all_laws():
     assert "D8" not in held  # which is about a line
 
 
+@pytest.mark.slow
 def test_mass_in_the_plane():
     """A normal density has mass 1 there; one that was forgotten to be divided by 2 has mass 2."""
 
@@ -328,6 +331,7 @@ def test_heat_schedules_start_at_zero_and_carry_gaussians_by_their_width(schedul
     assert_laws_hold(process, [*of_sigma, gaussian_laws.consistent_sde, gaussian_laws.prior_std])
 
 
+@pytest.mark.slow
 def test_heat_equation():
     """dp/dt = sigma sigma' Laplacian p for the marginal of three points."""
     from diffusion.models.exact_field import exact_field
@@ -343,6 +347,7 @@ def test_heat_equation():
         np.testing.assert_allclose(rate, sigma * d_sigma * laplacian, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_anisotropic_heat_has_its_covariance():
     """Draws against M, within five standard errors of a covariance; the laws with a full matrix."""
     matrix, n = ((2.0, 0.6), (0.6, 0.5)), 40_000
@@ -559,6 +564,7 @@ class OwnInterpolant(Interpolant):
         return (1 - t) * x_0 + t * x_T + jnp.sin(jnp.pi * t) * jnp.sin(x_0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [OwnHeat, OwnRadial, OwnLine, OwnCurve, OwnInterpolant, Swirl])
 def test_a_recipe_of_ones_own_trains_by_the_same_loss(kind):
     """The exact field is the optimum of the loss: its error is orthogonal to any function of x_t.

@@ -11,7 +11,12 @@ from diffusion.numerics import on_host
 NAMES = registered("process")
 
 
-@pytest.mark.parametrize("name", NAMES)
+SLOW = {"article", "ddpm", "learned", "linear_sde", "table"}  # their schedules are computed
+SOME_SLOW = [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOME_SLOW)
 def test_every_registered_process_obeys_its_laws(name):
     report = check_process(build("process", name))
     assert report.holds, f"\n{report}"
@@ -192,6 +197,7 @@ def test_impossible_values_are_refused(spec, word):
         build("process", spec)
 
 
+@pytest.mark.slow
 def test_a_definition_of_ones_own():
     class Accelerating(LinearSDE):
         def drift(self, t):

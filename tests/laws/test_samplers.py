@@ -5,8 +5,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import known_processes
 import numpy as np
 import pytest
+from pairwise import pairwise
 
 import diffusion
 from diffusion import build, registered
@@ -19,7 +21,7 @@ SAMPLERS = registered("sampler")
 FIXED = [n for n in SAMPLERS if isinstance(build("sampler", n), StepSampler)]
 DETERMINISTIC = [n for n in FIXED if not build("sampler", n).stochastic]
 STOCHASTIC = [n for n in FIXED if build("sampler", n).stochastic]
-PROCESSES = [n for n in registered("process") if isinstance(build("process", n), GaussianProcess)]
+PROCESSES = known_processes.names(GaussianProcess)
 KEY = jax.random.key(0)
 MIXTURE = GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.8, 0.1], [0.0, -1.2]], [0.2, 0.4, 0.3])
 
@@ -97,8 +99,12 @@ def test_ddim_reference_errors():
         )  # three digits are given
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-@pytest.mark.parametrize("name", ["ddim", "ancestral"])
+@pytest.mark.parametrize(
+    ("name", "process"),
+    pairwise(
+        name=["ddim", "ancestral"], process=PROCESSES, kinds=dict(process=known_processes.family)
+    ),
+)
 def test_point_mass_is_recovered_in_any_number_of_steps(name, process):
     """Where the linear part is exact, a denoiser that knows the answer ends at alpha c + sigma z."""
     process, n = build("process", process), 4096
@@ -120,6 +126,7 @@ def test_point_mass_is_recovered_in_any_number_of_steps(name, process):
     np.testing.assert_allclose(last, jnp.broadcast_to(point, x.shape), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["sub_vp", "edm"])
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_stochastic_samplers_have_the_right_moments(name, process):
@@ -333,6 +340,7 @@ def test_trajectory(name):
     np.testing.assert_allclose(states[-1], end, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_poisson_flow_samples_weighted_points():
     """Three points of unequal weight under 1, 5 and 128 extra dimensions: frequencies by count."""
     points, weights, n = jnp.array([[-1.0, 0], [1, 0], [0, 1.5]]), np.array([0.5, 0.25, 0.25]), 2000

@@ -4,19 +4,20 @@ import pickle
 
 import jax
 import jax.numpy as jnp
+import known_processes
 import numpy as np
 import pytest
 from schedule_bound import terms
 
 import diffusion
-from diffusion import AffineProcess, GaussianProcess, build, registered
+from diffusion import AffineProcess, GaussianProcess, build
 from diffusion.numerics import on_host
 from diffusion.processes import LearnedSchedule, Shifted, init_schedule, shift
 from diffusion.registry import resolve, spec_of
 from diffusion.testing import gaussian, gaussian_flow
 
 KEY = jax.random.key(0)
-AFFINE = [n for n in registered("process") if isinstance(build("process", n), AffineProcess)]
+AFFINE = known_processes.names(AffineProcess)
 
 
 # ---- accuracy -----------------------------------------------------------------------------------
@@ -136,6 +137,7 @@ ROUGH = dict(
 )
 
 
+@pytest.mark.slow
 def test_a_table_passes_through_its_points_and_decreases_between_them():
     process = build("process", ROUGH)
     np.testing.assert_allclose(
@@ -164,6 +166,7 @@ def test_a_table_of_vp_is_vp_to_the_spline_error():
     assert hash(fitted) == hash(pickle.loads(pickle.dumps(fitted)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["table", ROUGH])
 def test_continuous_solvers_keep_their_order_on_a_table(spec):
     process = build("process", spec)
@@ -212,6 +215,7 @@ def schedules():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(schedules()))
 def test_the_likelihood_bound_does_not_depend_on_the_schedule(name):
     """5.95601463 nats for N(0, 1/4), 6.64664316 for N(0, 1), whatever lies between the ends."""
@@ -258,6 +262,7 @@ def test_shift_moves_the_log_snr_and_keeps_the_variance(name):
     np.testing.assert_allclose(back, t, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_shifts_compose_and_shift_by_one_changes_nothing():
     inner, t = build("process", "vp"), np.linspace(1e-3, 1, 9)
     for process, same in (
@@ -284,6 +289,7 @@ def test_shift_is_what_pooling_undoes():
     assert abs(ratio / snr - 1) < 4 * noise
 
 
+@pytest.mark.slow
 def test_zero_terminal_snr_is_the_published_rescaling():
     """sqrt(alpha-bar) of the DDPM chain, shifted so that it ends at 0 and scaled so that it starts as it did."""
     chain = build("process", "ddpm")

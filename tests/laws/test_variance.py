@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import known_processes
 import numpy as np
 import pytest
+from pairwise import pairwise
 
 import diffusion
-from diffusion import build, registered
+from diffusion import build
 from diffusion.models.denoiser import RegressedVariance
 from diffusion.models.variance import (
     LearnedVariance,
@@ -26,7 +28,7 @@ from diffusion.samplers.base import State
 from diffusion.testing import gaussian
 
 KEY = jax.random.key(0)
-GAUSSIAN = [n for n in registered("process") if isinstance(build("process", n), GaussianProcess)]
+GAUSSIAN = known_processes.names(GaussianProcess)
 
 
 def left(process, t, s2):
@@ -87,8 +89,10 @@ def test_analytic_variance_is_the_exact_reverse_variance_of_the_chain(k, varianc
     np.testing.assert_allclose(found, variance, rtol=2e-9)  # ten digits are given
 
 
-@pytest.mark.parametrize("name", GAUSSIAN)
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("name", "eta"),
+    pairwise(name=GAUSSIAN, eta=[0.0, 0.5, 1.0], kinds=dict(name=known_processes.family)),
+)
 def test_analytic_steps_preserve_the_marginal_of_a_gaussian(name, eta):
     """(keep + pull gain)^2 V_t + variance = V_s for s2 in {0, 0.25, 1, 4}: every eta, few steps."""
     process = build("process", name)
@@ -129,6 +133,7 @@ def test_few_analytic_steps_give_the_variance_of_the_data(num_steps):
     np.testing.assert_allclose(v, 0.249900, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_table_gives_the_same_steps():
     """At its own times to rounding; between 100 times log sbar^2 is linear in the log-SNR to 1e-3."""
     process, model = build("process", "ddpm"), Exact(0.25)
@@ -144,6 +149,7 @@ def test_a_table_gives_the_same_steps():
     np.testing.assert_allclose(single.posterior_variance(jnp.ones((2, 3)), 0.3), 0.2)
 
 
+@pytest.mark.slow
 def test_a_table_of_dimensions_is_shaped_like_the_data():
     process, times = build("process", "vp"), np.array([0.2, 0.5, 0.9])
     values = np.arange(1.0, 19.0).reshape(3, 2, 3)
@@ -179,6 +185,7 @@ def test_estimates_agree_with_the_closed_form(kind):
     assert np.all(np.abs(table - expected) < 5 * spread / np.sqrt(2 * n))
 
 
+@pytest.mark.slow
 def test_estimates_do_not_depend_on_the_batches():
     process, x = build("process", "vp"), gaussian(dim=2).sample(KEY, 60)
     model, times = gaussian(dim=2).denoiser(process), [0.1, 0.6]
@@ -375,6 +382,7 @@ class OneNumber(TwoNumbers):
         return params[0] * x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "edm", "rectified_flow"])
 def test_the_bound_moves_the_variance_alone(name):
     """The gradient of the mean is that of the simple loss; the loss is larger by the bound."""
@@ -445,6 +453,7 @@ class Constant:
         return jnp.broadcast_to(params, x.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [0.0, 0.1])
 def test_regressed_variances_agree_for_a_perfect_mean_only(bias):
     """npr gives the second moment about the model's mean in any case; sn needs the mean to be right."""

@@ -31,6 +31,7 @@ def small_dit(**fields):
     return dit(**({"patch": 2, "width": 16, "depth": 2, "heads": 2} | fields))
 
 
+@pytest.mark.slow
 def test_dit_without_positions_is_equivariant_to_permuted_tokens(images):
     x, log_snr = images
     network = small_dit(positions="none", registers=3)
@@ -113,6 +114,7 @@ SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1}
 TINY = {"channels": 8, "multipliers": (1, 1), "blocks": 0, "middle_attention": False}
 
 
+@pytest.mark.slow
 def test_skip_scale_tunes_a_trained_network(images):
     x, log_snr = images
     network, tuned = unet(**TINY), unet(**TINY, skip_scale=(1.0, 0.5))
@@ -141,6 +143,7 @@ def test_families_have_their_published_sizes(family):
     assert unet(family=family, channels=24).module.config.channels == 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "size", "millions"), [("ddpmpp", 32, 55.7), ("adm", 64, 295.9)])
 def test_families_have_about_the_published_parameters(family, size, millions):
     """Karras et al. (2022) give 56 million for DDPM++ on CIFAR-10, 296 for ADM on ImageNet-64."""
@@ -207,6 +210,7 @@ def test_unhashable_modules_are_refused():
         FlaxNetwork(Listed([1, 2]))
 
 
+@pytest.mark.slow
 def test_initial_values_have_the_variance_of_their_law():
     network = dit(patch=2, width=64, depth=3, heads=2, scan_blocks=True)
     x = jnp.zeros((1, 4, 4, 1))
@@ -235,6 +239,7 @@ def test_patches_of_a_unet_are_a_smaller_image(shape):
     assert jax.eval_shape(network.apply, params, x, 0.0).shape == shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("linear_skip", "power"), [(True, 1), (False, 0)])
 def test_a_linear_skip_grows_with_the_input_where_the_trunk_does_not(linear_skip, power):
     """Far away y(2 x) is 2 y(x) with the skip connection, and y(x) without."""

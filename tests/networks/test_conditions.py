@@ -36,6 +36,7 @@ def embedder(batch=4):
     return lambda cond, batch=batch: module.apply(variables, cond, batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_the_null_of_each_kind_is_its_absence_and_no_condition_of_zeros(name):
     embed = embedder()
@@ -61,6 +62,7 @@ def test_drop_out_takes_whole_rows_of_every_kind(rate):
     np.testing.assert_array_equal(image, expected)
 
 
+@pytest.mark.slow
 def test_entries_of_a_multi_hot_condition_add_up():
     """From none to all, entry by entry; one that is not said has an embedding of its own."""
     embed = embedder(1)

@@ -235,6 +235,7 @@ def test_float64_only_on_request(case):
             check_shape(make(case, dtype=dtype), x, log_snr, cond, dtype)
 
 
+@pytest.mark.slow
 def test_numpy_inputs_and_shapes_only():
     network = make(("mlp", {}))
     x, log_snr = np.ones((4, 2), np.float32), np.zeros(4, np.float32)

@@ -77,6 +77,7 @@ def attention_velocity():
     return jax.jit(lambda x, t: t * module.apply(params, x).astype(x.dtype))
 
 
+@pytest.mark.slow
 def test_likelihoods_ask_for_what_has_forward_derivatives(asked):
     """Also of a function that was traced before, without them."""
     velocity = attention_velocity()
@@ -103,6 +104,7 @@ def test_reverse_derivatives_may_be_fast(asked):
     assert asked == ["cudnn"]
 
 
+@pytest.mark.slow
 def test_nothing_changes_on_this_device(monkeypatch):
     """The implementation that is asked for is the one that JAX takes by itself."""
     x = jax.random.normal(jax.random.key(0), (2, 5, 16))

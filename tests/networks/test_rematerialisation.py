@@ -49,6 +49,7 @@ def stored(network, params):
     return bytes_of(2) - bytes_of(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_less_is_stored(case):
     """And parameters keep names and values, so that a checkpoint of one opens in the other."""

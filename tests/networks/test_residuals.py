@@ -34,6 +34,7 @@ def test_other_residuals_have_no_factors(residual):
     assert depth_factors(residual, 7) == (1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_only_values_outputs_and_perceptrons_begin_smaller():
     plain, deep = drawn(build(residual="post_norm")), drawn(build(residual="deep_norm"))
     gain = depth_factors("deep_norm", 3).weights

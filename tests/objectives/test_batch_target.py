@@ -19,6 +19,7 @@ def drawn(process, data, cond=None):
     return batch, demolish(process, build("time", "uniform"), KEY, batch, len(data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "poisson_flow"])
 def test_it_is_the_exact_posterior_mean_of_the_batch(name):
     process = build("process", name)
@@ -41,6 +42,7 @@ def test_examples_of_other_labels_do_not_count():
         batch_mean(process, d, jnp.ones((4, 3)))
 
 
+@pytest.mark.slow
 def test_the_loss_of_the_exact_denoiser_is_zero():
     """A network that knows the whole batch's field has nothing left to learn, unlike with targets x_0."""
     process, target = build("process", "edm"), FinitePoints(POINTS)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import diffusion
 from diffusion import build
@@ -10,6 +11,7 @@ from diffusion import build
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 def test_trains_by_flow_matching():
     """The loss of an ordinary training step is finite, a function of the row, and has gradients."""
 

@@ -44,6 +44,7 @@ def estimates(params, key, num=512, **fields):
     return loss(None, key, batch)[0]
 
 
+@pytest.mark.slow
 def test_gradients_reach_a_schedule_and_its_ends():
     """They flow through the ordinary loss; the schedule's share vanishes on average, the ends' does not."""
     params = init_schedule(KEY, num_hidden=8, ends=(6.0, -5.0))

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import known_processes
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from diffusion.objectives.time_sampling import TimeDistribution
 from diffusion.processes import AffineProcess, GaussianProcess
 
 KEY = jax.random.key(0)
-PROCESSES = [build("process", n) for n in registered("process")]
+PROCESSES = [known_processes.default(n) for n in registered("process")]
 AFFINE = [p for p in PROCESSES if isinstance(p, AffineProcess)]
 GAUSSIAN = [p for p in PROCESSES if isinstance(p, GaussianProcess)]
 ids = lambda p: type(p).__name__
@@ -235,8 +236,16 @@ def test_uncertainty_without_its_parameters_says_what_to_do():
 # ---- the target of the loss ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("of_loss", registered("prediction"))
-@pytest.mark.parametrize("of_network", registered("prediction"))
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("of_network", "of_loss"),
+    [
+        (network, loss)  # both go by way of x_0 and noise: each meets v from either side
+        for network in registered("prediction")
+        for loss in registered("prediction")
+        if "v" in (network, loss)
+    ],
+)
 def test_the_loss_may_be_taken_of_another_target(of_network, of_loss):
     """Against the loss computed directly: turn the output into x_0, then into the loss's target."""
     process, n = build("process", "vp"), 16
@@ -286,6 +295,7 @@ def learned_statistics(time, moment):
     return {"moment": jnp.asarray(moment), "seen": jnp.full(len(moment), 1e3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["uniform", "log_normal", "logit_normal"])
 def test_corrected_losses_keep_their_expectation(base):
     """Mean of L / (B p) over drawn times equals the mean of L over times of the base.

@@ -1,12 +1,7 @@
-"""`scripts/check.py` as a person runs it."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""`demolish check` as a person runs it."""
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from programs import run
 
 
 @pytest.mark.slow
@@ -23,9 +18,6 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_the_program(words, code, said):
-    run = subprocess.run(
-        [sys.executable, "scripts/check.py", *words],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert run.returncode == code, run.stdout + run.stderr
-    assert said in run.stdout + run.stderr
+    found, out, err = run("check", *words)
+    assert found == code, out + err
+    assert said in out + err

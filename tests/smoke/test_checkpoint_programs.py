@@ -1,7 +1,6 @@
 """Checkpoints through the programs: killed, damaged, locked, restarted and exported runs."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -10,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from test_programs import ROOT, error_of, program
+from programs import ROOT, environment_of, error_of, run, start
 
 from diffusion.checkpoints.reader import CheckpointReader
 from diffusion.runtime.lock import Lock
@@ -24,12 +23,13 @@ BUDGET = "--config.train.num_steps=8"
 
 
 def train(path, *words, **environment):
-    return program(*WORDS, "--workdir", path, *words, **environment)
+    by = start if environment else run
+    return by(*WORDS, "--workdir", path, *words, **environment)
 
 
 def sample(path, count):
     words = ["--num_samples", count, "--num_steps", 2, "--out", path / "x.npz"]
-    return program("sample.py", "--workdir", path, *words)
+    return run("sample.py", "--workdir", path, *words)
 
 
 def whole(path):
@@ -69,6 +69,7 @@ def test_a_clean_exit_leaves_no_lock_and_nothing_hidden(finished):
 
 
 @pytest.mark.slow
+@pytest.mark.programs
 @pytest.mark.parametrize("place", ["mid_write", "before_rename:3", "mid_prune"])
 def test_a_killed_run_becomes_the_uninterrupted_one(finished, tmp_path, place):
     path = tmp_path / "run"
@@ -103,13 +104,14 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)
 
 
 @pytest.mark.slow
+@pytest.mark.programs
 def test_a_terminal_that_is_closed_saves_the_state(tmp_path):
     path = tmp_path / "run"
     words = [sys.executable, ROOT / "scripts" / "train.py", *WORDS[1:], "--workdir", path]
     words += ["--config.train.num_steps=1000000"]
     ended = subprocess.run(
         [sys.executable, "-c", IN_A_TERMINAL, *map(str, [path / "checkpoints", *words])],
-        cwd=ROOT, env=dict(os.environ, JAX_PLATFORMS="cpu"), timeout=300, check=False,
+        cwd=ROOT, env=environment_of(), timeout=300, check=False,
     )  # fmt: skip
     assert ended.returncode == 129
     lines = (path / "metrics.jsonl").read_text().splitlines()
@@ -194,15 +196,15 @@ def test_a_work_directory_has_one_owner(copy):
 @pytest.mark.slow
 def test_a_model_goes_out_and_comes_back(finished, tmp_path):
     path, made = tmp_path / "model.safetensors", tmp_path / "made"
-    code, out, err = program("export.py", "--workdir", finished, "--out", path)
+    code, out, err = run("export.py", "--workdir", finished, "--out", path)
     assert code == 0, err
     assert "step 8" in out
-    code, _, err = program("export.py", "--from", path, "--workdir", made)
+    code, _, err = run("export.py", "--from", path, "--workdir", made)
     assert code == 0, err
     drawn = []
     for workdir in (finished, made):
         file = tmp_path / f"{workdir.name}.npz"
-        code, _, err = program(
+        code, _, err = run(
             "sample.py", "--workdir", workdir, "--num_samples", 4, "--num_steps", 2, "--out", file
         )
         assert code == 0, err

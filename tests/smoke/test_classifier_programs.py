@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_programs import SMALL, error_of, program
+from programs import error_of, run
+from test_programs import SMALL
 
 from diffusion import build
 from diffusion.config.sections import ConfigError
@@ -22,7 +23,7 @@ TRAIN = ["--config", "configs/digits_classifier.py", *SMALL]
 def workdir(tmp_path_factory, data_dir):
     """A tiny run, trained once for all tests of this file."""
     path = tmp_path_factory.mktemp("run") / "classifier"
-    code, _, err = program("train.py", *TRAIN, "--workdir", path, data_dir=data_dir)
+    code, _, err = run("train.py", *TRAIN, "--workdir", path, data_dir=data_dir)
     assert code == 0, err
     return path
 
@@ -41,13 +42,13 @@ def test_a_run_logs_and_goes_on_like_any_other(workdir, data_dir, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
     longer = ["--workdir", copy, "--config.train.num_steps=8"]
-    code, _, err = program("train.py", *TRAIN, *longer, data_dir=data_dir)
+    code, _, err = run("train.py", *TRAIN, *longer, data_dir=data_dir)
     assert code == 0
     assert "resumed from step 6" in err
 
 
 def test_evaluation_tells_accuracy_by_noise_level(workdir, data_dir):
-    code, out, err = program("evaluate.py", "--workdir", workdir, data_dir=data_dir)
+    code, out, err = run("evaluate.py", "--workdir", workdir, data_dir=data_dir)
     assert code == 0, err
     results = json.loads((workdir / "evaluation.json").read_text())["results"]
     (levels,) = [v for k, v in results.items() if k.startswith("classifier_by_log_snr@")]

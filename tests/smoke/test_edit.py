@@ -1,14 +1,9 @@
-"""scripts/edit.py as its readers run it: every command once, and everything that is refused."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""`demolish edit` as its readers run it: every command once, and everything that is refused."""
 
 import numpy as np
 import pytest
+from programs import error_of, run
 
-ROOT = Path(__file__).parent.parent.parent
 SMALL = [
     "--config.train.num_steps=4",
     "--config.train.sample_every=0",
@@ -21,25 +16,6 @@ SMALL = [
 ]
 
 
-def program(name, *words, **environment):
-    """Run a program; return (exit code, stdout, stderr)."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / name), *map(str, words)],
-        capture_output=True, text=True, timeout=600, cwd=ROOT, check=False,
-        env=dict(os.environ, JAX_PLATFORMS="cpu", **environment),
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
-
-
-def error_of(*words, **environment):
-    """Run edit.py, which must fail; return its exit code and the one line that it says."""
-    code, _, err = program("edit.py", *words, **environment)
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, err
-    assert "Traceback" not in err
-    return code, lines[0]
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return {"DEMOLISH_DATA": str(tmp_path_factory.mktemp("data"))}
@@ -49,7 +25,7 @@ def data(tmp_path_factory):
 def workdir(tmp_path_factory, data):
     """A tiny run on digits, trained once for all tests of this file."""
     path = tmp_path_factory.mktemp("run") / "digits"
-    code, _, err = program(
+    code, _, err = run(
         "train.py", "--config", "configs/digits.py", "--workdir", path, *SMALL, **data
     )
     assert code == 0, err
@@ -93,7 +69,7 @@ def tiles(path):
 )
 def test_every_command_writes_its_grid(workdir, data, tmp_path, command, words, rows, columns):
     out = tmp_path / "x.png"
-    code, said, err = program(
+    code, said, err = run(
         "edit.py", command, "--workdir", workdir, "--image", "data:0,5", "--num_samples", 3, "--out", out,
         *words, **data,
     )  # fmt: skip
@@ -113,7 +89,7 @@ def test_what_was_known_and_what_was_changed_is_said(workdir, data, tmp_path):
         ([*box, "--consistent"], "", "root mean square of y - A x 0.000 (noise 0), at most 0 of 255 levels"),
         (["vary", "--level", 0.005], "adds no noise, so the model changes nothing", "changes 0.000, at most 0 of 255"),
     ]:  # fmt: skip
-        code, said, err = program(
+        code, said, err = run(
             "edit.py", *words, "--workdir", workdir, "--image", "data:0", "--num_samples", 2,
             "--out", tmp_path / "x.png", **data,
         )  # fmt: skip
@@ -132,7 +108,7 @@ def test_files_are_images_and_masks(workdir, data, tmp_path, picture):
         (picture("a.png", 8, 8), mask, False),
         (picture("photo.png", 20, 12), large, True),
     ]:
-        code, said, err = program(
+        code, said, err = run(
             "edit.py", "inpaint", "--workdir", workdir, "--image", image, "--mask", name,
             "--num_samples", 1, "--method", "replacement", "--out", tmp_path / "x.png", **data,
         )  # fmt: skip
@@ -170,7 +146,7 @@ def test_bad_input_is_refused_before_anything_is_written(workdir, data, tmp_path
         (["deblur", *inpaint[1:], "--image", "data:0", "--border", "zero", "--method", "repaint"], "circular"),
         (["interpolate", *inpaint[1:], "--image", "data:0"], "two images"),
     ]:  # fmt: skip
-        code, message = error_of(*words, **data)
+        code, message = error_of("edit", *words, **data)
         assert code == (6 if "no such file" in message else 2), message
         assert said in message, message
         assert not out.exists()
@@ -195,26 +171,6 @@ def test_bad_input_is_refused_before_anything_is_written(workdir, data, tmp_path
     ],
 )  # fmt: skip
 def test_bad_command_lines(words, code, said):
-    found, message = error_of(*words)
+    found, message = error_of("edit", *words)
     assert found == code, message
     assert said in message
-
-
-def test_help_answers_without_jax():
-    code = (
-        "import runpy, sys\n"
-        "sys.argv = ['edit.py', '--help']\n"
-        f"sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
-        "try:\n"
-        f"    runpy.run_path({str(ROOT / 'scripts' / 'edit.py')!r}, run_name='__main__')\n"
-        "except SystemExit as end:\n"
-        "    assert not end.code, end.code\n"
-        "heavy = {'jax', 'flax', 'numpy'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    for word in ("inpaint", "superres", "deblur", "colorize", "interpolate", "vary", "--mask"):
-        assert word in done.stdout

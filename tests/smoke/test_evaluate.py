@@ -6,7 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from test_programs import SMALL, error_of, program
+from programs import error_of, run
+from test_programs import SMALL
 
 from diffusion.evaluation.cards import compared, obstacles, read_measured, still_holds
 from diffusion.evaluation.curves import Line, line_plot
@@ -21,10 +22,10 @@ def workdir(tmp_path_factory, data_dir):
     path = tmp_path_factory.mktemp("run") / "digits"
     words = ["--config", "configs/digits.py", "--workdir", path, *SMALL, "--tensorboard"]
     words += ["--config.evaluate.trend_every=3", "--config.evaluate.trend_samples=70"]
-    code, _, err = program("train.py", *words, data_dir=data_dir)
+    code, _, err = run("train.py", *words, data_dir=data_dir)
     assert code == 0, err
     words = ["--workdir", path, "--metrics", "loss_by_level,frechet,memorisation"]
-    code, said, err = program("evaluate.py", *words, data_dir=data_dir)
+    code, said, err = run("evaluate.py", *words, data_dir=data_dir)
     assert code == 0, err
     assert said.count("NFE 4") == 2  # three steps and the posterior mean at the end
     return path
@@ -33,7 +34,7 @@ def workdir(tmp_path_factory, data_dir):
 @pytest.fixture(scope="module")
 def generated(workdir, tmp_path_factory):
     out = tmp_path_factory.mktemp("generated") / "x.npz"
-    code, _, err = program("sample.py", "--workdir", workdir, "--num_samples", 80, "--out", out)
+    code, _, err = run("sample.py", "--workdir", workdir, "--num_samples", 80, "--out", out)
     assert code == 0, err
     return out
 
@@ -67,7 +68,7 @@ def test_the_page_is_one_file_that_loads_nothing(workdir):
         assert words in page
     before = (workdir / "evaluation.json").read_bytes()
     (workdir / "report.html").unlink()
-    code, _, err = program("evaluate.py", "--workdir", workdir, "--report_only")
+    code, _, err = run("evaluate.py", "--workdir", workdir, "--report_only")
     assert code == 0, err
     assert (workdir / "report.html").read_text() == page
     assert (workdir / "evaluation.json").read_bytes() == before
@@ -104,19 +105,19 @@ def test_equal_names_are_compared_and_unequal_ones_are_refused_with_the_reason(
 ):
     same, other = tmp_path / "same.json", tmp_path / "other.json"
     words = ["--images", generated, "--data", "digits", "--metrics", "frechet,memorisation"]
-    code, _, err = program("evaluate.py", *words, "--out", same, data_dir=data_dir)
+    code, _, err = run("evaluate.py", *words, "--out", same, data_dir=data_dir)
     assert code == 0, err
     ours = read_measured(workdir).results["frechet"]
     assert read_measured(same).results["frechet"] == ours  # the same examples by another way
     more = ["--num_samples", 40, "--config.data.split=test", "--out", other]
-    code, _, err = program("evaluate.py", *words[:4], *more, data_dir=data_dir)
+    code, _, err = run("evaluate.py", *words[:4], *more, data_dir=data_dir)
     assert code == 0, err
-    code, said, err = program("evaluate.py", "--compare", workdir, same)
+    code, said, err = run("evaluate.py", "--compare", workdir, same)
     assert code == 0, err
     assert "loss_by_level: only in A" in said
     name = next(iter(ours))
     assert f"{name}: {ours[name]:.5g} -> {ours[name]:.5g}, difference +0; no standard error" in said
-    code, said, err = program("evaluate.py", "--compare", same, other, "--verbose")
+    code, said, err = run("evaluate.py", "--compare", same, other, "--verbose")
     assert code == 0, err
     assert "not comparable: other counts: 80 -> 40 examples" in said
     assert f"{name}: only in A" in said
@@ -181,7 +182,7 @@ def test_a_folder_of_pictures_gives_the_numbers_of_its_arrays(generated, data_di
     found = []
     for source in ("pictures", "x.npz"):
         words = ["--images", tmp_path / source, "--config", "configs/digits.py"]
-        code, _, err = program("evaluate.py", *words, data_dir=data_dir)
+        code, _, err = run("evaluate.py", *words, data_dir=data_dir)
         assert code == 0, err
         out = tmp_path / f"{source}.evaluation.json"
         found.append(read_measured(out))
@@ -209,7 +210,7 @@ def test_a_metric_that_does_not_fit_is_told_and_the_others_are_measured(tmp_path
     asked = (
         "frechet[random_conv],energy_distance,frechet[inception,weights=absent.safetensors],frechet"
     )
-    code, out, err = program("evaluate.py", *words, "--metrics", asked, data_dir=tmp_path / "data")
+    code, out, err = run("evaluate.py", *words, "--metrics", asked, data_dir=tmp_path / "data")
     told = [line for line in err.splitlines() if line.startswith("error: ")]
     assert [line.split(" cannot be measured: ")[0] for line in told] == [
         "error: frechet[random_conv]", "error: frechet[inception,weights=absent.safetensors]",
@@ -233,10 +234,10 @@ def test_a_trend_is_logged_under_its_honest_name_and_changes_no_bit(workdir, dat
     assert [list(line)[1:] for line in trend] == [["frechet_pixels@70_against_359"]] * 2
     plain = tmp_path / "plain"
     words = ["--config", "configs/digits.py", "--workdir", plain, *SMALL]
-    code, _, err = program("train.py", *words, data_dir=data_dir)
+    code, _, err = run("train.py", *words, data_dir=data_dir)
     assert code == 0, err
     digests = []
     for path in (workdir, plain):
-        run = Workdir.of(path)
-        digests.append(digest_of(open_run(run, run.read_config(), "raw").params))
+        there = Workdir.of(path)
+        digests.append(digest_of(open_run(there, there.read_config(), "raw").params))
     assert digests[0] == digests[1]

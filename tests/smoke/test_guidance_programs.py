@@ -1,15 +1,12 @@
 """Guidance from the command line: what the flags do, and what they refuse in one line."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
+from programs import run
 
-ROOT = Path(__file__).parent.parent.parent
 TINY = [
     "--config.train.num_steps=4",
     "--config.train.checkpoint_every=4",
@@ -23,24 +20,11 @@ TINY = [
 ]
 
 
-def program(name, *words, **environment):
-    """Run a program; return (exit code, stderr)."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / name), *map(str, words)],
-        capture_output=True, text=True, timeout=600, cwd=ROOT, check=False,
-        env=dict(os.environ, JAX_PLATFORMS="cpu", **environment),
-    )  # fmt: skip
-    return done.returncode, done.stderr
-
-
 def error_of(*words):
     """Run sample.py where it must fail with exit code 2; return the one line that it says."""
-    code, err = program("sample.py", *words)
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, err
-    assert "Traceback" not in err
-    assert code == 2, lines[0]
-    return lines[0]
+    code, message = programs.error_of("sample", *words)
+    assert code == 2, message
+    return message
 
 
 def trained(folder, name, *words):
@@ -48,7 +32,7 @@ def trained(folder, name, *words):
     config = (
         "configs/digits_classifier.py" if name.startswith("classifier") else "configs/digits.py"
     )
-    code, err = program(
+    code, _, err = run(
         "train.py", "--config", config, "--workdir", path, *TINY, *words,
         DEMOLISH_DATA=str(folder / "data"),
     )  # fmt: skip
@@ -67,7 +51,7 @@ def runs(tmp_path_factory):
         "classifier": trained(folder, "classifier"),
     }
     points = folder / "points"
-    code, err = program(
+    code, _, err = run(
         "train.py", "--config", "configs/toy2d.py", "--workdir", points, *TINY[:3],
         "--config.data.batch_size=8", "--config.grid.num_steps=2",
     )  # fmt: skip
@@ -76,7 +60,7 @@ def runs(tmp_path_factory):
 
 
 def sampled(runs, out, *words):
-    code, err = program(
+    code, _, err = run(
         "sample.py", "--workdir", runs["model"], "--num_samples", 3, "--labels", "3,1,4", "--out", out,
         "--batch_size", 3, *words,
     )  # fmt: skip
@@ -129,7 +113,7 @@ def test_a_classifier_guides_a_model_without_labels(runs, tmp_path):
         "--out",
         out,
     ]
-    code, err = program("sample.py", *words)
+    code, _, err = run("sample.py", *words)
     assert code == 0, err
     np.testing.assert_array_equal(np.load(out)["label"], np.arange(12) % 10)
 
@@ -176,11 +160,8 @@ def test_flags_that_cannot_be_meant(words, said, tmp_path):
 
 
 def test_the_convention_is_in_the_help():
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/sample.py"), "--help"],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    text = " ".join(done.stdout.split())
+    _, out, _ = run("sample", "--help")
+    text = " ".join(out.split())
     for said in (
         "scale 1 is the conditional model",
         "omega = scale - 1",

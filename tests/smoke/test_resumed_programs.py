@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
-from test_programs import ROOT, SMALL, error_of, program
+from programs import ROOT, environment_of, error_of, start
+from test_programs import SMALL
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.programs]
+error_of = partial(error_of, by=start)
 FEW = ["--num_samples", 200, "--shard_size", 32, "--num_steps", 2]
 
 
@@ -19,7 +22,7 @@ FEW = ["--num_samples", 200, "--shard_size", 32, "--num_steps", 2]
 def workdir(tmp_path_factory, data_dir):
     path = tmp_path_factory.mktemp("run") / "digits"
     words = ["--config", "configs/digits.py", "--workdir", path, *SMALL]
-    code, _, err = program("train.py", *words, data_dir=data_dir)
+    code, _, err = start("train.py", *words, data_dir=data_dir)
     assert code == 0, err
     return path
 
@@ -29,7 +32,7 @@ def whole(workdir, tmp_path_factory):
     """What an undisturbed command writes, in one piece."""
     out = tmp_path_factory.mktemp("whole") / "x.npz"
     words = ["--workdir", workdir, "--num_samples", 200, "--num_steps", 2, "--out", out]
-    code, _, err = program("sample.py", *words)
+    code, _, err = start("sample.py", *words)
     assert code == 0, err
     return arrays(out)
 
@@ -55,7 +58,7 @@ def test_a_killed_command_goes_on_with_other_batches_and_devices(workdir, whole,
     command = ["--workdir", workdir, *FEW, "--out", out]
     for count, batch, at in ((1, 7, 2), (4, 100, 3)):
         kill = {"DEMOLISH_KILL_AT": f"in_sample_shard:{at}", **devices(count)}
-        code, _, _ = program("sample.py", *command, "--batch_size", batch, **kill)
+        code, _, _ = start("sample.py", *command, "--batch_size", batch, **kill)
         assert code == -signal.SIGKILL
         assert not out.exists()
     parts = out.with_name("x.npz.parts")
@@ -68,7 +71,7 @@ def test_a_killed_command_goes_on_with_other_batches_and_devices(workdir, whole,
     content = bytearray(harmed.read_bytes())
     content[1000] ^= 1
     harmed.write_bytes(content)
-    code, said, err = program("sample.py", *command, **devices(2))
+    code, said, err = start("sample.py", *command, **devices(2))
     assert code == 0, err
     assert "64 of 200 examples are there already" in said
     assert "damaged: made anew" in err
@@ -78,12 +81,9 @@ def test_a_killed_command_goes_on_with_other_batches_and_devices(workdir, whole,
 
 def signalled(name, words, ready, number, data_dir=None):
     """Run a program, send a signal once `ready()`; return exit code, standard error, seconds to the end."""
-    env = dict(os.environ, JAX_PLATFORMS="cpu")
-    if data_dir is not None:
-        env["DEMOLISH_DATA"] = str(data_dir)
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / name), *map(str, words)],
-        cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=ROOT, env=environment_of(data_dir), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
@@ -122,7 +122,7 @@ def test_a_second_signal_leaves_at_once(workdir, tmp_path):
     words = ["--workdir", workdir, "--num_samples", 10**6, "--num_steps", 3, "--out", out]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "sample.py"), *map(str, words)],
-        cwd=ROOT, env=dict(os.environ, JAX_PLATFORMS="cpu"), stderr=subprocess.DEVNULL,
+        cwd=ROOT, env=environment_of(), stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
@@ -153,10 +153,10 @@ def test_a_folder_of_images_is_completed_not_mixed(workdir, tmp_path):
     out = tmp_path / "images"
     command = ["--workdir", workdir, "--num_samples", 70, "--shard_size", 32, "--num_steps", 2]
     kill = {"DEMOLISH_KILL_AT": "in_sample_shard:2"}
-    assert program("sample.py", *command, "--out", out, **kill)[0] == -signal.SIGKILL
+    assert start("sample.py", *command, "--out", out, **kill)[0] == -signal.SIGKILL
     first = out / "000003.png"
     before = first.stat().st_mtime_ns
-    code, said, err = program("sample.py", *command, "--out", out)
+    code, said, err = start("sample.py", *command, "--out", out)
     assert code == 0, err
     assert "32 of 70" in said
     assert first.stat().st_mtime_ns == before  # not made again
@@ -177,15 +177,15 @@ def test_an_evaluation_goes_on_and_is_the_undisturbed_one(workdir, data_dir, tmp
     words = ["--workdir", workdir, "--metrics", "loss_by_level,frechet,energy_distance"]
     results = lambda path: json.loads(path.read_text())["results"]
     there, out = tmp_path / "a.json", tmp_path / "b.json"
-    code, _, err = program("evaluate.py", *words, "--out", there, data_dir=data_dir)
+    code, _, err = start("evaluate.py", *words, "--out", there, data_dir=data_dir)
     assert code == 0, err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "a.json", "a_samples.png"]
     kill = {"DEMOLISH_KILL_AT": "in_eval:2", **devices(1)}
-    code, _, _ = program("evaluate.py", *words, "--out", out, data_dir=data_dir, **kill)
+    code, _, _ = start("evaluate.py", *words, "--out", out, data_dir=data_dir, **kill)
     assert code == -signal.SIGKILL
     assert list(json.loads(out.read_text())["metrics"]) == ["loss_by_level"]
     assert list((tmp_path / "b.json.parts").glob("*.npy"))  # the examples are kept as well
-    code, said, err = program("evaluate.py", *words, "--out", out, data_dir=data_dir, **devices(4))
+    code, said, err = start("evaluate.py", *words, "--out", out, data_dir=data_dir, **devices(4))
     assert code == 0, err
     assert said.count("measured before") == 1
     assert results(out) == results(there)  # to the last bit
@@ -193,14 +193,14 @@ def test_an_evaluation_goes_on_and_is_the_undisturbed_one(workdir, data_dir, tmp
     harmed = json.loads(out.read_text())
     harmed["metrics"]["frechet"]["results"]["caveat"] = "none"
     out.write_text(json.dumps(harmed))
-    code, said, err = program("evaluate.py", *words, "--out", out, data_dir=data_dir)
+    code, said, err = start("evaluate.py", *words, "--out", out, data_dir=data_dir)
     assert code == 0, err
     assert "frechet in" in err
     assert "damaged" in err
     assert said.count("measured before") == 2
     assert results(out) == results(there)
     out.write_text(out.read_text()[:-40])
-    code, said, err = program(
+    code, said, err = start(
         "evaluate.py", "--workdir", workdir, "--metrics", "loss_by_level", "--out", out, data_dir=data_dir
     )  # fmt: skip
     assert code == 0, err

@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+from functools import partial
 
 import pytest
-from smoke.test_programs import ROOT, error_of, program
+from programs import ROOT, error_of, start
 
+pytestmark = pytest.mark.programs
+error_of = partial(error_of, by=start)  # their imports are what is tested
 MODULE = '''
 from dataclasses import dataclass
 import jax.numpy as jnp
@@ -46,9 +49,9 @@ def mine(tmp_path_factory):
 def run(mine):
     """The run of the README, by its commands, with an empty home."""
     here, env = mine
-    code, out, err = program("check.py", "--process", "mymodule:Accelerating", cwd=here, **env)
+    code, out, err = start("check.py", "--process", "mymodule:Accelerating", cwd=here, **env)
     assert code == 0, out + err
-    code, _, err = program(
+    code, _, err = start(
         "train.py", "--config", ROOT / "configs/toy2d.py", "--workdir", "runs/mine",
         "--config.process.name=mymodule:Accelerating", *SMALL, cwd=here, **env,
     )  # fmt: skip
@@ -63,7 +66,7 @@ SAMPLE = ["sample.py", "--num_samples", 4, "--num_steps", 2]
 def test_ones_own_module_works_as_the_readme_says(mine, run):
     here, env = mine
     words = ["--workdir", "runs/mine", "--out", "points.png"]
-    code, _, err = program(*SAMPLE, *words, cwd=here, **env)
+    code, _, err = start(*SAMPLE, *words, cwd=here, **env)
     assert code == 0, err
     assert (here / "points.png").is_file()
     assert not (here / "canary").exists()
@@ -71,11 +74,11 @@ def test_ones_own_module_works_as_the_readme_says(mine, run):
     cache = os.path.join(env["HOME"], ".cache/demolish/compiled")
     assert os.stat(cache).st_mode & 0o777 == 0o700
     assert any(name.endswith("-cache") for name in os.listdir(cache))
-    code, _, err = program(*SAMPLE, *words, cwd=here, **(env | {"HOME": "/proc/self"}))
+    code, _, err = start(*SAMPLE, *words, cwd=here, **(env | {"HOME": "/proc/self"}))
     assert code == 2  # nobody knows any more that the run is one's own
     assert "--allow_code" in err
     words = [*words, "--allow_code"]
-    code, _, err = program(*SAMPLE, *words, cwd=here, **(env | {"HOME": "/proc/self"}))
+    code, _, err = start(*SAMPLE, *words, cwd=here, **(env | {"HOME": "/proc/self"}))
     assert code == 0, err
     assert [line for line in err.splitlines() if "not kept" in line]
 

@@ -108,6 +108,7 @@ def test_a_function_and_its_weights_die(name):
     assert remains(closure, CALLS[name]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [Model, lambda w: Model(w).denoise, custom])
 def test_whatever_kind_of_function_it_is(make):
     assert remains(make, CALLS["ddim"]) == []
@@ -124,6 +125,7 @@ class Scaled:
         return self.c * x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddim", "log_prob", "classifier_free", "diffrax"])
 def test_a_living_function_is_compiled_once(compilations, name):
     """Also as a method that Python makes anew at every access, or as another object of the same value."""
@@ -183,6 +185,7 @@ def executables():
     return len(jax.devices("cpu")[0].client.live_executables())
 
 
+@pytest.mark.slow
 def test_programs_of_processes_and_samplers_that_have_passed_are_few():
     """A call with another process compiles six programs of some 1.3 MiB each; 15 calls would leave 90."""
 
@@ -235,6 +238,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_two_hundred_calls_with_new_objects_stay_within_fifty_mebibytes():

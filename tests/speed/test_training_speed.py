@@ -56,6 +56,7 @@ def first_batch(e):
         return next(batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", registered("parallel"))
 @pytest.mark.parametrize(
     ("most", "num_steps", "programs", "calls"),

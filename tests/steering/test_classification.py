@@ -254,6 +254,7 @@ def test_what_the_data_does_not_say_cannot_be_learned():
         columns_of(loss_of("zlpr"), 0, 0)
 
 
+@pytest.mark.slow
 def test_the_optimum_over_random_hard_labels_is_the_posterior_only_where_said():
     """Exhaustive expectation over two independent entries: binary cross-entropy is calibrated, zlpr near it."""
     p = jnp.array([0.8, 0.3])

@@ -5,9 +5,11 @@ import pickle
 
 import jax
 import jax.numpy as jnp
+import known_processes
 import numpy as np
 import pytest
 from guidance_models import LABELS, network_model
+from pairwise import pairwise
 
 import diffusion
 from diffusion import build, registered
@@ -35,7 +37,7 @@ CHANGES = {  # what makes an entry change a state of the size of these laws
     "interval": dict(low=-100.0, high=100.0),
     "negative": dict(label=2),
 }
-LOWEST = [n for n in registered("process") if not isinstance(build("process", n), AffineProcess)]
+LOWEST = sorted({*registered("process")} - {*known_processes.names(AffineProcess)})
 
 
 def entry_of(name, **fields):
@@ -66,6 +68,7 @@ def test_neutral_fields_change_nothing(name):
     np.testing.assert_array_equal(entry(model)(x, t), model.conditional(x, t))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_an_entry_changes_the_model_and_keeps_the_dtype(name):
     """float32 stays float32 under x64, and agrees with float64 to its precision."""
@@ -89,6 +92,7 @@ def test_an_entry_changes_the_model_and_keeps_the_dtype(name):
     np.testing.assert_allclose(ends[0], x_0, rtol=2e-3, atol=2e-4)  # scale / (1 - rho) is about 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_an_example_does_not_see_its_neighbours(name):
     process, x = build("process", "vp"), state()
@@ -190,8 +194,14 @@ COMBINING = {
 }
 
 
-@pytest.mark.parametrize("process", LOWEST)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    ("name", "process"),
+    pairwise(
+        name=ALL,
+        process=LOWEST,
+        kinds=dict(name=COMBINING.__contains__, process=known_processes.family),
+    ),
+)
 def test_velocities_are_combined_and_nothing_else(name, process):
     """What extrapolates works on velocities; what needs x_0 says which entry and process disagree."""
     process, x = build("process", process), state()

@@ -43,6 +43,7 @@ def operations(denoise, x):
     return (cost[0] if isinstance(cost, list) else cost)["flops"]
 
 
+@pytest.mark.slow
 def test_classifier_free_guidance_costs_two_evaluations(params):
     x, labels = jnp.zeros((4, 8, 8, 1), jnp.float32), np.arange(4)
     plain = operations(model_of(params, [-1] * 4), x)
@@ -78,6 +79,7 @@ def test_one_call_of_the_network_on_a_doubled_batch(params):
         assert sizes == [8], entry
 
 
+@pytest.mark.slow
 def test_a_sampler_is_compiled_once_for_all_scales_labels_and_weights(params):
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1), jnp.float32)
     free = lambda scale: dict(name="classifier_free", scale=scale)
@@ -93,6 +95,7 @@ def test_a_sampler_is_compiled_once_for_all_scales_labels_and_weights(params):
     assert base._compiled_loop._cache_size() == 2
 
 
+@pytest.mark.slow
 def test_outside_its_interval_guidance_costs_one_evaluation(params):
     """Measured where it counts, at run time: the network is called on 4 images outside, on 8 inside."""
     sizes = []

@@ -41,6 +41,7 @@ def points(process, t):
 # ---- classifiers --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "sub_vp", "edm", "cosine", "rectified_flow"])
 def test_the_exact_classifier_at_scale_one_gives_the_exact_conditional_score(name):
     process = build("process", name)
@@ -142,6 +143,7 @@ def test_scales_zero_and_one_are_the_two_models_bit_for_bit():
         np.testing.assert_array_equal(traced(scale), jax.jit(lambda x, e=expected: e(x, 0.4))(x))
 
 
+@pytest.mark.slow
 def test_omega_is_scale_minus_one_by_name():
     model, x = mixture_model(VP), points(VP, 0.4)
     by_scale = build("guidance", dict(name="classifier_free", scale=2.5))

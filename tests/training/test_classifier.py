@@ -68,6 +68,7 @@ def mixture_loss(process=PROCESS, batch_size=64, time=None, **fields):
     return classification_loss(network, process, time, loss, LABELS, batch_size=batch_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "edm", "rectified_flow"])
 def test_the_exact_posterior_is_the_optimum(name):
     """The gradient of the expected loss in slope and biases is zero there, within four standard errors."""
@@ -82,6 +83,7 @@ def test_the_exact_posterior_is_the_optimum(name):
         assert (jnp.abs(g.mean(axis=0)) < 4 * error).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, {"consistency": 0.5}])
 def test_examples_do_not_see_each_other(fields):
     """The loss of a row depends on its data and its number: so devices and micro-batches may share a batch."""
@@ -109,6 +111,7 @@ def test_consistency_adds_to_what_two_noisings_cost():
     np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_consistency_needs_noise_that_is_drawn():
     batch, params = mixture_batch(8), ExactPosterior().init(KEY, None, None)
     coupled = {**batch, "noise": jnp.zeros_like(batch["data"])}
@@ -123,6 +126,7 @@ def exact(clean=False, params=None):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_trained_classifier_is_asked_as_it_was_trained():
     """With the exact network: log-probabilities are log-ratios of densities, and Bayes' rule gives the score."""
     t, x_t = jnp.full(5, 0.3), jax.random.normal(KEY, (5, 2))
@@ -184,6 +188,7 @@ class Labelled(FiniteDataset):
         return DataSpec(shape=(2,), num_classes=3, size=len(self.said), kind="points")
 
 
+@pytest.mark.slow
 def test_accuracy_is_over_the_labels_that_are_said():
     """Of two halves of the labels, the mean of the accuracies is that of all of them."""
     even = np.arange(60) % 2 == 0

@@ -8,6 +8,8 @@ import pytest
 
 from diffusion.runtime import failpoints as faults
 
+pytestmark = pytest.mark.programs
+
 _PROGRAM = """
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location("faults", sys.argv[1])

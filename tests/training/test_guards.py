@@ -142,6 +142,7 @@ def test_a_history_that_cannot_be_understood_is_refused(tmp_path, content):
         Rollbacks.read(Workdir(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_run_goes_back_and_is_the_same_run_when_resumed(tmp_path):
     """Data that fail under the first order alone: one rollback, and a resumed run repeats it exactly."""
     trained = experiment({"first": 12, "only_seed": 0})
@@ -159,6 +160,7 @@ def test_a_run_goes_back_and_is_the_same_run_when_resumed(tmp_path):
     assert_equal(runner.run(trained, again), final)
 
 
+@pytest.mark.slow
 def test_a_run_that_always_fails_stops(tmp_path):
     with pytest.raises(DivergedError, match="gone back 2 times"):
         runner.run(experiment({"first": 12}), Workdir.of(tmp_path))

@@ -54,6 +54,7 @@ def farthest(a, b):
     return max(float(np.abs(x - y).max()) for x, y in pairs)
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_train_what_one_process_with_as_many_devices_trains(tmp_path, count):
@@ -115,6 +116,7 @@ def endless(tmp_path):
         job.stderr.close()
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_a_process_that_stops_does_not_hang_the_other(endless):
     job, _ = endless
@@ -129,6 +131,7 @@ def test_a_process_that_stops_does_not_hang_the_other(endless):
     assert "loop.py" in err  # the stacks say where it waited
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_a_process_that_dies_takes_the_job_with_it(endless):
     job, _ = endless
@@ -138,6 +141,7 @@ def test_a_process_that_dies_takes_the_job_with_it(endless):
     assert "ended with code 137" in err
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_a_signal_reaches_all_and_the_state_is_saved(endless):
     job, workdir = endless
@@ -148,6 +152,7 @@ def test_a_signal_reaches_all_and_the_state_is_saved(endless):
         assert checkpoints.latest_step() > 0
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_killing_the_launcher_ends_its_processes_with_the_state_saved(endless):
     job, workdir = endless
@@ -176,6 +181,7 @@ sys.exit(128 + heard[0])
 """
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("number", "group"),
     [(signal.SIGKILL, False), (signal.SIGKILL, True), (signal.SIGINT, True), (signal.SIGHUP, True)],
@@ -205,6 +211,7 @@ def test_whatever_ends_the_launcher_ends_its_processes(number, group):
         job.stdout.close()
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("words", [[], ["0", "true"], ["two", "true"], ["2"], ["-1", "true"]])
 def test_a_wrong_command_line_of_the_launcher(words):
     done = run([*LAUNCH, *words])
@@ -212,6 +219,7 @@ def test_a_wrong_command_line_of_the_launcher(words):
     assert done.stderr.startswith("error: ")
 
 
+@pytest.mark.programs
 def test_the_launcher_ends_with_the_code_of_the_first_failure():
     script = 'if [ "$DEMOLISH_PROCESS" = 1 ]; then exit 9; fi; exec sleep 600'
     began = time.monotonic()

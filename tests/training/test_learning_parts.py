@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import programs
 import pytest
 
 import diffusion
@@ -53,6 +54,7 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
+@pytest.mark.slow
 def test_everything_learns_together_and_resumes_exactly(tmp_path):
     """Six steps at once, and three with three more: the same state, statistics included."""
     whole = run(Experiment.from_config(config(**ALL)), Workdir.of(tmp_path / "whole"))
@@ -104,6 +106,7 @@ def test_a_checkpoint_without_statistics_has_no_place_for_them(tmp_path):
             checkpoints.restore(1, tracking)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
 def test_statistics_are_those_of_the_global_batch(accumulate):
     """The sums of squared losses per bin, whatever the micro-batches; a bad step changes nothing."""
@@ -146,6 +149,7 @@ def test_layouts_on_one_device_carry_statistics(name):
     assert float(layout.fetch(state).statistics["seen"].sum()) == 16
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_statistics_agree_on_two_devices():
     """Ten steps on a mesh of two, under pmap on two, and on one device: the same shares and weights."""
@@ -203,17 +207,14 @@ def test_an_analytic_sampler_is_for_trained_models(tmp_path):
         run(Experiment.from_config(config(**fields)), Workdir.of(tmp_path))
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_a_table_is_estimated_and_found(tmp_path):
     """The programs: train, estimate, sample; and what is said when the table is missing or stale."""
-    root = Path(__file__).parent.parent.parent
 
     def program(name, *words):
-        done = subprocess.run(
-            [sys.executable, str(root / "scripts" / name), "--workdir", str(tmp_path / "run"), *words],
-            capture_output=True, text=True, timeout=300, cwd=root, check=False,
-        )  # fmt: skip
-        return done.returncode, done.stdout + done.stderr
+        code, out, err = programs.run(name, "--workdir", tmp_path / "run", *words)
+        return code, out + err
 
     small = ["--config.network.width=8", "--config.network.depth=1", "--config.data.batch_size=16"]
     small += ["--config.train.sample_every=0", "--config.train.checkpoint_every=100"]
@@ -225,7 +226,7 @@ def test_a_table_is_estimated_and_found(tmp_path):
     draw += ["--num_samples", "8", "--out", out]
     code, said = program("sample.py", *draw)
     assert code == 2
-    assert "Make it: python scripts/estimate_variance.py --workdir" in said
+    assert "Make it: demolish estimate_variance --workdir" in said
     code, said = program("estimate_variance.py", "--num_examples", "64", "--num_levels", "5")
     assert code == 0, said
     with np.load(tmp_path / "run" / "variance.npz") as table:

@@ -61,6 +61,7 @@ def test_it_is_given_back_whatever_ends_the_run(tmp_path, error):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.programs
 def test_a_living_owner_is_respected_and_a_killed_one_is_not(holder):
     process, directory = holder
     with pytest.raises(LockedError, match=f"process {process.pid} on .*another --workdir"):
@@ -92,6 +93,7 @@ def end(process):
     process.stdout.close()
 
 
+@pytest.mark.programs
 def test_a_living_owner_in_another_container_is_respected(tmp_path):
     """Its number means another process here, or none: the words in the file say that it is dead."""
     if not shutil.which("unshare") or subprocess.run([*CONTAINER, "true"], check=False).returncode:
@@ -120,6 +122,7 @@ def assert_taken_over(directory, seconds=20):
     assert "it is taken over" in lines[0]
 
 
+@pytest.mark.programs
 def test_who_holds_the_file_is_alive_whatever_it_says(tmp_path):
     process = holding(tmp_path)
     try:
@@ -132,6 +135,7 @@ def test_who_holds_the_file_is_alive_whatever_it_says(tmp_path):
         end(process)
 
 
+@pytest.mark.programs
 def test_what_its_owner_forked_does_not_hold_it(tmp_path):
     program = HOLD.replace("    print", "    child = os.fork() or time.sleep(600)\n    print")
     program = program.replace("import sys", "import os, sys").replace(
@@ -235,6 +239,7 @@ def test_losing_it_is_noticed_and_another_s_is_left_alone(tmp_path):
     assert json.loads((tmp_path / "lock.json").read_text())["host"] == "elsewhere"
 
 
+@pytest.mark.programs
 def test_start_times():
     assert started(os.getpid()) == started(os.getpid()) != ""
     process = subprocess.Popen([sys.executable, "-c", ""])

@@ -105,6 +105,7 @@ def assert_same_records(found, expected):
             assert a[name] is None or a[name] == pytest.approx(b[name], rel=0, abs=ROUNDOFF)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["mesh", "pmap"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_length_of_a_dispatch_changes_roundoff_alone(tmp_path, layout, accumulate):
@@ -121,6 +122,7 @@ def test_the_length_of_a_dispatch_changes_roundoff_alone(tmp_path, layout, accum
     assert_same_records(found, records)
 
 
+@pytest.mark.slow
 def test_a_loop_and_steps_written_out_agree(run):
     """The loop is what accelerators run."""
     from diffusion.training.step import many_steps
@@ -134,6 +136,7 @@ def test_a_loop_and_steps_written_out_agree(run):
     assert written[1]["loss"].shape == (3,)
 
 
+@pytest.mark.slow
 def test_a_dispatch_ends_where_somebody_is_to_see_the_state(run):
     called = {most: [] for most in (1, 4)}
     for most, seen in called.items():
@@ -163,6 +166,7 @@ def test_a_plan_passes_no_period_and_not_the_end(periods):
     assert plan.length(200) == 0
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_any_step(run, tmp_path):
     """Where a dispatch ended bit for bit; elsewhere to roundoff."""
     whole = lambda folder, most: run.train(

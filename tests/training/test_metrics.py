@@ -57,6 +57,7 @@ def log(tmp_path):
     return path, path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_one_flipped_bit_costs_at_most_its_own_line(log, seed):
     path, content = log

@@ -50,6 +50,7 @@ def test_optimizers_are_values(name):
     assert dataclasses.replace(first, clip=1.0) != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", registered("optimizer"))
 def test_weight_decay_leaves_vectors_and_norms_alone(name):
     rate, decay = 0.1, 0.5
@@ -201,6 +202,7 @@ def total_update(optimizer, params, gradients):
     return jax.tree.map(jnp.subtract, new, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", registered("optimizer"))
 def test_looped_blocks_are_trained_like_those_that_are_written_out(name, x64):
     """Whatever an optimizer measures of whole arrays, it measures of each block by itself."""
@@ -223,6 +225,7 @@ def test_looped_blocks_are_trained_like_those_that_are_written_out(name, x64):
     assert (apart > 0.4) == (name in ("lamb", "adafactor"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lamb", "adafactor"])
 def test_by_block_false_is_the_earlier_rule(name):
     _, looped = dits()

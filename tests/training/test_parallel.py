@@ -35,6 +35,7 @@ def eight_devices(tmp_path_factory):
     return json.loads(result.stdout), folder
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_ten_adamw_steps_agree(eight_devices, name):
@@ -47,6 +48,7 @@ def test_ten_adamw_steps_agree(eight_devices, name):
     assert found["rows"] == 32
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_the_step_compiles_once_and_keeps_its_placement(eight_devices, name):
@@ -55,12 +57,14 @@ def test_the_step_compiles_once_and_keeps_its_placement(eight_devices, name):
     assert found["compilations"] == 1
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_checkpoint_opens_under_another_layout(eight_devices, name):
     assert eight_devices[0][name]["reread"] == 0
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 def test_a_checkpoint_of_eight_devices_opens_on_one(eight_devices):
     """In this process there is one device."""

@@ -15,6 +15,8 @@ from diffusion.runtime import exits
 
 from .problem import make, make_batch
 
+pytestmark = pytest.mark.programs
+
 LAYOUTS = ("data_2_fsdp_2", "fsdp_4", "pmap")
 
 

@@ -119,6 +119,7 @@ def test_an_error_on_its_way_is_not_hidden(folder, state, monkeypatch):
         checkpoints.save(1, state, {})
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("limit", [0, 100, 3000])
 def test_a_full_disk_leaves_what_was_whole(folder, limit):
     """The limit is that of one file, which is how a disk without room looks to a process."""

@@ -118,6 +118,7 @@ def test_no_two_leaves_share_a_buffer():
     assert len(set(addresses)) == len(addresses)
 
 
+@pytest.mark.slow
 def test_metrics_are_those_of_the_batch(x64):
     state, step = make(build("optimizer", ADAMW), dtype=jnp.float64)
     batch = make_batch(0, 64, np.float64)

@@ -132,6 +132,7 @@ with Watchdog(1.0) as dog:
 """
 
 
+@pytest.mark.programs
 def test_a_stopped_process_goes_on_and_one_that_waits_for_ever_ends_with_its_own_code():
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -109,7 +109,7 @@ class DINOv2Features(Features):
     """Features of a network that was trained without labels.
 
     Args:
-        weights: a .safetensors file that `scripts/convert_features.py` made; a bare name is also looked for in
+        weights: a .safetensors file that `demolish convert_features` made; a bare name is also looked for in
             the folder `features` of the data.
         size: "large", the one of published distances; "base" and "small" have names of their own.
         resize: "8bit" or "float", see the module.

@@ -95,7 +95,7 @@ class Inception(Features):
     """Features of the network that FID is defined by.
 
     Args:
-        weights: a .safetensors file that `scripts/convert_features.py` made; a bare name is also looked for in
+        weights: a .safetensors file that `demolish convert_features` made; a bare name is also looked for in
             the folder `features` of the data.
         output: "pool", the 2048 features of FID and KID, or "spatial", the 2023 of sFID.
         block: images that are computed at once.

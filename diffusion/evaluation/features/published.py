@@ -1,6 +1,6 @@
 """Weights that others published, in a file that the user gives.
 
-The file is .safetensors with the names and shapes that the weights have in PyTorch; `scripts/convert_features.py`
+The file is .safetensors with the names and shapes that the weights have in PyTorch; `demolish convert_features`
 makes it from the published .pth. Our parameters are the same up to the order of axes:
 
     ours                                theirs
@@ -148,7 +148,7 @@ def find_weights(weights: str, data_dir: str | None, title: str) -> Path:
     require(
         path.suffix == ".safetensors",
         f"weights must be a .safetensors file; got {path.name}. A published .pth is converted by "
-        f"`python scripts/convert_features.py {path.name} {path.stem}.safetensors`.",
+        f"`demolish convert_features {path.name} {path.stem}.safetensors`.",
     )
     return path
 

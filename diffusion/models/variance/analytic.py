@@ -49,7 +49,7 @@ def stated_variance(model: Any) -> StatesVariance:
     raise TypeError(
         "variance='analytic' needs a model with `posterior_variance(x_t, t)`; "
         f"{type(model).__name__} has none. Give it a table: with_variance(model, process, times, "
-        "estimate_variance(process, model, batches, times, key)), or run scripts/estimate_variance.py."
+        "estimate_variance(process, model, batches, times, key)), or run `demolish estimate_variance`."
     )
 
 

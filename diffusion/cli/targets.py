@@ -1,4 +1,4 @@
-"""What evaluate.py measures: a run in its work directory, or examples in a file, with what cards say of them."""
+"""Targets of `demolish evaluate`: a run in its work directory, or examples in a file, with what cards say of them."""
 
 import dataclasses
 import shutil
@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import _command
+from diffusion.cli.machine import versions
+from diffusion.cli.messages import fail, progress
 
 CONFIG_ONLY = ("metrics", "trend_every", "trend_samples", "trend_metrics")  # of no number's making
 
@@ -53,8 +54,8 @@ class Target:
 
 def metrics_of(given: Any) -> dict[str, Any]:
     """Build metrics, by the name that they have on a command line."""
-    from diffusion import build
     from diffusion.evaluation.metrics import parse, written
+    from diffusion.registry import build
 
     specs = [parse(one) for one in given]
     return {written(spec): build("metric", spec) for spec in specs}
@@ -62,7 +63,7 @@ def metrics_of(given: Any) -> dict[str, Any]:
 
 def versions_of(made_of: Mapping[str, Any]) -> dict[str, Any]:
     """Add what computes to what all numbers depend on."""
-    return {**made_of, "made_by": _command.versions()}
+    return {**made_of, "made_by": versions()}
 
 
 # ---- a run --------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def _with_shards(
                 shutil.rmtree(folder)
                 stack.enter_context(shards.opened())
             stopping = lambda: stop.received is not None
-            shards.fill(0, count, make, stopping, _command.progress("generating", count))
+            shards.fill(0, count, make, stopping, progress("generating", count))
             poll()
             yield from shards.read(0, count)
 
@@ -223,7 +224,7 @@ def refuse_those_of_runs(metrics: Mapping[str, Any]) -> None:
     """Leave unless examples alone are enough for every metric."""
     needing = [name for name, metric in metrics.items() if metric.needs_run]
     if needing:
-        _command.fail(
+        fail(
             f"{', '.join(needing)} cannot be measured on examples alone: the model, or the labels that were asked "
             "for, are not in them. Give --workdir, or other --metrics."
         )

@@ -1,76 +1,79 @@
 """Flags that guide generation, what they mean for a config, and the other runs that they open."""
 
+import argparse
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import _command
-from absl import flags
+from diffusion.cli.messages import fail
+from diffusion.cli.parser import Parser, real_number
 
-FLAGS = flags.FLAGS
-flags.DEFINE_float(
-    "guidance",
-    None,
-    "Scale of classifier-free guidance, or of autoguidance with --guide, in place of the config's: 1 is the "
-    "conditional model, 0 the unconditional one (or the guide), above 1 extrapolates; the omega, or w, of some papers "
-    "is scale - 1.",
-)
-flags.DEFINE_string(
-    "guidance_interval",
-    None,
-    "LOW,HIGH: guide only where the log-SNR, log(alpha^2 / sigma^2), lies between, noise being low; or t:LOW,HIGH "
-    "for an interval of the process's time. Elsewhere the model is not guided and costs no more.",
-)
-flags.DEFINE_string(
-    "classifier",
-    None,
-    "Work directory of a classifier: its gradient guides as well. One of clean data is asked about the predicted x_0.",
-)
-flags.DEFINE_float(
-    "classifier_scale",
-    1.0,
-    "Scale of --classifier: 0 is none of it, 1 Bayes' rule on an unconditional model (--guidance 0 makes one).",
-)
-flags.DEFINE_string(
-    "guide",
-    None,
-    "Work directory of a weaker version of the model, smaller or less trained, to extrapolate away from "
-    "(autoguidance), at the scale --guidance (2 if not given).",
-)
+
+def add_flags(parser: Parser) -> None:
+    """Add them to a command."""
+    parser.add_argument(
+        "--guidance",
+        type=real_number,
+        help="Scale of classifier-free guidance, or of autoguidance with --guide, in place of the config's: 1 is "
+        "the conditional model, 0 the unconditional one (or the guide), above 1 extrapolates; the omega, or w, of some "
+        "papers is scale - 1.",
+    )
+    parser.add_argument(
+        "--guidance_interval",
+        help="LOW,HIGH: guide only where the log-SNR, log(alpha^2 / sigma^2), lies between, noise being low; or "
+        "t:LOW,HIGH for an interval of the process's time. Elsewhere the model is not guided and costs no more.",
+    )
+    parser.add_argument(
+        "--classifier",
+        help="Work directory of a classifier: its gradient guides as well. One of clean data is asked about the "
+        "predicted x_0.",
+    )
+    parser.add_argument(
+        "--classifier_scale",
+        type=real_number,
+        help="Scale of --classifier: 0 is none of it, 1 (if not given) Bayes' rule on an unconditional "
+        "model (--guidance 0 makes one).",
+    )
+    parser.add_argument(
+        "--guide",
+        help="Work directory of a weaker version of the model, smaller or less trained, to extrapolate away from "
+        "(autoguidance), at the scale --guidance (2 if not given).",
+    )
+
 
 STEERING = ("classifier_free", "autoguidance", "negative", "cfg_pp", "classifier", "similarity")
 
 
-def check_flags() -> None:
+def check_flags(flags: argparse.Namespace) -> None:
     """Check what can be checked before anything is loaded."""
-    interval()
+    interval(flags)
     for name in ("guidance", "classifier_scale"):
-        value = getattr(FLAGS, name)
+        value = getattr(flags, name)
         if value is not None and not 0 <= value <= 10_000:  # NaN fails as well
-            _command.fail(
+            fail(
                 f"--{name} must not be negative, nor above 10,000; got {value}. 1 is all of it, and more than 20 "
                 "is rarely meant."
             )
-    if FLAGS["classifier_scale"].present and FLAGS.classifier is None:
-        _command.fail("--classifier_scale is the scale of --classifier, which was not given.")
+    if flags.classifier_scale is not None and flags.classifier is None:
+        fail("--classifier_scale is the scale of --classifier, which was not given.")
 
 
-def interval() -> tuple[str, float, float] | None:
+def interval(flags: argparse.Namespace) -> tuple[str, float, float] | None:
     """Return the clock and the bounds of --guidance_interval."""
-    if FLAGS.guidance_interval is None:
+    if flags.guidance_interval is None:
         return None
-    by, _, bounds = FLAGS.guidance_interval.rpartition(":")
+    by, _, bounds = flags.guidance_interval.rpartition(":")
     try:
         low, high = (float(word) for word in bounds.split(","))
     except ValueError:
         low = high = float("nan")
     if by not in ("", "t", "log_snr") or low != low or high != high:
-        _command.fail(
+        fail(
             "--guidance_interval must be LOW,HIGH in log-SNR, or t:LOW,HIGH in time, such as -2,2.5; got "
-            f"{FLAGS.guidance_interval!r}."
+            f"{flags.guidance_interval!r}."
         )
     if low >= high:
-        _command.fail(
+        fail(
             f"--guidance_interval must have LOW below HIGH; got {low:g},{high:g}. Noise has the lower log-SNR, "
             "and the higher t."
         )
@@ -88,35 +91,37 @@ def _innermost(spec: Mapping[str, Any]) -> str:
     return spec["name"]
 
 
-def section(given: Any) -> list[dict[str, Any]]:
+def section(flags: argparse.Namespace, given: Any) -> list[dict[str, Any]]:
     """Return the section `guidance` of a config with the flags in place of what they replace."""
     entries = [_named(g) for g in given]
     front: list[dict[str, Any]] = []
-    if FLAGS.guide is not None:
-        scale = 2.0 if FLAGS.guidance is None else FLAGS.guidance
+    if flags.guide is not None:
+        scale = 2.0 if flags.guidance is None else flags.guidance
         front.append({"name": "autoguidance", "scale": scale})
-    elif FLAGS.guidance is not None:
-        front.append({"name": "classifier_free", "scale": FLAGS.guidance})
+    elif flags.guidance is not None:
+        front.append({"name": "classifier_free", "scale": flags.guidance})
     if front:
         replaced = ("classifier_free", "autoguidance")
         entries = [e for e in entries if _innermost(e) not in replaced]
-    if FLAGS.classifier is not None:
+    if flags.classifier is not None:
         from diffusion.run.workdir import Workdir
 
         entries = [e for e in entries if _innermost(e) != "classifier"]
-        task = Workdir.of(FLAGS.classifier).read_config().get("task")
+        task = Workdir.of(flags.classifier).read_config().get("task")
+        scale = 1.0 if flags.classifier_scale is None else flags.classifier_scale
         through = "x_0" if task == "clean_classifier" else "x_t"
-        front.append({"name": "classifier", "scale": FLAGS.classifier_scale, "through": through})
-    return within([*front, *entries])
+        front.append({"name": "classifier", "scale": scale, "through": through})
+    return within(interval(flags), [*front, *entries])
 
 
-def within(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def within(
+    bounds: tuple[str, float, float] | None, entries: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Wrap what steers the model into --guidance_interval."""
-    bounds = interval()
     if bounds is None:
         return entries
     if not any(_innermost(e) in STEERING for e in entries):
-        _command.fail(
+        fail(
             "--guidance_interval says where to guide, and nothing guides: give --guidance, --guide or --classifier."
         )
     by, low, high = bounds
@@ -138,14 +143,14 @@ class Helpers:
     params: Mapping[str, Any]
 
 
-def open_helpers(experiment: Any) -> Helpers:
+def open_helpers(flags: argparse.Namespace, experiment: Any) -> Helpers:
     """Open the classifier and the guide; leave if they do not fit the model."""
     from diffusion.run.guides import check_guide
     from diffusion.run.workdir import Workdir, open_classifier, open_run
 
     given, card, params, speaker = {}, {}, {}, experiment
-    if FLAGS.classifier is not None:
-        found = open_classifier(FLAGS.classifier, allow_code=FLAGS.allow_code)
+    if flags.classifier is not None:
+        found = open_classifier(flags.classifier, allow_code=flags.allow_code)
         spec, own = experiment.spec, found.experiment.spec
         if not experiment.conditional:  # the classifier alone knows classes
             known = ("num_classes", "multi_hot_dim", "class_names")
@@ -154,9 +159,9 @@ def open_helpers(experiment: Any) -> Helpers:
         given["classifier"] = found.log_probs(experiment.process, spec)
         params["classifier"] = found.params
         card["classifier"] = {"workdir": found.where, "step": found.step, "ema": found.ema}
-    if FLAGS.guide is not None:
-        workdir = Workdir.of(FLAGS.guide)
-        run = open_run(workdir, workdir.read_config(), allow_code=FLAGS.allow_code)
+    if flags.guide is not None:
+        workdir = Workdir.of(flags.guide)
+        run = open_run(workdir, workdir.read_config(), allow_code=flags.allow_code)
         check_guide(experiment, run.experiment, str(workdir.path))
         told = run.experiment.conditional
         given["guide"] = lambda cond: run.experiment.base_model(run.params, cond if told else None)
@@ -165,14 +170,14 @@ def open_helpers(experiment: Any) -> Helpers:
     return Helpers(given, speaker, card, params)
 
 
-def check_labels(experiment: Any, told: bool) -> None:
+def check_labels(flags: argparse.Namespace, experiment: Any, told: bool) -> None:
     """Leave if what guides needs labels and none are told."""
     if told:
         return
-    if FLAGS.classifier is not None:
-        _command.fail("--classifier guides to labels, and there are none: omit --labels none.")
-    if FLAGS.guide is None and FLAGS.guidance not in (None, 1.0):
-        _command.fail(
+    if flags.classifier is not None:
+        fail("--classifier guides to labels, and there are none: omit --labels none.")
+    if flags.guide is None and flags.guidance not in (None, 1.0):
+        fail(
             "--guidance extrapolates from the unconditional to the conditional model; this run has "
             + (
                 "no labels to use: omit --labels none."

@@ -1,8 +1,10 @@
-"""What every program says when it cannot go on: one line on standard error, and an exit code from the one table."""
+"""Lines that programs show; an error is one line on standard error and an exit code from one table."""
 
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from typing import NoReturn
 
 from diffusion.runtime import exits
 
@@ -20,13 +22,13 @@ def note(text: str) -> None:
     print(f"note: {exits.one_line(text)}", file=sys.stderr, flush=True)
 
 
-def leave_without_output(error: OSError) -> None:
+def leave_without_output(error: OSError) -> NoReturn:
     """Leave with a line when standard output takes nothing more: a full disk, a reader that is gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # takes the rest of the buffer at the end
     fail(f"cannot write to standard output: {error.strerror}.", exits.FILES)
 
 
-def fail(message: object, code: int = exits.USAGE) -> None:
+def fail(message: object, code: int = exits.USAGE) -> NoReturn:
     """Leave with one line on standard error."""
     print(f"error: {exits.one_line(str(message))}", file=sys.stderr, flush=True)
     sys.exit(code)
@@ -53,6 +55,25 @@ def tell(error: BaseException, debug: bool = False, what: str = "") -> int:
     return code
 
 
-def report(error: BaseException, debug: bool = False) -> None:
-    """Leave with the line and the code of an error."""
-    sys.exit(tell(error, debug))
+def check_writable(path: os.PathLike[str] | str) -> None:
+    """Leave with a message unless this path, or the nearest folder above it, can be written to."""
+    import tempfile
+
+    nearest = os.path.abspath(path)
+    while not os.path.isdir(nearest):
+        if os.path.exists(nearest) and nearest != os.path.abspath(path):
+            fail(f"{path} cannot be written: {nearest} is a file.", exits.FILES)
+        nearest = os.path.dirname(nearest)
+    try:
+        with tempfile.TemporaryFile(dir=nearest):  # asking for permission is not enough for root
+            pass
+    except OSError as error:
+        fail(f"{path} cannot be written: {nearest}: {error.strerror}.", exits.FILES)
+
+
+def progress(label: str, total: int, done: int = 0) -> Callable[[int], None]:
+    """Return a callback that takes the number of examples done and shows a line on standard error now and then."""
+    from diffusion.runtime.progress import Progress, Terminal
+
+    shown = Terminal(sys.stderr)
+    return Progress(done, total, 1, shown.say, shown.rewrite, what=label, unit="examples").report

@@ -1,18 +1,18 @@
-"""Where sample.py puts examples: a grid, arrays, or a folder of images; and what is kept meanwhile."""
+"""Places where `demolish sample` puts examples: a grid, arrays, or a folder of images; and what is kept meanwhile."""
 
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-import _command
+from diffusion.cli.messages import check_writable, fail
 
 
 def check(out: Path) -> None:
     """Leave unless the path can be written to and its kind is known."""
     if out.suffix not in (".png", ".npz", ""):
-        _command.fail(f"--out must end in .png or .npz, or name a folder; got {str(out)!r}.")
-    _command.check_writable(out)
+        fail(f"--out must end in .png or .npz, or name a folder; got {str(out)!r}.")
+    check_writable(out)
 
 
 def kept_in(out: Path) -> Path:
@@ -34,7 +34,7 @@ def shards_of(out: Path, manifest: dict[str, Any], size: int) -> Any:
     if not (folder / MANIFEST).is_file() and out.is_dir():
         found = sorted(p.name for p in out.iterdir() if numbered.fullmatch(p.name))
         if found:
-            _command.fail(
+            fail(
                 f"{out} holds {found[0]} already, and nothing says what it was made of: give --out an empty folder."
             )
     return ImageShards(folder=folder, manifest=manifest, size=size, say=say)

@@ -1,4 +1,4 @@
-"""What evaluate.py shows: numbers on a terminal, two results side by side, and a page for a browser."""
+"""Results of `demolish evaluate` for people: on a terminal, two results side by side, a page for a browser."""
 
 import json
 import re
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import _command
+from diffusion.cli.messages import say
 
 SHOWN = 100  # images in the picture of a report
 MANY = 1000  # points or signals in it
@@ -18,20 +18,20 @@ def show(key: str, value: object) -> None:
     """Print one result for people."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         names = list(value[0])
-        _command.say(f"  {key}: {', '.join(names)}")
+        say(f"  {key}: {', '.join(names)}")
         for row in value:
             first, *rest = (row[name] for name in names)
             told = [f"{v:10.5f}" if isinstance(v, float) else f"{v!s:>6}" for v in rest]
             digits = "2f" if isinstance(first, float) and abs(first) >= 0.1 else "2g"
             head = f"{first:8.{digits}}" if isinstance(first, float) else f"{first!s:>8}"
-            _command.say(f"    {head}  {'  '.join(told)}")
+            say(f"    {head}  {'  '.join(told)}")
     elif isinstance(value, dict):
         inner = ", ".join(
             f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items()
         )
-        _command.say(f"  {key}: {inner}")
+        say(f"  {key}: {inner}")
     else:
-        _command.say(f"  {key}: {value:.4f}" if isinstance(value, float) else f"  {key}: {value}")
+        say(f"  {key}: {value:.4f}" if isinstance(value, float) else f"  {key}: {value}")
 
 
 # ---- two results --------------------------------------------------------------------------------
@@ -42,26 +42,26 @@ def compare(first: Path, second: Path, verbose: bool) -> int:
     from diffusion.evaluation.cards import compared, obstacles, read_measured
 
     a, b = read_measured(first), read_measured(second)
-    _command.say(f"A  {a.path}\nB  {b.path}\n")
+    say(f"A  {a.path}\nB  {b.path}\n")
     for metric in [*a.cards, *(k for k in b.cards if k not in a.cards)]:
         if metric not in a.cards or metric not in b.cards:
-            _command.say(f"{metric}: only in {'A' if metric in a.cards else 'B'}\n")
+            say(f"{metric}: only in {'A' if metric in a.cards else 'B'}\n")
             continue
         cards = a.cards[metric], b.cards[metric]
-        _command.say(metric)
+        say(metric)
         side_by_side(*cards, verbose)
         reasons = obstacles(*cards)
         for reason in reasons:
-            _command.say(f"  not comparable: {reason}")
+            say(f"  not comparable: {reason}")
         old, new = a.results[metric], b.results[metric]
         for name in [*old, *(k for k in new if k not in old)]:
             if name not in old or name not in new:
-                _command.say(f"  {name}: only in {'A' if name in old else 'B'}")
+                say(f"  {name}: only in {'A' if name in old else 'B'}")
             elif reasons:
-                _command.say(f"  {name}: may not be compared")
+                say(f"  {name}: may not be compared")
             else:
-                _command.say(f"  {name}: {compared(old[name], new[name])}")
-        _command.say("")
+                say(f"  {name}: {compared(old[name], new[name])}")
+        say("")
     return 0
 
 
@@ -75,12 +75,10 @@ def side_by_side(a: Any, b: Any, verbose: bool) -> None:
     widths = [max((len(row[i]) for row in shown), default=0) for i in (0, 1)]
     for key, x, y, differs in shown:
         mark = "*" if differs else " "
-        _command.say(f"  {mark} {key:<{widths[0]}}  {x:<{widths[1]}}  {y}")
+        say(f"  {mark} {key:<{widths[0]}}  {x:<{widths[1]}}  {y}")
     agreeing = sum(x == y for _, x, y in rows)
     if not verbose:
-        _command.say(
-            f"    {agreeing} of {len(rows)} entries of the cards agree (--verbose shows them)"
-        )
+        say(f"    {agreeing} of {len(rows)} entries of the cards agree (--verbose shows them)")
 
 
 def _cell(value: Any) -> str:
@@ -140,7 +138,7 @@ def save_pairs(out: Path, target: Any, spec: Any, results: Any) -> None:
     images.save_png(picture_of(out, "nearest"), picture)
 
 
-def write(out: Path, workdir: str | None, title: str = "") -> Path:
+def write_page(out: Path, workdir: str | None, title: str = "") -> Path:
     """Write the page of what has been measured and trained; return where it lies."""
     from diffusion.evaluation.cards import Measured, read_measured
     from diffusion.evaluation.report import Report

@@ -1,0 +1,87 @@
+"""The commands by name, and the one that the first word of the command line names."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from diffusion.cli import program
+from diffusion.cli.messages import fail, say
+from diffusion.cli.parser import HELP, unknown
+from diffusion.runtime import exits
+
+COMMANDS = (
+    "train",
+    "sample",
+    "evaluate",
+    "edit",
+    "check",
+    "draw",
+    "data",
+    "export",
+    "reference",
+    "estimate_variance",
+    "convert_features",
+)
+HEAD = """Generative diffusion from the definition of how data is demolished.
+
+Usage: demolish COMMAND [--flag=value ...]
+       demolish COMMAND --help
+
+Commands:"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command in this process and return its exit code; signals are handled as before afterwards.
+
+    Args:
+        words: of the command line, such as ["train", "--config=digits"]; None are those of the process.
+    """
+    words = sys.argv[1:] if words is None else list(words)
+    with program.as_a_guest():
+        return _run(words)
+
+
+def start(words: Sequence[str] | None = None) -> NoReturn:
+    """Run a command as the only work of this process, and leave with its exit code."""
+    sys.exit(_run(sys.argv[1:] if words is None else list(words)))
+
+
+def _run(words: list[str]) -> int:
+    sys.argv = ["demolish", *words]  # as cards record it, however it was started
+    try:
+        name = _chosen(words)
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else exits.OK
+    command = importlib.import_module(f"diffusion.cli.{name}")
+    return program.run(command.command_line(), command.main, words[1:])
+
+
+def _chosen(words: list[str]) -> str:
+    """Return the name of the command; leave if there is none, or after what was asked for instead."""
+    if not words:
+        fail(f"the first word is a command: {', '.join(COMMANDS)}. See --help.")
+    if words[0] in ("--version", "-version"):
+        from importlib import metadata
+
+        say(f"demolish {metadata.version('demolish')}")
+        sys.exit(exits.OK)
+    if words[0] in (*HELP, "help"):
+        say(overview())
+        sys.exit(exits.OK)
+    if words[0] not in COMMANDS:
+        what = "flag" if words[0].startswith("-") else "command"
+        fail(f"{unknown(f'{what} {words[0]!r}', words[0], COMMANDS, 'Commands')} See --help.")
+    return words[0]
+
+
+def overview() -> str:
+    """Return the text of --help: every command with the first line of its own text."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:<{width}}  {_summary(name)}" for name in COMMANDS]
+    return "\n".join([HEAD, *rows, "", "  --version    Show the version.", "", exits.table()])
+
+
+def _summary(name: str) -> str:
+    doc = importlib.import_module(f"diffusion.cli.{name}").__doc__ or ""
+    return doc.strip().partition("\n")[0]

@@ -1,0 +1,87 @@
+"""Convert published weights of Inception v3 or DINOv2, a .pth file of PyTorch, to .safetensors.
+
+    demolish convert_features pt_inception-2015-12-05-6726825d.pth inception.safetensors
+    demolish convert_features dinov2_vitl14_pretrain.pth dinov2.safetensors
+
+PyTorch is not needed, and nothing that stands in the file is executed. The arrays keep their published names. The
+program finds out which network they belong to and refuses those of any other; where the name of the file carries
+the first eight digits of its SHA-256, as the published one of Inception does, they are compared. Name and SHA-256
+of the source are noted in the new file, and appear on the card of every number that is made with it.
+"""
+
+import argparse
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from diffusion.cli.messages import say
+from diffusion.cli.parser import Parser
+
+
+def command_line() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser(__doc__, cleans_up=True)
+    parser.add_argument("source", type=Path, metavar="FILE.pth", help="the published file")
+    parser.add_argument("out", type=Path, metavar="OUT.safetensors", help="the file to write")
+    return parser
+
+
+def check_digest(source: Path) -> str:
+    """Return the SHA-256 of a file; refuse one that is not what its name says."""
+    from diffusion.runtime.reading import open_plain
+
+    with open_plain(source, links=True) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    named = re.search(r"-([0-9a-f]{8})$", source.stem)
+    if named and not digest.startswith(named[1]):
+        raise ValueError(
+            f"{source} is not whole: its SHA-256 begins with {digest[:8]}, its name says {named[1]}. Download it again."
+        )
+    return digest
+
+
+def recognise(shapes: dict[str, tuple[int, ...]]) -> Any:
+    """Return the network that arrays belong to."""
+    from diffusion.evaluation.features import dinov2, inception
+    from diffusion.evaluation.features.published import disagreement
+    from diffusion.networks.dinov2 import SIZES
+
+    known = [inception.ARCHITECTURE, *map(dinov2.architecture, SIZES)]
+    shared = {a.title: len(shapes.keys() & a.wanted.keys()) for a in known}
+    differences = {a.title: disagreement(shapes, a.wanted, a.passed) for a in known}
+    for a in known:
+        if not differences[a.title]:
+            return a
+    # Networks of one family share all names up to a depth: the fewer words, the nearer.
+    nearest = max(known, key=lambda a: (shared[a.title], -len(differences[a.title]))).title
+    raise ValueError(
+        f"these are no weights of a network that is known here ({', '.join(shared)}). Nearest is {nearest}: "
+        f"{differences[nearest]}."
+    )
+
+
+def convert(source: Path, out: Path) -> str:
+    """Write the arrays of one file to the other; return what they are."""
+    from diffusion.runtime.torch_files import read_pth
+
+    if out.suffix != ".safetensors":
+        raise ValueError(f"the new file must end in .safetensors; got {out.name}.")
+    digest = check_digest(source)
+    arrays = read_pth(source)
+
+    from diffusion.runtime.tensors import write_tensors
+
+    found = recognise({name: x.shape for name, x in arrays.items()})
+    kept = {name: arrays[name] for name in found.wanted}
+    other = sorted({str(x.dtype) for x in kept.values()} - {"float32"})
+    if other:
+        raise ValueError(f"weights of {found.title} are float32; these are {', '.join(other)}.")
+    write_tensors(out, kept, {"source": source.name, "source_sha256": digest})
+    count = sum(x.size for x in kept.values())
+    return f"{out}: {found.title}, {len(kept)} arrays, {count:,} numbers; source SHA-256 {digest}"
+
+
+def main(options: argparse.Namespace) -> None:
+    """Convert."""
+    say(convert(options.source, options.out))
