@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion.numerics import at_least, in_interval, require
+from diffusion.numerics import at_least, in_interval, positive, require
 from diffusion.registry import nearest
 
 SECTIONS = (
