@@ -19,7 +19,7 @@ from diffusion.config.sections import (
     kind_of,
     own_fields,
     plain,
-    positive,
+    positive_integer,
     section_of,
     with_defaults,
 )
@@ -52,8 +52,8 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
         evaluate = options(EvaluateOptions, "evaluate", metrics | config["evaluate"])
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error)) from None
-    batch_size = positive(config, "data", "batch_size", 64)
-    positive(config, "grid", "num_steps", 50)
+    batch_size = positive_integer(config, "data", "batch_size", 64)
+    positive_integer(config, "grid", "num_steps", 50)
     dataset: Dataset = dataset_of(config)
     found = _spec_of(dataset) if spec is None else spec
     built = {"process": process} | {name: build_section(config, name) for name in PARTS}

@@ -21,7 +21,7 @@ from diffusion.classifiers.losses import ClassifierLoss
 from diffusion.config.build import assemble, resolved
 from diffusion.config.checks import check_parts
 from diffusion.config.recording import check_contents
-from diffusion.config.sections import ConfigError, EvaluateOptions, TrainOptions, positive
+from diffusion.config.sections import ConfigError, EvaluateOptions, TrainOptions, positive_integer
 from diffusion.data import Dataset, DataSpec
 from diffusion.data import conditions as conditioning
 from diffusion.evaluation import Subject, generate
@@ -106,12 +106,12 @@ class Experiment:
     @property
     def batch_size(self) -> int:
         """The size of the global batch."""
-        return positive(self.config, "data", "batch_size", 64)
+        return positive_integer(self.config, "data", "batch_size", 64)
 
     @property
     def num_steps(self) -> int:
         """The number of sampling steps."""
-        return positive(self.config, "grid", "num_steps", 50)
+        return positive_integer(self.config, "grid", "num_steps", 50)
 
     @property
     def conditional(self) -> bool:

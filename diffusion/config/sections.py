@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion.numerics import at_least, in_interval, require
+from diffusion.numerics import at_least, in_interval, positive, require
 from diffusion.registry import nearest
 
 SECTIONS = (
@@ -219,7 +219,7 @@ def own_fields(config: Mapping, section: str) -> dict[str, Any]:
     return {k: v for k, v in spec.items() if k not in not_its or k == "data_dir"}
 
 
-def positive(config: Mapping, section: str, field: str, default: int) -> int:
+def positive_integer(config: Mapping, section: str, field: str, default: int) -> int:
     """Return a positive integer of a section, or raise ConfigError."""
     value = section_of(config, section).get(field, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -1,6 +1,7 @@
 """Checkpoints through the programs: killed, damaged, locked, restarted and exported runs."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,11 @@ BUDGET = "--config.train.num_steps=8"
 
 
 def train(path, *words, **environment):
-    by = start if environment else run
+    """Train in this process; with variables of the environment in one that may be killed, on one device as well."""
+    by = run
+    if environment:
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+        by, environment = start, {"XLA_FLAGS": flags, **environment}
     return by(*WORDS, "--workdir", path, *words, **environment)
 
 
