@@ -18,7 +18,7 @@ def test_each_unit_has_a_line_in_the_page_with_its_layer():
     page = (ROOT / "docs/architecture.md").read_text()
     edges, _ = diagram.import_graph()
     for unit in edges:
-        name = "diffusion/__init__" if unit == "__init__" else unit
+        name = f"diffusion/{unit}" if unit.startswith("__") else unit
         lines = [line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line]
         assert any(line.startswith(f"| {diagram.layers()[unit]} |") for line in lines), name
 
