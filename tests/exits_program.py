@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.cli.commands import COMMANDS
 from diffusion.data.points import Points2D
 from diffusion.processes import GaussianProcess, VariancePreserving
 from diffusion.runtime import exits
 
 from .faults.processes import Ended, Program, run, warm_up
-from .faults.recipe import ROOT, train
+from .faults.recipe import train
 
 HERE = "tests.exits_program"
 POISONED = "--config.data.name=tests.training.poisoned:PoisonedPoints"
@@ -88,7 +89,7 @@ def quick(folder: Path) -> dict[str, tuple[int, list[str]]]:
     """Return cases that end before anything is compiled: the code, and the command line."""
     toy, none = "--config=configs/toy2d.py", folder / "none"
     data = [f"--out={none}.png", "--image", "data:0", "--mask", "box:0,0,1,1"]
-    programs = [p.name for p in sorted(ROOT.glob("scripts/*.py")) if not p.name.startswith("_")]
+    programs = [*(f"{name}.py" for name in COMMANDS), "demo_picture.py", "tables.py"]
     return {
         **{f"help {name}": (exits.OK, [f"scripts/{name}", "--help"]) for name in programs},
         "help of a command": (exits.OK, ["scripts/data.py", "inspect", "--help"]),

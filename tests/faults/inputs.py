@@ -8,6 +8,8 @@ import string
 from pathlib import Path
 from typing import Any
 
+from diffusion.cli.commands import COMMANDS
+
 from .processes import call, run
 from .recipe import ROOT, TRAIN, train
 from .tally import Tally
@@ -129,7 +131,7 @@ def configs(count: int, seed: int) -> tuple[Tally, dict[str, Any]]:
 def command_lines(folder: Path, count: int, seed: int) -> Tally:
     """Change real command lines at random: exit code 2 or 0, never a traceback."""
     tally, draw = Tally("malformed command lines"), random.Random(seed)
-    programs = [p for p in sorted(ROOT.glob("scripts/*.py")) if not p.name.startswith("_")]
+    programs = [*COMMANDS, "demo_picture", "tables"]
     flags = ("--workdir", "--num_samples=0", "--num_samples=x", "--nothing", "--wokdir=a", "extra", "--config",
              "--config=nowhere.py", "--config.a", "--config.a=1", "--seed=-1", "--seed=1.5", "--out=a.exe", "-x",
              "--", "--=", "--ema=", "--workdir=",
@@ -138,12 +140,12 @@ def command_lines(folder: Path, count: int, seed: int) -> Tally:
         program = programs[number % len(programs)]
         helps = number < len(programs)
         words = ["--help"] if helps else draw.sample(flags, draw.randint(1, 3))
-        if program.stem == "train" and not helps:
+        if program == "train" and not helps:
             words = [*draw.sample(TRAIN, draw.randint(1, len(TRAIN))), *words]
-        ended = run([f"scripts/{program.name}", *words], folder / "log")
+        ended = run([f"scripts/{program}.py", *words], folder / "log")
         fine = ended.code == 0 if helps else ended.code in (2, 4, 5, 6)
         fine = fine and "Traceback" not in ended.text and len(ended.text) > 0
-        tally.note(refused=fine, wrong=f"{program.name} {words}: code {ended.code}: {ended.text}")
+        tally.note(refused=fine, wrong=f"{program} {words}: code {ended.code}: {ended.text}")
     return tally
 
 
