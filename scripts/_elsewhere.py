@@ -78,7 +78,7 @@ TABLES = {
             "{guidance:classifier_free.scale} of {guidance:classifier_free}: 0 unconditional, 1 conditional, the same "
             "numbers",
         ),
-        ("`guidance_rescale`", "{guidance:rescale.share} of {guidance:rescale}"),
+        ("`guidance_rescale`", "{guidance:rescale.phi} of {guidance:rescale}"),
         ("`num_inference_steps`", "number of evaluations; see below"),
         (
             "`timestep_spacing`",

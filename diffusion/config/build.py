@@ -158,8 +158,10 @@ def loss_target(name: str) -> Prediction | None:
 
 
 def default_sampler(process: Process) -> str:
-    """Return the sampler of a config that names none: the first of `SAMPLERS` for processes of this rung."""
-    carried = lambda name: isinstance(process, getattr(lookup("sampler", name), "rung", Process))
+    """Return the sampler of a config that names none: the first of `SAMPLERS` for processes of this class."""
+    carried = lambda name: isinstance(
+        process, getattr(lookup("sampler", name), "requires", Process)
+    )
     return next((name for name in SAMPLERS if carried(name)), SAMPLERS[-1])
 
 

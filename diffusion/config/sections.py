@@ -84,7 +84,7 @@ class TrainOptions:
         sample_every: steps between sample grids; 0 for none.
         checkpoint_every: steps between checkpoints; one is always written at the end.
         keep: how many checkpoints stay.
-        label_dropout: share of examples that are trained without their condition.
+        label_dropout: fraction of examples that are trained without their condition.
         accumulate: micro-batches per step.
         steps_per_dispatch: steps that one call of the compiled program takes at most; more than 1 helps where a
             step is so short that it waits for the host.

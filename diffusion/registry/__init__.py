@@ -12,12 +12,14 @@ from diffusion.registry.registry import (
     register,
     registered,
 )
+from diffusion.registry.renamed import adopt_earlier_names
 from diffusion.registry.specs import current, marked, resolve, spec_of
 
 __all__ = [
     "KINDS",
     "OBJECTS",
     "FieldError",
+    "adopt_earlier_names",
     "build",
     "check_type",
     "current",

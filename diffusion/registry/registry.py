@@ -1,6 +1,6 @@
 """Names for things that a config selects.
 
-One dictionary per kind; `build` binds strictly, so that a misspelt field is an error that lists what
+One dictionary per kind; `build` binds strictly, so that a misspelled field is an error that lists what
 is accepted. Code outside the package needs no registration: "module:attribute" is a name as well, of
 something that makes objects of the kind; anything else is refused before it is called.
 """

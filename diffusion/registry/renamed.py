@@ -56,3 +56,16 @@ def _notice(earlier: str, name: str) -> None:
     if earlier not in _noticed:
         _noticed.add(earlier)
         _log.warning("%s is now called %r; the earlier name is still understood.", earlier, name)
+
+
+def adopt_earlier_names(cls: type, names: Mapping[str, str]) -> None:
+    """Give what a class defines under earlier names those of today; called by `__init_subclass__` of its base.
+
+    Args:
+        cls: a class that somebody has derived.
+        names: of methods and attributes, earlier -> today's.
+    """
+    for earlier, name in names.items():
+        if earlier in vars(cls) and name not in vars(cls):
+            setattr(cls, name, vars(cls)[earlier])
+            _notice(f"{cls.__name__}.{earlier}", name)

@@ -56,8 +56,8 @@ def compiled(fn: Callable) -> Callable:
 
 
 def chosen_times(process: Process, steps: tuple[int, ...] = (2, 4, 6)) -> np.ndarray:
-    """Return some of the process's natural times, counted in eighths from noise to data."""
-    return np.asarray(process.natural_times(8))[list(steps)]
+    """Return some of the process's default times, counted in eighths from noise to data."""
+    return np.asarray(process.default_times(8))[list(steps)]
 
 
 def draws(process: Process, dim: int = 2, each: int = 8) -> tuple[Any, Any, Any]:

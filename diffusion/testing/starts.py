@@ -45,7 +45,7 @@ def passing_t_min(
 ) -> float | None:
     """Return a t_min below the process's own at which a distance is within its bound, or None."""
     high = np.log(float(process.t_min))
-    low = np.log(max(float(process.reach[0]), 1e-6 * float(process.t_min)))
+    low = np.log(max(float(process.t_domain[0]), 1e-6 * float(process.t_min)))
     if not distance(float(np.exp(low))) <= bound:
         return None
     for _ in range(30):
