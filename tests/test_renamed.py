@@ -121,3 +121,8 @@ def test_each_earlier_name_makes_what_its_new_one_does(kind, name):
 )
 def test_each_earlier_field_fills_its_new_one(kind, name, field):
     assert getattr(build(kind, {"name": name, "share": 0.25}), field) == 0.25
+
+
+def test_the_earlier_spelling_of_a_field_of_dps_fills_its_new_one():
+    spec = {"name": "dps", "operator": "identity", "std": 0.1, "scale": 1.0, "normalised": False}
+    assert build("guidance", spec).normalized is False

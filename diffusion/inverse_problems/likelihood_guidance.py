@@ -4,6 +4,7 @@ E[x_0 | x_t, y] = D + sigma^2 / alpha grad_x_t log p(y | x_t)
 """
 
 import abc
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -159,7 +160,7 @@ class DPS(LinearInverse):
     requires: ClassVar[type[Process]] = GaussianProcess
 
     scale: Scalar = 0.3
-    normalized: bool = True
+    normalized: bool = dataclasses.field(default=True, metadata={"renamed_from": "normalised"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
