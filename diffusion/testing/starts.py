@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.processes import Process
-from diffusion.testing.path_problems import POINTS, compiled, has_label
+from diffusion.testing.path_problems import POINTS, compiled, has_noise_of
 from diffusion.testing.report import Finding
 
 _TOLERATED = 4.0  # times the bound: so much only warns, if a smaller t_min would pass
@@ -16,7 +16,7 @@ _TOLERATED = 4.0  # times the bound: so much only warns, if a smaller t_min woul
 
 def has_displacement(process: Process) -> bool:
     """Say whether |x_t - x_0| is a distance that the process controls: whether its paths have labels."""
-    return has_label(process)
+    return has_noise_of(process)
 
 
 @compiled

@@ -57,7 +57,7 @@ def test_chunks_change_nothing_and_the_sums_are_those_of_the_definition(spec):
         np.testing.assert_allclose(score, gradient, rtol=1e-9, atol=1e-12)
 
 
-def test_it_is_the_denoiser_of_the_affine_rung():
+def test_it_is_the_denoiser_of_an_affine_process():
     process = build("process", "poisson_flow")
     x = 3 * jax.random.normal(KEY, (6, 2))
     field = exact_field(process, POINTS, WEIGHTS)
