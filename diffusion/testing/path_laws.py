@@ -2,8 +2,8 @@
 
 For a path x_t = interpolate(x_0, z, t) with density p(x_t | x_0), in two dimensions unless said otherwise:
 
-    D1  the label inverts the path
-    D2  the field is the same whichever way it is taken: definition, autodiff, differences, the label
+    D1  noise_of inverts the path
+    D2  the field is the same whichever way it is taken: definition, autodiff, differences, noise_of
     D3  p and f conserve mass: d log p / dt + f . grad log p + div f = 0
     D4  the same for the marginal of three points, so for any data set
     D5  the density has mass 1, by quadrature on a line, or else in the plane
@@ -12,7 +12,7 @@ For a path x_t = interpolate(x_0, z, t) with density p(x_t | x_0), in two dimens
     D8  along the marginal flow on a line the cumulative probability stays the same
     D9  coordinates move by themselves (claimed by `coordinatewise`)
 
-A process without labels (random paths) has none of these; one without a density has D1, D2, D6, D7, D9;
+A process without noise_of (random paths) has none of these; one without a density has D1, D2, D6, D7, D9;
 one that needs a plane has no D8. D5 and D8 are in mass_laws.py.
 """
 
@@ -73,7 +73,7 @@ def _path_errors(process: Process, x_0: Any, z: Any, t: Any) -> dict[str, Any]:
 
 
 def paths(process: Process) -> list[Finding]:
-    """D1: the label inverts the path, and the field is the same by every way."""
+    """D1: noise_of inverts the path, and the field is the same by every way."""
     if not has_noise_of(process):
         return []
     errors = _path_errors(process, *draws(process))
@@ -81,11 +81,11 @@ def paths(process: Process) -> list[Finding]:
     return [
         Finding(
             "D1", "noise_of inverts the path, noise_of(x_t, x_0, t) = z for x_t = interpolate(x_0, z, t) (relative)",
-            largest(errors["label"]), 1e-6,
-            f"whether two paths of {who} from one x_0 cross; an overridden `label` or `conserved`",
+            largest(errors["noise_of"]), 1e-6,
+            f"whether two paths of {who} from one x_0 cross; an overridden `noise_of` or `conserved`",
         ),
         Finding(
-            "D2", "the field agrees taken by definition, autodiff, differences and label (relative)",
+            "D2", "the field agrees taken by definition, autodiff, differences and noise_of (relative)",
             largest(errors["ways"]), 1e-5,
             f"an overridden `velocity` or `conditional_velocity` of {who}",
         ),
@@ -118,7 +118,7 @@ def ends(process: Process) -> list[Finding]:
         findings.append(
             Finding(
                 "D7", "at t_max nothing of x_0 is left, as `exact_prior` claims", largest(left), 1e-9,
-                "whether every path ends in its label at t_max",
+                "whether every path ends in its z at t_max",
             )
         )  # fmt: skip
     return findings
