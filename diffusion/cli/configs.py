@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from diffusion.cli.messages import fail
+from diffusion.cli.messages import fail, missing_extra
 from diffusion.cli.parser import Parser, unknown
 from diffusion.runtime import exits
 
@@ -57,7 +57,7 @@ def read_config(text: str) -> dict[str, Any]:
         fail("--config cannot be loaded: the file leaves by itself (sys.exit).")
     except Exception as error:  # raised by the config file itself
         code = exits.FILES if isinstance(error, OSError) else exits.USAGE
-        fail(f"--config cannot be loaded: {exits.sentence(error)}", code)
+        fail(missing_extra(error) or f"--config cannot be loaded: {exits.sentence(error)}", code)
     if not hasattr(found, "to_dict"):
         fail(f"--config: get_config() must return a ConfigDict; got {type(found).__name__}.")
     return found.to_dict()

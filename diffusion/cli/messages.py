@@ -8,6 +8,14 @@ from typing import NoReturn
 
 from diffusion.runtime import exits
 
+EXTRAS = {  # modules that the package is installed without, by the extra of pyproject.toml that brings them
+    "train": (
+        "optax", "orbax", "ml_collections", "tensorflow_datasets", "array_record", "sklearn", "PIL", "fontTools",
+        "matplotlib", "rich", "tensorboardX", "safetensors",
+    ),
+    "eval": ("scipy",),
+}  # fmt: skip
+
 
 def say(text: str) -> None:
     """Print a line at once."""
@@ -34,6 +42,17 @@ def fail(message: object, code: int = exits.USAGE) -> NoReturn:
     sys.exit(code)
 
 
+def missing_extra(error: BaseException) -> str:
+    """Return a sentence that says which extra of the package has a module that is missing, or nothing."""
+    name = (getattr(error, "name", None) or "").partition(".")[0]
+    extra = next((extra for extra, modules in EXTRAS.items() if name in modules), "")
+    if not isinstance(error, ModuleNotFoundError) or not extra:
+        return ""
+    return (
+        f"{name} is not installed; this needs the extra `{extra}`: pip install 'demolish[{extra}]'."
+    )
+
+
 def tell(error: BaseException, debug: bool = False, what: str = "") -> int:
     """Print the line of an error, and return the code to leave with.
 
@@ -49,6 +68,8 @@ def tell(error: BaseException, debug: bool = False, what: str = "") -> int:
 
         if isinstance(error, UNTRACEABLE):
             error = in_plain_words(error, "a part of your own")
+    if found := missing_extra(error):
+        error = ValueError(found)
     code = exits.code_of(error)
     hint = " (--debug shows where)" if code == exits.ERROR and not debug else ""
     print(f"error: {what}{exits.sentence(error)}{hint}", file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ import pytest
 from programs import ROOT, error_of
 
 from diffusion import cli
-from diffusion.cli import configs, data, evaluate, sample
+from diffusion.cli import configs, data, evaluate, messages, sample
 from diffusion.cli.commands import COMMANDS
 from diffusion.runtime import exits
 
@@ -140,6 +140,16 @@ def test_recipes_are_found_by_name_and_files_by_their_path(tmp_path, monkeypatch
     (tmp_path / "toy2d").write_text(mine)
     assert configs.read_config("toy2d") == {"seed": "none"}
     assert configs.read_config("./toy2d:3") == {"seed": "3"}
+
+
+def test_a_missing_extra_is_named(capsys):
+    error = ModuleNotFoundError("No module named 'orbax.checkpoint'", name="orbax.checkpoint")
+    assert messages.tell(error) == exits.USAGE
+    assert (
+        "orbax is not installed; this needs the extra `train`: pip install 'demolish[train]'."
+        in capsys.readouterr().err
+    )
+    assert messages.tell(ModuleNotFoundError("No module named 'mine'", name="mine")) == exits.ERROR
 
 
 def test_a_program_leaves_the_process_as_it_was(tmp_path):
