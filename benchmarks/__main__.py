@@ -40,7 +40,7 @@ COMMANDS = {
         ("case", "plan", *PEERS),
     ),
     "sample": Command(
-        "sampling", "overhead of samplers, images per second, share of the time that the device is busy",
+        "sampling", "overhead of samplers, images per second, fraction of the time that the device is busy",
         ("case", "plan", *PEERS),
     ),
     "data": Command("data", "batches per second of data sets, beside the need of a training step"),

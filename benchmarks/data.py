@@ -26,7 +26,7 @@ def tasks_of(case: Case) -> list[Task]:
 
 
 def run(case: Case, plan: Plan) -> dict[str, Any]:
-    """Measure all; the share of a row is its seconds in units of those of the step."""
+    """Measure all; the fraction of a row is its seconds in units of those of the step."""
     rows = measure(tasks_of(case), plan, progress)
     for r in rows:
         if r["values"]:

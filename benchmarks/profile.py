@@ -4,7 +4,7 @@
 
 A trace of the profiler has the time of every operation of the compiled program on every thread; its names are
 looked up in the program's text, and times are summed by kind. Threads overlap, so that shares are of the summed time;
-`busy` is the union of all operations over the wall time, the share of time in which the device had work.
+`busy` is the union of all operations over the wall time, the fraction of time in which the device had work.
 
 A start is what a training program does from its config to the end of the first step, without kept programs: seconds
 by phase, and those of everything that the runtime and the compiler report by name, which may contain one another.
@@ -79,10 +79,10 @@ def union(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def summarise(
+def summarize(
     events: Sequence[tuple[str, str, float, float]], kinds: Mapping[str, str], wall: float
 ) -> dict[str, Any]:
-    """Return seconds by kind, their sum, and the share of the wall time in which any operation ran."""
+    """Return seconds by kind, their sum, and the fraction of the wall time in which any operation ran."""
     sums: Any = collections.Counter()
     spans = []
     for _, name, start, duration in events:
@@ -93,7 +93,7 @@ def summarise(
 
 
 def traced(work: Any, count: int, program: str) -> dict[str, Any]:
-    """Do work under the profiler and summarise."""
+    """Do work under the profiler and summarize."""
     import jax
 
     work(1)
@@ -102,7 +102,7 @@ def traced(work: Any, count: int, program: str) -> dict[str, Any]:
             began = time.perf_counter()
             work(count)
             wall = time.perf_counter() - began
-        return summarise(events_of(folder), kinds_of(program), wall)
+        return summarize(events_of(folder), kinds_of(program), wall)
 
 
 def train(case: Any, count: int) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def by_name(events: Sequence[tuple[str, str, float, float]]) -> dict[str, tuple[
 
 
 def told_of_start(found: Mapping[str, Any], least: float = 0.02) -> str:
-    """Return the phases, and what took at least some share of the time by name, as lines of text."""
+    """Return the phases, and what took at least some fraction of the time by name, as lines of text."""
     wall = found["wall"]
     line = lambda seconds, name: f"{seconds:9.2f} s {seconds / wall:6.1%}  {name}"
     inside = sorted(found["inside"].items(), key=lambda item: -item[1][0])

@@ -57,7 +57,7 @@ def stream(case: Case, plan: Plan, pythons: Interpreters, competitors: Sequence[
 
 
 def busy(rows: Sequence[Any]) -> float | None:
-    """Return the share of time in which the device is busy, from the rows of `stream`."""
+    """Return the fraction of time in which the device is busy, from the rows of `stream`."""
     medians = {r["name"]: r.get("seconds", {}).get("median") for r in rows}
     alone, many = (medians.get(c.name) for c in STREAM)
     return alone / many if alone and many else None

@@ -27,8 +27,8 @@ HEAD = ("against", "value", "s/step", "quartiles", "GFLOP", "exponent", "of FLOP
 
 def cases_of(case: Case, number_of_cores: int) -> dict[str, list[tuple[float, Case]]]:
     """Return the cases by quantity, each with its value."""
-    height, _, colours = case.shape
-    shaped = lambda side: case.replaced(shape=(side, side, colours), batch=max(case.batch // 4, 1))
+    height, _, colors = case.shape
+    shaped = lambda side: case.replaced(shape=(side, side, colors), batch=max(case.batch // 4, 1))
     wide = lambda factor: case.replaced(channels=int(case.channels * factor), width=int(case.width * factor),
                                         batch=max(case.batch // 2, 1))  # fmt: skip
     counts = [n for n in (1, 2, 4, 8) if n <= max(2, number_of_cores) and case.batch % n == 0]

@@ -83,8 +83,8 @@ def derived(record: dict[str, Any], case: Case, limit: float | None) -> dict[str
     if not told:
         return record
     seconds, flops = told["median"], record.get("flops")
-    utilisation = flops / seconds / limit if flops and limit else None
-    more = {"images_per_second": case.batch / seconds, "mfu": utilisation}
+    utilization = flops / seconds / limit if flops and limit else None
+    more = {"images_per_second": case.batch / seconds, "mfu": utilization}
     return record | {"seconds": told} | more
 
 

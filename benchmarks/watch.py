@@ -1,4 +1,4 @@
-"""The share of time in which the device is busy while a program runs, by traces of short windows.
+"""The fraction of time in which the device is busy while a program runs, by traces of short windows.
 
     python -m benchmarks.watch [--every 10] [--window 2] [--after 20] [--out FILE] PROGRAM [ARGUMENTS ...]
     python -m benchmarks.watch scripts/sample.py --workdir runs/digits --num_samples 50000 --out samples.npz

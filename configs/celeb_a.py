@@ -9,8 +9,8 @@ from 40,000; EMA 0.9999; batch 64; width 128 x (1, 1, 2, 2, 4, 4), two blocks a 
 sampling takes all 1,000 steps and clips nothing on the way, as that code; `--sampler ddim --num_steps 50` is the
 quick way, and `--config.guidance=clip` keeps the estimates of x_0 in the range of pixels.
 
-That code trains on CelebA-HQ; the set here is CelebA's aligned faces, cropped to the centre. On one 24 GB
-accelerator it reports recognisable faces after half a day and good ones after three. Not trained by us.
+That code trains on CelebA-HQ; the set here is CelebA's aligned faces, cropped to the center. On one 24 GB
+accelerator it reports recognizable faces after half a day and good ones after three. Not trained by us.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     return ConfigDict(
         dict(
             seed=0,
-            process=dict(name="article", num_chain_steps=1000, rate=0.02),
+            process=dict(name="proportional_beta", num_chain_steps=1000, rate=0.02),
             prediction=dict(name="noise"),
             time=dict(name="uniform"),
             weight=dict(name="simple"),

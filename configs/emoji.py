@@ -1,4 +1,4 @@
-"""Emoji, 1,490 colour pictures of 32x32 in nine classes: a class-conditional U-Net for two CPU cores.
+"""Emoji, 1,490 color pictures of 32x32 in nine classes: a class-conditional U-Net for two CPU cores.
 
     demolish train --config emoji --workdir runs/emoji
     demolish sample --workdir runs/emoji --guidance 1.5 --out emoji.png

@@ -16,7 +16,7 @@ def get_config(arg: str = "8gaussians") -> ConfigDict:
             seed=0,
             process=dict(name="vp"),
             prediction=dict(name="v"),
-            time=dict(name="natural", stratified=True),
+            time=dict(name="default", stratified=True),
             weight=dict(name="simple"),
             network=dict(name="mlp", width=128, depth=3),
             data=dict(name="points2d", kind=arg or "8gaussians", batch_size=256),

@@ -8,6 +8,7 @@ Importing this package costs nothing: its names are loaded when they are first u
 """
 
 import importlib
+import warnings
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         training,
     )
     from diffusion.guidance import ConditionalModel, classifier_free, clipped, null_cond
-    from diffusion.likelihood import Dequantisation, carry, elbo, log_prob
+    from diffusion.likelihood import Dequantization, elbo, integrate_flow, log_prob
     from diffusion.models import (
         estimate_variance,
         exact_field,
@@ -66,7 +67,7 @@ _HOMES = {
     **dict.fromkeys(("data", "editing", "evaluation", "guidance", "inverse_problems", "networks", "objectives",
                      "testing", "training"), ""),
     **dict.fromkeys(("ConditionalModel", "classifier_free", "clipped", "null_cond"), "guidance"),
-    **dict.fromkeys(("Dequantisation", "carry", "elbo", "log_prob"), "likelihood"),
+    **dict.fromkeys(("Dequantization", "integrate_flow", "elbo", "log_prob"), "likelihood"),
     **dict.fromkeys(("estimate_variance", "exact_field", "make_denoiser", "make_velocity", "with_variance"), "models"),
     **dict.fromkeys(("flow_matching_loss", "regression_loss"), "objectives"),
     **dict.fromkeys(("AffineProcess", "Characteristics", "GaussianProcess", "LinearSDE", "NonlinearSDE", "Process",
@@ -78,6 +79,15 @@ _HOMES = {
     **dict.fromkeys(("ODE", "SDE", "Denoiser", "Score", "Velocity"), "types"),
 }  # fmt: skip
 
+# Earlier public names: still understood, with a warning.
+_RENAMED = {
+    "Dequantisation": "Dequantization",
+    "carry": "integrate_flow",
+    "coupling": "objectives.coupling",
+    "operators": "inverse_problems.operators",
+    "posterior": "inverse_problems",
+}
+
 __all__ = [
     "ODE",
     "SDE",
@@ -85,7 +95,7 @@ __all__ = [
     "Characteristics",
     "ConditionalModel",
     "Denoiser",
-    "Dequantisation",
+    "Dequantization",
     "GaussianProcess",
     "LinearSDE",
     "NonlinearSDE",
@@ -97,7 +107,6 @@ __all__ = [
     "StepSampler",
     "Velocity",
     "build",
-    "carry",
     "check_process",
     "check_sampler",
     "classifier_free",
@@ -111,6 +120,7 @@ __all__ = [
     "flow_matching_loss",
     "forward_sde",
     "guidance",
+    "integrate_flow",
     "inverse_problems",
     "log_prob",
     "make_denoiser",
@@ -139,6 +149,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return metadata.version("demolish")
+    if name in _RENAMED:
+        return _renamed(name)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOMES[name]
@@ -146,6 +158,18 @@ def __getattr__(name: str) -> Any:
     found = getattr(module, name) if home else module
     globals()[name] = found
     return found
+
+
+def _renamed(name: str) -> Any:
+    """Return what has another name today, and say so where the earlier one is used."""
+    package, _, inner = _RENAMED[name].partition(".")
+    warnings.warn(
+        f"diffusion.{name} is now called diffusion.{_RENAMED[name]}.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    found = __getattr__(package)
+    return importlib.import_module(f"{__name__}.{package}.{inner}") if inner else found
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.likelihood import carry
+from diffusion.likelihood import integrate_flow
 from diffusion.numerics import alike, fold_in, in_interval, on_host, per_example
 from diffusion.processes import AffineProcess, Process
 from diffusion.registry import takes_names
@@ -45,21 +45,21 @@ def encode(process: Process, model: Any, x: DataLike, num_steps: int = 100) -> A
 
     Args:
         process: any process.
-        model: its denoiser, or velocity on the lowest rung.
+        model: its denoiser, or velocity for a plain `Process`.
         x: (batch, ...).
         num_steps: fourth-order steps, four evaluations each.
     """
-    return carry(process, model, x, process.natural_times(num_steps)[::-1])
+    return integrate_flow(process, model, x, process.default_times(num_steps)[::-1])
 
 
 @takes_names
 def decode(process: Process, model: Any, x: DataLike, num_steps: int = 100) -> Array:
     """Carry latents at t_max along the generative ODE to images at t_min: the inverse of `encode`."""
-    return carry(process, model, x, process.natural_times(num_steps))
+    return integrate_flow(process, model, x, process.default_times(num_steps))
 
 
-def slerp(a: DataLike, b: Other, share: Any) -> Array:
-    """Go the share of the way from a to b on the great circle between them, example by example.
+def slerp(a: DataLike, b: Other, fraction: Any) -> Array:
+    """Go the fraction of the way from a to b on the great circle between them, example by example.
 
         (sin((1 - u) angle) a/|a| + sin(u angle) b/|b|) / sin(angle),   with length (1 - u) |a| + u |b|
 
@@ -69,7 +69,7 @@ def slerp(a: DataLike, b: Other, share: Any) -> Array:
     Args:
         a: (batch, ...).
         b: shaped like a.
-        share: a number, or one per example, from 0 to 1.
+        fraction: a number, or one per example, from 0 to 1.
 
     Raises:
         ValueError: the shapes differ.
@@ -77,12 +77,12 @@ def slerp(a: DataLike, b: Other, share: Any) -> Array:
     a, b = jnp.asarray(a), jnp.asarray(b)
     alike(a=a.shape, b=b.shape)
     flat_a, flat_b = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    u = jnp.broadcast_to(jnp.asarray(share, a.dtype), (len(a),))[:, None]
+    u = jnp.broadcast_to(jnp.asarray(fraction, a.dtype), (len(a),))[:, None]
     norm_a, norm_b = (jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (flat_a, flat_b))
     unit_a, unit_b = (x / jnp.where(n > 0, n, 1) for x, n in ((flat_a, norm_a), (flat_b, norm_b)))
     across = (
         unit_b - (unit_a * unit_b).sum(axis=-1, keepdims=True) * unit_a
-    )  # normal to a, towards b
+    )  # normal to a, toward b
     sine = jnp.linalg.norm(across, axis=-1, keepdims=True)
     angle = jnp.arctan2(sine, (unit_a * unit_b).sum(axis=-1, keepdims=True))
     across = across / jnp.where(sine > 0, sine, 1)
@@ -91,7 +91,7 @@ def slerp(a: DataLike, b: Other, share: Any) -> Array:
     return jnp.where(u == 0, flat_a, jnp.where(u == 1, flat_b, between)).reshape(a.shape)
 
 
-def quarter_turn(a: DataLike, b: Other, share: Any) -> Array:
+def quarter_turn(a: DataLike, b: Other, fraction: Any) -> Array:
     """Return cos(pi u / 2) a + sin(pi u / 2) b, which keeps the variance of independent noise (Su, kexue.fm 9181).
 
     Unlike `slerp` it takes a and b for perpendicular, as independent draws in many dimensions nearly are, so the
@@ -100,17 +100,17 @@ def quarter_turn(a: DataLike, b: Other, share: Any) -> Array:
     Args:
         a: any array.
         b: shaped like a.
-        share: u, from 0 to 1; a number, or what multiplies a.
+        fraction: u, from 0 to 1; a number, or what multiplies a.
     """
-    angle = 0.5 * jnp.pi * jnp.asarray(share)
+    angle = 0.5 * jnp.pi * jnp.asarray(fraction)
     return jnp.cos(angle) * a + jnp.sin(angle) * b
 
 
 @takes_names
 def time_of_level(process: Process, level: float) -> float:
-    """Return the time at which noise has this share, sigma / sqrt(alpha^2 + sigma^2), in [t_min, t_max].
+    """Return the time at which noise has this fraction, sigma / sqrt(alpha^2 + sigma^2), in [t_min, t_max].
 
-    On the lowest rung, where nothing separates signal from noise, the share of the way from t_min to t_max.
+    For a plain `Process`, where nothing separates signal from noise, the fraction of the way from t_min to t_max.
 
     Raises:
         ValueError: the level lies outside [0, 1].
@@ -127,7 +127,7 @@ def time_of_level(process: Process, level: float) -> float:
 
 @takes_names
 def level_of_time(process: Process, t: float) -> float:
-    """Return the share of noise at a time: the inverse of `time_of_level`."""
+    """Return the fraction of noise at a time: the inverse of `time_of_level`."""
     if not isinstance(process, AffineProcess):
         low, high = float(process.t_min), float(process.t_max)
         return (t - low) / (high - low)
@@ -159,7 +159,7 @@ def vary(
     Args:
         sampler: an object of kind `sampler`.
         process: any process.
-        model: its denoiser, or velocity on the lowest rung.
+        model: its denoiser, or velocity for a plain `Process`.
         key: one key, or one per image.
         x: images at t_min, (batch, ...).
         times: decreasing, from the noise level to t_min, such as `times_below(grid, time_of_level(...))`.
@@ -175,7 +175,7 @@ def interpolate(
     key: KeyLike,
     a: DataLike,
     b: Other,
-    share: Any,
+    fraction: Any,
     times: Any,
 ) -> Array:
     """Noise two images to times[0] with the same noise, mix them there, and sample from the mixture.
@@ -186,11 +186,11 @@ def interpolate(
     Args:
         sampler: an object of kind `sampler`.
         process: any process.
-        model: its denoiser, or velocity on the lowest rung.
+        model: its denoiser, or velocity for a plain `Process`.
         key: one key, or one per pair.
         a: images at t_min, (batch, ...).
         b: shaped like a.
-        share: u, a number, or one per pair, from 0 to 1.
+        fraction: u, a number, or one per pair, from 0 to 1.
         times: decreasing, from the noise level to t_min; a single time mixes the images themselves.
 
     Raises:
@@ -198,7 +198,7 @@ def interpolate(
     """
     a, b = jnp.asarray(a), jnp.asarray(b)
     alike(a=a.shape, b=b.shape)
-    u = per_example(jnp.asarray(share), a)
+    u = per_example(jnp.asarray(fraction), a)
     mixed = lambda x, y: jnp.where(u == 0, x, (1 - u) * x + u * y)
     if len(times) < 2:
         return mixed(a, b)

@@ -169,7 +169,7 @@ def measured(
         metrics: names or sections.
     """
     from diffusion import build
-    from diffusion.evaluation import Subject
+    from diffusion.evaluation import EvalInputs
 
     lost = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
     shown = np.where(lost.reshape(-1, *(1,) * (x.ndim - 1)), 0, x)
@@ -177,13 +177,13 @@ def measured(
     def generated(count: int, start: int = 0) -> Iterator[np.ndarray]:
         yield shown[start : start + count]
 
-    subject = Subject(
+    inputs = EvalInputs(
         process=experiment.process, model_of=lambda cond: None, generate=generated,
         train=experiment.dataset, held_out=experiment.held_out(), num_samples=len(x),
     )  # fmt: skip
     numbers: dict[str, float] = {"lost": float(lost.mean())} if lost.any() else {}
     for metric in metrics:
-        numbers |= build("metric", metric)(subject)
+        numbers |= build("metric", metric)(inputs)
     return numbers
 
 
@@ -250,7 +250,7 @@ def plot(path: Path, panels: Sequence[Panel], columns: int = 3) -> None:
             axes.errorbar(x, y, error[0] if error else None, marker="o", markersize=3.5, linewidth=1.2,
                           capsize=2, label=name)  # fmt: skip
         if panel.level is not None:
-            axes.axhline(panel.level, color="grey", linestyle=":", label=panel.level_name)
+            axes.axhline(panel.level, color="gray", linestyle=":", label=panel.level_name)
         axes.set(xlabel=panel.x, ylabel=panel.y)
         axes.set_xscale("log" if panel.log_x else "linear")
         axes.set_yscale("log" if panel.log_y else "linear")

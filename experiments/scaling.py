@@ -10,7 +10,7 @@ without a device. Bytes and seconds follow from them by the formulas below and t
     state        (4 + 4 + 8 + 4 averages) P / k          parameters, gradients, two moments of Adam, averages
     activations  b A                                      A: what the backward pass needs of one example
     copies       2 P, or 8 P / blocks when k > 1          in bfloat16, or two gathered blocks at a time
-    compute      b 3 F / (utilisation peak)               F: forward pass of one example, backward is twice that
+    compute      b 3 F / (utilization peak)               F: forward pass of one example, backward is twice that
     gather       2 x 4 P (k - 1) / k / fast               weights, forward and backward, over fsdp
     scatter      4 P (k - 1) / k / fast                   gradients, over fsdp
     reduce       2 x 4 P / k (d - 1) / d / slow           gradients, over d = data groups
@@ -43,7 +43,7 @@ class Device:
         fast: bytes/s to and from each device inside a group of `group`, one direction.
         slow: bytes/s per device between groups.
         group: devices that are connected by the fast network.
-        utilisation: share of the peak that large matrix products and convolutions reach.
+        utilization: fraction of the peak that large matrix products and convolutions reach.
     """
 
     peak: float
@@ -51,7 +51,7 @@ class Device:
     fast: float
     slow: float
     group: int
-    utilisation: float = 0.4
+    utilization: float = 0.4
 
 
 DEVICES = {
@@ -195,7 +195,7 @@ def step(
         state=(4 + averages) * weights / fsdp,
         copies=weights / 2 if fsdp == 1 else min(2 / blocks, 1.0) * weights,
         activations=per_device * (counts.stored_remat if remat else counts.stored),
-        compute=per_device * 3 * counts.flops / (device.peak * device.utilisation),
+        compute=per_device * 3 * counts.flops / (device.peak * device.utilization),
         gather=2 * weights * share / near,
         scatter=weights * share / near,
         reduce=2 * weights / fsdp * (groups - 1) / groups / far,

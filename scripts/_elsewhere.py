@@ -57,7 +57,7 @@ TABLES = {
         ("`alphas_cumprod[k]`", "`alpha(t)**2` at t = (k + 1) / 1000"),
         (
             "timesteps k = 0 .. 999",
-            "t = (k + 1) / 1000 of the processes {process:ddpm}, {process:article}",
+            "t = (k + 1) / 1000 of the processes {process:ddpm}, {process:proportional_beta}",
         ),
         (
             '`beta_schedule="linear"`',
@@ -78,7 +78,7 @@ TABLES = {
             "{guidance:classifier_free.scale} of {guidance:classifier_free}: 0 unconditional, 1 conditional, the same "
             "numbers",
         ),
-        ("`guidance_rescale`", "{guidance:rescale.share} of {guidance:rescale}"),
+        ("`guidance_rescale`", "{guidance:rescale.phi} of {guidance:rescale}"),
         ("`num_inference_steps`", "number of evaluations; see below"),
         (
             "`timestep_spacing`",
@@ -150,7 +150,7 @@ TABLES = {
     "azula": (
         ("azula", "`process` here", "remarks"),
         ("`VESchedule`", "{process:ve}", ""),
-        ("`VPSchedule`", "{process:article_limit}", "`rate = -log(alpha_min)`"),
+        ("`VPSchedule`", "{process:proportional_beta_limit}", "`rate = -log(alpha_min)`"),
         (
             "`CosineSchedule`",
             "{process:trigonometric}",

@@ -22,7 +22,7 @@ from diffusion.cli.program import run as run_program
 def command_line() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(__doc__, sections=("config",))
-    parser.add_argument("--workdir", help="A run on labelled images.")
+    parser.add_argument("--workdir", help="A run on labeled images.")
     parser.add_argument("--out", help="The PNG to write; by default WORKDIR/demo.png.")
     parser.add_argument(
         "--guidance", type=real_number, default=2.0, help="Scale of the guided block."
@@ -38,7 +38,7 @@ def command_line() -> Parser:
 def main(flags: argparse.Namespace) -> int:
     """Sample twice and draw."""
     if flags.workdir is None:
-        fail("--workdir is required: a run on labelled images. See --help.")
+        fail("--workdir is required: a run on labeled images. See --help.")
     from diffusion.run.workdir import Workdir, open_run
 
     workdir = Workdir.of(flags.workdir)

@@ -57,8 +57,8 @@ exec {told}> >(trap '' INT TERM HUP USR1; exec python3 -c "$guard" "${LAUNCH_GRA
 trap : PIPE
 
 children=()
-signalled=0
-pass_on() { signalled=1; kill -s "$1" "${children[@]}" 2>/dev/null; }
+signaled=0
+pass_on() { signaled=1; kill -s "$1" "${children[@]}" 2>/dev/null; }
 for name in TERM INT USR1 HUP; do trap "pass_on $name" "$name"; done
 trap 'kill -s KILL "${children[@]}" 2>/dev/null' EXIT
 
@@ -82,7 +82,7 @@ while [ "${#ended[@]}" -lt "$count" ]; do
     if [ "$result" -ne 0 ] && [ "$code" -eq 0 ]; then
       code=$result
       echo "process $rank of $count ended with code $result" >&2
-      if [ "$signalled" -eq 0 ]; then deadline=$((SECONDS + ${LAUNCH_GRACE:-10})); fi
+      if [ "$signaled" -eq 0 ]; then deadline=$((SECONDS + ${LAUNCH_GRACE:-10})); fi
     fi
   done
   if [ "$deadline" != never ] && [ "$SECONDS" -ge "$deadline" ]; then

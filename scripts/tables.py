@@ -45,8 +45,8 @@ def sampler_table() -> str:
     for name in registered("sampler"):
         sampler = build("sampler", name)
         evaluations = sampler.evaluations if isinstance(sampler, StepSampler) else "adaptive"
-        noise, rung = "yes" if sampler.stochastic else "no", RUNGS[sampler.rung.__name__]
-        row = (f"`{name}`", sampler.order, evaluations, noise, rung, fields_of("sampler", name))
+        noise, requires = "yes" if sampler.stochastic else "no", RUNGS[sampler.requires.__name__]
+        row = (f"`{name}`", sampler.order, evaluations, noise, requires, fields_of("sampler", name))
         rows.append("| " + " | ".join(map(str, row)).rstrip() + " |")
     return "\n".join(rows)
 
@@ -59,9 +59,9 @@ def process_table() -> str:
     rows = ["| name | class | definition | fields |", "|---|---|---|---|"]
     for name in registered("process"):
         process: Any = build("process", name)
-        rung = next(classes[c.__name__] for c in type(process).__mro__ if c.__name__ in RUNGS)
+        requires = next(classes[c.__name__] for c in type(process).__mro__ if c.__name__ in RUNGS)
         what = type(process).__doc__.strip().partition("\n")[0].replace("|", "\\|")
-        rows.append(f"| `{name}` | {rung} | {what} | {fields_of('process', name)} |")
+        rows.append(f"| `{name}` | {requires} | {what} | {fields_of('process', name)} |")
     return "\n".join(rows)
 
 

@@ -35,13 +35,17 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Keep compiled programs from run to run, for all workers; the flags of the compiler are part of their keys."""
+    """Keep compiled programs from run to run, for all workers; the flags of the compiler are part of their keys.
+
+    Whoever runs the fast tests runs them again: all programs are kept. Else those alone that are worth a file.
+    """
     if "PYTEST_XDIST_WORKER" not in os.environ and COMPILED.is_dir():
         size = sum(file.stat().st_size for file in COMPILED.iterdir())
         if size > MOST_BYTES:
             shutil.rmtree(COMPILED)
     jax.config.update("jax_compilation_cache_dir", str(COMPILED))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    least = 0.0 if config.getoption("--fast") else 0.3
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 
 @pytest.hookimpl(trylast=True)

@@ -130,7 +130,7 @@ def test_an_activation_function_after_a_norm_keeps_one_array_less():
     assert found == 4 * (3 * 3 * 7 + 7)  # and the means
 
 
-def test_rematerialisation_keeps_less():
+def test_rematerialization_keeps_less():
     def loss(w, x, layer):
         for _ in range(4):
             x = layer(x, w)

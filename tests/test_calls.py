@@ -150,7 +150,7 @@ def test_a_model_of_another_shape_is_refused_by_every_sampler(name):
     "call",
     [
         lambda: diffusion.log_prob("vp", flat, X),
-        lambda: diffusion.carry("vp", flat, X, TIMES),
+        lambda: diffusion.integrate_flow("vp", flat, X, TIMES),
         lambda: diffusion.elbo("vp", flat, X, 0),
         lambda: diffusion.score("vp", flat)(X, 0.5),
         lambda: diffusion.preview("vp", flat, X[None], [0.5]),

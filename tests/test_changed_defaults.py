@@ -16,7 +16,7 @@ SMALL = {
     "data": {"name": "points2d", "batch_size": 8},
     "train": {"num_steps": 2, "sample_every": 0},
 }
-CHAIN = {"name": "article", "num_chain_steps": 500, "rate": 0.04}
+CHAIN = {"name": "proportional_beta", "num_chain_steps": 500, "rate": 0.04}
 HEAT = {"name": "heat", "schedule": "power"}
 
 

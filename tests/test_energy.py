@@ -7,7 +7,7 @@ import pytest
 
 from diffusion import build
 from diffusion.evaluation.energy import energy_distance
-from diffusion.evaluation.metrics import Subject
+from diffusion.evaluation.metrics import EvalInputs
 
 
 def mean_distance(shift, variance):
@@ -78,7 +78,7 @@ def test_metric_tells_good_from_bad():
 
     def subject(shift):
         fresh = train.batch(3, 1000, seed=1)["data"] + np.float32(shift)
-        return Subject(
+        return EvalInputs(
             process=build("process", "vp"),
             model_of=lambda cond: None,
             generate=lambda count: iter([fresh[:400], fresh[400:count]]),

@@ -104,7 +104,7 @@ def test_bits_per_dim_of_the_exact_model():
 def test_generation_is_a_function_of_the_index():
     process = build("process", "vp")
     denoise = gaussian(dim=2).denoiser(process)
-    sampler, times = build("sampler", "ancestral"), process.natural_times(5)
+    sampler, times = build("sampler", "ancestral"), process.default_times(5)
     run = lambda **k: np.concatenate(
         list(generate(sampler, process, lambda cond: denoise, 0, shape=(2,), times=times, **k))
     )

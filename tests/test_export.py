@@ -166,7 +166,7 @@ def test_a_config_that_names_code_is_refused(files, tmp_path, monkeypatch):
         (lambda c: c.update(weights=[]), "'weights'"),
         (lambda c: c["weights"].update(size=2**62), "bytes"),
         (lambda c: c["weights"].update(sha256=None), "SHA-256"),
-        (lambda c: c["data"].update(colour="red"), "does not describe data"),
+        (lambda c: c["data"].update(color="red"), "does not describe data"),
         (lambda c: c["config"].update(proces={}), "no section 'proces'"),
         (lambda c: c["config"]["network"].update(width=10), "does not fit its config"),
         (lambda c: c["config"]["network"].update(depth=2), "missing: "),

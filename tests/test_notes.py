@@ -17,7 +17,7 @@ from diffusion.models.prediction import error_gain
 
 @dataclass(frozen=True, kw_only=True)
 class Bent(Characteristics):
-    """A path of one's own, on the lowest rung."""
+    """A path of one's own, for a plain `Process`."""
 
     coordinatewise: ClassVar[bool] = True
 

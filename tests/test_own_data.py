@@ -74,12 +74,12 @@ def test_where_data_lies_is_free_and_what_it_is_is_not(place, monkeypatch, capsy
 
     config = workdir.read_config()
     run = open_run(workdir, config)  # measured from here
-    assert run.experiment.subject(run.params).held_out.spec.size == 4
+    assert run.experiment.eval_inputs(run.params).held_out.spec.size == 4
     other = open_run(workdir, {**config, "data": {**config["data"], "path": "z.npy"}})
     with pytest.raises(
         ConfigError, match=rf"{wanted} \(data\.path is z\.npy\).*--config\.data\.path"
     ):
-        other.experiment.subject(other.params)
+        other.experiment.eval_inputs(other.params)
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_an_old_run_is_measured_against_its_training_data_by_name(old_run, monke
     config = old_run.read_config()
     config["data"]["path"] = "../arr/x.npy"
     run = open_run(old_run, config)
-    subject, metric = run.experiment.subject(run.params), build("metric", "energy_distance")
+    subject, metric = run.experiment.eval_inputs(run.params), build("metric", "energy_distance")
     assert not subject.has_training_data
     assert list(numbers_of(metric, subject)) == ["energy_distance@20_against_20_on_training_data"]
     assert metric.card(subject)["reference"]["split"] == "training data"
@@ -177,16 +177,16 @@ def test_stored_pairs_belong_to_all_examples_of_one_data_set(place):
 
 def test_going_on_takes_what_the_run_meant_before_anything_is_read(place, old_run):
     """What today's rules refuse, the run was trained on; so they must not be asked."""
-    grey = np.random.default_rng(0).uniform(0, 1, (40, 4, 4, 1)).astype(np.float32)
-    np.save("arr/grey.npy", grey)
-    config = config_of("arr/grey.npy")
+    gray = np.random.default_rng(0).uniform(0, 1, (40, 4, 4, 1)).astype(np.float32)
+    np.save("arr/gray.npy", gray)
+    config = config_of("arr/gray.npy")
     with pytest.raises(ConfigError, match=r"must lie in \[-1, 1\]"):
         Experiment.from_config(config)
     stored = runner.stored_config(old_run)
     then = continued(config, stored)[0]
     assert (then["data"]["rules"], then["data"]["test_fraction"]) == (1, 0.0)
     np.testing.assert_array_equal(
-        Experiment.from_config(then).dataset.examples(0, 40)["data"], grey
+        Experiment.from_config(then).dataset.examples(0, 40)["data"], gray
     )
     assert continued(then, stored)[0] == then
     assert continued(config, None)[0] == config

@@ -44,7 +44,7 @@ def test_lists_become_tuples_and_objects_pass():
 
 def test_contract_names_exist():
     contract = {
-        "process": "vp sub_vp ve edm cosine ddpm article rectified_flow trigonometric poisson_flow linear_sde",
+        "process": "vp sub_vp ve edm cosine ddpm proportional_beta rectified_flow trigonometric poisson_flow linear_sde",
         "sampler": "euler heun midpoint rk4 ddim ancestral euler_maruyama reverse_sde dpm_solver_pp_2m diffrax",
         "grid": "uniform uniform_log_snr karras quadratic chain given",
         "prediction": "data noise score v velocity edm",

@@ -119,7 +119,7 @@ def test_setting_aside_that_was_killed_is_finished(workdir, monkeypatch, moved):
     (workdir.checkpoints / "5").mkdir(parents=True)
     workdir.metrics.write_text(json.dumps({"step": 5}))
     record(workdir, 5)
-    monkeypatch.setattr(earlier, "reach", die)
+    monkeypatch.setattr(earlier, "failpoint", die)
     with pytest.raises(DiedError):
         set_aside(workdir)
     monkeypatch.undo()

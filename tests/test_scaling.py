@@ -115,8 +115,8 @@ def test_the_state_has_the_size_that_the_model_says():
         if jnp.issubdtype(x.dtype, jnp.floating)
     )
     counts = Counts(parameters=count_parameters(params), flops=1.0, stored=0.0, stored_remat=0.0)
-    modelled = step(counts, H100, devices=1, fsdp=1, per_device=1).state
-    assert held == pytest.approx(modelled - 4 * counts.parameters, rel=1e-3)
+    modeled = step(counts, H100, devices=1, fsdp=1, per_device=1).state
+    assert held == pytest.approx(modeled - 4 * counts.parameters, rel=1e-3)
 
 
 def test_the_formulas_add_up():
@@ -128,7 +128,7 @@ def test_the_formulas_add_up():
         s = step(COUNTS, H100, devices=64, fsdp=fsdp, per_device=3, blocks=20)
         assert s.state == pytest.approx(alone.state / fsdp)
         assert s.compute == alone.compute
-        # what leaves a device: all weights twice, all gradients once, and the share of a group twice
+        # what leaves a device: all weights twice, all gradients once, and the fraction of a group twice
         near = 3 * 4e9 * (fsdp - 1) / fsdp
         far = 2 * 4e9 / fsdp * (64 / fsdp - 1) / (64 / fsdp)
         assert s.communication == pytest.approx(near / H100.fast + far / H100.slow)

@@ -284,7 +284,7 @@ def test_an_example_has_the_same_bits_at_every_batch_size_and_device_count(bits,
     for n in bits:
         assert bits[n][network]["inside"] > 0.2  # the levels are not all black or white
         if network == "steps of a whole batch":
-            continue  # other neighbours, other steps
+            continue  # other neighbors, other steps
         # another block is another program: five steps of a network of some ten layers, some 1e2 roundings
         # of 1e-7 each, on values of order one
         assert bits[n][network]["apart"] < 1e-4

@@ -42,7 +42,7 @@ def generated(count: int) -> jax.Array:
     check_process(process)
     denoise = exact_field(process, np.zeros((4, 2), np.float32))
     sampler: StepSampler = build("sampler", {"name": "heun"})
-    times = process.natural_times(8)
+    times = process.default_times(8)
     prior = process.sample_prior(jax.random.key(0), (count, 2))
     velocity = probability_flow(process, denoise).velocity
     found = solve(sampler, process, denoise, jax.random.key(1), prior, times)

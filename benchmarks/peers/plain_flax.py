@@ -46,7 +46,7 @@ class Embed(nn.Module):
 
 
 class Norm(nn.Module):
-    """Group normalisation with at most 32 groups of at least four channels."""
+    """Group normalization with at most 32 groups of at least four channels."""
 
     dtype: Any
 

@@ -30,7 +30,7 @@ class Embed(nn.Module):
 
 
 def norm(channels: int) -> nn.Module:
-    """Return group normalisation with at most 32 groups of at least four channels."""
+    """Return group normalization with at most 32 groups of at least four channels."""
     return nn.GroupNorm(min(32, max(1, channels // 4)), channels, eps=1e-5)
 
 

@@ -30,7 +30,7 @@ from diffusion.checkpoints.stored import entries, storable
 from diffusion.numerics import at_least
 from diffusion.runtime.distributed import any_process, first_process
 from diffusion.runtime.exits import DamageError, DivergedError, SaveError
-from diffusion.runtime.failpoints import reach
+from diffusion.runtime.failpoints import failpoint
 from diffusion.runtime.progress import nobody
 from diffusion.runtime.provenance import versions
 from diffusion.training.state import TrainState
@@ -153,7 +153,7 @@ class Checkpoints(CheckpointReader):
             self._writer.save(self._folders.temporary(step) / "state", args=arguments)
         except Exception as error:  # Orbax raises many kinds
             raise self._failed(step, size, error) from error
-        reach("mid_write")
+        failpoint("mid_write")
         self._saving = (step, size, self._thread.submit(self._finish, step))
         if block or not self._asynchronous:
             self.wait()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from diffusion.checkpoints.manifest import failed, mode_of, verify, write_manifest
 from diffusion.runtime.exits import CheckpointError, DamageError, ReadError
-from diffusion.runtime.failpoints import reach
+from diffusion.runtime.failpoints import failpoint
 from diffusion.runtime.files import sync
 from diffusion.runtime.reading import read_json
 from diffusion.types import Say
@@ -83,7 +83,7 @@ class StepFolders:
         """Make the folder that a step is written to."""
         self.discard(step)
         self.temporary(step).mkdir()
-        reach("after_tmp_open")
+        failpoint("after_tmp_open")
         return self.temporary(step)
 
     def discard(self, step: int) -> None:
@@ -92,12 +92,12 @@ class StepFolders:
 
     def commit(self, step: int) -> None:
         """Give a folder that is written its manifest, bring it to the disk, then give it its name."""
-        reach("before_manifest")
+        failpoint("before_manifest")
         write_manifest(self.temporary(step), step=step)
-        reach("before_rename")
+        failpoint("before_rename")
         self.temporary(step).rename(self.path(step))
         sync(self.directory)
-        reach("after_rename")
+        failpoint("after_rename")
 
     def prune(self, keep: int, new: int) -> None:
         """Delete the lowest numbers below the step that was just committed.
@@ -110,14 +110,14 @@ class StepFolders:
         """
         older = [step for step in self.steps() if step < new]
         for step in older[: max(0, len(older) - (keep - 1))]:
-            reach("before_prune")
+            failpoint("before_prune")
             self.remove(step)
 
     def remove(self, step: int) -> None:
         """Delete a complete folder."""
         doomed = self.directory / f".removing-{step}"
         self.path(step).rename(doomed)  # a folder under a number is whole, also in between
-        reach("mid_prune")
+        failpoint("mid_prune")
         shutil.rmtree(doomed)
 
     def set_aside(self, step: int, reason: str) -> Path:

@@ -39,7 +39,7 @@ class ClassifierLoss(abc.ABC):
     """A loss of scores against targets, and the probabilities that its optimum means.
 
     Args:
-        smoothing: share of the target that is spread evenly: over the classes of a label, over holds and
+        smoothing: fraction of the target that is spread evenly: over the classes of a label, over holds and
             does not hold of a multi-hot entry.
         consistency: weight of the symmetric divergence between the scores of two noisings of an
             example. It lowers the variance over noise; large weights also pull probabilities together
@@ -64,7 +64,7 @@ class ClassifierLoss(abc.ABC):
         """Return the log-probability that each column holds."""
 
     def smoothed(self, target: Scores) -> Scores:
-        """Return the target with its share spread evenly; what is not known stays so."""
+        """Return the target with its fraction spread evenly; what is not known stays so."""
         even = 0.5 if self.multi_label else 1 / target.shape[-1]
         return jnp.where(target < 0, target, target + self.smoothing * (even - target))
 

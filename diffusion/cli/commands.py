@@ -32,7 +32,7 @@ Commands:"""
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run a command in this process and return its exit code; signals are handled as before afterwards.
+    """Run a command in this process and return its exit code; signals are handled as before afterward.
 
     Args:
         words: of the command line, such as ["train", "--config=digits"]; None are those of the process.

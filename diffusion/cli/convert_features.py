@@ -41,7 +41,7 @@ def check_digest(source: Path) -> str:
     return digest
 
 
-def recognise(shapes: dict[str, tuple[int, ...]]) -> Any:
+def recognize(shapes: dict[str, tuple[int, ...]]) -> Any:
     """Return the network that arrays belong to."""
     from diffusion.evaluation.features import dinov2, inception
     from diffusion.evaluation.features.published import disagreement
@@ -72,7 +72,7 @@ def convert(source: Path, out: Path) -> str:
 
     from diffusion.runtime.tensors import write_tensors
 
-    found = recognise({name: x.shape for name, x in arrays.items()})
+    found = recognize({name: x.shape for name, x in arrays.items()})
     kept = {name: arrays[name] for name in found.wanted}
     other = sorted({str(x.dtype) for x in kept.values()} - {"float32"})
     if other:

@@ -148,7 +148,7 @@ def prepare(name: str, pairs: list[str], data_dir: str | None) -> None:
 
 def inspect(options: argparse.Namespace) -> None:
     """Print what is in a set, and draw a batch."""
-    from diffusion.data import summarise
+    from diffusion.data import summarize
     from diffusion.data.classes import remarks
 
     dataset = make_dataset(options.name, options.set, options.data_dir)
@@ -156,7 +156,7 @@ def inspect(options: argparse.Namespace) -> None:
     if options.duplicates:
         check_duplicates(dataset, options)
     with progress_bar(f"reading {options.name}") as report:
-        found = summarise(dataset, report)
+        found = summarize(dataset, report)
     rows = {
         "examples": spec.size or f"endless (statistics of {found.num_examples})",
         "shape": f"{spec.shape} ({spec.kind}, {spec.bits or 'no'} bits)",

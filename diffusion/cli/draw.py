@@ -54,7 +54,7 @@ def command_line() -> Parser:
     parser.add_argument(
         "--num_steps",
         type=whole_number,
-        help="Steps of the solver, on the process's natural times; 64, on a line 256.",
+        help="Steps of the solver, on the process's default times; 64, on a line 256.",
     )
     parser.add_argument(
         "--num_paths", type=whole_number, default=400, help="How many paths to solve."
@@ -266,7 +266,7 @@ def report_mismatch(scene: Any) -> dict[str, float] | None:
 
 
 def report_landed(scene: Any) -> list[dict[str, float]] | None:
-    """Print which share of the paths ended at each value of data on a line."""
+    """Print which fraction of the paths ended at each value of data on a line."""
     from diffusion import drawing
 
     found = drawing.landed(scene)

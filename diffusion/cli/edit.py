@@ -1,4 +1,4 @@
-r"""Edit images with a trained run: fill in, sharpen, colour, blend and vary, without training for it.
+r"""Edit images with a trained run: fill in, sharpen, color, blend and vary, without training for it.
 
 Examples:
   demolish edit inpaint --workdir runs/digits --image data:0,5,7 --mask box:0,0,4,8 --out inpainted.png
@@ -13,7 +13,7 @@ Commands:
   inpaint      fill what --mask hides
   superres     images --factor times as large, from means over blocks
   deblur       undo a Gaussian blur of --width pixels
-  colorize     colours for the mean over the channels
+  colorize     colors for the mean over the channels
   interpolate  between two images, by noising both to --level, or through their latents (--through latent)
   vary         variations: noise to --level and back; 0 is the image, 1 knows nothing of it
 
@@ -23,7 +23,7 @@ compares them). Generation is unconditional; guidance of the config that compare
 
 --image is a list of files with commas between, cropped and resized as data sets do it, or data:INDICES of the held-out
 split. --mask is a picture (white is known, black is filled in) or a .npy file (1 and 0), box:TOP,LEFT,BOTTOM,RIGHT
-(hidden, in pixels), or random:SHARE (hidden share of the pixels).
+(hidden, in pixels), or random:SHARE (hidden fraction of the pixels).
 """
 
 import argparse
@@ -95,7 +95,10 @@ def command_line() -> Parser:
         "keep to them only roughly, such as dps.",
     )
     parser.add_argument(
-        "--level", type=real_number, default=0.5, help="interpolate, vary: share of noise, 0 to 1."
+        "--level",
+        type=real_number,
+        default=0.5,
+        help="interpolate, vary: fraction of noise, 0 to 1.",
     )
     parser.add_argument(
         "--through",
@@ -136,7 +139,7 @@ def check_flags(flags: argparse.Namespace) -> None:
         if value is not None and not 0 <= value < float("inf"):  # NaN fails as well
             fail(f"--{name} must not be negative, nor infinite; got {value}.")
     if not 0 <= flags.level <= 1:
-        fail(f"--level is a share of noise, from 0 to 1; got {flags.level}.")
+        fail(f"--level is a fraction of noise, from 0 to 1; got {flags.level}.")
     if Path(flags.out).suffix != ".png":
         fail(f"--out must end in .png; got {flags.out!r}.")
     check_writable(flags.out)

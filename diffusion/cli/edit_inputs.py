@@ -85,7 +85,7 @@ def mask_of(text: str, shape: tuple[int, ...], seed: int, sizes: set[tuple[int, 
         if kind == "box":
             return BoxMask(box=tuple(int(word) for word in numbers.split(",")))
         if kind == "random":
-            return RandomMask(share=float(numbers), seed=seed)
+            return RandomMask(fraction=float(numbers), seed=seed)
     except ValueError as error:
         fail(f"--mask {text}: {error}")
     if not Path(text).is_file():
@@ -123,7 +123,7 @@ def operator_of(
     operator = makers[command]()
     operator.check(shape)
     if command == "colorize" and shape[-1] == 1:
-        fail("colorize needs a model of images with colours; this run's have one channel.")
+        fail("colorize needs a model of images with colors; this run's have one channel.")
     return operator
 
 

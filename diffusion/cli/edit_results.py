@@ -129,18 +129,18 @@ def vary(run: Any, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], str]:
 def interpolate(run: Any, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], str]:
     """Go from the first image to the second: return one row of pictures, and what to say of it."""
     experiment, process, count = run.experiment, run.experiment.process, flags.num_samples
-    share = np.linspace(0, 1, count + 2)[1:-1] if count < 2 else np.linspace(0, 1, count)
+    fraction = np.linspace(0, 1, count + 2)[1:-1] if count < 2 else np.linspace(0, 1, count)
     model = experiment.model(run.params, experiment.conditions(None, count))
     a, b = (jnp.asarray(np.repeat(image[None], count, axis=0)) for image in x)
     if flags.through == "latent":
         start, end = (editing.encode(process, model, image) for image in (a, b))
-        found = editing.decode(process, model, editing.slerp(start, end, share))
+        found = editing.decode(process, model, editing.slerp(start, end, fraction))
         how = "through latents"
     else:
         key = jax.random.key(flags.seed)
         keys = jnp.broadcast_to(key, (count,))  # one noise for the whole row
         times = _times(experiment, flags.level)
-        found = editing.interpolate(experiment.sampler, process, model, keys, a, b, share, times)
+        found = editing.interpolate(experiment.sampler, process, model, keys, a, b, fraction, times)
         how = f"through noise of level {flags.level:g}"
     row = np.concatenate([x[:1], finite(np.asarray(found, np.float32)), x[1:]])
     return [row], f"{count} steps from one image to the other, {how}"

@@ -84,7 +84,7 @@ def main(flags: argparse.Namespace) -> int:
     check_contents(experiment)
     size = experiment.spec.size
     count = flags.num_examples if size is None else min(flags.num_examples, size)
-    times = process.natural_times(max(flags.num_levels - 1, 1))[: flags.num_levels]
+    times = process.default_times(max(flags.num_levels - 1, 1))[: flags.num_levels]
     times = times[np.isfinite(on_host(process.log_snr, times))]
 
     def batches() -> Iterator[Any]:

@@ -3,7 +3,7 @@ r"""Measure a trained run, or examples in a folder or a file, against held-out d
 Examples:
   demolish evaluate --workdir runs/digits
   demolish evaluate --workdir runs/digits --num_samples 5000 \
-      --metrics 'frechet[classifier],kid[pixels],precision_recall[classifier],memorisation,bits_per_dim'
+      --metrics 'frechet[classifier],kid[pixels],precision_recall[classifier],memorization,bits_per_dim'
   demolish evaluate --workdir runs/digits --ema raw --config.sampler.name=heun
   demolish evaluate --images samples.npz --data digits
   demolish evaluate --images my_pictures --config fashion_mnist
@@ -200,7 +200,7 @@ def measure(metrics: Any, there: Any, target: Any, file: Any, poll: Any, debug: 
     from diffusion.runtime.files import WriteError
     from diffusion.runtime.stop import StopRequestedError
 
-    if not target.subject.has_training_data:
+    if not target.inputs.has_training_data:
         say(
             "nothing is held out of this data: numbers compare with the training data, and their names say so"
         )
@@ -223,20 +223,20 @@ def measure_one(name: str, metric: Any, there: Any, target: Any, file: Any) -> N
     from diffusion.evaluation.cards import one_line, still_holds
     from diffusion.evaluation.metrics import numbers_of
     from diffusion.evaluation.results import Entry
-    from diffusion.runtime.failpoints import reach
+    from diffusion.runtime.failpoints import failpoint
 
-    kept = name in there and still_holds(there[name].card, metric.card(target.subject))
+    kept = name in there and still_holds(there[name].card, metric.card(target.inputs))
     say(f"{name} ..." + (" measured before (--fresh: anew)" if kept else ""))
     if not kept:
         before, target.asked[:] = list(target.asked), []
         try:
-            results = numbers_of(metric, target.subject)
+            results = numbers_of(metric, target.inputs)
             there[name] = Entry(results, target.card(metric))
         except BaseException:
             target.asked[:] = before
             raise
         target.asked[:] = before + target.asked
-        reach("in_eval")
+        failpoint("in_eval")
         file.write(there)
     for key, value in there[name].results.items():
         show(key, value)

@@ -98,13 +98,13 @@ def picture_of(out: Path, what: str) -> Path:
 
 
 def save_pictures(out: Path, target: Any, results: Any) -> None:
-    """Draw what was just measured beside the results: the first examples, and the pairs of `memorisation`.
+    """Draw what was just measured beside the results: the first examples, and the pairs of `memorization`.
 
     Nothing is drawn where no metric asked for examples; pictures of an earlier start then stay.
     """
     from diffusion.evaluation import pictures
 
-    spec, count = target.subject.held_out.spec, max(target.asked, default=0)
+    spec, count = target.inputs.held_out.spec, max(target.asked, default=0)
     if not count:
         return
     classes = spec.num_classes if isinstance(spec.num_classes, int) else 0
@@ -132,7 +132,7 @@ def save_pairs(out: Path, target: Any, spec: Any, results: Any) -> None:
     for start in range(0, len(pairs), PAIRS):
         few = pairs[start : start + PAIRS]
         rows += [target.read(pair["generated"], 1)[0] for pair in few]
-        rows += [target.subject.train.examples(pair["training"], 1)["data"][0] for pair in few]
+        rows += [target.inputs.train.examples(pair["training"], 1)["data"][0] for pair in few]
     names = ["generated", "training"] * -(-len(pairs) // PAIRS)
     picture = pictures.grid(np.stack(rows), spec, min(PAIRS, len(pairs)), names)
     images.save_png(picture_of(out, "nearest"), picture)
@@ -226,5 +226,5 @@ def _pictures(out: Path, run: Any) -> list[Any]:
         caption = (
             "the nearest pairs of all: generated examples, and below each its training example"
         )
-        found.append(Picture(title="Nearest neighbours", png=read(nearest), caption=caption))
+        found.append(Picture(title="Nearest neighbors", png=read(nearest), caption=caption))
     return found

@@ -14,7 +14,7 @@ The sections sampler, grid and guidance of the run's config can be replaced by f
 fields by --config.section.field=value. Example i depends on the seed and on i alone, not on the batch size
 or the number of devices (--block is what a device computes at once). Guidance has one convention: scale 1
 is the conditional model, 0 the unconditional one, above 1 extrapolates (omega = scale - 1). Without --labels
-a model of labelled data generates all classes in turn.
+a model of labeled data generates all classes in turn.
 
 --out names a .png (a grid), a .npz (arrays x and label), or a folder (one PNG each).
 

@@ -20,7 +20,7 @@ class Target:
     """What is measured, and what is known about it.
 
     Attributes:
-        subject: as metrics want it; its examples and data ask for signals.
+        inputs: as metrics want it; its examples and data ask for signals.
         title: of a report.
         made_of: what all numbers depend on.
         about: what is worth knowing besides.
@@ -30,7 +30,7 @@ class Target:
         asked: the counts of examples that metrics have asked for.
     """
 
-    subject: Any
+    inputs: Any
     title: str
     made_of: Mapping[str, Any]
     about: Mapping[str, Any]
@@ -46,7 +46,7 @@ class Target:
         about = {k: self.about[k] for k in ("versions", "python", "device", "devices", "commit")}
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         return make_card(
-            metric.card(self.subject), seed=self.subject.seed, model=self.model,
+            metric.card(self.inputs), seed=self.inputs.seed, model=self.model,
             generated=self.generated(max(self.asked)) if self.asked else None,
             made_by={**about, "date": now, "command": " ".join(map(str, self.about["command"]))},
         )  # fmt: skip
@@ -91,12 +91,12 @@ def of_run(run: Any, seed: int, folder: Path, poll: Callable[[], None], stop: An
         "network": config["network"]["name"],
     }  # fmt: skip
     asked: list[int] = []
-    subject, read = _with_shards(
-        run.experiment.subject(run.params, seed), folder, made_of, poll, stop, asked
+    inputs, read = _with_shards(
+        run.experiment.eval_inputs(run.params, seed), folder, made_of, poll, stop, asked
     )
     names = [str(model[k]) for k in ("data", "process", "network")]
     return Target(
-        subject=subject, title=f"{names[0]}: {names[1]}, {names[2]}", made_of=made_of,
+        inputs=inputs, title=f"{names[0]}: {names[1]}, {names[2]}", made_of=made_of,
         about={**seen, "config": config, **card}, model=model, read=read, asked=asked,
         generated=_recipe(run, config),
     )  # fmt: skip
@@ -131,9 +131,9 @@ def _recipe(run: Any, config: Mapping[str, Any]) -> Callable[[int], dict[str, An
 
 
 def _with_shards(
-    subject: Any, folder: Path, made_of: Any, poll: Callable, stop: Any, asked: list[int]
+    inputs: Any, folder: Path, made_of: Any, poll: Callable, stop: Any, asked: list[int]
 ) -> tuple[Any, Callable[[int, int], Any]]:
-    """Return a subject that heeds signals and keeps its generated examples, and what reads those."""
+    """Return a inputs that heeds signals and keeps its generated examples, and what reads those."""
     import contextlib
 
     import numpy as np
@@ -144,7 +144,7 @@ def _with_shards(
     shards = ArrayShards(folder=folder, manifest=made_of, size=1024, say=Terminal(sys.stderr).say)
 
     def make(first: int, count: int) -> Iterator[np.ndarray]:
-        return subject.generate(count, first)
+        return inputs.generate(count, first)
 
     def generate(count: int) -> Iterator[np.ndarray]:
         asked.append(count)
@@ -162,8 +162,8 @@ def _with_shards(
     def read(first: int, count: int) -> Any:
         return np.concatenate(list(shards.read(first, first + count)))
 
-    sets = {k: _watched(getattr(subject, k), poll) for k in ("train", "held_out")}
-    return dataclasses.replace(subject, generate=generate, **sets), read
+    sets = {k: _watched(getattr(inputs, k), poll) for k in ("train", "held_out")}
+    return dataclasses.replace(inputs, generate=generate, **sets), read
 
 
 # ---- examples from a file -----------------------------------------------------------------------
@@ -182,7 +182,7 @@ def of_examples(
     from diffusion.config.build import dataset_of, options
     from diffusion.config.identity import without_places
     from diffusion.config.sections import EvaluateOptions, section_of
-    from diffusion.evaluation.metrics import Subject
+    from diffusion.evaluation.metrics import EvalInputs
     from diffusion.evaluation.sources import open_examples
     from diffusion.runtime.provenance import provenance
 
@@ -202,7 +202,7 @@ def of_examples(
             poll()
             yield x
 
-    subject = Subject(
+    inputs = EvalInputs(
         generate=generate, train=_watched(dataset, poll), held_out=_watched(dataset.held_out(), poll),
         num_samples=count, batch_size=evaluate.batch_size, seed=seed,
     )  # fmt: skip
@@ -213,7 +213,7 @@ def of_examples(
     made_of = {"examples": found, "num_samples": count, "data": data, "seed": seed}
     made_of["commit"] = card["commit"]
     return Target(
-        subject=subject, title=f"{path.name} against {data['name']}", made_of=versions_of(made_of),
+        inputs=inputs, title=f"{path.name} against {data['name']}", made_of=versions_of(made_of),
         about={"seed": seed, "examples": examples.card(), "data": data, **card}, model=None, asked=asked,
         generated=lambda count: {"count": count, **examples.card()},
         read=lambda first, count: np.concatenate(list(examples.read(count, first))),

@@ -19,7 +19,7 @@ from diffusion.config.sections import (
     kind_of,
     own_fields,
     plain,
-    positive_integer,
+    positive_field,
     section_of,
     with_defaults,
 )
@@ -52,8 +52,8 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
         evaluate = options(EvaluateOptions, "evaluate", metrics | config["evaluate"])
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error)) from None
-    batch_size = positive_integer(config, "data", "batch_size", 64)
-    positive_integer(config, "grid", "num_steps", 50)
+    batch_size = positive_field(config, "data", "batch_size", 64)
+    positive_field(config, "grid", "num_steps", 50)
     dataset: Dataset = dataset_of(config)
     found = _spec_of(dataset) if spec is None else spec
     built = {"process": process} | {name: build_section(config, name) for name in PARTS}
@@ -158,8 +158,10 @@ def loss_target(name: str) -> Prediction | None:
 
 
 def default_sampler(process: Process) -> str:
-    """Return the sampler of a config that names none: the first of `SAMPLERS` for processes of this rung."""
-    carried = lambda name: isinstance(process, getattr(lookup("sampler", name), "rung", Process))
+    """Return the sampler of a config that names none: the first of `SAMPLERS` for processes of this class."""
+    carried = lambda name: isinstance(
+        process, getattr(lookup("sampler", name), "requires", Process)
+    )
     return next((name for name in SAMPLERS if carried(name)), SAMPLERS[-1])
 
 

@@ -17,7 +17,7 @@ from diffusion.guidance import check_entries
 from diffusion.models.prediction import error_gain
 from diffusion.numerics import is_traced, on_host
 from diffusion.processes import AffineProcess, GaussianProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.samplers import StepSampler, sample
 
 Note = Callable[[Any], str | None]
@@ -41,7 +41,7 @@ def check_parts(experiment: Any) -> None:
     train, process = experiment.train, experiment.process
     with _as_config_error("sampler"):
         who = f"the sampler {type(experiment.sampler).__name__}"
-        require_rung(process, getattr(experiment.sampler, "rung", Process), who)
+        require_process(process, getattr(experiment.sampler, "requires", Process), who)
     with _as_config_error("guidance"):
         check_entries(
             experiment.guidance, process, experiment.spec.shape,
@@ -133,7 +133,7 @@ def endless_noise_level(experiment: Any) -> str | None:
     process = experiment.process
     if is_traced(process):
         return None
-    level = float(on_host(process.noise_level, float(process.t_max)))
+    level = float(on_host(process.noise_conditioning, float(process.t_max)))
     if np.isfinite(level):
         return None
     return (

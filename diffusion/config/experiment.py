@@ -21,14 +21,14 @@ from diffusion.classifiers.losses import ClassifierLoss
 from diffusion.config.build import assemble, resolved
 from diffusion.config.checks import check_parts
 from diffusion.config.recording import check_contents
-from diffusion.config.sections import ConfigError, EvaluateOptions, TrainOptions, positive_integer
+from diffusion.config.sections import ConfigError, EvaluateOptions, TrainOptions, positive_field
 from diffusion.data import Dataset, DataSpec
 from diffusion.data import conditions as conditioning
-from diffusion.evaluation import Subject, generate
+from diffusion.evaluation import EvalInputs, generate
 from diffusion.guidance.model import ConditionalModel
 from diffusion.models.denoiser import make_denoiser, make_velocity
 from diffusion.models.prediction import Prediction
-from diffusion.models.variance import LearnedVariance, MeanWithShare, WithVariance
+from diffusion.models.variance import LearnedVariance, MeanWithVarianceOutput, WithVariance
 from diffusion.numerics import as_pytree
 from diffusion.objectives.coupling import Coupling
 from diffusion.objectives.losses import Loss, flow_matching_loss, regression_loss
@@ -106,12 +106,12 @@ class Experiment:
     @property
     def batch_size(self) -> int:
         """The size of the global batch."""
-        return positive_integer(self.config, "data", "batch_size", 64)
+        return positive_field(self.config, "data", "batch_size", 64)
 
     @property
     def num_steps(self) -> int:
         """The number of sampling steps."""
-        return positive_integer(self.config, "grid", "num_steps", 50)
+        return positive_field(self.config, "grid", "num_steps", 50)
 
     @property
     def conditional(self) -> bool:
@@ -140,13 +140,13 @@ class Experiment:
 
     @property
     def affine(self) -> bool:
-        """Whether the model is a denoiser; on the lowest rung it is a velocity."""
+        """Whether the model is a denoiser; for a plain `Process` it is a velocity."""
         return isinstance(self.process, AffineProcess)
 
     # ---- training -------------------------------------------------------------------------------
 
     def loss(self, batch_size: int | None = None) -> Loss:
-        """Return the loss that the process's rung asks for."""
+        """Return the loss that the process's class asks for."""
         size = batch_size or self.batch_size
         if self.task != "generator":
             time = self.time if self.task == "classifier" else AtData()
@@ -197,7 +197,7 @@ class Experiment:
         return self.grid(self.process, self.num_steps)
 
     def base_model(self, params: Params, cond: Cond = None) -> Any:
-        """Return the network as a denoiser, or as a velocity on the lowest rung; no guidance."""
+        """Return the network as a denoiser, or as a velocity for a plain `Process`; no guidance."""
         if self.task != "generator":
             raise ConfigError(
                 f"this run trained a {self.task.replace('_', ' ')}, which generates nothing; it can guide the run of "
@@ -230,7 +230,7 @@ class Experiment:
         if self.variance is not None:
             return dataclasses.replace(self.variance, denoise=as_pytree(model))
         if "learned" in self.variances and model is not base:
-            return MeanWithShare(model, base)
+            return MeanWithVarianceOutput(model, base)
         return model
 
     def generate(
@@ -276,9 +276,9 @@ class Experiment:
     def conditions_in_turn(self, indices: np.ndarray, classes: int = 0, asked: Any = None) -> Cond:
         """Return conditions for a survey: the classes in turn, all else from held-out examples.
 
-        See `diffusion.data.conditions.survey_conditions`.
+        See `diffusion.data.conditions.eval_conditions`.
         """
-        return conditioning.survey_conditions(self.spec, self.held_out, indices, classes, asked)
+        return conditioning.eval_conditions(self.spec, self.held_out, indices, classes, asked)
 
     # ---- evaluation -----------------------------------------------------------------------------
 
@@ -291,7 +291,7 @@ class Experiment:
         check_contents(self)
         return self.dataset.held_out()
 
-    def subject(self, params: Params, seed: int = 0) -> Subject:
+    def eval_inputs(self, params: Params, seed: int = 0) -> EvalInputs:
         """Return the trained model with its data, ready to be measured."""
         generates = self.task == "generator"
 
@@ -299,7 +299,7 @@ class Experiment:
             self.base_model(params)  # a classifier says here that it generates nothing
             return self.generate(partial(self.model, params), count, seed=seed, start=start)
 
-        return Subject(
+        return EvalInputs(
             process=self.process,
             model_of=lambda cond: self.base_model(params, cond),
             classifier=None if generates else self.classifier(params),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diffusion.numerics import at_least, in_interval, positive, require
-from diffusion.registry import nearest
+from diffusion.registry import KINDS, current, nearest
 
 SECTIONS = (
     "seed", "task", "process", "prediction", "time", "weight", "network", "data", "coupling", "optimizer", "ema",
@@ -84,7 +84,7 @@ class TrainOptions:
         sample_every: steps between sample grids; 0 for none.
         checkpoint_every: steps between checkpoints; one is always written at the end.
         keep: how many checkpoints stay.
-        label_dropout: share of examples that are trained without their condition.
+        label_dropout: fraction of examples that are trained without their condition.
         accumulate: micro-batches per step.
         steps_per_dispatch: steps that one call of the compiled program takes at most; more than 1 helps where a
             step is so short that it waits for the host.
@@ -128,11 +128,16 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        at_least(1, **_fields(self, "train", "log_every", "checkpoint_every", "keep", "accumulate"))
         at_least(
-            1, **_fields(self, "train", "steps_per_dispatch", "max_bad_steps", "samples_per_class")
+            1, **_in_config(self, "train", "log_every", "checkpoint_every", "keep", "accumulate")
         )
-        at_least(0, **_fields(self, "train", "sample_every", "max_rollbacks", "watchdog_seconds"))
+        at_least(
+            1,
+            **_in_config(self, "train", "steps_per_dispatch", "max_bad_steps", "samples_per_class"),
+        )
+        at_least(
+            0, **_in_config(self, "train", "sample_every", "max_rollbacks", "watchdog_seconds")
+        )
         require(
             self.spike_factor == 0 or self.spike_factor > 1,
             f"`train.spike_factor` is 0 for no rule, or above 1; got {self.spike_factor}.",
@@ -142,9 +147,9 @@ class TrainOptions:
             "give a budget by one of `train.num_steps` and `train.num_images`, the other 0; got "
             f"num_steps={self.num_steps}, num_images={self.num_images}.",
         )
-        positive(**_fields(self, "train", "variance_weight"))
-        positive(**_fields(self, "train", "variance_step"), none="that of the process")
-        in_interval("[0, 1]", **_fields(self, "train", "label_dropout"))
+        positive(**_in_config(self, "train", "variance_weight"))
+        positive(**_in_config(self, "train", "variance_step"), none="that of the process")
+        in_interval("[0, 1]", **_in_config(self, "train", "label_dropout"))
 
     def steps(self, batch_size: int) -> int:
         """Return the budget in steps."""
@@ -175,12 +180,12 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        at_least(1, **_fields(self, "evaluate", "num_samples", "batch_size"))
-        at_least(0, **_fields(self, "evaluate", "trend_every"))
-        at_least(2, **_fields(self, "evaluate", "trend_samples"))
+        at_least(1, **_in_config(self, "evaluate", "num_samples", "batch_size"))
+        at_least(0, **_in_config(self, "evaluate", "trend_every"))
+        at_least(2, **_in_config(self, "evaluate", "trend_samples"))
 
 
-def _fields(options: Any, section: str, *names: str) -> dict[str, Any]:
+def _in_config(options: Any, section: str, *names: str) -> dict[str, Any]:
     """Return some fields by their names in a config, such as "train.keep"."""
     return {f"{section}.{name}": getattr(options, name) for name in names}
 
@@ -203,7 +208,18 @@ def with_defaults(config: Any) -> dict[str, Any]:
         given = new[section]
         if isinstance(default, dict) and isinstance(given, dict) and "name" not in given:
             new[section] = {**default, **given}
-    return new
+    return {section: _current(new, section) for section in new}
+
+
+def _current(config: Mapping, section: str) -> Any:
+    """Return a section with today's names of what has been renamed since it was written."""
+    spec, kind = config[section], kind_of(config, section)
+    if section == "guidance" and isinstance(spec, list | tuple):
+        return [current(kind, entry) for entry in spec]
+    spec = current(kind, spec) if kind in KINDS else spec
+    if section == "data" and isinstance(spec, Mapping) and "condition" in spec:
+        return {**spec, "condition": current("condition", spec["condition"])}
+    return spec
 
 
 def section_of(config: Mapping, section: str) -> dict[str, Any]:
@@ -219,7 +235,7 @@ def own_fields(config: Mapping, section: str) -> dict[str, Any]:
     return {k: v for k, v in spec.items() if k not in not_its or k == "data_dir"}
 
 
-def positive_integer(config: Mapping, section: str, field: str, default: int) -> int:
+def positive_field(config: Mapping, section: str, field: str, default: int) -> int:
     """Return a positive integer of a section, or raise ConfigError."""
     value = section_of(config, section).get(field, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -22,7 +22,7 @@ from diffusion.data.prefetch import Prefetch, prefetch
 from diffusion.data.prepared import PreparedImages
 from diffusion.data.stock import CIFAR10, MNIST, TFDS, CelebA, ImageNetResized
 from diffusion.data.storage import MissingDataError, data_root
-from diffusion.data.summary import Summary, summarise
+from diffusion.data.summary import Summary, summarize
 
 __all__ = [
     "CIFAR10",
@@ -55,6 +55,6 @@ __all__ = [
     "data_root",
     "find_duplicates",
     "prefetch",
-    "summarise",
+    "summarize",
     "to_float",
 ]

@@ -39,7 +39,7 @@ class ArrayFile(Divided):
     Args:
         path: the file.
         split: "train", "test" or "all".
-        test_fraction: share of the examples that a fixed permutation keeps for "test"; None: a tenth, and nothing
+        test_fraction: fraction of the examples that a fixed permutation keeps for "test"; None: a tenth, and nothing
             of fewer than 20 examples, or where the file holds the noise of each
             (`diffusion.objectives.coupling.Stored`).
         flip: mirror images at random in training.

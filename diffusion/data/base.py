@@ -105,7 +105,7 @@ class Dataset(abc.ABC):
             seed: of the order and the augmentation; not negative.
             index: the examples to take, shape (batch_size,), instead of the order of the set.
             train: shuffle and augment; otherwise the natural order, and the data as they are.
-            rows: return only these rows of the global batch: the share of one process.
+            rows: return only these rows of the global batch: the fraction of one process.
         """
 
     @abc.abstractmethod

@@ -87,15 +87,15 @@ class SuperResolution(ImageCondition):
         return small.repeat(k, axis=1).repeat(k, axis=2)
 
 
-@register("condition", "grey")
+@register("condition", "gray", renamed_from="grey")
 @final
 @dataclass(frozen=True, kw_only=True)
-class Grey(ImageCondition):
-    """The mean over channels: what colourisation starts from."""
+class Gray(ImageCondition):
+    """The mean over channels: what colorization starts from."""
 
     def check(self, spec: DataSpec) -> None:
         super().check(spec)
-        require(spec.shape[-1] > 1, "`grey` needs colour images; these have one channel already.")
+        require(spec.shape[-1] > 1, "`gray` needs color images; these have one channel already.")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return x.mean(axis=-1, keepdims=True)

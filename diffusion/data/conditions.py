@@ -88,7 +88,7 @@ def make_conditions(spec: DataSpec, given: Any, count: int) -> Cond:
     return filled
 
 
-def survey_conditions(
+def eval_conditions(
     spec: DataSpec,
     held_out: Callable[[], Dataset],
     indices: np.ndarray,

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that come with scikit-learn: 8x8, grey, 17 levels, no network."""
+"""The 1,797 handwritten digits that come with scikit-learn: 8x8, gray, 17 levels, no network."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -10,7 +10,7 @@ import numpy as np
 from diffusion.data.base import Dataset, FiniteDataset
 from diffusion.data.order import hold_out
 
-HELD_OUT = 0.1  # share that is held out when nobody says how much
+HELD_OUT = 0.1  # fraction that is held out when nobody says how much
 SMALLEST = 20  # examples; smaller sets are not divided unless asked
 
 
@@ -20,7 +20,7 @@ class Divided(FiniteDataset):
 
     Args:
         split: "train", "test" or "all".
-        test_fraction: share of the examples that a fixed permutation keeps for "test"; None: a tenth, and nothing
+        test_fraction: fraction of the examples that a fixed permutation keeps for "test"; None: a tenth, and nothing
             of fewer than 20 examples.
     """
 
@@ -39,7 +39,7 @@ class Divided(FiniteDataset):
 
     @property
     def fraction(self) -> float:
-        """The share that is held out."""
+        """The fraction that is held out."""
         if self.test_fraction is not None:
             return self.test_fraction
         return HELD_OUT if self._dividable else 0.0
@@ -50,7 +50,7 @@ class Divided(FiniteDataset):
         return hold_out(self._size, self.fraction, self.split)
 
     def decided(self) -> dict[str, Any]:
-        """Return the share that is held out; see `Dataset.decided`."""
+        """Return the fraction that is held out; see `Dataset.decided`."""
         return {"test_fraction": self.fraction}
 
     def held_out(self) -> Dataset:

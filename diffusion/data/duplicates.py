@@ -4,7 +4,7 @@ A test set that holds copies of training examples measures memory instead of lea
 two examples is the root mean square over their values: in levels of 0 ... 255 for 8-bit images, in the
 units of the data otherwise. It sees neither mirror images nor shifts.
 
-Distances of 8-bit images are exact. With |a - b|^2 = |a|^2 + |b|^2 - 2 a.b and levels centred to -128 ... 127, a
+Distances of 8-bit images are exact. With |a - b|^2 = |a|^2 + |b|^2 - 2 a.b and levels centered to -128 ... 127, a
 sum of at most 1,024 products is an integer of at most 2^24, which float32 holds without rounding; longer sums
 are added up in float64.
 """
@@ -38,7 +38,7 @@ class Duplicates:
         exact: number of held-out examples with an exact copy in training, of all held-out examples.
         repeats: number of examples that repeat an earlier one within training and within the held-out.
         num_train: training examples compared.
-        same_label: share of the held-out examples whose nearest has the same label, or labels; None
+        same_label: fraction of the held-out examples whose nearest has the same label, or labels; None
             without labels.
     """
 
@@ -57,7 +57,7 @@ class Duplicates:
 
 
 def _rows(values: np.ndarray) -> np.ndarray:
-    """Flatten examples; levels are centred so that products of them stay small."""
+    """Flatten examples; levels are centered so that products of them stay small."""
     flat = values.reshape(len(values), -1)
     if values.dtype == np.uint8:
         return (flat.astype(np.int16) - 128).astype(np.float32)
@@ -181,7 +181,7 @@ def find_duplicates(
 
 
 def _agreement(ours: np.ndarray | None, theirs: np.ndarray | None) -> float | None:
-    """Return the share of pairs with the same labels, of those where all are said."""
+    """Return the fraction of pairs with the same labels, of those where all are said."""
     if ours is None or theirs is None:
         return None
     said = (np.minimum(ours, theirs) >= 0).all(axis=1)

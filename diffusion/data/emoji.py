@@ -1,11 +1,11 @@
-"""Emoji from an installed font: small colour pictures of nine kinds, without any download.
+"""Emoji from an installed font: small color pictures of nine kinds, without any download.
 
 The pictures come from the bitmaps of Noto Color Emoji, the kinds from Unicode's list; see
-`diffusion.data.glyphs`. They lie on white, for which they were drawn: dark ones vanish on grey.
+`diffusion.data.glyphs`. They lie on white, for which they were drawn: dark ones vanish on gray.
 
 Variants of one emoji (its skin tones, and the man, the woman and the person who do the same) form a family,
 and a family lies in one split: else the test set would hold copies of training pictures in other
-colours. A fifth of the families, chosen by a hash of their name, is for testing, so that a newer font
+colors. A fifth of the families, chosen by a hash of their name, is for testing, so that a newer font
 or the skin tones move no family.
 """
 
@@ -68,7 +68,7 @@ def is_test(emoji: Emoji) -> bool:
 @register("dataset", "emoji")
 @dataclass(frozen=True, kw_only=True)
 class EmojiImages(PreparedImages):
-    """Colour emoji on white, 9 classes: splits "train" and "test", about 4 to 1 by families.
+    """Color emoji on white, 9 classes: splits "train" and "test", about 4 to 1 by families.
 
     Made on first use from an installed font, in a few seconds.
 

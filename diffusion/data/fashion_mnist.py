@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al., 2017): 70,000 grey 28x28 pictures of clothes in ten classes."""
+"""Fashion-MNIST (Xiao et al., 2017): 70,000 gray 28x28 pictures of clothes in ten classes."""
 
 import gzip
 import io

@@ -60,10 +60,10 @@ class Folder(Divided):
 
     Args:
         path: the folder. With pictures in subfolders, the first level of these names the classes.
-        size: height and width, by a centred crop and a resize.
-        channels: 1 for grey, 3 for colour.
+        size: height and width, by a centered crop and a resize.
+        channels: 1 for gray, 3 for color.
         split: "train", "test" or "all".
-        test_fraction: share of the pictures that a fixed permutation keeps for "test"; None: a tenth, and nothing
+        test_fraction: fraction of the pictures that a fixed permutation keeps for "test"; None: a tenth, and nothing
             of fewer than 20 pictures.
         flip: mirror at random in training.
         in_memory: load everything (True), decode on demand (False), or choose by size (None, "auto").

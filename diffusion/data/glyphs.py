@@ -1,4 +1,4 @@
-"""Pictures of emoji from a colour font that stores bitmaps, and the list of emoji that there are.
+"""Pictures of emoji from a color font that stores bitmaps, and the list of emoji that there are.
 
 Such a font (OpenType tables CBDT and CBLC; Noto Color Emoji is one) holds one PNG per glyph. A sequence of
 code points becomes one glyph through the ligatures of the table GSUB: a hand and a skin tone are one

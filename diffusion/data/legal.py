@@ -2,7 +2,7 @@
 
     (n, d)                        points
     (n, length, channels)         signals, much longer than they have channels
-    (n, height, width)            grey images: uint8, or square floats
+    (n, height, width)            gray images: uint8, or square floats
     (n, height, width, channels)  images, channels last; latents if `kind` says so
 
 uint8 are images, from black at 0 to white at 255. Floats of images are black at -1 and white at 1. What could be read
@@ -85,18 +85,18 @@ def _kind_by_shape(where: str, shape: tuple[int, ...], dtype: Any) -> str:
     if shape[0] >= _MANY * shape[1]:
         return "signal"
     raise ArrayError(
-        f"{where} has float examples of shape {shape}: signals (length, channels), or grey images (height, width)? "
+        f"{where} has float examples of shape {shape}: signals (length, channels), or gray images (height, width)? "
         "Give kind='signal' or kind='image'."
     )
 
 
 def with_channel(shape: Sequence[int], kind: str) -> tuple[int, ...]:
-    """Return the shape of one example; a grey image gets its channel."""
+    """Return the shape of one example; a gray image gets its channel."""
     return (*shape, 1) if kind == "image" and len(shape) == 2 else tuple(shape)
 
 
 def looks_like_unit(low: float, high: float) -> bool:
-    """Say whether values from `low` to `high` look like images in [0, 1]: nothing is darker than middle grey."""
+    """Say whether values from `low` to `high` look like images in [0, 1]: nothing is darker than middle gray."""
     return high > low >= 0
 
 
@@ -112,7 +112,7 @@ def check_range(where: str, low: float, high: float, farthest: float = 1.0, hint
     """
     if max(-low, high) <= farthest and not looks_like_unit(low, high):
         return
-    unit = ", and none is darker than middle grey" if looks_like_unit(low, high) else ""
+    unit = ", and none is darker than middle gray" if looks_like_unit(low, high) else ""
     raise ArrayError(
         f"float images must lie in [-1, 1], with black at -1; those in {where} reach from {low:.3g} to {high:.3g}"
         f"{unit}. Scale [0, 1] by 2 x - 1, or store 8-bit levels as uint8{hint}."

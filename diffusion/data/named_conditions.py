@@ -35,14 +35,14 @@ def checked_conditions(
         strict: whether to refuse arrays that would be conditions if they had another name.
 
     Raises:
-        ValueError: a name is misspelt, or an array has the wrong shape, type or range.
+        ValueError: a name is misspelled, or an array has the wrong shape, type or range.
     """
     found = {}
     for name in arrays:
         if name in NO_CONDITIONS or name in ignore:
             continue
         if name not in CHECKS:
-            _refuse_misspelt(path, name)
+            _refuse_misspelled(path, name)
             continue
         values = np.asarray(arrays[name])
         if name != "label" and values.shape[:1] != shape[:1]:
@@ -73,7 +73,7 @@ def _say_unused(
         )
 
 
-def _refuse_misspelt(path: Path, name: str) -> None:
+def _refuse_misspelled(path: Path, name: str) -> None:
     """Raise ValueError for a name close to that of a condition; other arrays are nobody's business."""
     near = nearest(name, CHECKS)
     if near:
@@ -137,7 +137,7 @@ def _vector(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarra
 
 def _image(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if values.ndim == len(shape) - 1:
-        values = values[..., None]  # grey images without their channel
+        values = values[..., None]  # gray images without their channel
     real = np.issubdtype(values.dtype, np.floating) and np.isfinite(values).all()
     if values.ndim < 3 or values.shape[:-1] != shape[:-1] or not (real or values.dtype == np.uint8):
         raise ValueError(

@@ -112,7 +112,7 @@ def hold_out(size: int, fraction: float, split: str) -> np.ndarray:
 
     Args:
         size: number of examples.
-        fraction: share of the test split, rounded to whole examples; in [0, 1).
+        fraction: fraction of the test split, rounded to whole examples; in [0, 1).
         split: "train", "test" or "all".
 
     Raises:

@@ -34,10 +34,10 @@ def _eight_bits(picture: Any) -> Any:
         values = np.asarray(picture).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("pixels of 32 bits have no known range; store 8 or 16 bits")
-        grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        gray = Image.fromarray(((values + 128) // 257).astype(np.uint8))
         if isinstance(clear := picture.info.get("transparency"), int):
-            grey.putalpha(_opaque(values != clear))
-        return grey
+            gray.putalpha(_opaque(values != clear))
+        return gray
     if picture.mode == "F":  # floating-point files carry no agreed range
         raise ValueError("floating-point pixels have no known range; store 8 or 16 bits")
     return picture
@@ -51,9 +51,9 @@ def _opaque(where: np.ndarray) -> Any:
 
 
 def _upright(stream: Any) -> Any:
-    """Open a picture and turn it as the note of the camera says; a transparent colour of a PNG stays one.
+    """Open a picture and turn it as the note of the camera says; a transparent color of a PNG stays one.
 
-    Pillow compares that colour, which has the depth of the file, with pixels that it has brought to 8 bits.
+    Pillow compares that color, which has the depth of the file, with pixels that it has brought to 8 bits.
     """
     from PIL import Image, ImageOps
 
@@ -77,7 +77,7 @@ def _upright(stream: Any) -> Any:
 
 
 def _flatten(picture: Any, channels: int) -> Any:
-    """Lay transparent pictures on white and convert to grey or colour."""
+    """Lay transparent pictures on white and convert to gray or color."""
     from PIL import Image
 
     if picture.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in picture.info:
@@ -114,8 +114,8 @@ def decode(
 
     Args:
         source: encoded bytes, a path, an open file, or an array (height, width, channels).
-        channels: 1 for grey, 3 for colour. Transparency is laid on white.
-        size: height and width of the result, or both in one number, by a centred crop; None keeps the picture's own.
+        channels: 1 for gray, 3 for color. Transparency is laid on white.
+        size: height and width of the result, or both in one number, by a centered crop; None keeps the picture's own.
 
     Raises:
         ValueError: the picture cannot be read; the message has the reason.

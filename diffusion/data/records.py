@@ -58,7 +58,7 @@ def write_records(
     note: str,
     progress: Progress | None = None,
 ) -> Path:
-    """Write labelled uint8 images as PNG into ArrayRecord files.
+    """Write labeled uint8 images as PNG into ArrayRecord files.
 
     Args:
         folder: becomes the data folder of the builder.
@@ -155,7 +155,7 @@ class Layout:
     Args:
         image: feature that holds the picture.
         labels: features that become labels; parts of nested ones are joined by "/".
-        size: height and width after a centred crop; None keeps the stored shape.
+        size: height and width after a centered crop; None keeps the stored shape.
         channels: 1, 3, or None for what is stored.
     """
 
@@ -167,7 +167,9 @@ class Layout:
     @property
     def slug(self) -> str:
         """A short name that tells layouts apart, for folders."""
-        labels = "-".join(self.labels).replace("/", ".") or "unlabelled"
+        labels = (
+            "-".join(self.labels).replace("/", ".") or "unlabelled"
+        )  # part of the names of folders
         fit = f"{self.size or 'stored'}x{self.channels or 'stored'}"
         return f"{self.image}-{labels}-{fit}"
 

@@ -59,7 +59,7 @@ def _checkerboard(k: np.ndarray, u: np.ndarray, z: np.ndarray) -> tuple[np.ndarr
 
 
 def _spirals(k: np.ndarray, u: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two arms +-a (-cos a, sin a), a = 3 pi sqrt(u): even along the arm away from the centre."""
+    """Two arms +-a (-cos a, sin a), a = 3 pi sqrt(u): even along the arm away from the center."""
     angle = 3 * np.pi * np.sqrt(u[:, 0])
     sign = np.where(k == 0, angle, -angle)
     return -sign * np.cos(angle), sign * np.sin(angle)

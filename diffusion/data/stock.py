@@ -21,11 +21,11 @@ class TFDS(PreparedImages):
     """Any image set of TensorFlow Datasets.
 
     Args:
-        dataset: its name, or name/config, as in the catalogue.
+        dataset: its name, or name/config, as in the catalog.
         image: the feature with the picture.
         label: the feature with the class; several for several labels, "a/b" inside nested features,
             None for no labels.
-        size: height and width, by a centred crop and a resize; None keeps the stored shape.
+        size: height and width, by a centered crop and a resize; None keeps the stored shape.
         channels: 1 or 3; None keeps what is stored.
     """
 
@@ -61,7 +61,7 @@ class TFDS(PreparedImages):
         if importlib.util.find_spec("tensorflow") is None:
             raise MissingDataError(
                 f"Preparing {self.dataset!r} needs TensorFlow, this once: "
-                "pip install 'demolish[prepare]'. Reading it afterwards does not."
+                "pip install 'demolish[prepare]'. Reading it afterward does not."
             )
         return _prepare_stock(self.dataset, scratch, root / "downloads")
 
@@ -75,7 +75,7 @@ def _prepare_stock(dataset: str, scratch: Path, downloads: Path) -> Path:
         builder = tfds.builder(dataset, data_dir=str(scratch), file_format="array_record")
     except tfds.core.DatasetNotFoundError as error:
         raise MissingDataError(
-            f"TensorFlow Datasets has no set {dataset!r}; its catalogue lists the names."
+            f"TensorFlow Datasets has no set {dataset!r}; its catalog lists the names."
         ) from error
     try:
         builder.download_and_prepare(
@@ -93,7 +93,7 @@ def _prepare_stock(dataset: str, scratch: Path, downloads: Path) -> Path:
 @register("dataset", "cifar10")
 @dataclass(frozen=True, kw_only=True)
 class CIFAR10(TFDS):
-    """CIFAR-10 (Krizhevsky, 2009): 50,000 + 10,000 colour 32x32 images, ten classes."""
+    """CIFAR-10 (Krizhevsky, 2009): 50,000 + 10,000 color 32x32 images, ten classes."""
 
     dataset: str = "cifar10"
 
@@ -101,7 +101,7 @@ class CIFAR10(TFDS):
 @register("dataset", "mnist")
 @dataclass(frozen=True, kw_only=True)
 class MNIST(TFDS):
-    """MNIST (LeCun et al., 1998): 60,000 + 10,000 grey 28x28 digits."""
+    """MNIST (LeCun et al., 1998): 60,000 + 10,000 gray 28x28 digits."""
 
     dataset: str = "mnist"
 
@@ -111,7 +111,7 @@ class MNIST(TFDS):
 class CelebA(TFDS):
     """CelebA (Liu et al., 2015): 202,599 faces, cropped from the middle and resized.
 
-    Unlabelled by default; `label="attributes/Male"`, or several such, selects attributes.
+    Unlabeled by default; `label="attributes/Male"`, or several such, selects attributes.
     """
 
     dataset: str = "celeb_a"

@@ -76,7 +76,7 @@ def locked(path: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _workplace(parent: Path) -> Iterator[Path]:
-    """Make a temporary folder inside `parent`, under its lock, and remove it afterwards."""
+    """Make a temporary folder inside `parent`, under its lock, and remove it afterward."""
     prefix = ".preparing-"
     with contextlib.ExitStack() as stack:
         try:

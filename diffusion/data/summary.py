@@ -47,7 +47,7 @@ def _largest_distance(points: np.ndarray) -> float:
     return float(np.sqrt(max(squared.max(), 0.0)))
 
 
-def summarise(
+def summarize(
     dataset: Dataset,
     progress: Callable[[int, int], None] | None = None,
     chunk: int = 1024,

@@ -38,8 +38,8 @@ def save_figure(path: PathLike, figure: Any) -> None:
     images.write_file(path, lambda scratch: figure.savefig(scratch, format="png", dpi=110))
 
 
-def time_colours(scene: Scene) -> Any:
-    """Return the scale of colours for times: logarithmic, since paths bend most near the data."""
+def time_colors(scene: Scene) -> Any:
+    """Return the scale of colors for times: logarithmic, since paths bend most near the data."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, LogNorm
@@ -65,7 +65,7 @@ def plane(axes: Any, scene: Scene, half: float, title: str) -> None:
     """Make a square window around the data, with a frame where the data lies if that is small."""
     from matplotlib.patches import Rectangle
 
-    x, y = scene.centre
+    x, y = scene.center
     axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), aspect="equal")
     axes.set_title(title, fontsize=9)
     axes.tick_params(which="both", labelsize=7)
@@ -82,8 +82,8 @@ def line(axes: Any, scene: Scene, half: float, title: str) -> None:
     low, high = span(scene)
     axes.set_xscale("log" if scene.log_time else "linear")
     if half > 10 * scene.data_half:
-        axes.set_yscale("asinh", linear_width=scene.data_half + abs(float(scene.centre[0])))
-    middle = float(scene.centre[0])
+        axes.set_yscale("asinh", linear_width=scene.data_half + abs(float(scene.center[0])))
+    middle = float(scene.center[0])
     axes.set(xlim=(low, high), ylim=(middle - half, middle + half))
     axes.set_xlabel("t: data to noise", fontsize=8)
     axes.set_title(title, fontsize=9)

@@ -24,7 +24,7 @@ DEPTH = 8.0  # nats below the maximum at which a density becomes white
 
 def _grid(scene: Scene, half: float, count: int) -> tuple[list[np.ndarray], np.ndarray]:
     """Return the coordinates of a square grid per axis, and its places, (count^2, 2)."""
-    sides = [np.linspace(c - half, c + half, count) for c in scene.centre.astype(np.float64)]
+    sides = [np.linspace(c - half, c + half, count) for c in scene.center.astype(np.float64)]
     mesh = np.meshgrid(*sides, indexing="xy")
     return sides, np.stack(mesh, axis=-1).reshape(-1, 2)
 
@@ -37,14 +37,14 @@ def _plane_density(axes: Any, scene: Scene, index: int, half: float) -> Any:
         places = _grid(scene, half, count)[1]
         log_p = scene.log_density(places, float(scene.times[index])).reshape(count, count)
     else:
-        edges = [np.linspace(c - half, c + half, 61) for c in scene.centre]
+        edges = [np.linspace(c - half, c + half, 61) for c in scene.center]
         if scene.trained:
-            share = np.histogramdd(scene.cloud[index], edges)[0]
+            fraction = np.histogramdd(scene.cloud[index], edges)[0]
         else:
-            share = estimate(scene, float(scene.times[index]), edges)[0]
+            fraction = estimate(scene, float(scene.times[index]), edges)[0]
         with np.errstate(divide="ignore"):
-            log_p = np.log(share).T
-    x, y = scene.centre
+            log_p = np.log(fraction).T
+    x, y = scene.center
     return axes.imshow(
         _below_maximum(log_p), origin="lower", cmap=DENSITY, vmin=-DEPTH, vmax=0,
         extent=(x - half, x + half, y - half, y + half), zorder=0,
@@ -173,7 +173,7 @@ def _streams(axes: Any, scene: Scene, t: float, half: float) -> float:
             **look,
         )
     else:
-        edges = [np.linspace(c - half, c + half, 25) for c in scene.centre.astype(np.float64)]
+        edges = [np.linspace(c - half, c + half, 25) for c in scene.center.astype(np.float64)]
         v = estimate(scene, t, edges)[1].transpose(1, 0, 2)
         length = np.linalg.norm(v, axis=-1)
         arrows = (-v / np.maximum(length, 1e-12)[..., None]).transpose(2, 0, 1)
@@ -225,7 +225,7 @@ def _line_field(path: PathLike, scene: Scene, indices: list[int]) -> None:
 
 def _profile(scene: Scene, index: int, half: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return places on a line, the density there and the velocity."""
-    t, middle = float(scene.times[index]), float(scene.centre[0])
+    t, middle = float(scene.times[index]), float(scene.center[0])
     edges = np.linspace(middle - half, middle + half, 61)
     coarse = (edges[1:] + edges[:-1]) / 2
     fine = np.linspace(middle - half, middle + half, 481)

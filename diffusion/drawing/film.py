@@ -40,12 +40,12 @@ def render(scene: Scene) -> tuple[list[np.ndarray], list[int]]:
     return frames, durations
 
 
-def _hues(ends: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Return a colour per point: by its direction from the centre, or by its place on a line."""
+def _hues(ends: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Return a color per point: by its direction from the center, or by its place on a line."""
     from matplotlib import colormaps
 
     if ends.shape[1] == 2:
-        angle = np.arctan2(*(ends - centre).T[::-1]) / (2 * np.pi)
+        angle = np.arctan2(*(ends - center).T[::-1]) / (2 * np.pi)
         return colormaps["hsv"](angle % 1.0) * np.array([0.85, 0.85, 0.85, 1.0])
     low, high = ends.min(), ends.max()
     return colormaps["viridis"](0.9 * (ends[:, 0] - low) / max(high - low, 1e-9))
@@ -59,9 +59,9 @@ class _Frame:
         self.figure = new_figure(scene, width, height, "")
         self.figure.set_layout_engine("none")  # or the axes would move with their labels
         self.axes = self.figure.add_axes((0.1, 0.12, 0.87, 0.83 - 0.55 / height))
-        self.hues = {"demolition": _hues(scene.demolished[-1], scene.centre)}
+        self.hues = {"demolition": _hues(scene.demolished[-1], scene.center)}
         if scene.ends is not None:
-            self.hues["rebuilding"] = _hues(scene.ends, scene.centre)
+            self.hues["rebuilding"] = _hues(scene.ends, scene.center)
 
     def pixels(self) -> np.ndarray:
         self.figure.canvas.draw()
@@ -83,7 +83,7 @@ class _Plane(_Frame):
         ends = self.scene.ends if name == "rebuilding" and index == len(states) - 1 else None
         self.dots.set_offsets((states[index] if ends is None else ends)[pick])
         self.dots.set_facecolor(self.hues[name][pick])
-        (x, y), half = self.scene.centre, self.scene.half(index)
+        (x, y), half = self.scene.center, self.scene.half(index)
         self.axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half))
         self.axes.set_title(f"{name}   t = {self.scene.times[index]:.3g}", fontsize=10)
         return self.pixels()
@@ -121,17 +121,17 @@ class _Line(_Frame):
 
 
 def save_gif(path: PathLike, frames: Sequence[np.ndarray], durations: Sequence[int]) -> int:
-    """Write an endless GIF of at most MAX_BYTES, by fewer colours, then fewer frames; return its size."""
-    frames, durations, colours = list(frames), list(durations), 64
-    content = _encode(frames, durations, colours)
+    """Write an endless GIF of at most MAX_BYTES, by fewer colors, then fewer frames; return its size."""
+    frames, durations, colors = list(frames), list(durations), 64
+    content = _encode(frames, durations, colors)
     while len(content) > MAX_BYTES and len(frames) > 2:
-        if colours > 16:
-            colours //= 2
+        if colors > 16:
+            colors //= 2
         else:
             rests = [max(pair) for pair in zip(durations[::2], durations[1::2], strict=False)]
             durations = rests + durations[len(rests) * 2 :]
             frames = frames[::2]
-        content = _encode(frames, durations, colours)
+        content = _encode(frames, durations, colors)
 
     def write(scratch: Path) -> None:
         scratch.write_bytes(content)
@@ -140,13 +140,13 @@ def save_gif(path: PathLike, frames: Sequence[np.ndarray], durations: Sequence[i
     return len(content)
 
 
-def _encode(frames: Sequence[np.ndarray], durations: Sequence[int], colours: int) -> bytes:
+def _encode(frames: Sequence[np.ndarray], durations: Sequence[int], colors: int) -> bytes:
     from PIL import Image
 
     pictures = [Image.fromarray(frame) for frame in frames]
     # One palette for all frames: what does not move then compresses to nothing.
     strip = np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])
-    palette = Image.fromarray(strip).quantize(colours)
+    palette = Image.fromarray(strip).quantize(colors)
     first, *others = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     buffer = io.BytesIO()
     first.save(

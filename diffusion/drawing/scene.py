@@ -29,7 +29,7 @@ _BATCH = 1024  # rows per evaluation of a field on a grid: bounds memory at rows
 # ever from about 25,000 pairs of a row and a point at a time, and finish with 16,000.
 _PAIRS = 16_000
 _DRAWS = 2000  # of x_0 and z, for the demolition, limits of axes and histograms
-_NEAR = 0.05  # noise below this share of the size of the data is not worth a picture
+_NEAR = 0.05  # noise below this fraction of the size of the data is not worth a picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +76,14 @@ class Scene:
         return self.points.shape[1]
 
     @property
-    def centre(self) -> np.ndarray:
+    def center(self) -> np.ndarray:
         """The middle of the data, (d,)."""
         return (self.points.min(axis=0) + self.points.max(axis=0)) / 2
 
     @property
     def data_half(self) -> float:
         """Half the width of the window that shows the data."""
-        return 1.3 * float(np.abs(self.points - self.centre).max()) or 1.0
+        return 1.3 * float(np.abs(self.points - self.center).max()) or 1.0
 
     @property
     def cloud(self) -> np.ndarray:
@@ -92,7 +92,7 @@ class Scene:
 
     def half(self, index: int) -> float:
         """Half the width of the window that shows p_t at a time, not smaller than that of the data."""
-        far = np.abs(self.cloud[index] - self.centre)
+        far = np.abs(self.cloud[index] - self.center)
         typical, most = np.quantile(far, (0.9, 0.997))
         # Of a normal law `most` is 1.8 times `typical`; heavy tails would blow the window up.
         return max(self.data_half, 1.1 * float(min(most, 2 * typical)))
@@ -116,7 +116,7 @@ class Scene:
     def moments(self, count: int, last: float = _NEAR, first: float = float("inf")) -> list[int]:
         """Return indices of times: t_max, then those at which the noise falls in even ratios.
 
-        Noise is the median distance from x_t_min on a path, as a share of the size of the data, so that no
+        Noise is the median distance from x_t_min on a path, as a fraction of the size of the data, so that no
         schedule needs to be known.
 
         Args:
@@ -151,7 +151,7 @@ def make_scene(
     Args:
         process: any definition.
         points: the data, (n, 1) or (n, 2).
-        sampler: solver of the generative ODE, on the process's `natural_times`.
+        sampler: solver of the generative ODE, on the process's `default_times`.
         num_steps: of the solver.
         num_paths: solved paths.
         seed: of all draws.
@@ -166,7 +166,7 @@ def make_scene(
         raise ValueError(
             f"`points` must have the shape (n, 1) or (n, 2) to be drawn; got {points.shape}."
         )
-    times = process.natural_times(num_steps)
+    times = process.default_times(num_steps)
     key_demolish, key_fan, key_prior, key_solve = jax.random.split(jax.random.key(seed), 4)
     rows = np.resize(np.random.default_rng(seed).permutation(len(points)), _DRAWS)
     notes = list(words.pop("notes", ()))

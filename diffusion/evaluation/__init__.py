@@ -10,20 +10,20 @@ from diffusion.evaluation.gaussians import bhattacharyya, gaussian_kl, wasserste
 from diffusion.evaluation.generate import example_keys, generate, generate_batch, replicated
 from diffusion.evaluation.held_out import bits_per_dim, loss_by_level
 from diffusion.evaluation.kernel import kernel_distance, mmd
-from diffusion.evaluation.metrics import Metric, Subject
-from diffusion.evaluation.neighbours import overlap
+from diffusion.evaluation.metrics import EvalInputs, Metric
+from diffusion.evaluation.neighbors import overlap
 from diffusion.evaluation.reference import Statistics, statistics
 from diffusion.evaluation.wasserstein import sliced_wasserstein
 
 __all__ = [
     "AccuracyByLevel",
+    "EvalInputs",
     "Extractor",
     "Features",
     "LabelAgreement",
     "Metric",
     "Moments",
     "Statistics",
-    "Subject",
     "accuracy_by_level",
     "bhattacharyya",
     "bits_per_dim",

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from diffusion.data import Dataset
-from diffusion.evaluation.metrics import Metric, Results, Subject
+from diffusion.evaluation.metrics import EvalInputs, Metric, Results
 from diffusion.numerics import require
 from diffusion.registry import register
 
@@ -32,7 +32,7 @@ def fitted_judge(dataset: Dataset, num_training: int = 10_000) -> Any:
 @final
 @dataclass(frozen=True, kw_only=True)
 class LabelAgreement(Metric):
-    """The share of generated examples that a classifier of real data gives the label they were asked for.
+    """The fraction of generated examples that a classifier of real data gives the label they were asked for.
 
     The classifier is a support vector machine with a Gaussian kernel on pixels, fitted to the training data;
     its accuracy on the held-out data stands beside the result.
@@ -41,17 +41,17 @@ class LabelAgreement(Metric):
     needs_run: ClassVar[bool] = True  # it knows which labels were asked for
     num_training: int = 10_000
 
-    def __call__(self, subject: Subject) -> Results:
-        classes = subject.train.spec.num_classes
+    def __call__(self, inputs: EvalInputs) -> Results:
+        classes = inputs.train.spec.num_classes
         require(
-            isinstance(classes, int) and classes > 1 and subject.train.spec.size is not None,
+            isinstance(classes, int) and classes > 1 and inputs.train.spec.size is not None,
             "label_agreement needs a finite data set with one label per example; this one has "
-            f"num_classes={classes}, size={subject.train.spec.size}.",
+            f"num_classes={classes}, size={inputs.train.spec.size}.",
         )
         assert isinstance(classes, int)
-        judge = fitted_judge(subject.train, self.num_training)
-        accuracy = float(judge.score(*_gather(subject.held_out, self.num_training)))
-        x = np.concatenate(list(subject.generate(subject.num_samples)))
+        judge = fitted_judge(inputs.train, self.num_training)
+        accuracy = float(judge.score(*_gather(inputs.held_out, self.num_training)))
+        x = np.concatenate(list(inputs.generate(inputs.num_samples)))
         asked = np.arange(len(x)) % classes  # the classes in turn
         found = judge.predict(np.clip(x.reshape(len(x), -1), -1, 1))
         return {

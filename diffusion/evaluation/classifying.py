@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion.classifiers.classifier import NetworkClassifier
 from diffusion.data import Dataset
-from diffusion.evaluation.metrics import Metric, Results, Subject
+from diffusion.evaluation.metrics import EvalInputs, Metric, Results
 from diffusion.numerics import require, row_keys
 from diffusion.processes import Process
 from diffusion.registry import register
@@ -28,7 +28,7 @@ class LevelAccuracy(NamedTuple):
 
 @jax.jit
 def _judged(classifier: NetworkClassifier, x_t: Any, t: Any, cond: Any) -> tuple[Any, Any]:
-    """Return the share of labels that are right, and -log p(cond | x_t) per label that is said, of each example."""
+    """Return the fraction of labels that are right, and -log p(cond | x_t) per label that is said, of each example."""
     columns, target = classifier.columns, classifier.columns.target(cond)
     answers, truths = columns.split(classifier(x_t, t)), columns.split(target)
     if columns.multi_label:  # every column is a question of its own
@@ -56,7 +56,7 @@ def accuracy_by_level(
     On processes without a log-SNR the bins are those of the process's own clock. A classifier of clean data is
     shown clean data: one level.
     """
-    times = process.natural_times(2 * num_levels)[1::2] if not classifier.clean else [process.t_min]
+    times = process.default_times(2 * num_levels)[1::2] if not classifier.clean else [process.t_min]
     num_examples = min(num_examples, dataset.spec.size or num_examples)
     batch_size = min(batch_size, num_examples)
     found = []
@@ -75,7 +75,7 @@ def accuracy_by_level(
         right, nats = right[said], nats[said]
         error = lambda e: float(e.std(ddof=1) / len(e) ** 0.5)
         level = LevelAccuracy(
-            level=float(process.noise_level(t)),
+            level=float(process.noise_conditioning(t)),
             accuracy=float(right.mean()),
             accuracy_error=error(right),
             cross_entropy=float(nats.mean()),
@@ -96,16 +96,16 @@ class AccuracyByLevel(Metric):
     num_levels: int = 10
     num_examples: int = 1000
 
-    def __call__(self, subject: Subject) -> Results:
+    def __call__(self, inputs: EvalInputs) -> Results:
         require(
-            subject.classifier is not None,
+            inputs.classifier is not None,
             "the metric accuracy_by_level measures a classifier, and this run trained a generator.",
         )
-        assert subject.classifier is not None
+        assert inputs.classifier is not None
         levels = accuracy_by_level(
-            subject.classifier, subject.needs_process("accuracy_by_level"), subject.held_out,
-            num_examples=self.num_examples, batch_size=subject.batch_size, num_levels=self.num_levels,
-            seed=subject.seed,
+            inputs.classifier, inputs.needs_process("accuracy_by_level"), inputs.held_out,
+            num_examples=self.num_examples, batch_size=inputs.batch_size, num_levels=self.num_levels,
+            seed=inputs.seed,
         )  # fmt: skip
         name = f"@{levels[0].count}x{len(levels)}_levels"
         return {

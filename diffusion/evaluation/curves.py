@@ -1,6 +1,6 @@
 """Line plots as inline SVG, small enough to lie in a page: axes, ticks, lines, error bars.
 
-Colours come from the page: a line has the class `s0` ... `s9`, axes take `currentColor`, so that one file is
+Colors come from the page: a line has the class `s0` ... `s9`, axes take `currentColor`, so that one file is
 readable in light and in dark.
 """
 
@@ -43,8 +43,8 @@ class _Axis:
 
     def at(self, value: float) -> float:
         low, high = self._own(self.low), self._own(self.high)
-        share = (self._own(value) - low) / (high - low)
-        return self.start + min(1.0, max(0.0, share)) * (self.stop - self.start)
+        fraction = (self._own(value) - low) / (high - low)
+        return self.start + min(1.0, max(0.0, fraction)) * (self.stop - self.start)
 
     def _own(self, value: float) -> float:
         return math.log10(value) if self.log and value > 0 else value
@@ -75,7 +75,7 @@ def line_plot(
     """Return a plot as an <svg> element, with a legend below where there are several lines.
 
     Args:
-        lines: in the order of their colours.
+        lines: in the order of their colors.
         xlabel: under the horizontal axis.
         ylabel: beside the vertical axis.
         log: whether the vertical axis is logarithmic.

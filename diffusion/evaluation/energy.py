@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from diffusion.data import Dataset
 from diffusion.evaluation.kernel import Discrepancy, discrepancy, squared_distances
-from diffusion.evaluation.metrics import Metric, Results, Subject
+from diffusion.evaluation.metrics import EvalInputs, Metric, Results
 from diffusion.registry import register
 
 EnergyDistance = Discrepancy
@@ -53,14 +53,14 @@ class EnergyDistanceMetric(Metric):
 
     num_held_out: int | None = None
 
-    def __call__(self, subject: Subject) -> Results:
-        count = self.num_held_out or subject.num_samples
-        held_out = _first(subject.held_out, count)
-        generated = np.concatenate(list(subject.generated()))
+    def __call__(self, inputs: EvalInputs) -> Results:
+        count = self.num_held_out or inputs.num_samples
+        held_out = _first(inputs.held_out, count)
+        generated = np.concatenate(list(inputs.generated()))
         name = f"energy_distance@{len(generated)}_against_{len(held_out)}"
         results: Results = {name: energy_distance(generated, held_out)._asdict()}
-        if subject.has_training_data:
-            real = _first(subject.train, subject.num_samples)
+        if inputs.has_training_data:
+            real = _first(inputs.train, inputs.num_samples)
             name = f"energy_distance_of_training_data@{len(real)}_against_{len(held_out)}"
             results[name] = energy_distance(real, held_out)._asdict()
         return results

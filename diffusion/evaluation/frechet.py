@@ -4,7 +4,7 @@
 
 (Heusel et al., 2017; Su, kexue.fm 8512). Everything in float64. With C_1 = A^T A and C_2 = B^T B the last term is
 2 |A B^T|_*, the sum of the singular values; no matrix square root of a non-symmetric product, which loses half the
-digits. A comes from the eigenvalues of the symmetric C_1; or, with fewer examples than features, it is the centred
+digits. A comes from the eigenvalues of the symmetric C_1; or, with fewer examples than features, it is the centered
 features themselves over sqrt(n - 1): then no covariance is needed, and equal sets have distance 0.
 """
 
@@ -35,10 +35,10 @@ class Moments:
         x = np.asarray(features, np.float64).reshape(len(features), -1)
         finite(features=x)
         mean = x.mean(axis=0)
-        centred = x - mean
+        centered = x - mean
         total = self.count + len(x)
         shift = mean - self.mean
-        scatter = self.scatter + centred.T @ centred
+        scatter = self.scatter + centered.T @ centered
         scatter += np.outer(shift, shift) * (self.count * len(x) / total)
         return Moments(total, self.mean + shift * (len(x) / total), scatter)
 
@@ -120,7 +120,7 @@ class Sample:
         return self.moments.count
 
     def factor(self) -> np.ndarray:
-        """Return A with C = A^T A: the centred features themselves if they are few, else from C."""
+        """Return A with C = A^T A: the centered features themselves if they are few, else from C."""
         at_least(2, count=self.count, hint="A covariance needs two examples.")
         if self.rows is None:
             return factor_of(self.moments.covariance)

@@ -119,7 +119,7 @@ def generate(
     size = block or block_size(shape)
     at_least(1, block=size, batch_size=batch_size)
     at_least(0, num_samples=num_samples, start=start)
-    # where the steps of an example depend on its neighbours, these are those of its block
+    # where the steps of an example depend on its neighbors, these are those of its block
     spread = not sampler.coupled
     stop, call = start + num_samples, size * (len(jax.local_devices()) if spread else 1)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.data import Dataset
-from diffusion.likelihood import Dequantisation, log_prob
+from diffusion.likelihood import Dequantization, log_prob
 from diffusion.numerics import require, row_keys
 from diffusion.numerics.programs import Programs
 from diffusion.processes import AffineProcess, Process
@@ -48,7 +48,7 @@ def loss_by_level(
 
     In this unit models of different predictions, weights and processes can be compared.
     """
-    times = process.natural_times(num_levels + 1)[1:-1]
+    times = process.default_times(num_levels + 1)[1:-1]
     size = dataset.spec.size or num_examples
     num_examples = min(num_examples, size)
     batch_size = min(batch_size, num_examples)
@@ -90,10 +90,10 @@ def bits_per_dim(
     num_probes: int = 4,
     seed: int = 0,
 ) -> Bits:
-    """Estimate bits per dimension of uniformly dequantised held-out examples through the ODE.
+    """Estimate bits per dimension of uniformly dequantized held-out examples through the ODE.
 
     The trace is exact up to `exact_below` dimensions, Hutchinson's with `num_probes` probes above. The
-    model is used without its conditions' guidance, since a guided field has no normalised density of its own.
+    model is used without its conditions' guidance, since a guided field has no normalized density of its own.
 
     Raises:
         ValueError: the data is not made of integers.
@@ -105,7 +105,7 @@ def bits_per_dim(
         "report its log-likelihood in nats (`diffusion.log_prob`) instead.",
     )
     assert spec.bits is not None
-    dims, quantise = int(np.prod(spec.shape)), Dequantisation(levels=2**spec.bits)
+    dims, quantize = int(np.prod(spec.shape)), Dequantization(levels=2**spec.bits)
     exact = dims <= exact_below
     num_examples = min(num_examples, spec.size or num_examples)
     batch_size = min(batch_size, num_examples)
@@ -113,12 +113,12 @@ def bits_per_dim(
     for start in range(0, num_examples, batch_size):
         batch = dataset.examples(start, min(batch_size, num_examples - start))
         key_noise, key_probe = jax.random.split(jax.random.fold_in(jax.random.key(seed), start))
-        x = quantise(key_noise, jnp.asarray(batch["data"]))
+        x = quantize(key_noise, jnp.asarray(batch["data"]))
         log_p = log_prob(
             process, model_of(batch.get("cond")), x, num_steps=num_steps,
             key=None if exact else key_probe, num_probes=num_probes,
         )  # fmt: skip
-        found.append(np.asarray(quantise.bits_per_dim(log_p, dims)))
+        found.append(np.asarray(quantize.bits_per_dim(log_p, dims)))
     bits = np.concatenate(found).astype(np.float64)
     error = float(bits.std(ddof=1) / len(bits) ** 0.5)
     trace = "exact" if exact else f"hutchinson, {num_probes} probes"

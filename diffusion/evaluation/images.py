@@ -1,4 +1,4 @@
-"""Pictures of results: grids of images, labelled rows, animations, scatter plots.
+"""Pictures of results: grids of images, labeled rows, animations, scatter plots.
 
 Files are written beside their target and renamed, so that a viewer never sees half a picture.
 Arrays are NHWC; floats in [-1, 1] become 8-bit levels by round(127.5 (x + 1)).
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Num, UInt8
 
 from diffusion.runtime.files import replacing
 
-SEPARATOR = 64  # grey level between images: dark, yet not the black ground of digits
+SEPARATOR = 64  # gray level between images: dark, yet not the black ground of digits
 
 
 def to_uint8(

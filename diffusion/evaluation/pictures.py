@@ -1,6 +1,6 @@
 """Pictures of examples of any kind: grids of images, scatter plots of points, curves of signals.
 
-Images of 1 or 3 channels are shown as they are. Of others, and of latents, the channels stand side by side in grey,
+Images of 1 or 3 channels are shown as they are. Of others, and of latents, the channels stand side by side in gray,
 and a line above says so.
 """
 

@@ -26,7 +26,7 @@ from diffusion.numerics import at_least
 from diffusion.runtime import exits
 from diffusion.runtime.compilation import cores
 from diffusion.runtime.digests import as_json, difference
-from diffusion.runtime.failpoints import reach
+from diffusion.runtime.failpoints import failpoint
 from diffusion.runtime.files import flock, write_atomically
 from diffusion.runtime.npz import read_arrays
 from diffusion.runtime.reading import NotPlainError, parse_json, read_bytes, read_json
@@ -179,7 +179,7 @@ class Shards(abc.ABC):
         """Write the examples from this index on as one shard."""
         content = self.pack(first, x)
         name = f"{first:09d}-{len(x)}.{_digest(first, len(x), content)}.{self.suffix}"
-        write_atomically(self.folder / name, content, at=lambda: reach("in_sample_shard"))
+        write_atomically(self.folder / name, content, at=lambda: failpoint("in_sample_shard"))
 
     def fill(
         self,

@@ -42,7 +42,7 @@ class Examples:
         path: where they come from.
         count: how many there are.
         sha256: of their values in order, as they are stored.
-        outside: share of values outside [-1, 1], which the 8-bit rule clips.
+        outside: fraction of values outside [-1, 1], which the 8-bit rule clips.
         left_out: files in the folder that are no pictures.
         read: read(count, first) yields float32 batches of these examples in order.
     """
@@ -65,7 +65,7 @@ class Examples:
 def open_examples(path: Path, spec: DataSpec) -> Examples:
     """Open a folder of pictures, an .npz or an .npy file, and check every example.
 
-    Arrays are (n, ...) of the shape of the data set; a grey image may lack its channel. uint8 is scaled to
+    Arrays are (n, ...) of the shape of the data set; a gray image may lack its channel. uint8 is scaled to
     [-1, 1], floats must lie there already, but for what a model overshoots. An .npz holds the examples under one
     of the names in `KEYS`, or nothing else. Pictures are taken in the order of their paths.
 
@@ -174,7 +174,7 @@ def _decode(path: Path, spec: DataSpec) -> np.ndarray:
                     f"{path} has pixels of mode {picture.mode}; this data has {channels} channels: {mode}."
                 )
             if "transparency" in picture.info:
-                raise SourceError(f"{path} has a transparent colour; lay it on white.")
+                raise SourceError(f"{path} has a transparent color; lay it on white.")
             if picture.size != (width, height):
                 raise SourceError(
                     f"{path} is {picture.size[0]} x {picture.size[1]} pixels; this data is {width} x {height}."

@@ -1,7 +1,7 @@
 """What a guidance entry is, what it gets to work with, and what all of them share.
 
 An entry of the kind `guidance` is a frozen record of numbers that is called with a `ConditionalModel` and returns
-a denoiser (a velocity on the lowest rung). Beside each stands a plain function from denoisers to a denoiser.
+a denoiser (a velocity for a plain `Process`). Beside each stands a plain function from denoisers to a denoiser.
 What they return are callable pytrees: parameters, conditions, scales and targets are leaves, so a compiled
 sampler is reused when they change.
 """
@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 from diffusion.guidance.model import ConditionalModel
 from diffusion.processes import Process
-from diffusion.processes.base import require_rung
-from diffusion.registry import lookup, registered
+from diffusion.processes.base import require_process
+from diffusion.registry import adopt_earlier_names, lookup, registered
 from diffusion.types import Denoiser
 
 # What entries may be given, what it is, and where it comes from.
@@ -63,19 +63,24 @@ def given(model: ConditionalModel, name: str, entry: Any) -> Any:
 class Guidance(abc.ABC):
     """An entry of the kind `guidance`: from the denoisers of a model to one denoiser.
 
-    `rung` is the lowest rung that it works on, `neutral` the fields with which it changes nothing.
+    `requires` is the most general class of process that it works for, `neutral` the fields with which it changes
+    nothing.
     `needs_cond` says that it compares conditions, so that it has no meaning without one; `needs_null` that it
     compares with the network under none, which must have been trained so.
     """
 
-    rung: ClassVar[type[Process]] = Process
+    requires: ClassVar[type[Process]] = Process
     neutral: ClassVar[Mapping[str, Any] | None] = None
     needs_cond: ClassVar[bool] = False
     needs_null: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        adopt_earlier_names(cls, {"rung": "requires"})
+
     @abc.abstractmethod
     def guide(self, model: ConditionalModel) -> Denoiser:
-        """Return the guided denoiser of a model whose process stands on the rung."""
+        """Return the guided denoiser of a model whose process is of the class `requires`."""
 
     def __call__(self, model: ConditionalModel) -> Denoiser:
         """Return the guided denoiser.
@@ -88,8 +93,8 @@ class Guidance(abc.ABC):
         return self.guide(model)
 
     def check_process(self, process: Process) -> None:
-        """Raise TypeError unless the process stands on the rung that this entry needs."""
-        require_guidable(process, self.rung, f"guidance {entry_name(self)!r}")
+        """Raise TypeError unless the process is of the class that this entry needs."""
+        require_guidable(process, self.requires, f"guidance {entry_name(self)!r}")
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise ValueError if examples of this shape cannot be guided."""
@@ -100,10 +105,10 @@ class Guidance(abc.ABC):
         return shape
 
 
-def require_guidable(process: Process, rung: type[Process], who: str) -> None:
-    """Raise TypeError unless the process stands on a rung; the message names the entries that fit."""
+def require_guidable(process: Process, requires: type[Process], who: str) -> None:
+    """Raise TypeError unless the process is of a class; the message names the entries that fit."""
     try:
-        require_rung(process, rung, who)
+        require_process(process, requires, who)
     except TypeError as error:
         needs = str(error).partition(". ")[0]
         raise TypeError(

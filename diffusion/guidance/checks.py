@@ -23,7 +23,7 @@ def check_entries(
         process: of the model.
         shape: of one example of the training.
         conditional: whether the network was trained under conditions.
-        dropout: the share of the training in which the condition was dropped.
+        dropout: the fraction of the training in which the condition was dropped.
     """
     for entry in entries:
         if not isinstance(entry, Guidance):

@@ -22,13 +22,13 @@ from diffusion.guidance.model import CallablePytree, ConditionalModel
 from diffusion.guidance.scales import Scale, as_scale, check_scale, is_number, scale_at, scale_of
 from diffusion.numerics import one_of, require
 from diffusion.processes import GaussianProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import register, takes_names
 from diffusion.types import Denoiser, Time
 
 LogProb: TypeAlias = Callable[
     [Array, Any], Array
-]  # (x, t) -> log p(y | x), (batch,), maybe unnormalised
+]  # (x, t) -> log p(y | x), (batch,), maybe unnormalized
 
 THROUGH = ("x_t", "x_0")
 
@@ -84,7 +84,7 @@ def classifier(
     Raises:
         TypeError: the noise is not Gaussian.
     """
-    require_rung(process, GaussianProcess, "classifier guidance")
+    require_process(process, GaussianProcess, "classifier guidance")
     check_through(through)
     return Tilted(denoise, log_prob, as_scale(scale), process, through)
 
@@ -140,7 +140,7 @@ class OfCondition:
 class Tilt(Guidance):
     """Fields of entries with a gradient."""
 
-    rung: ClassVar[type[Process]] = GaussianProcess
+    requires: ClassVar[type[Process]] = GaussianProcess
     neutral: ClassVar[Mapping[str, Any]] = {"scale": 0.0}
 
     scale: Any = dataclasses.field(default=1.0, metadata={"kind": "scale"})
@@ -159,7 +159,7 @@ class Tilt(Guidance):
         return classifier(process, model.conditional, log_prob, scale, self.through)
 
     def log_prob(self, model: ConditionalModel) -> LogProb:
-        """Return log p(y | x), maybe unnormalised, as a callable pytree."""
+        """Return log p(y | x), maybe unnormalized, as a callable pytree."""
         raise TypeError(f"{type(self).__name__} states no log-probability.")
 
 

@@ -15,7 +15,7 @@ from diffusion.guidance.model import CallablePytree, ConditionalModel
 from diffusion.guidance.scales import as_scale
 from diffusion.numerics import one_of, ordered, per_example, require
 from diffusion.processes import AffineProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import register, takes_names
 from diffusion.types import Denoiser, Scalar, Time
 
@@ -78,7 +78,7 @@ class OnInterval(CallablePytree):
         return jax.lax.cond(inside, guided, plain, x_t, jnp.asarray(t))
 
     def _log_snr(self, t: Time) -> Array:
-        return self.process.noise_level(t)
+        return self.process.noise_conditioning(t)
 
 
 @takes_names
@@ -102,7 +102,7 @@ def on_interval(
     """
     _check_clock(by, low, high)
     if by == "log_snr":
-        require_rung(process, AffineProcess, "an interval of log-SNR")
+        require_process(process, AffineProcess, "an interval of log-SNR")
     return OnInterval(guided, plain, as_scale(low), as_scale(high), process, by)
 
 
@@ -130,8 +130,8 @@ class Interval(Wrapper):
         _check_clock(self.by, self.low, self.high)
 
     @property
-    def rung(self) -> type[Process]:
-        """The rung that knows the clock."""
+    def requires(self) -> type[Process]:
+        """The class of process that knows the clock."""
         return AffineProcess if self.by == "log_snr" else Process
 
     def guide(self, model: ConditionalModel) -> Denoiser:

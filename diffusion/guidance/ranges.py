@@ -3,6 +3,7 @@
 All of it is about x_0, so it needs a process with alpha(t) and sigma(t).
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -43,7 +44,7 @@ clipped = Clipped
 class Clip(Guidance):
     """x_0 clipped to [low, high]: the last entry of a list of guidance for images."""
 
-    rung: ClassVar[type[Process]] = AffineProcess
+    requires: ClassVar[type[Process]] = AffineProcess
     neutral: ClassVar[Mapping[str, Any]] = {"low": -1e6, "high": 1e6}
 
     low: Scalar = -1.0
@@ -75,8 +76,8 @@ class Thresholded(CallablePytree):
         """Return the thresholded posterior mean."""
         x_0 = self.denoise(x_t, t)
         axes = tuple(range(1, x_0.ndim))
-        share, limit = (jnp.asarray(c, x_0.dtype) for c in (self.percentile, self.limit))
-        s = jnp.maximum(jnp.quantile(jnp.abs(x_0), share, axis=axes, keepdims=True), limit)
+        quantile, limit = (jnp.asarray(c, x_0.dtype) for c in (self.percentile, self.limit))
+        s = jnp.maximum(jnp.quantile(jnp.abs(x_0), quantile, axis=axes, keepdims=True), limit)
         return jnp.clip(x_0, -s, s) * (limit / s)
 
 
@@ -92,7 +93,7 @@ class DynamicThreshold(Guidance):
     Saharia et al., 2022. It keeps large scales from saturating pixels; put it in place of `clip`.
     """
 
-    rung: ClassVar[type[Process]] = AffineProcess
+    requires: ClassVar[type[Process]] = AffineProcess
     neutral: ClassVar[Mapping[str, Any]] = {"limit": 1e6}
 
     percentile: Scalar = 0.995
@@ -109,17 +110,17 @@ class DynamicThreshold(Guidance):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Rescaled(CallablePytree):
-    """x_0 (1 + share (std(plain) / std(x_0) - 1)), deviations over each example (Lin et al., 2024).
+    """x_0 (1 + phi (std(plain) / std(x_0) - 1)), deviations over each example (Lin et al., 2024).
 
     Args:
         guided: after guidance. One from `classifier_free` knows what it guides and is not evaluated twice.
         plain: before guidance.
-        share: 0 leaves the guided mean as it is, 1 gives it the plain deviation.
+        phi: 0 leaves the guided mean as it is, 1 gives it the plain deviation.
     """
 
     guided: Denoiser
     plain: Denoiser
-    share: Any = 0.7
+    phi: Any = 0.7
 
     def __call__(self, x_t: Array, t: Time) -> Array:
         """Return the rescaled posterior mean."""
@@ -129,7 +130,7 @@ class Rescaled(CallablePytree):
         std = lambda x: jnp.std(x, axis=tuple(range(1, x.ndim)), keepdims=True)
         spread = std(x_0)
         ratio = jnp.where(spread > 0, std(plain) / jnp.where(spread > 0, spread, 1), 1)
-        return x_0 * (1 + jnp.asarray(self.share, x_0.dtype) * (ratio - 1))
+        return x_0 * (1 + jnp.asarray(self.phi, x_0.dtype) * (ratio - 1))
 
 
 rescale = Rescaled
@@ -139,18 +140,18 @@ rescale = Rescaled
 @final
 @dataclass(frozen=True, kw_only=True)
 class Rescale(Guidance):
-    """x_0 (1 + share (std(cond) / std(x_0) - 1)): the guided mean with the conditional one's deviation.
+    """x_0 (1 + phi (std(cond) / std(x_0) - 1)): the guided mean with the conditional one's deviation.
 
-    Lin et al., 2024, eq. 15, 16 (phi is `share`). It stands behind the guidance that it tames.
+    Lin et al., 2024, eq. 15, 16 (`phi`). It stands behind the guidance that it tames.
     """
 
-    rung: ClassVar[type[Process]] = AffineProcess
-    neutral: ClassVar[Mapping[str, Any]] = {"share": 0.0}
+    requires: ClassVar[type[Process]] = AffineProcess
+    neutral: ClassVar[Mapping[str, Any]] = {"phi": 0.0}
 
-    share: Scalar = 0.7
+    phi: Scalar = dataclasses.field(default=0.7, metadata={"renamed_from": "share"})
 
     def __post_init__(self) -> None:
-        in_interval("[0, 1]", share=self.share)
+        in_interval("[0, 1]", phi=self.phi)
 
     def guide(self, model: ConditionalModel) -> Denoiser:
-        return rescale(model.conditional, model.plain, self.share)
+        return rescale(model.conditional, model.plain, self.phi)

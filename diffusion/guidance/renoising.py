@@ -24,7 +24,7 @@ from diffusion.guidance.model import ConditionalModel
 from diffusion.guidance.scales import Stepped, is_number
 from diffusion.numerics import finite, in_interval, on_host, value_and_ddt
 from diffusion.processes import AffineProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import register, takes_names
 from diffusion.types import Denoiser, Scalar, Time
 
@@ -43,7 +43,7 @@ def cfg_pp_scale(process: AffineProcess, times: Any, scale: Scalar = 0.6) -> Ste
         times: decreasing, (num_steps + 1,).
         scale: of the posterior mean: 0 unconditional, 1 conditional; above 1 is allowed, and rarely wanted.
     """
-    require_rung(process, AffineProcess, "CFG++")
+    require_process(process, AffineProcess, "CFG++")
     finite(scale=scale)
     times = np.asarray(times, np.float64)
     alpha, sigma = on_host(MethodType(_scales, process), times)
@@ -63,7 +63,7 @@ class CFGPlusPlus(Guidance):
     conditional model, since the noise stays unconditional.
     """
 
-    rung: ClassVar[type[Process]] = AffineProcess
+    requires: ClassVar[type[Process]] = AffineProcess
     needs_cond: ClassVar[bool] = True
     needs_null: ClassVar[bool] = True
 

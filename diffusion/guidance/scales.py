@@ -45,7 +45,7 @@ class Interpolated:
 
     def __call__(self, t: Time) -> Array:
         """Return the scale at t."""
-        level = jnp.asarray(self.process.noise_level(t))
+        level = jnp.asarray(self.process.noise_conditioning(t))
         knots, values = (jnp.asarray(a, level.dtype) for a in (self.knots, self.values))
         return jnp.interp(level, knots, values)
 
@@ -94,7 +94,7 @@ class LinearLogSNR(Schedule):
 class Piecewise(Schedule):
     """scale = values[i] where edges[i - 1] <= t < edges[i]: one more value than edges.
 
-    edges=(0.3,), values=(1.0, 3.0) means 1 below t = 0.3, towards the data, and 3 above.
+    edges=(0.3,), values=(1.0, 3.0) means 1 below t = 0.3, toward the data, and 3 above.
     """
 
     edges: tuple[float | int, ...] = (0.5,)

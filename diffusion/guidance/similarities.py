@@ -106,7 +106,7 @@ def similarity(
     through: str = "x_0",
     features: Callable[[Array], Array] | None = None,
 ) -> Denoiser:
-    """Tilt what a model generates towards a target, by exp(scale similarity) (Su, kexue.fm 9257).
+    """Tilt what a model generates toward a target, by exp(scale similarity) (Su, kexue.fm 9257).
 
     Args:
         process: a process with Gaussian noise.

@@ -24,7 +24,7 @@ from diffusion.guidance.model import CallablePytree, ConditionalModel
 from diffusion.guidance.scales import Scale, as_scale, scale_at
 from diffusion.numerics import per_example, require, whole
 from diffusion.processes import GaussianProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import register, takes_names
 from diffusion.types import Denoiser, Scalar, Time
 
@@ -47,7 +47,7 @@ def repeat(x: Array, factor: int) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Upsampled(CallablePytree):
-    """x_0 with its coarse part moved towards that of the model at the smaller size."""
+    """x_0 with its coarse part moved toward that of the model at the smaller size."""
 
     denoise: Denoiser
     scale: Any  # a number, (batch,), or a callable of t
@@ -88,7 +88,7 @@ def upsample(
         factor: the ratio of the sizes; 1 returns the denoiser as it is.
         scale: 0 the plain model, 1 the coarse part of the small model, 1.2 was found to be good.
     """
-    require_rung(process, GaussianProcess, "upsample guidance")
+    require_process(process, GaussianProcess, "upsample guidance")
     whole(1, factor=factor)
     if factor == 1:
         return denoise
@@ -105,7 +105,7 @@ class Upsample(Extrapolation):
     of the training.
     """
 
-    rung: ClassVar[type[Process]] = GaussianProcess
+    requires: ClassVar[type[Process]] = GaussianProcess
     neutral: ClassVar[Mapping[str, Any]] = {"scale": 0.0}
 
     factor: int = 2

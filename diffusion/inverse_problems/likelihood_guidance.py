@@ -4,6 +4,7 @@ E[x_0 | x_t, y] = D + sigma^2 / alpha grad_x_t log p(y | x_t)
 """
 
 import abc
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -24,7 +25,7 @@ from diffusion.inverse_problems.base import (
 from diffusion.inverse_problems.operators import Operator
 from diffusion.numerics import per_example, positive, sum_features
 from diffusion.processes import AffineProcess, GaussianProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import register, takes_names
 from diffusion.samplers.levels import levels, namespace
 from diffusion.types import Data, Denoiser, Scalar, Time
@@ -130,7 +131,7 @@ def dps(
         TypeError: the process has no normal noise.
         ValueError: there are no times, and std is 0.
     """
-    require_rung(process, GaussianProcess, "dps")
+    require_process(process, GaussianProcess, "dps")
     if times is not None:
         weight = step_weight(process, times)
         return bound(
@@ -143,7 +144,7 @@ def dps(
 def _require_noise(std: Scalar) -> None:
     positive(
         std=std,
-        hint="The likelihood of dps divides by it: give one, or the times (in a config, normalised=True).",
+        hint="The likelihood of dps divides by it: give one, or the times (in a config, normalized=True).",
     )
 
 
@@ -153,22 +154,22 @@ def _require_noise(std: Scalar) -> None:
 class DPS(LinearInverse):
     """D - scale w(t) grad |y - A D|^2 / |y - A D|: each DDIM step moves the state by scale (Chung et al., 2023).
 
-    With `normalised=False`, D - scale sigma^2 / alpha grad |y - A D|^2 / (2 std^2).
+    With `normalized=False`, D - scale sigma^2 / alpha grad |y - A D|^2 / (2 std^2).
     """
 
-    rung: ClassVar[type[Process]] = GaussianProcess
+    requires: ClassVar[type[Process]] = GaussianProcess
 
     scale: Scalar = 0.3
-    normalised: bool = True
+    normalized: bool = dataclasses.field(default=True, metadata={"renamed_from": "normalised"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.normalised:
+        if not self.normalized:
             _require_noise(self.std)
 
     def guide(self, model: ConditionalModel) -> Denoiser:
         arguments = self.arguments(model)
-        times = given(model, "times", self) if self.normalised else None
+        times = given(model, "times", self) if self.normalized else None
         times = times() if callable(times) else times
         return dps(*arguments, times=times, std=self.std, scale=self.scale)
 
@@ -225,7 +226,7 @@ def pigdm(
     Raises:
         TypeError: the process has no normal noise.
     """
-    require_rung(process, GaussianProcess, "pigdm")
+    require_process(process, GaussianProcess, "pigdm")
     return bound(
         PseudoInverseGuided, process, denoise, operator, measurement, std=std, scale=scale,
         data_std=data_std,
@@ -241,7 +242,7 @@ class PiGDM(LinearInverse):
     r_t^2 is the variance of x_0 given x_t for data N(m, data_std^2 I), for which the method is exact.
     """
 
-    rung: ClassVar[type[Process]] = GaussianProcess
+    requires: ClassVar[type[Process]] = GaussianProcess
 
     data_std: Scalar = 1.0
 

@@ -18,7 +18,7 @@ from diffusion.inverse_problems.base import (
 from diffusion.inverse_problems.operators import Operator
 from diffusion.numerics import at_least
 from diffusion.processes import AffineProcess, GaussianProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import register, takes_names
 from diffusion.types import Data, Denoiser, Scalar, Time
 
@@ -80,7 +80,7 @@ def moment_matching(
     Raises:
         TypeError: the process has no normal noise.
     """
-    require_rung(process, GaussianProcess, "moment_matching")
+    require_process(process, GaussianProcess, "moment_matching")
     return bound(
         MomentMatched, process, denoise, operator, measurement, std=std, scale=scale,
         num_iterations=num_iterations, tolerance=tolerance,
@@ -97,7 +97,7 @@ class MomentMatching(LinearInverse):
     2023; Rozet et al., 2024).
     """
 
-    rung: ClassVar[type[Process]] = GaussianProcess
+    requires: ClassVar[type[Process]] = GaussianProcess
 
     num_iterations: int = 8
     tolerance: float = 1e-5

@@ -11,7 +11,7 @@ from diffusion.inverse_problems.base import LinearInverse, Measured, bound, unex
 from diffusion.inverse_problems.operators import Operator
 from diffusion.numerics.shapes import shaped_like
 from diffusion.processes import AffineProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import register, takes_names
 from diffusion.types import Data, Denoiser, Scalar, Time
 
@@ -108,7 +108,7 @@ def replacement(
         TypeError: the process is not affine.
         ValueError: the operator states no pseudo-inverse.
     """
-    require_rung(process, AffineProcess, "replacement")
+    require_process(process, AffineProcess, "replacement")
     _require_pinv(operator, "replacement")
     return bound(Replaced, process, denoise, operator, measurement, std=std, scale=scale)
 
@@ -122,7 +122,7 @@ class Replacement(LinearInverse):
     The sampler `repaint` replaces in the state as well, and repeats its steps.
     """
 
-    rung: ClassVar[type[Process]] = AffineProcess
+    requires: ClassVar[type[Process]] = AffineProcess
 
     def guide(self, model: ConditionalModel) -> Denoiser:
         return replacement(*self.arguments(model), std=self.std, scale=self.scale)

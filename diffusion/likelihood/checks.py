@@ -19,7 +19,7 @@ def check_batch(x: Any, name: str = "x") -> Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"`{name}` must be floating; got {x.dtype}{list(x.shape)}. Scale integers to the range of the data "
-            "and add their quantisation noise first, as `diffusion.Dequantisation` does."
+            "and add their quantization noise first, as `diffusion.Dequantization` does."
         )
     require(
         x.ndim >= 2 and x.size > 0,
@@ -82,7 +82,7 @@ def rising_times(process: Process, num_steps: int) -> Any:
     """
     whole(1, num_steps=num_steps)
     if not is_traced(process):
-        return process.natural_times(num_steps)[::-1]
+        return process.default_times(num_steps)[::-1]
     ends = jnp.stack([jnp.asarray(process.t_min, float), jnp.asarray(process.t_max, float)])
     if not isinstance(process, AffineProcess):
         inner = jnp.linspace(ends[0], ends[1], num_steps + 1)[1:-1]

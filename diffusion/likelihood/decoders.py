@@ -27,7 +27,7 @@ class Decoder(abc.ABC):
 @final
 @dataclass(frozen=True, kw_only=True)
 class GaussianDecoder(Decoder):
-    """N(E[x_0 | x_t], std^2 I): a density, for continuous or dequantised data.
+    """N(E[x_0 | x_t], std^2 I): a density, for continuous or dequantized data.
 
     Args:
         std: of the data around its posterior mean; None is sigma / alpha, right for data that is smooth on
@@ -46,10 +46,10 @@ class GaussianDecoder(Decoder):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class DiscretisedDecoder(Decoder):
+class DiscretizedDecoder(Decoder):
     """p(v | x_t) proportional to q(x_t | x(v)) over the levels, pixel by pixel (Kingma et al., 2021, eq. 15).
 
-    It gives probabilities of integers, so the bound needs neither dequantisation nor a Jacobian. The data
+    It gives probabilities of integers, so the bound needs neither dequantization nor a Jacobian. The data
     must lie exactly at x(v) = low + (high - low) v / (levels - 1). Memory: `levels` numbers per pixel.
     """
 

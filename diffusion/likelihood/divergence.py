@@ -1,7 +1,7 @@
 """The divergence of a velocity field: exactly, or by random probes.
 
 The exact trace takes one forward derivative per dimension; Hutchinson's estimate, the mean of
-e . (dv/dx e) over probes e of unit covariance, is unbiased at the price of one derivative per probe.
+e . (dv/dx e) over probes e of unit covariance, is unbiased and costs one derivative per probe.
 """
 
 from collections.abc import Callable

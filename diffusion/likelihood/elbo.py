@@ -43,7 +43,7 @@ from diffusion.numerics import (
 from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import GaussianProcess
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import takes_names
 from diffusion.types import AnyArray, Data, Key, KeyLike, Scalar
 
@@ -198,7 +198,7 @@ def elbo(
         num_draws: random steps or times per example, stratified; None takes every step of a chain once.
         sampling: of the continuous time: "log_snr" draws it uniform in log SNR, which bounds the
             variance, "time" uniform in t.
-        decoder: p(x | x_t at t_min): `GaussianDecoder()` by default, a density; `DiscretisedDecoder()` for
+        decoder: p(x | x_t at t_min): `GaussianDecoder()` by default, a density; `DiscretizedDecoder()` for
             integers.
         prior_std: of the prior, sigma(t_max) by default as `sample_prior` draws; 1 is the convention of
             variance-preserving papers.
@@ -208,7 +208,7 @@ def elbo(
         ValueError: x has no batch axis, the times are not a chain from t_min to t_max, no noise is left at
             t_min, or a count or name is wrong.
     """
-    require_rung(process, GaussianProcess, "the evidence lower bound")
+    require_process(process, GaussianProcess, "the evidence lower bound")
     x = check_batch(x)
     if key is None:
         raise TypeError("the bound is an estimate and needs a `key`; got None.")

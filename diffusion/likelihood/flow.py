@@ -127,11 +127,11 @@ def log_prob_estimate(
     atol: float = 1e-5,
     max_steps: int = 4096,
 ) -> LogProb:
-    """Return log p(x) in nats per example, its standard error over the probes, and its price.
+    """Return log p(x) in nats per example, its standard error over the probes, and its number of evaluations.
 
     Args:
         process: any process that states its prior density; its fields may be traced.
-        model: a denoiser, or a velocity on the lowest rung.
+        model: a denoiser, or a velocity for a plain `Process`.
         x: examples at times[0], (batch, ...features).
         times: increasing times from t_min to t_max for the Runge-Kutta steps; by default `num_steps` of
             them that suit the process.
@@ -204,7 +204,7 @@ def log_prob(
 
 
 @takes_names
-def carry(process: Process, model: Any, x: AnyArray, times: Any) -> Data:
+def integrate_flow(process: Process, model: Any, x: AnyArray, times: Any) -> Data:
     """Carry x along the generative ODE through any monotone times, up or down: encode or decode.
 
     Increasing times encode data into latents, the same times reversed decode them; the two invert each

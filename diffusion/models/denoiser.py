@@ -57,12 +57,12 @@ class VarianceDenoiser(NetworkDenoiser):
 
     def __call__(self, x_t: Data, t: Time) -> Data:
         """Return the posterior mean of the data, shaped like x_t."""
-        return self.mean_and_share(x_t, t)[0]
+        return self.mean_and_variance_output(x_t, t)[0]
 
-    def mean_and_share(self, x_t: Data, t: Time) -> tuple[Data, Data]:
+    def mean_and_variance_output(self, x_t: Data, t: Time) -> tuple[Data, Data]:
         """Return the posterior mean and v, the place of the log variance between its two bounds."""
-        y, share = split_output(self._output(x_t, t), x_t)
-        return self._solve(x_t, t, y), share
+        y, variance_output = split_output(self._output(x_t, t), x_t)
+        return self._solve(x_t, t, y), variance_output
 
 
 @jax.tree_util.register_dataclass
@@ -91,16 +91,18 @@ class RegressedVariance:
         """Return sbar^2 for each number of x_t; `sn` evaluates the denoiser for it."""
         c = self.process.coefficients(t, x_t)
         inputs = network_inputs(self.process, Noise(), c, x_t, t)
-        share = self.network.apply(self.params, *inputs).astype(x_t.dtype)
+        variance_output = self.network.apply(self.params, *inputs).astype(x_t.dtype)
         if self.kind == "sn":
-            share = share - ((x_t - c.alpha * self.denoise(x_t, t)) / c.sigma) ** 2
-        return (c.sigma / c.alpha) ** 2 * jnp.maximum(share, 0)
+            variance_output = (
+                variance_output - ((x_t - c.alpha * self.denoise(x_t, t)) / c.sigma) ** 2
+            )
+        return (c.sigma / c.alpha) ** 2 * jnp.maximum(variance_output, 0)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class NetworkVelocity:
-    """dx_t/dt = network(input_scale(t) x_t, level, cond): the model of a process on the lowest rung."""
+    """dx_t/dt = network(input_scale(t) x_t, level, cond): the model of a plain `Process`."""
 
     params: Params
     cond: Cond = None
@@ -145,5 +147,5 @@ def make_denoiser(
 def make_velocity(
     network: Network, params: Params, process: Process, cond: Cond = None
 ) -> Velocity:
-    """Bind a network and its parameters into dx_t/dt, for a process on the lowest rung."""
+    """Bind a network and its parameters into dx_t/dt, for a plain `Process`."""
     return NetworkVelocity(params=params, cond=cond, network=network, process=process)

@@ -5,8 +5,8 @@ By superposition of Green's functions (Su, kexue.fm 9370 and 9379), for points x
     p_t(x) = sum_i w_i p_t(x | x_i)
     f_t(x) = sum_i w_i p_t(x | x_i) f_t(x | x_i) / p_t(x)
 
-so a definition can be seen, sampled and measured before anything is trained. On the affine rung the same
-posterior weights give E[x_0 | x_t], the model of that rung. Sums run over chunks of points with a running
+so a definition can be seen, sampled and measured before anything is trained. For an `AffineProcess` the same
+posterior weights give E[x_0 | x_t], the model of that class. Sums run over chunks of points with a running
 log-sum-exp: memory is bounded by the chunk, and nothing under- or overflows.
 """
 
@@ -35,20 +35,20 @@ _REFINED = 4  # nearest points of a chunk whose distances are taken directly in 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class ExactField:
-    """The model of a process for a finite data set: E[x_0 | x_t], or the velocity on the lowest rung.
+    """The model of a process for a finite data set: E[x_0 | x_t], or the velocity for a plain `Process`.
 
     Where x cannot have come from any point (just outside the support of a bounded prior, by an error of the
     solver), the log-density is -inf, the log-posterior NaN, and the nearest point is taken for the origin.
     """
 
-    points: Array  # (chunks, chunk, ...), relative to the centre; 0 for padding
-    log_weights: Array  # (chunks, chunk), normalised; -inf for padding
-    centre: Array  # the mean of the points
+    points: Array  # (chunks, chunk, ...), relative to the center; 0 for padding
+    log_weights: Array  # (chunks, chunk), normalized; -inf for padding
+    center: Array  # the mean of the points
     num_points: int = dataclasses.field(metadata={"static": True})
     process: Process = dataclasses.field(metadata={"static": True})
 
     def __call__(self, x: Data, t: Time) -> Data:
-        """Return what the process's rung asks of a model, shaped like x."""
+        """Return what the process's class asks of a model, shaped like x."""
         if isinstance(self.process, AffineProcess):
             return self.posterior_mean(x, t)
         return self.velocity(x, t)
@@ -57,7 +57,7 @@ class ExactField:
         """Return E[x_0 | x_t = x], a mean of the points by posterior weight."""
         mean = lambda w, points: jnp.tensordot(w, points, axes=1, precision="highest")
         log_p, found = self._average(x, t, mean)
-        found = found + self.centre.astype(x.dtype)
+        found = found + self.center.astype(x.dtype)
         if isinstance(self.process, AffineProcess) and self.process.isotropic:
             return found  # such noise reaches everywhere
         return jnp.where(per_example(log_p > -jnp.inf, x) > 0, found, self._nearest(x))
@@ -93,8 +93,8 @@ class ExactField:
 
     def _nearest(self, x: Data) -> Data:
         """Return the point nearest to each x."""
-        centre = self.centre.astype(x.dtype)
-        flat, one = (x - centre).reshape(len(x), -1), jnp.ones((len(x), 1), x.dtype)
+        center = self.center.astype(x.dtype)
+        flat, one = (x - center).reshape(len(x), -1), jnp.ones((len(x), 1), x.dtype)
 
         def nearer(best: tuple, chunk: tuple) -> tuple[tuple, None]:
             points = chunk[0].astype(x.dtype)
@@ -106,7 +106,7 @@ class ExactField:
 
         start = (jnp.full(len(x), jnp.inf, x.dtype), jnp.zeros_like(x))
         chunks = (self.points, self.log_weights)
-        return jax.lax.stop_gradient(jax.lax.scan(nearer, start, chunks)[0][1] + centre)
+        return jax.lax.stop_gradient(jax.lax.scan(nearer, start, chunks)[0][1] + center)
 
     # ---- sums over the points -------------------------------------------------------------------
 
@@ -114,7 +114,7 @@ class ExactField:
         """Return every x beside every point, flattened to a batch, with its time."""
         n, (batch, *shape) = len(points), x.shape
         rows = jnp.repeat(x, n, axis=0)
-        origins = jnp.tile(points + self.centre.astype(x.dtype), (batch, *(1,) * len(shape)))
+        origins = jnp.tile(points + self.center.astype(x.dtype), (batch, *(1,) * len(shape)))
         times = jnp.broadcast_to(jnp.asarray(t, x.dtype), (batch,))
         return rows, origins, jnp.repeat(times, n)
 
@@ -147,7 +147,7 @@ class ExactField:
             jnp.broadcast_to(jnp.asarray(c, x.dtype), t.shape)[:, None]
             for c in (process.alpha(t), process.sigma(t))
         )
-        y = x.reshape(len(x), -1) - alpha * self.centre.astype(x.dtype).reshape(1, -1)
+        y = x.reshape(len(x), -1) - alpha * self.center.astype(x.dtype).reshape(1, -1)
         d = y.shape[1]
         square = squared_distances(y, points.reshape(len(points), d), alpha)
         return process.radial_log_prob(square / sigma**2, d) - d * jnp.log(sigma)
@@ -204,15 +204,15 @@ def exact_field(
     """Return the exact field of weighted points, ready to be the `model` of that process.
 
     Args:
-        process: any definition that states its density: through `noise_log_prob`, on every rung, with an
+        process: any definition that states its density: through `noise_log_prob`, for every class of process, with an
             invertible path.
         points: (n, ...), the data set.
-        weights: (n,), positive, normalised if they are not; equal by default.
-        chunk: how many points are summed at a time. For isotropic noise on the affine rung memory is
+        weights: (n,), positive, normalized if they are not; equal by default.
+        chunk: how many points are summed at a time. For isotropic noise for an `AffineProcess` memory is
             batch * chunk numbers, in general batch * chunk * size of an example.
 
     Returns:
-        A callable pytree: E[x_0 | x_t] on the affine rung, the velocity on the lowest; with the methods
+        A callable pytree: E[x_0 | x_t] for an `AffineProcess`, the velocity for a plain `Process`; with the methods
         `velocity`, `posterior_mean`, `log_density`, `log_posterior` and `score`.
 
     Raises:
@@ -234,16 +234,16 @@ def exact_field(
     t = jnp.full(1, process.t_max, points.dtype)
     jax.eval_shape(process.log_density, points[:1], points[:1], t)  # or it says what it lacks
     w = w / w.sum()
-    centre = jnp.tensordot(w, points, axes=1, precision="highest")
+    center = jnp.tensordot(w, points, axes=1, precision="highest")
     padding = -n % chunk
     padded = jnp.concatenate(
-        [points - centre, jnp.zeros((padding, *points.shape[1:]), points.dtype)]
+        [points - center, jnp.zeros((padding, *points.shape[1:]), points.dtype)]
     )
     log_w = jnp.concatenate([jnp.log(w), jnp.full(padding, -jnp.inf, w.dtype)])
     return ExactField(
         points=padded.reshape(-1, chunk, *points.shape[1:]),
         log_weights=log_w.reshape(-1, chunk),
-        centre=centre,
+        center=center,
         num_points=n,
         process=process,
     )

@@ -195,10 +195,10 @@ def network_inputs(
     process: AffineProcess, prediction: Prediction, c: Coefficients, x_t: Array, t: Time
 ) -> tuple[Array, Array]:
     """Return x_t at unit variance and the log-SNR."""
-    return prediction.input_scale(c) * x_t, process.noise_level(t)
+    return prediction.input_scale(c) * x_t, process.noise_conditioning(t)
 
 
 def velocity_inputs(process: Process, x_t: Array, t: Time) -> tuple[Array, Array]:
     """Return input_scale(t) x_t and the noise level, for a network that predicts the velocity."""
     scale = process.input_scale(jnp.asarray(t, x_t.dtype))
-    return per_example(scale, x_t) * x_t, process.noise_level(t)
+    return per_example(scale, x_t) * x_t, process.noise_conditioning(t)

@@ -8,7 +8,7 @@ from diffusion.networks.classifier import (
     unet_encoder,
 )
 from diffusion.networks.dit import DiT, dit
-from diffusion.networks.embeddings import ConditionEmbedder, Embedder, noise_level
+from diffusion.networks.embeddings import ConditionEmbedder, Embedder, noise_conditioning
 from diffusion.networks.mlp import MLP, mlp
 from diffusion.networks.unet import UNet, unet
 from diffusion.networks.unet_config import FAMILIES, UNetConfig
@@ -28,7 +28,7 @@ __all__ = [
     "dit",
     "mlp",
     "mlp_classifier",
-    "noise_level",
+    "noise_conditioning",
     "precision",
     "takes_fields_of",
     "unet",

@@ -5,7 +5,7 @@ Any Linen module with `__call__(x, log_snr, cond)` becomes a network of this pac
 training only, and `nn.Dropout(rate, deterministic=not self.has_rng("dropout"))` asks for it. Features
 that a module stores with `self.sow("intermediates", name, value)` are returned by `hidden`.
 
-Precision: a network computes in its field `dtype`; parameters, statistics of normalisations, softmax
+Precision: a network computes in its field `dtype`; parameters, statistics of normalizations, softmax
 and outputs are float32 (float64 where `dtype` is "float64").
 """
 

@@ -4,7 +4,7 @@ Blocks are h + gamma_1 attention(norm(h)), then h + gamma_2 mlp(norm(h)), with a
 channel. Positions are stored for 37 x 37 patches (518 pixels) and interpolated for other sizes as the
 authors' code does, so that 224 pixels are 16 x 16 patches. It only evaluates. Parameters have the names
 of the published files, `blocks.0.attn.qkv.weight`. Reference: Oquab et al. 2024. Images are (batch,
-height, width, 3), standardised by `dinov2_input`.
+height, width, 3), standardized by `dinov2_input`.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ Tokens = Float[Array, "batch tokens features"]
 
 
 class DINOv2Outputs(NamedTuple):
-    """What the network says about images, after the last normalisation.
+    """What the network says about images, after the last normalization.
 
     Attributes:
         class_token: the feature of FD-DINOv2.
@@ -50,7 +50,7 @@ class DINOv2Outputs(NamedTuple):
 def dinov2_input(
     levels: Float[Array, "batch height width 3"],
 ) -> Float[Array, "batch height width 3"]:
-    """Standardise images with levels of 0 to 255 by mean and deviation of ImageNet."""
+    """Standardize images with levels of 0 to 255 by mean and deviation of ImageNet."""
     mean, deviation = (jnp.asarray(v, levels.dtype) for v in (MEAN, DEVIATION))
     return (levels / 255 - mean) / deviation
 
@@ -126,7 +126,7 @@ class DINOv2Block(nn.Module):
 
 
 class DINOv2(nn.Module):
-    """From standardised images, height and width multiples of `patch`, to tokens.
+    """From standardized images, height and width multiples of `patch`, to tokens.
 
     The defaults are ViT-L/14; `SIZES` has the others. The network with 40 blocks and gates is another
     architecture and is not here.

@@ -43,7 +43,7 @@ from diffusion.networks.positions import (
     rotary_angles,
     sincos_positions,
 )
-from diffusion.networks.remat import remat_name, rematerialised
+from diffusion.networks.remat import remat_name, rematerialized
 from diffusion.networks.residuals import depth_factors
 from diffusion.numerics import at_least, one_of, positive, require
 from diffusion.registry import register
@@ -126,7 +126,7 @@ class DiT(nn.Module):
         mlp_ratio: hidden width of the blocks' perceptrons, in units of `width`.
         positions: "rotary" (axial), "learned", "sincos" or "none".
         registers: learned tokens beside the patches; they carry no position and are thrown away.
-        qk_norm: normalise queries and keys, for stability in low precision.
+        qk_norm: normalize queries and keys, for stability in low precision.
         dropout: rate on the blocks' updates, in training only.
         train_tokens: number of patches in training; attention at n patches is then scaled by
             log n / log train_tokens. None: not scaled.
@@ -244,7 +244,7 @@ class DiT(nn.Module):
             "gain": factors.weights,
             "dtype": self.dtype,
         }
-        block = rematerialised(DiTBlock, self.remat, in_loop=self.scan_blocks)
+        block = rematerialized(DiTBlock, self.remat, in_loop=self.scan_blocks)
         features = []
         if self.scan_blocks:
             broadcast: Any = (nn.broadcast, nn.broadcast)  # emb and angles, the same for all

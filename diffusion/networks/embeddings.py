@@ -38,7 +38,9 @@ LOG_SNR_LIMIT = 30.0
 CONDITIONS = ("label", "multi_hot", "vector", "image")
 
 
-def noise_level(log_snr: LogSNR, batch: int, dtype: Any = jnp.float32) -> Float[Array, " batch"]:
+def noise_conditioning(
+    log_snr: LogSNR, batch: int, dtype: Any = jnp.float32
+) -> Float[Array, " batch"]:
     """Return c = log_snr / 4 of shape (batch,), with log_snr clipped into [-30, 30].
 
     Raises:
@@ -242,7 +244,7 @@ class Embedder(nn.Module):
     def __call__(self, log_snr: LogSNR, cond: Cond, batch: int) -> Float[Array, "batch features"]:
         """Embed in float32 at least: this is cheap, and the noise level deserves its digits."""
         dtype = wide(self.dtype)
-        c = noise_level(log_snr, batch, precision(dtype)["dtype"])
+        c = noise_conditioning(log_snr, batch, precision(dtype)["dtype"])
         h = noise_features(self.kind, c, self.features)
         h = nn.silu(dense(self.features, dtype, name="noise_in")(h))
         h = dense(self.features, dtype, name="noise_out")(h)

@@ -1,9 +1,9 @@
 """Inception v3 as the Frechet inception distance uses it: the graph "inception-2015-12-05".
 
 It differs from the network of the paper and of torchvision in four points: averages over 3 x 3
-neighbours count no padding, the last block takes their maximum instead, there are 1008 classes (the
+neighbors count no padding, the last block takes their maximum instead, there are 1008 classes (the
 last 8 unused), and inputs are (u - 128) / 128 for levels u of 0 to 255, resized to 299 x 299 as
-TensorFlow 1 does. It only evaluates: normalisations use stored statistics, and nothing is dropped.
+TensorFlow 1 does. It only evaluates: normalizations use stored statistics, and nothing is dropped.
 Parameters have the names of the file published for PyTorch, `Mixed_5b.branch1x1.conv.weight`.
 Reference: Szegedy et al. 2016; Heusel et al. 2017 (the distance). Images are (batch, height, width,
 channels).
@@ -21,7 +21,7 @@ from diffusion.networks.resize import resize_bilinear_tf1
 
 SIZE = 299  # of the images, height and width
 CLASSES = 1008
-EPSILON = 1e-3  # of the normalisations
+EPSILON = 1e-3  # of the normalizations
 SPATIAL_CHANNELS = 7  # 17 * 17 * 7 = 2023 numbers, about as many as there are pooled ones
 
 # Accelerators may round the factors of products to 8 or 11 bits, which moves a distance between
@@ -62,7 +62,7 @@ class StoredNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Maps) -> Maps:
-        """Normalise x."""
+        """Normalize x."""
         stored = {
             name: self.param(name, init, (x.shape[-1],), precision(self.dtype)["param_dtype"])
             for name, init in (
@@ -77,7 +77,7 @@ class StoredNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias, its normalisation, and max(x, 0).
+    """A convolution without bias, its normalization, and max(x, 0).
 
     Stride 1 keeps the size where `same` is set; otherwise nothing is padded.
     """
@@ -105,7 +105,7 @@ class ConvNorm(nn.Module):
         return nn.relu(StoredNorm(self.dtype, name="bn")(h))
 
 
-def _mean_of_neighbours(x: Array) -> Array:
+def _mean_of_neighbors(x: Array) -> Array:
     """Average over 3 x 3; at the border over those that exist."""
     return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
@@ -147,7 +147,7 @@ class BlockA(Block):
         three = self.conv("branch3x3dbl_1", 64)(x)
         three = self.conv("branch3x3dbl_2", 96, 3, 3)(three)
         three = self.conv("branch3x3dbl_3", 96, 3, 3)(three)
-        mean = self.conv("branch_pool", self.pool_features)(_mean_of_neighbours(x))
+        mean = self.conv("branch_pool", self.pool_features)(_mean_of_neighbors(x))
         return jnp.concatenate([one, five, three, mean], axis=-1)
 
 
@@ -182,7 +182,7 @@ class BlockC(Block):
         twice = self.conv("branch7x7dbl_3", c, 1, 7)(twice)
         twice = self.conv("branch7x7dbl_4", c, 7, 1)(twice)
         twice = self.conv("branch7x7dbl_5", 192, 1, 7)(twice)
-        mean = self.conv("branch_pool", 192)(_mean_of_neighbours(x))
+        mean = self.conv("branch_pool", 192)(_mean_of_neighbors(x))
         return jnp.concatenate([one, once, twice, mean], axis=-1)
 
 
@@ -217,7 +217,7 @@ class BlockE(Block):
         h = self.conv("branch3x3dbl_2", 384, 3, 3)(h)
         flat2 = self.conv("branch3x3dbl_3a", 384, 1, 3)(h)
         tall2 = self.conv("branch3x3dbl_3b", 384, 3, 1)(h)
-        pooled = nn.max_pool(x, (3, 3), (1, 1), "SAME") if self.largest else _mean_of_neighbours(x)
+        pooled = nn.max_pool(x, (3, 3), (1, 1), "SAME") if self.largest else _mean_of_neighbors(x)
         pooled = self.conv("branch_pool", 192)(pooled)
         return jnp.concatenate([one, flat, tall, flat2, tall2, pooled], axis=-1)
 

@@ -1,7 +1,7 @@
 """Initial values of parameters, all drawn at once.
 
 A network draws dozens of arrays, and each draw compiles a random number generator of its own: for a
-small U-Net on a CPU that takes longer than to compile its training step. So an initialiser leaves a
+small U-Net on a CPU that takes longer than to compile its training step. So an initializer leaves a
 `Draw` in the tree of parameters, a box that says how far the numbers spread, and `draw_all` fills all
 boxes from slices of one random array. Linen unboxes on use, so that a module works without it as well.
 
@@ -55,7 +55,7 @@ def unit_draw(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def normal(std: float) -> Initializer:
-    """Return an initialiser of this standard deviation."""
+    """Return an initializer of this standard deviation."""
 
     def init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Draw:
         return Draw(value=std * unit_draw(key, shape, dtype), std=std)
@@ -69,7 +69,7 @@ def fan_in(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Draw:
 
 
 def smaller(gain: float, last: float = 1.0) -> Initializer:
-    """Return `fan_in` times `gain`, in the last share `last` of the outputs."""
+    """Return `fan_in` times `gain`, in the last fraction `last` of the outputs."""
 
     def init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         box = fan_in(key, shape, dtype)
@@ -85,12 +85,12 @@ def zeros(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
 
 
 def kernel(zero: bool = False, gain: float = 1.0, last: float = 1.0) -> Initializer:
-    """Return the initialiser of a kernel.
+    """Return the initializer of a kernel.
 
     Args:
         zero: the layer starts as the constant 0.
         gain: of the standard deviation.
-        last: the share of outputs, the last ones, that the gain is for.
+        last: the fraction of outputs, the last ones, that the gain is for.
     """
     if zero or gain == 1.0:
         return zeros if zero else fan_in

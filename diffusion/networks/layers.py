@@ -1,7 +1,7 @@
-"""Layers that images and signals share: normalisation, resampling, attention, padding.
+"""Layers that images and signals share: normalization, resampling, attention, padding.
 
 Arrays are (batch, *space, channels) with one or two axes of space. Every layer acts on each example
-alone, so no output depends on its neighbours in the batch.
+alone, so no output depends on its neighbors in the batch.
 """
 
 import math
@@ -42,7 +42,7 @@ class Affine(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Normalisation over space and groups of channels, computed in float32 (Wu and He, 2018).
+    """Normalization over space and groups of channels, computed in float32 (Wu and He, 2018).
 
     y = scale (x - mean) / sqrt(var + 1e-5) + bias. Sums go over space first and then over the channels of a group:
     on CPUs that is faster than one sum over both (docs/performance.md), and it loses fewer digits.
@@ -52,7 +52,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
-        """Normalise x and apply a learned scale and shift per channel."""
+        """Normalize x and apply a learned scale and shift per channel."""
         scale, bias = Affine(x.shape[-1], self.dtype, name="GroupNorm_0")()  # Linen's own name
         x = x.astype(wide(self.dtype))
         flat = x.reshape(len(x), -1, x.shape[-1])  # one axis of space
@@ -89,7 +89,7 @@ def _split(x: Array, axis: int) -> Array:
     return x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
 
 
-def _neighbours(x: Array, axis: int) -> tuple[Array, Array]:
+def _neighbors(x: Array, axis: int) -> tuple[Array, Array]:
     """Return x[i - 1] and x[i + 1], with the values at the ends repeated."""
     n = x.shape[axis]
     take = lambda start, stop: jax.lax.slice_in_dim(x, start, stop, axis=axis)
@@ -108,14 +108,14 @@ def _pool_up(x: Array, axis: int) -> Array:
 
 def _fir_down(x: Array, axis: int) -> Array:
     """y_i = (x_{2i-1} + 3 x_{2i} + 3 x_{2i+1} + x_{2i+2}) / 8."""
-    before, after = (_split(a, axis) for a in _neighbours(x, axis))
+    before, after = (_split(a, axis) for a in _neighbors(x, axis))
     even, odd = (_split(x, axis).take(i, axis=axis + 1) for i in range(2))
     return (before.take(0, axis + 1) + 3 * even + 3 * odd + after.take(1, axis + 1)) / 8
 
 
 def _fir_up(x: Array, axis: int) -> Array:
     """y_{2i} = (x_{i-1} + 3 x_i) / 4, y_{2i+1} = (3 x_i + x_{i+1}) / 4."""
-    before, after = _neighbours(x, axis)
+    before, after = _neighbors(x, axis)
     return interleave((before + 3 * x) / 4, (3 * x + after) / 4, axis)
 
 

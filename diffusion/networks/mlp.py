@@ -36,7 +36,7 @@ class ModulatedNorm(nn.Module):
     def __call__(
         self, h: Float[Array, "batch *tokens features"], emb: Float[Array, "batch k"]
     ) -> Float[Array, "batch *tokens features"]:
-        """Normalise h and modulate it by the embedding."""
+        """Normalize h and modulate it by the embedding."""
         policy = precision(self.dtype)
         modulation = dense(2 * h.shape[-1], self.dtype, zero=True, name="modulation")(emb)
         modulation = modulation.reshape(len(h), *(1,) * (h.ndim - 2), -1)
@@ -95,7 +95,7 @@ class MLP(nn.Module):
         embedding: features of the noise level, "sinusoidal" or "fourier".
         outputs: how many times the last axis comes out: 2 for a learned variance.
         linear_skip: add g(embedding) x to the output, with one number g per example. Far from the data fields are
-            nearly linear in x, and the trunk, which normalises, is not: for noise with heavy tails.
+            nearly linear in x, and the trunk, which normalizes, is not: for noise with heavy tails.
         dtype: of the computation.
     """
 

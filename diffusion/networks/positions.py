@@ -30,14 +30,14 @@ def coordinates(grid: tuple[int, ...]) -> Float[np.ndarray, "tokens axes"]:
 
 
 def sincos_positions(grid: tuple[int, ...], features: int) -> Float[np.ndarray, "tokens features"]:
-    """Return sines and cosines of the coordinates; every axis owns an equal share of features.
+    """Return sines and cosines of the coordinates; every axis owns an equal fraction of features.
 
     Raises:
         ValueError: the features cannot be shared between sine and cosine of every axis.
     """
-    share = 2 * len(grid)
-    multiple_of(share, width=features, hint="Positions 'sincos' divide it.")
-    w = 10_000.0 ** -(np.arange(features // share) * share / features)
+    divisor = 2 * len(grid)
+    multiple_of(divisor, width=features, hint="Positions 'sincos' divide it.")
+    w = 10_000.0 ** -(np.arange(features // divisor) * divisor / features)
     angles = (coordinates(grid)[:, :, None] * w).reshape(math.prod(grid), -1)
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
 
@@ -50,14 +50,14 @@ def rotary_angles(
     Raises:
         ValueError: a head has no equal number of pairs for every axis.
     """
-    share = 2 * len(grid)
+    divisor = 2 * len(grid)
     multiple_of(
-        share,
+        divisor,
         features=head_features,
         of="a head with rotary positions",
         hint="Change `width` or `heads`.",
     )
-    w = base ** -(np.arange(head_features // share) * share / head_features)
+    w = base ** -(np.arange(head_features // divisor) * divisor / head_features)
     return (coordinates(grid)[:, :, None] * w).reshape(math.prod(grid), -1)
 
 

@@ -36,7 +36,7 @@ def _products(primitive: Any, *inputs: Any, **fields: Any) -> Any:
     return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *inputs, **fields)
 
 
-def rematerialised(block: Any, remat: bool | str, *, in_loop: bool = False) -> Any:
+def rematerialized(block: Any, remat: bool | str, *, in_loop: bool = False) -> Any:
     """Return a module class that stores for its backward pass what `remat` says.
 
     Args:

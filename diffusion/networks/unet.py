@@ -30,7 +30,7 @@ from diffusion.networks.layers import (
     pad_to_multiple,
     unfold_space,
 )
-from diffusion.networks.remat import rematerialised
+from diffusion.networks.remat import rematerialized
 from diffusion.networks.unet_config import UNetConfig, unet_config
 from diffusion.numerics import require
 from diffusion.registry import register
@@ -87,7 +87,7 @@ class ResBlock(nn.Module):
 
 def block(config: UNetConfig, features: int, **fields: Any) -> ResBlock:
     """Return a residual block that stores what `config.remat` says."""
-    return rematerialised(ResBlock, config.remat)(config, features, **fields)
+    return rematerialized(ResBlock, config.remat)(config, features, **fields)
 
 
 def resample(config: UNetConfig, x: Array, emb: Array, *, up: bool, name: str) -> Array:

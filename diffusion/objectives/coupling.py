@@ -148,7 +148,7 @@ def sinkhorn(cost: Float[Array, "n n"], blur: float, num_steps: int) -> Float[Ar
 
 
 def _drawn(blur: float, num_steps: int, cost: Array, keys: Key) -> Array:
-    """Draw a partner for each row from its share of the plan."""
+    """Draw a partner for each row from its fraction of the plan."""
     return jax.vmap(jax.random.categorical)(keys, sinkhorn(cost, blur, num_steps))
 
 
@@ -224,12 +224,12 @@ def reflow_pairs(
 
     Args:
         process: the process that the model was trained for.
-        model: a denoiser, or a velocity on the lowest rung.
+        model: a denoiser, or a velocity for a plain `Process`.
         key: pair i depends on it and on i alone.
         num: how many pairs.
         sampler: a deterministic sampler, such as heun.
         shape: of one example.
-        times: decreasing times; by default `num_steps` natural ones.
+        times: decreasing times; by default `num_steps` of the process's own.
         num_steps: used when no times are given.
         batch_size: how many are carried at a time.
         denoise_last: finish with the posterior mean.
@@ -242,7 +242,7 @@ def reflow_pairs(
         not sampler.stochastic,
         f"reflow pairs noise with where the ODE carries it; {type(sampler).__name__} is stochastic.",
     )
-    times = process.natural_times(num_steps) if times is None else times
+    times = process.default_times(num_steps) if times is None else times
     found: dict[str, list] = {"data": [], "noise": []}
     for start in range(0, num, batch_size):
         # the last batch has full size as well: one compilation, and rows that nobody asked for

@@ -1,4 +1,4 @@
-"""Losses: what training minimises, per example.
+"""Losses: what training minimizes, per example.
 
 A loss is a function of parameters, a key and a batch; it returns one number per example and a record for
 logging. Averaging, masking and accumulation stay outside. A batch has the entries
@@ -28,7 +28,7 @@ from diffusion.numerics.shapes import shaped_like
 from diffusion.objectives.time_sampling import TimeDistribution, Times
 from diffusion.objectives.weighting import Weight
 from diffusion.processes import AffineProcess, GaussianProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import takes_names
 from diffusion.types import Coefficients, Cond, Denoiser, Key, Network, Params, PerExample
 
@@ -148,7 +148,7 @@ def regression_loss(
     """
     over_features = _reduction(reduction)
     if variance is not None:
-        require_rung(process, GaussianProcess, "a learned variance")
+        require_process(process, GaussianProcess, "a learned variance")
 
     def loss(params: Params, key: Key, batch: Mapping[str, Any]) -> tuple[PerExample, Record]:
         key_draw, key_net = jax.random.split(key)
@@ -157,7 +157,7 @@ def regression_loss(
         a, b = prediction.target(c)
         scaled, log_snr = network_inputs(process, prediction, c, d.x_t, d.t)
         y = network.apply(params, scaled, log_snr, batch.get("cond"), key_net)
-        y, share = (y, None) if variance is None else split_output(y, d.x_0)
+        y, variance_output = (y, None) if variance is None else split_output(y, d.x_0)
         x_0, z = d.x_0, d.z
         if batch_target:
             x_0 = batch_mean(process, d, batch.get("cond"))
@@ -167,9 +167,9 @@ def regression_loss(
         u = weight.uncertainty(params, log_snr)
         if u is not None:  # per feature, so that both reductions have the same optimum
             each = jnp.exp(-u) * each + u * over_features(jnp.ones_like(error))
-        if variance is not None and share is not None:
+        if variance is not None and variance_output is not None:
             fixed = jax.lax.stop_gradient(prediction.recover(c)[1] * error)
-            bound = over_features(variance.divergence(c, share, fixed**2))
+            bound = over_features(variance.divergence(c, variance_output, fixed**2))
             each = each + variance.weight * variance.num_steps(process) * bound
         return d.corrected(each, log_snr)
 
@@ -187,7 +187,7 @@ def flow_matching_loss(
 ) -> Loss:
     """Regress the conditional velocity: |network(x_t, level, cond) - d/dt interpolate(x_0, z, t)|^2.
 
-    It holds on every rung; the optimum is the velocity of the generative ODE (Lipman et al., 2023; Su,
+    It holds for every class of process; the optimum is the velocity of the generative ODE (Lipman et al., 2023; Su,
     kexue.fm 9379, 9497). The network sees input_scale(t) x_t.
     """
     over_features = _reduction(reduction)
@@ -232,7 +232,7 @@ def variance_loss(
         ValueError: the kind is unknown.
         TypeError: the noise of the process is not normal.
     """
-    require_rung(process, GaussianProcess, "a learned posterior variance")
+    require_process(process, GaussianProcess, "a learned posterior variance")
     one_of(SQUARES, kind=kind)
 
     def loss(params: Params, key: Key, batch: Mapping[str, Any]) -> tuple[PerExample, Record]:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from diffusion.numerics import at_least, in_interval, positive, row_keys
 from diffusion.processes import AffineProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import register
 from diffusion.types import Key, Scalar
 
@@ -34,7 +34,7 @@ class Times(NamedTuple):
     bin: Int[Array, " batch"] | None = None
 
 
-_CLOCK_STEPS = 1024  # of the clock that `natural` interpolates
+_CLOCK_STEPS = 1024  # of the clock that `default` interpolates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class TimeDistribution(abc.ABC):
 
     @abc.abstractmethod
     def quantile(self, process: Process, u: Float[Array, " batch"]) -> Float[Array, " batch"]:
-        """Return the time below which a share u of the training times lies."""
+        """Return the time below which a fraction u of the training times lies."""
 
     def draw(
         self, process: Process, key: Key, row: Int[Array, " batch"], batch_size: int
@@ -126,20 +126,20 @@ class UniformLogSNRTime(TimeDistribution):
     """The log-SNR uniform between its ends."""
 
     def quantile(self, process: Process, u: Array) -> Array:
-        require_rung(process, AffineProcess, "the time distribution uniform_log_snr")
+        require_process(process, AffineProcess, "the time distribution uniform_log_snr")
         assert isinstance(process, AffineProcess)
         high, low = process.log_snr(process.t_min), process.log_snr(process.t_max)
         return process.time_of_log_snr(high + (low - high) * u)
 
 
-@register("time", "natural")
+@register("time", "default", renamed_from="natural")
 @final
 @dataclass(frozen=True, kw_only=True)
-class NaturalTime(TimeDistribution):
-    """Uniform in the process's own clock: log-SNR on the affine rung, what suits the definition below it."""
+class DefaultTime(TimeDistribution):
+    """Uniform in the process's own clock: log-SNR for an `AffineProcess`, what suits the definition below it."""
 
     def quantile(self, process: Process, u: Array) -> Array:
-        clock = jnp.asarray(process.natural_times(_CLOCK_STEPS)[::-1], u.dtype)
+        clock = jnp.asarray(process.default_times(_CLOCK_STEPS)[::-1], u.dtype)
         return jnp.interp(u, jnp.linspace(0, 1, len(clock), dtype=u.dtype), clock)
 
 
@@ -156,7 +156,7 @@ class LogNormalTime(TimeDistribution):
         positive(std=self.std)
 
     def quantile(self, process: Process, u: Array) -> Array:
-        require_rung(process, AffineProcess, "the time distribution log_normal")
+        require_process(process, AffineProcess, "the time distribution log_normal")
         assert isinstance(process, AffineProcess)
         log_sigma = self.mean + self.std * jax.scipy.special.ndtri(_inside(u))
         return process.time_of_log_snr(-2 * log_sigma)
@@ -175,15 +175,15 @@ class LogitNormalTime(TimeDistribution):
         positive(std=self.std)
 
     def quantile(self, process: Process, u: Array) -> Array:
-        share = jax.nn.sigmoid(self.mean + self.std * jax.scipy.special.ndtri(_inside(u)))
-        return process.t_min + (process.t_max - process.t_min) * share
+        fraction = jax.nn.sigmoid(self.mean + self.std * jax.scipy.special.ndtri(_inside(u)))
+        return process.t_min + (process.t_max - process.t_min) * fraction
 
 
 @register("time", "importance")
 @final
 @dataclass(frozen=True, kw_only=True)
 class ImportanceTime(TimeDistribution):
-    """Times drawn in proportion to sqrt(E[L^2]), the loss divided by that share (Nichol and Dhariwal, 2021, eq. 18).
+    """Times drawn in proportion to sqrt(E[L^2]), the loss divided by that fraction (Nichol and Dhariwal, 2021, eq. 18).
 
     The expected loss, and so what is learned, is that of `base`; the gradient has less noise. The range of
     `base` falls into bins of equal probability, each with a running mean of its squared losses.
@@ -194,7 +194,7 @@ class ImportanceTime(TimeDistribution):
         num_bins: how finely the losses are tracked.
         decay: of the running means, per example that falls into the bin.
         warmup: examples that every bin has to see before the shares differ.
-        floor: share of the draws that stays as in `base`, so that no bin is forgotten.
+        floor: fraction of the draws that stays as in `base`, so that no bin is forgotten.
     """
 
     base: TimeDistribution = dataclasses.field(default=UniformTime(), metadata={"kind": "time"})
@@ -244,8 +244,8 @@ class ImportanceTime(TimeDistribution):
         moment, seen = statistics["moment"], statistics["seen"]
         total, count = total.astype(moment.dtype), count.astype(moment.dtype)
         # a plain mean at first, then an exponential one
-        share = jnp.maximum(1 - self.decay**count, count / jnp.maximum(seen + count, 1))
-        moved = moment + share * (total / jnp.maximum(count, 1) - moment)
+        fraction = jnp.maximum(1 - self.decay**count, count / jnp.maximum(seen + count, 1))
+        moved = moment + fraction * (total / jnp.maximum(count, 1) - moment)
         return {"moment": moved, "seen": jnp.minimum(seen + count, 1e6)}
 
 

@@ -1,7 +1,7 @@
 """Forward processes: how data is demolished."""
 
 from diffusion.processes.base import AffineProcess, GaussianProcess, Process
-from diffusion.processes.chain import DDPM, Article, Chain
+from diffusion.processes.chain import DDPM, Chain, ProportionalBeta
 from diffusion.processes.characteristics import (
     AsinhPath,
     Characteristics,
@@ -30,8 +30,8 @@ from diffusion.processes.rectified_flow import RectifiedFlow
 from diffusion.processes.table import Table
 from diffusion.processes.variance_exploding import EDM, VarianceExploding
 from diffusion.processes.variance_preserving import (
-    ArticleLimit,
     Cosine,
+    ProportionalBetaLimit,
     SubVariancePreserving,
     Trigonometric,
     VariancePreserving,
@@ -43,8 +43,6 @@ __all__ = [
     "EDM",
     "AffineProcess",
     "AnisotropicHeat",
-    "Article",
-    "ArticleLimit",
     "AsinhPath",
     "Blur",
     "Bridge",
@@ -70,6 +68,8 @@ __all__ = [
     "PoissonFlow",
     "Prior",
     "Process",
+    "ProportionalBeta",
+    "ProportionalBetaLimit",
     "Radial",
     "RectifiedFlow",
     "ScaledRadial",

@@ -1,8 +1,8 @@
-"""The three rungs of forward processes.
+"""The three classes of forward processes.
 
 A process says how data is demolished: x_t = interpolate(x_0, z, t), with time running *up* from data
 (`t_min`) to noise (`t_max`); flow-matching papers run the other way, we never do. A definition sits
-on the highest rung that it deserves, and functions ask for the lowest rung that they need:
+in the most special class that it deserves, and functions ask for the most general class that they need:
 
     Process           interpolate(x_0, z, t)       training by velocity, any ODE solver
     AffineProcess     alpha(t) x_0 + sigma(t) z    E[x_0 | x_t] as currency, DDIM, DPM-Solver
@@ -34,7 +34,7 @@ from diffusion.processes.process import Process, geometric_times
 from diffusion.registry import build
 from diffusion.types import ODE, Coefficients, Data, Scalar, Time
 
-__all__ = ["AffineProcess", "GaussianProcess", "Process", "geometric_times", "require_rung"]
+__all__ = ["AffineProcess", "GaussianProcess", "Process", "geometric_times", "require_process"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class AffineProcess(Process):
     `noise_log_prob`, if it has one.
     """
 
-    finish_evaluations: ClassVar[int] = 1
+    denoise_final_evaluations: ClassVar[int] = 1
     coordinatewise: ClassVar[bool] = True
     isotropic: ClassVar[bool] = False
 
@@ -63,7 +63,7 @@ class AffineProcess(Process):
         t = as_time(t)
         return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 
-    def noise_level(self, t: Time) -> Array:
+    def noise_conditioning(self, t: Time) -> Array:
         """Return the log-SNR: weights of a network that sees it do not know which process they serve."""
         return self.log_snr(t)
 
@@ -94,7 +94,7 @@ class AffineProcess(Process):
         The step is `chain_step` for None. With `trained` a chain begins at t_min instead.
         """
         step = self.chain_step if step is None else step
-        low = self.t_min if trained else self.reach[0]
+        low = self.t_min if trained else self.t_domain[0]
         s = jnp.maximum(t - step, low)
         alpha, sigma = self.alpha(s), self.sigma(s)
         if not trained:
@@ -123,14 +123,14 @@ class AffineProcess(Process):
             return super().noise_log_prob(z)
         return self.radial_log_prob(sum_features(z**2), z[0].size)
 
-    def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
+    def noise_of(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return z = (x_t - alpha(t) x_0) / sigma(t)."""
         t = jnp.asarray(t, x_t.dtype)
         alpha, sigma = (per_example(c, x_t) for c in (self.alpha(t), self.sigma(t)))
         return (x_t - alpha * x_0) / sigma
 
     def flow(self, model: Callable[[Array, Any], Array]) -> ODE:
-        """Return the generative ODE. On this rung the model is a denoiser E[x_0 | x_t].
+        """Return the generative ODE. For this class the model is a denoiser E[x_0 | x_t].
 
         The expectation of the conditional velocity passes through the affine map, whatever the law
         of z: dx/dt = alpha' E[x_0 | x] + sigma' E[z | x], with E[z | x] = (x - alpha E[x_0 | x]) / sigma.
@@ -144,7 +144,7 @@ class AffineProcess(Process):
 
         return ODE(velocity)
 
-    def finish(self, model: Callable[[Array, Any], Array], x: Data, t: Time) -> Data:
+    def denoise_final(self, model: Callable[[Array, Any], Array], x: Data, t: Time) -> Data:
         """Return E[x_0 | x_t]: the last noise is removed in one step."""
         return model(x, jnp.asarray(t, x.dtype))
 
@@ -159,7 +159,7 @@ class AffineProcess(Process):
         exact = on_host(self.log_snr, ends)
         return np.where(np.isfinite(exact), exact, near)
 
-    def natural_times(self, num_steps: int) -> np.ndarray:
+    def default_times(self, num_steps: int) -> np.ndarray:
         """Return decreasing float64 times, (num_steps + 1,), uniform in log-SNR."""
         first, last = self.log_snr_ends()
         times = on_host(self.time_of_log_snr, np.linspace(first, last, num_steps + 1))
@@ -175,7 +175,7 @@ class AffineProcess(Process):
         """Return log p(x_t | x_0), the Green's function of the definition, per example."""
         sigma = jnp.asarray(self.sigma(jnp.asarray(t, x_t.dtype)), x_t.dtype)
         scale = jnp.log(jnp.broadcast_to(sigma.reshape(-1), x_t.shape[:1]))
-        return self.noise_log_prob(self.label(x_t, x_0, t)) - x_t[0].size * scale
+        return self.noise_log_prob(self.noise_of(x_t, x_0, t)) - x_t[0].size * scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,17 +207,17 @@ class GaussianProcess(AffineProcess):
         return -0.5 * square - 0.5 * num_dims * np.log(2 * np.pi)
 
 
-def require_rung(process: Process, rung: type[Process], who: str) -> None:
-    """Raise TypeError unless the process stands on this rung or above it."""
-    if isinstance(process, rung):
+def require_process(process: Process, requires: type[Process], who: str) -> None:
+    """Raise TypeError unless the process stands in this class."""
+    if isinstance(process, requires):
         return
     needs = {
         AffineProcess: "alpha(t) and sigma(t) (an AffineProcess)",
         GaussianProcess: "Gaussian noise, so a score (a GaussianProcess)",
     }
     raise TypeError(
-        f"{who} needs {needs.get(rung, rung.__name__)}; {type(process).__name__} is "
+        f"{who} needs {needs.get(requires, requires.__name__)}; {type(process).__name__} is "
         f"{'an AffineProcess' if isinstance(process, AffineProcess) else 'a Process'} only. "
         "For every process there are the samplers euler, heun, midpoint, rk4, diffrax, the grids uniform, "
-        "uniform_log_snr, quadratic, cosine, and the times natural, uniform, logit_normal."
+        "uniform_log_snr, quadratic, cosine, and the times default, uniform, logit_normal."
     )

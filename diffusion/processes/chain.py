@@ -87,13 +87,13 @@ class DDPM(Chain):
         return np.linspace(float(self.beta_first), float(self.beta_last), self.num_chain_steps)
 
 
-@register("process", "article")
+@register("process", "proportional_beta", renamed_from="article")
 @final
 @dataclass(frozen=True, kw_only=True)
-class Article(Chain):
+class ProportionalBeta(Chain):
     """One-step alpha_k = sqrt(1 - rate k / T), so beta_k = rate k / T (Su, kexue.fm 9119).
 
-    `article_limit` is its continuous limit, alpha = exp(-5 t^2) for rate 0.02 and T = 1000.
+    `proportional_beta_limit` is its continuous limit, alpha = exp(-5 t^2) for rate 0.02 and T = 1000.
     """
 
     rate: Scalar = 0.02

@@ -1,6 +1,6 @@
 """Characteristics: choose the paths first, the density follows.
 
-For each x_0 a family of curves leaves x_0, labelled by its end point x_T; along a curve the quantity
+For each x_0 a family of curves leaves x_0, labeled by its end point x_T; along a curve the quantity
 
     conserved(x_t, x_0, t) = x_T
 
@@ -65,7 +65,7 @@ class Characteristics(Interpolant):
         """Whether `conserved` is written, rather than solved for."""
         return type(self).conserved is not Characteristics.conserved
 
-    def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
+    def noise_of(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return the end point of the path through x_t."""
         return self._checked(self._end(x_t, x_0, t), x_t, x_0, t)
 

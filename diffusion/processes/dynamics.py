@@ -68,7 +68,7 @@ def forward_family(process: GaussianProcess, denoise: Denoiser, lam: Scalar = 1.
 def probability_flow(process: Process, model: Denoiser | Velocity) -> ODE:
     """Return the ODE that carries noise to data and back.
 
-    The model is what the process's rung asks for: a denoiser, or a velocity on the lowest rung.
+    The model is what the process's class asks for: a denoiser, or a velocity for a plain `Process`.
     """
     return process.flow(model)
 

@@ -70,22 +70,24 @@ class Heat(GaussianProcess):
         one_of_or_function(_SCHEDULES, schedule=self.schedule)
         if self.t_min is None:
             ordered(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
-            object.__setattr__(self, "t_min", self._time_of_share(self.sigma_min / self.sigma_max))
+            object.__setattr__(
+                self, "t_min", self._time_of_fraction(self.sigma_min / self.sigma_max)
+            )
         super().__post_init__()
 
-    def _time_of_share(self, share: Scalar) -> Scalar:
+    def _time_of_fraction(self, fraction: Scalar) -> Scalar:
         """Return the time at which s(t) has this value."""
         xp: Any = jnp if is_traced(self) else np
         if self.schedule == "linear":
-            return share
+            return fraction
         if self.schedule == "power":
-            return share ** (1 / self.power)
+            return fraction ** (1 / self.power)
         if self.schedule == "exponential":
-            t = xp.log1p(share * xp.expm1(self.rate)) / self.rate
+            t = xp.log1p(fraction * xp.expm1(self.rate)) / self.rate
         else:
             falling = lambda t: -self.sigma(t) / self.sigma_max
             with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-                t = invert_decreasing(falling, jnp.asarray(-share, float), 0.0, self.t_max)
+                t = invert_decreasing(falling, jnp.asarray(-fraction, float), 0.0, self.t_max)
         return t if is_traced(t) else float(t)
 
     def alpha(self, t: Time) -> Array:
@@ -156,7 +158,7 @@ class AnisotropicHeat(AffineProcess):
         return jnp.tensordot(x, root, axes=1, precision="highest")
 
     @property
-    def reach(self) -> tuple[Scalar, Scalar]:
+    def t_domain(self) -> tuple[Scalar, Scalar]:
         return 0.0, float("inf")
 
     def alpha(self, t: Time) -> Array:
@@ -187,7 +189,7 @@ class Blur(Process):
 
     V is the orthonormal cosine basis of the image (of the vector, for points), k^2 its frequencies, and
     w(t) = width sin^2(pi t / 2) the width of the blur in pixels; a = cos(pi t / 2), s = sin(pi t / 2), so
-    that the prior is N(0, I) exactly. As in Hoogeboom and Salimans (2023) a share `floor` of every
+    that the prior is N(0, I) exactly. As in Hoogeboom and Salimans (2023) a fraction `floor` of every
     frequency is left to the noise. The path is linear in x_0 by a matrix; the model is a velocity.
     """
 
@@ -220,7 +222,7 @@ class Blur(Process):
     def interpolate(self, x_0: Data, z: Data, t: Time) -> Data:
         return self._kept(x_0, t) + self._sigma(x_0, t) * z
 
-    def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
+    def noise_of(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return (x_t - what is left of x_0) / s."""
         return (x_t - self._kept(x_0, t)) / self._sigma(x_t, t)
 
@@ -231,8 +233,8 @@ class Blur(Process):
     def log_density(self, x_t: Data, x_0: Data, t: Time) -> Float[Array, " batch"]:
         """Return the log-density of N(what is left of x_0, s^2 I)."""
         sigma = jnp.broadcast_to(self._sigma(x_t, t).reshape(-1), x_t.shape[:1])
-        return self.noise_log_prob(self.label(x_t, x_0, t)) - x_t[0].size * jnp.log(sigma)
+        return self.noise_log_prob(self.noise_of(x_t, x_0, t)) - x_t[0].size * jnp.log(sigma)
 
-    def natural_times(self, num_steps: int) -> np.ndarray:
+    def default_times(self, num_steps: int) -> np.ndarray:
         """Return geometric times: near the data the field is of the form (x - x_0) / t."""
         return geometric_times(self, num_steps)

@@ -1,4 +1,4 @@
-"""Interpolants: paths between data and a prior, labelled by where they end.
+"""Interpolants: paths between data and a prior, labeled by where they end.
 
 x_t = path(x_0, x_T, t) with path = x_0 at t = 0 and x_T ~ prior at t_max: both ends are exact (Liu et al.,
 2023; Albergo and Vanden-Eijnden, 2023; Su, kexue.fm 9379 and 9497). The velocity is the derivative in
@@ -47,7 +47,7 @@ class WithPrior(Process):
         """Return the log-density of the prior."""
         return self.prior.log_prob(z)
 
-    def natural_times(self, num_steps: int) -> np.ndarray:
+    def default_times(self, num_steps: int) -> np.ndarray:
         """Return geometric times: near the data the field is of the form (x - x_0) / t."""
         return geometric_times(self, num_steps)
 
@@ -124,10 +124,10 @@ class Bridge(Interpolant):
             return self._line.alpha(t) * x_0 + self._line.sigma(t) * x_T
         return load(self.path_fn)(x_0, x_T, t)
 
-    def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
+    def noise_of(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return (x_t - alpha(t) x_0) / sigma(t) on a path by name; found by Newton steps on others."""
         if self._line is None:
-            return super().label(x_t, x_0, t)
+            return super().noise_of(x_t, x_0, t)
         t = per_example(jnp.asarray(t, x_t.dtype), x_t)
         return (x_t - self._line.alpha(t) * x_0) / self._line.sigma(t)
 
@@ -161,6 +161,6 @@ class StraightLine(WithPrior, AffineProcess):
         t = 1 / (1 + ratio)
         return jnp.where(t > 1 - _LAST_ALPHA, jnp.minimum(_LAST_ALPHA / ratio, 1.0), t)
 
-    def natural_times(self, num_steps: int) -> np.ndarray:
+    def default_times(self, num_steps: int) -> np.ndarray:
         """Return times uniform in log-SNR: geometric near the data."""
-        return AffineProcess.natural_times(self, num_steps)
+        return AffineProcess.default_times(self, num_steps)

@@ -46,14 +46,14 @@ def init_schedule(
             of the process.
     """
     at_least(1, num_hidden=num_hidden)
-    key_steep, key_centre = jax.random.split(key)
+    key_steep, key_center = jax.random.split(key)
     inverse_softplus = lambda w: jnp.log(jnp.expm1(w))
     steep = jnp.exp(jax.random.uniform(key_steep, (num_hidden,), minval=1.0, maxval=3.0))
-    centre = jax.random.uniform(key_centre, (num_hidden,))
+    center = jax.random.uniform(key_center, (num_hidden,))
     return ScheduleParams(
         w_1=inverse_softplus(jnp.ones(())),
         w_2=inverse_softplus(steep),
-        b=-steep * centre,
+        b=-steep * center,
         w_3=inverse_softplus(jnp.full((num_hidden,), 0.2 / num_hidden)),
         ends=None if ends is None else jnp.asarray(ends, jnp.result_type(float)),
     )

@@ -33,7 +33,7 @@ class LinearPath(WithPrior):
 
     @abc.abstractmethod
     def sigma(self, t: Time) -> Scalar:
-        """Return the share of the end point, increasing from 0 to 1, elementwise in t."""
+        """Return the fraction of the end point, increasing from 0 to 1, elementwise in t."""
 
     def _mu(self, x_0: Data, t: Time) -> Data:
         return self.mu(x_0, per_example(as_time(t), x_0))
@@ -45,7 +45,7 @@ class LinearPath(WithPrior):
         """Return mu(x_0, t) + sigma(t) z."""
         return self._mu(x_0, t) + self._sigma(x_0, t) * z
 
-    def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
+    def noise_of(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return (x_t - mu) / sigma."""
         return (x_t - self._mu(x_0, t)) / self._sigma(x_t, t)
 
@@ -59,13 +59,13 @@ class LinearPath(WithPrior):
     def log_density(self, x_t: Data, x_0: Data, t: Time) -> Float[Array, " batch"]:
         """Return log p_T((x_t - mu) / sigma) - d log sigma."""
         sigma = jnp.broadcast_to(self._sigma(x_t, t).reshape(-1), x_t.shape[:1])
-        return self.noise_log_prob(self.label(x_t, x_0, t)) - x_t[0].size * jnp.log(sigma)
+        return self.noise_log_prob(self.noise_of(x_t, x_0, t)) - x_t[0].size * jnp.log(sigma)
 
 
 def fading_blur(x_0: Array, t: Array) -> Array:
     """Return (1 - t) x_0; images and signals are also blurred, by a Gaussian of 4 t pixels.
 
-    Points, (batch, d), are only faded: their coordinates are no neighbours.
+    Points, (batch, d), are only faded: their coordinates are no neighbors.
     """
     if x_0.ndim < 3:
         return (1 - t) * x_0

@@ -90,7 +90,7 @@ class Laplace(LogSNRSchedule):
         positive(b=self.b, hint="It is a scale.")
 
     @property
-    def reach(self) -> tuple[Scalar, Scalar]:
+    def t_domain(self) -> tuple[Scalar, Scalar]:
         return 0.0, 1.0
 
     def log_snr(self, t: Time) -> Array:
@@ -104,7 +104,7 @@ class Laplace(LogSNRSchedule):
         tail = 0.5 * jnp.exp(-jnp.abs(y))
         return jnp.where(y > 0, tail, 1 - tail)
 
-    def natural_times(self, num_steps: int) -> np.ndarray:
+    def default_times(self, num_steps: int) -> np.ndarray:
         """Return times uniform in log-SNR, the one nearest to the kink at t = 1/2 moved onto it.
 
         A step across the kink would cost a high-order solver its order.
@@ -143,7 +143,7 @@ class SigmoidSchedule(LogSNRSchedule):
         positive(tau=self.tau, hint="It is a temperature.")
 
     @property
-    def reach(self) -> tuple[Scalar, Scalar]:
+    def t_domain(self) -> tuple[Scalar, Scalar]:
         return 0.0, 1.0
 
     def _width(self) -> Scalar:

@@ -39,7 +39,7 @@ class PoissonFlow(AffineProcess):
         positive(extra_dims=self.extra_dims)
 
     @property
-    def reach(self) -> tuple[Scalar, Scalar]:
+    def t_domain(self) -> tuple[Scalar, Scalar]:
         return 0.0, float("inf")
 
     def alpha(self, t: Time) -> Array:

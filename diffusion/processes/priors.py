@@ -119,40 +119,40 @@ class Logistic(Prior):
 
 
 def _scattered(
-    key: KeyLike, shape: tuple[int, ...], centres: Array, weights: Array | None, std: Scalar
+    key: KeyLike, shape: tuple[int, ...], centers: Array, weights: Array | None, std: Scalar
 ) -> Array:
-    """Draw a centre by its weight, all being equal for None, and add isotropic normal noise.
+    """Draw a center by its weight, all being equal for None, and add isotropic normal noise.
 
-    One random number per draw chooses, however many centres there are.
+    One random number per draw chooses, however many centers there are.
     """
 
     def sample(key: Key, shape: tuple[int, ...]) -> Array:
         key_k, key_z = jax.random.split(key)
-        chosen = jax.random.choice(key_k, centres, shape[:1], p=weights)
-        chosen = chosen.reshape(shape[0], *(1,) * (len(shape) - centres.ndim), *centres.shape[1:])
+        chosen = jax.random.choice(key_k, centers, shape[:1], p=weights)
+        chosen = chosen.reshape(shape[0], *(1,) * (len(shape) - centers.ndim), *centers.shape[1:])
         return jnp.broadcast_to(chosen, shape) + std * jax.random.normal(key_z, shape)
 
     return draw(sample, key, shape)
 
 
-_CENTRES = 64  # looked at together, whatever their number
+_CENTERS = 64  # looked at together, whatever their number
 
 
-def _scattered_log_prob(x: Data, centres: Array, weights: Array, std: Scalar) -> PerExample:
-    def component(centre: Array) -> Array:
-        return sum_features(norm.logpdf(x, jnp.broadcast_to(centre, x.shape), std))
+def _scattered_log_prob(x: Data, centers: Array, weights: Array, std: Scalar) -> PerExample:
+    def component(center: Array) -> Array:
+        return sum_features(norm.logpdf(x, jnp.broadcast_to(center, x.shape), std))
 
     @jax.checkpoint
     def add(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
         parts = jax.vmap(component)(chunk[0]) + chunk[1][:, None]
         return jnp.logaddexp(total, jax.nn.logsumexp(parts, axis=0)), None
 
-    more = -len(centres) % min(_CENTRES, len(centres))
-    centres = jnp.concatenate([centres, centres[:more]])
+    more = -len(centers) % min(_CENTERS, len(centers))
+    centers = jnp.concatenate([centers, centers[:more]])
     log_weights = jnp.pad(jnp.log(weights), (0, more), constant_values=-jnp.inf)
-    split = lambda a: a.reshape(-1, min(_CENTRES, len(a)), *a.shape[1:])
+    split = lambda a: a.reshape(-1, min(_CENTERS, len(a)), *a.shape[1:])
     nothing = jnp.full(x.shape[:1], -jnp.inf, x.dtype)
-    return jax.lax.scan(add, nothing, (split(centres), split(log_weights)))[0]
+    return jax.lax.scan(add, nothing, (split(centers), split(log_weights)))[0]
 
 
 @register("prior", "mixture")
@@ -181,8 +181,8 @@ class Mixture(Prior):
         return _scattered(key, shape, *self._parts(), self.std)
 
     def log_prob(self, x: Data) -> PerExample:
-        centres, weights = (c.astype(x.dtype) for c in self._parts())
-        return _scattered_log_prob(x, centres, weights, self.std)
+        centers, weights = (c.astype(x.dtype) for c in self._parts())
+        return _scattered_log_prob(x, centers, weights, self.std)
 
 
 @register("prior", "data")

@@ -1,4 +1,4 @@
-"""The lowest rung: a conditional path x_t = interpolate(x_0, z, t), labelled by z.
+"""The most general process: a conditional path x_t = interpolate(x_0, z, t), labeled by z.
 
 Everything that a path implies is here, by forward differentiation and Newton steps, so that a definition
 writes one function and overrides what it knows in closed form: the velocity, the label of the path
@@ -17,7 +17,14 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import as_time, at_least, draw, is_traced, ordered, require
 from diffusion.processes.inversion import along_time, compiled, invert, log_abs_det
+from diffusion.registry import adopt_earlier_names
 from diffusion.types import ODE, Data, KeyLike, Scalar, Time
+
+# Earlier names of methods that definitions write.
+_RENAMED = {
+    "finish": "denoise_final", "finish_evaluations": "denoise_final_evaluations", "label": "noise_of",
+    "natural_times": "default_times", "noise_level": "noise_conditioning", "reach": "t_domain",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +34,11 @@ class Process(abc.ABC):
     t_min: Scalar = 1e-3
     t_max: Scalar = 1.0
 
-    finish_evaluations: ClassVar[int] = 0  # of the model, by `finish`
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        adopt_earlier_names(cls, _RENAMED)
+
+    denoise_final_evaluations: ClassVar[int] = 0  # of the model, by `denoise_final`
     exact_prior: ClassVar[bool] = False  # nothing of x_0 is left at t_max
     coordinatewise: ClassVar[bool] = False  # x_t[i] depends on x_0[i] and z[i] alone
     smooth_paths: ClassVar[bool] = True  # `velocity` is the time derivative of `interpolate`
@@ -39,10 +50,10 @@ class Process(abc.ABC):
 
     @abc.abstractmethod
     def interpolate(self, x_0: Data, z: Data, t: Time) -> Data:
-        """Return the state at time t of the path that starts in x_0 and is labelled z."""
+        """Return the state at time t of the path that starts in x_0 and is labeled z."""
 
     @property
-    def reach(self) -> tuple[Scalar, Scalar]:
+    def t_domain(self) -> tuple[Scalar, Scalar]:
         """The times at which the definition makes sense; it contains [t_min, t_max]."""
         return 0.0, self.t_max
 
@@ -59,7 +70,7 @@ class Process(abc.ABC):
         """Return d/dt interpolate(x_0, z, t): the speed that flow matching regresses."""
         return along_time(lambda u: self.interpolate(x_0, z, u), t, x_0)[1]
 
-    def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
+    def noise_of(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return the z whose path from x_0 passes through x_t at time t: interpolate(x_0, z, t) = x_t.
 
         Found by damped Newton steps unless a definition knows its inverse: d forward derivatives per
@@ -99,7 +110,7 @@ class Process(abc.ABC):
 
     def conditional_velocity(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return the velocity at x_t of the path from x_0 that passes through it: f_t(x_t | x_0)."""
-        return self.velocity(x_0, self.label(x_t, x_0, t), t)
+        return self.velocity(x_0, self.noise_of(x_t, x_0, t), t)
 
     def log_density(self, x_t: Data, x_0: Data, t: Time) -> Float[Array, " batch"]:
         """Return log p(x_t | x_0), the Green's function of the definition, in nats per example.
@@ -108,21 +119,21 @@ class Process(abc.ABC):
         overrides it; otherwise it costs d forward derivatives, or one where paths are `coordinatewise`. It
         is -inf where no path leads.
         """
-        z = self.label(x_t, x_0, t)
+        z = self.noise_of(x_t, x_0, t)
         volume = log_abs_det(lambda z: self.interpolate(x_0, z, t), z, diagonal=self.coordinatewise)
         log_p = self.noise_log_prob(z)
         return jnp.where(log_p > -jnp.inf, log_p - volume, -jnp.inf)  # also where z is not finite
 
     def flow(self, model: Callable[[Array, Any], Array]) -> ODE:
-        """Return the generative ODE. On this rung the model predicts the velocity itself."""
+        """Return the generative ODE. For this class the model predicts the velocity itself."""
         return ODE(model)
 
-    def finish(self, model: Callable[[Array, Any], Array], x: Data, t: Time) -> Data:
-        """Remove what noise is left at the end of sampling; nothing can be said on this rung."""
+    def denoise_final(self, model: Callable[[Array, Any], Array], x: Data, t: Time) -> Data:
+        """Remove what noise is left at the end of sampling; nothing can be said of this class."""
         del model, t
         return x
 
-    def noise_level(self, t: Time) -> Array:
+    def noise_conditioning(self, t: Time) -> Array:
         """Return the label of t that a network sees: the log-SNR that a straight line has there."""
         u = (as_time(t) - self.t_min) / (self.t_max - self.t_min)
         u = jnp.clip(u, 1e-4, 1 - 1e-4)  # finite at both ends
@@ -132,7 +143,7 @@ class Process(abc.ABC):
         """Return the factor that brings x_t to order 1 before a network sees it, elementwise in t."""
         return jnp.ones_like(as_time(t))
 
-    def natural_times(self, num_steps: int) -> np.ndarray:
+    def default_times(self, num_steps: int) -> np.ndarray:
         """Return decreasing float64 times, (num_steps + 1,), that suit this process: uniform."""
         return np.linspace(float(self.t_max), float(self.t_min), num_steps + 1)
 

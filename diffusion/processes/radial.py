@@ -8,7 +8,7 @@ not change, so
     dr/dt = -(d psi / dt) / (d psi / dr)
     p(x_t | x_0) = r^(1 - d) (d psi / dr) / S_d,   S_d = 2 pi^(d/2) / Gamma(d/2)
 
-Laws of r / t stand on the affine rung, see `radial_law`.
+Laws of r / t make an `AffineProcess`, see `radial_law`.
 """
 
 import abc
@@ -130,8 +130,10 @@ class Radial(Process):
     def interpolate(self, x_0: Data, z: Data, t: Time) -> Data:
         """Return x_0 + r(|z|, t) z / |z|."""
         v = lengths(z)
-        share = jnp.where(v > 0, self.radius(v, self._time(z, t)) / jnp.where(v > 0, v, 1.0), 0.0)
-        return x_0 + per_example(share, z) * z
+        fraction = jnp.where(
+            v > 0, self.radius(v, self._time(z, t)) / jnp.where(v > 0, v, 1.0), 0.0
+        )
+        return x_0 + per_example(fraction, z) * z
 
     def velocity(self, x_0: Data, z: Data, t: Time) -> Data:
         """Return -(d psi / dt) / (d psi / dr) in the direction of z."""
@@ -145,7 +147,7 @@ class Radial(Process):
         rate = jnp.where(seen, -d_t / jnp.where(seen & (r > 0), d_r * r, 1.0), 1 / time)
         return per_example(jnp.where(r > 0, rate, 0.0), x_t) * (x_t - x_0)
 
-    def label(self, x_t: Data, x_0: Data, t: Time) -> Data:
+    def noise_of(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return psi(r, t) (x_t - x_0) / r."""
         r = lengths(x_t - x_0)
         v = self.psi(r, self._time(x_t, t))
@@ -159,7 +161,7 @@ class Radial(Process):
         log_slope = jnp.where(seen, jnp.log(jnp.where(seen, slope, 1.0)), -jnp.inf)
         return away(r, d) + log_slope - log_sphere(d)
 
-    def noise_level(self, t: Time) -> Array:
+    def noise_conditioning(self, t: Time) -> Array:
         """Return -2 log t: the log-SNR of a law of r / t, which tells times of any size apart."""
         return -2 * jnp.log(as_time(t))
 
@@ -168,7 +170,7 @@ class Radial(Process):
         t = as_time(t)
         return jax.lax.rsqrt(1 + self.radius(jnp.full_like(t, 0.5), t) ** 2)
 
-    def natural_times(self, num_steps: int) -> np.ndarray:
+    def default_times(self, num_steps: int) -> np.ndarray:
         """Return geometric times: near the data the field is of the form (x - x_0) / t."""
         return geometric_times(self, num_steps)
 
@@ -211,7 +213,7 @@ def radial(
     t_max: Scalar | None = None,
     rms: bool = False,
 ) -> Process:
-    """Return the process of a radial law, on the rung it deserves.
+    """Return the process of a radial law, of the class it deserves.
 
     Args:
         law: tanh, exponential or tanh_power, laws of r / t (`ScaledRadial`); tanh_sinh, or psi(r, t) by

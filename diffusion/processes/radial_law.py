@@ -1,4 +1,4 @@
-"""Radial laws of r / t: noise of any radial law on the affine rung.
+"""Radial laws of r / t: noise of any radial law for an `AffineProcess`.
 
 Every cumulative law of the form psi(r, t) = Psi(r / t) has the conditional field (x - x_0) / t (Su, kexue.fm
 9370), so only the law of the noise distinguishes it from gravity (`poisson_flow`) and from the Gaussian
@@ -95,7 +95,7 @@ class ScaledRadial(AffineProcess):
         one_of(LAWS, law=self.law)
 
     @property
-    def reach(self) -> tuple[Scalar, Scalar]:
+    def t_domain(self) -> tuple[Scalar, Scalar]:
         return 0.0, float("inf")
 
     def alpha(self, t: Time) -> Array:

@@ -25,7 +25,7 @@ class RectifiedFlow(GaussianProcess):
     t_max: Scalar = 0.999
 
     @property
-    def reach(self) -> tuple[Scalar, Scalar]:
+    def t_domain(self) -> tuple[Scalar, Scalar]:
         return 0.0, 1.0
 
     def alpha(self, t: Time) -> Array:

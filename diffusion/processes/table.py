@@ -50,12 +50,12 @@ class Table(LogSNRSchedule):
             return
         monotone("`log_snrs`", self.log_snrs, "decrease")
         monotone("`times`", self.times, "increase")
-        first, last = self.reach
+        first, last = self.t_domain
         at_least(first, t_min=self.t_min, hint="There the table begins.")
         at_most(last, t_max=self.t_max, hint="There the table ends.")
 
     @property
-    def reach(self) -> tuple[Scalar, Scalar]:
+    def t_domain(self) -> tuple[Scalar, Scalar]:
         return (self.times[0], self.times[-1]) if len(self.times) else (0.0, 1.0)
 
     def log_snr(self, t: Time) -> Array:

@@ -61,7 +61,7 @@ class EDM(GaussianProcess):
     t_max: Scalar = 80.0
 
     @property
-    def reach(self) -> tuple[Scalar, Scalar]:
+    def t_domain(self) -> tuple[Scalar, Scalar]:
         return 0.0, float("inf")
 
     def alpha(self, t: Time) -> Array:

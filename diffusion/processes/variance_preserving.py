@@ -96,7 +96,7 @@ class Cosine(GaussianProcess):
     s: Scalar = 0.008
 
     @property
-    def reach(self) -> tuple[Scalar, Scalar]:
+    def t_domain(self) -> tuple[Scalar, Scalar]:
         return 0.0, 1.0
 
     def _angles(self, t: Time) -> tuple[Array, Scalar]:
@@ -133,7 +133,7 @@ class Trigonometric(GaussianProcess):
     t_max: Scalar = 0.999
 
     @property
-    def reach(self) -> tuple[Scalar, Scalar]:
+    def t_domain(self) -> tuple[Scalar, Scalar]:
         return 0.0, 1.0
 
     def alpha(self, t: Time) -> Array:
@@ -149,10 +149,10 @@ class Trigonometric(GaussianProcess):
         return jnp.sqrt(-2 * self.f(t))
 
 
-@register("process", "article_limit")
+@register("process", "proportional_beta_limit", renamed_from="article_limit")
 @final
 @dataclass(frozen=True, kw_only=True)
-class ArticleLimit(GaussianProcess):
+class ProportionalBetaLimit(GaussianProcess):
     """alpha = exp(-rate t^2): the limit of alpha_t = sqrt(1 - 0.02 t/T) (Su, kexue.fm 9119, 9209)."""
 
     rate: Scalar = 5.0

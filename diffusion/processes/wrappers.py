@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from diffusion.numerics import as_time, at_most, is_traced, on_host, positive, require
-from diffusion.processes.base import GaussianProcess, require_rung
+from diffusion.processes.base import GaussianProcess, require_process
 from diffusion.processes.variance_preserving import VariancePreserving
 from diffusion.registry import register, takes_names
 from diffusion.types import Scalar, Time
@@ -42,15 +42,15 @@ class Shifted(GaussianProcess):
     scale: Scalar = 2.0
 
     def __post_init__(self) -> None:
-        require_rung(self.process, GaussianProcess, "the wrapper `shifted`")
+        require_process(self.process, GaussianProcess, "the wrapper `shifted`")
         positive(scale=self.scale, hint="It is a ratio of resolutions.")
         _take_over_times(self, self.process.t_max)
         super().__post_init__()
         _hand_down_times(self, ("t_min", "t_max"))
 
     @property
-    def reach(self) -> tuple[Scalar, Scalar]:
-        return self.process.reach
+    def t_domain(self) -> tuple[Scalar, Scalar]:
+        return self.process.t_domain
 
     @property
     def chain_step(self) -> Scalar:
@@ -95,7 +95,7 @@ class ZeroTerminalSNR(GaussianProcess):
 
     Lin et al. (2024), algorithm 1: the signal is unchanged at time 0 and exactly zero at T, the inner
     process's t_max. The drift f is singular there, so t_max stops before it by default; a solver that
-    knows only alpha and sigma may start from T, which the reach contains. Predict v or the data: at T
+    knows only alpha and sigma may start from T, which `t_domain` contains. Predict v or the data: at T
     the noise says nothing about x_0.
 
     Args:
@@ -108,7 +108,7 @@ class ZeroTerminalSNR(GaussianProcess):
     process: GaussianProcess = dataclasses.field(default=VariancePreserving(), metadata=INNER)
 
     def __post_init__(self) -> None:
-        require_rung(self.process, GaussianProcess, "the wrapper `zero_terminal_snr`")
+        require_process(self.process, GaussianProcess, "the wrapper `zero_terminal_snr`")
         _take_over_times(self, 0.999 * self.process.t_max)
         super().__post_init__()
         at_most(
@@ -118,8 +118,8 @@ class ZeroTerminalSNR(GaussianProcess):
         _hand_down_times(self, ("t_min",))
 
     @property
-    def reach(self) -> tuple[Scalar, Scalar]:
-        return self.process.reach[0], self.process.t_max
+    def t_domain(self) -> tuple[Scalar, Scalar]:
+        return self.process.t_domain[0], self.process.t_max
 
     @property
     def chain_step(self) -> Scalar:
@@ -127,7 +127,7 @@ class ZeroTerminalSNR(GaussianProcess):
 
     def _ends(self, t: Array) -> tuple[Scalar, Scalar, Scalar]:
         """Return alpha_0, 1 - alpha_0 and alpha_T in the dtype of t."""
-        first, last = jnp.asarray(self.reach[0], t.dtype), jnp.asarray(self.reach[1], t.dtype)
+        first, last = jnp.asarray(self.t_domain[0], t.dtype), jnp.asarray(self.t_domain[1], t.dtype)
         alpha_0, sigma_0 = self.process.alpha(first), self.process.sigma(first)
         return alpha_0, sigma_0**2 / (1 + alpha_0), self.process.alpha(last)
 
@@ -146,7 +146,7 @@ class ZeroTerminalSNR(GaussianProcess):
         missing = (alpha_0 * missing - alpha_T * missing_0) / (alpha_0 - alpha_T)
         return jnp.sqrt(missing * (2 - missing))
 
-    def noise_level(self, t: Time) -> Array:
+    def noise_conditioning(self, t: Time) -> Array:
         """Return the log-SNR, cut at -25: a network cannot take in the infinity at T."""
         return jnp.maximum(self.log_snr(t), -25.0)
 

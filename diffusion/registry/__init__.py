@@ -7,20 +7,19 @@ from diffusion.registry.registry import (
     FieldError,
     build,
     check_type,
-    current,
     lookup,
-    marked,
     nested_kinds,
     register,
     registered,
-    resolve,
-    spec_of,
 )
+from diffusion.registry.renamed import adopt_earlier_names
+from diffusion.registry.specs import current, marked, resolve, spec_of
 
 __all__ = [
     "KINDS",
     "OBJECTS",
     "FieldError",
+    "adopt_earlier_names",
     "build",
     "check_type",
     "current",

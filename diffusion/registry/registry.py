@@ -1,6 +1,6 @@
 """Names for things that a config selects.
 
-One dictionary per kind; `build` binds strictly, so that a misspelt field is an error that lists what
+One dictionary per kind; `build` binds strictly, so that a misspelled field is an error that lists what
 is accepted. Code outside the package needs no registration: "module:attribute" is a name as well, of
 something that makes objects of the kind; anything else is refused before it is called.
 """
@@ -8,21 +8,20 @@ something that makes objects of the kind; anything else is refused before it is 
 import dataclasses
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, ModuleType, UnionType
 from typing import Any, TypeVar
 
 from diffusion.registry.kinds import KINDS, class_of, fill
 from diffusion.registry.names import load, nearest
-from diffusion.registry.renamed import add_earlier_name, current_fields, current_name, notice
+from diffusion.registry.renamed import add_earlier_name, current_fields, current_name
 
 _REGISTRY: dict[str, dict[str, Callable]] = {kind: {} for kind in KINDS}
 
 T = TypeVar("T", bound=Callable)
 
 
-def _known(kind: str, *, built_in: bool = True) -> dict[str, Callable]:
+def known_names(kind: str, *, built_in: bool = True) -> dict[str, Callable]:
     """Return the names of a kind, the built-in ones among them unless one of these is asking."""
     if kind not in _REGISTRY:
         raise KeyError(f"Unknown kind {kind!r}.{nearest(kind, KINDS)} Kinds: {list(KINDS)}.")
@@ -48,7 +47,7 @@ def register(kind: str, name: str, *, renamed_from: str = "") -> Callable[[T], T
 
     def decorate(target: T) -> T:
         package = __name__.partition(".")[0]
-        known = _known(kind, built_in=target.__module__.partition(".")[0] != package)
+        known = known_names(kind, built_in=target.__module__.partition(".")[0] != package)
         holder = known.setdefault(name, target)
         same = (holder.__module__, holder.__qualname__) == (target.__module__, target.__qualname__)
         if not same:
@@ -66,7 +65,7 @@ def register(kind: str, name: str, *, renamed_from: str = "") -> Callable[[T], T
 
 def registered(kind: str) -> tuple[str, ...]:
     """Return the sorted names of a kind."""
-    return tuple(sorted(_known(kind)))
+    return tuple(sorted(known_names(kind)))
 
 
 def is_of(kind: str, made: type) -> bool:
@@ -119,16 +118,15 @@ def lookup(kind: str, name: str) -> Callable:
         KeyError: there is none.
         TypeError: what "module:attribute" points to makes no objects of this kind.
     """
-    known = _known(kind)
+    known = known_names(kind)
     if ":" in name:
         target = load(name)
         _require_kind(kind, name, _makes(kind, target))
         return target
     if name in known:
         return known[name]
-    if (current := current_name(kind, name)) in known:
-        notice(kind, name, current)
-        return known[current]
+    if (new := current_name(kind, name)) in known:
+        return known[new]
     raise KeyError(
         f"Unknown {kind} {name!r}.{nearest(name, known)} Registered: {', '.join(sorted(known))}. "
         "For code outside the package write 'module:attribute'."
@@ -186,84 +184,6 @@ def nested_kinds(target: Any) -> dict[str, str]:
     return {f.name: f.metadata["kind"] for f in dataclasses.fields(target) if "kind" in f.metadata}
 
 
-def marked(kind: str, spec: Any, mark: str) -> dict[str, Any]:
-    """Return what the fields of a class say of themselves under `mark` in their metadata, by dotted path.
-
-    Fields of specs inside the spec stand under the name of the field that holds them. Nothing is imported: what is
-    not registered, or not loaded, has no marks.
-
-        where       True: the field says where something lies, not what it is
-        formerly    what a spec means that was stored without the field: its default of that time
-
-    Args:
-        kind: of the spec.
-        spec: a name, or a mapping with the entry "name".
-        mark: "where" or "formerly".
-    """
-    fields = {"name": spec} if isinstance(spec, str) else spec
-    target = _loaded(kind, fields.get("name")) if isinstance(fields, Mapping) else None
-    if not dataclasses.is_dataclass(target):
-        return {}
-    found = {f.name: f.metadata[mark] for f in dataclasses.fields(target) if mark in f.metadata}
-    for field, inner in nested_kinds(target).items():
-        deeper = marked(inner, fields.get(field), mark)
-        found |= {f"{field}.{path}": said for path, said in deeper.items()}
-    return found
-
-
-def _loaded(kind: str, name: Any) -> Any:
-    """Return what a name stands for if that needs no import, or None."""
-    module, colon, attribute = str(name).partition(":")
-    if colon:
-        return getattr(sys.modules.get(module), attribute, None)
-    return _known(kind).get(str(name)) if kind in _REGISTRY else None
-
-
-def current(kind: str, spec: Any) -> Any:
-    """Return a spec with today's names of what has been renamed; nothing is imported, and what is unknown stays."""
-    if isinstance(spec, str):
-        return current_name(kind, spec)
-    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
-        return spec
-    target = _loaded(kind, current_name(kind, spec["name"]))
-    kinds = nested_kinds(target)
-    fields = current_fields(target, {k: v for k, v in spec.items() if k != "name"})
-    inner = {k: current(kinds[k], v) if k in kinds else v for k, v in fields.items()}
-    return {"name": current_name(kind, spec["name"])} | inner
-
-
-def spec_of(kind: str, built: Any) -> Any:
-    """Return the mapping that an object of a kind was or could have been built from."""
-    if not dataclasses.is_dataclass(built) or isinstance(built, type):
-        return built
-    names = [name for name, target in _known(kind).items() if target is type(built)]
-    name = names[0] if names else f"{type(built).__module__}:{type(built).__qualname__}"
-    kinds = nested_kinds(built)
-    values = {f.name: getattr(built, f.name) for f in dataclasses.fields(built)}
-    return {"name": name} | {
-        k: spec_of(kinds[k], v) if k in kinds else v
-        for k, v in values.items()
-        if k in kinds or not callable(v)
-    }
-
-
-def resolve(kind: str, spec: Any, **extra: Any) -> dict[str, Any]:
-    """Return the mapping that `build` would build from, with every default written out."""
-    fields = {"name": spec} if isinstance(spec, str) else dict(spec)
-    target = lookup(kind, fields["name"])
-    parameters, kinds = inspect.signature(target).parameters, nested_kinds(target)
-    fields = current_fields(target, fields) | {"name": current_name(kind, fields["name"])}
-    defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
-    values = fields | {
-        k: extra.get(k, v) for k, v in defaults.items() if k not in fields and not callable(v)
-    }
-    for field, inner in kinds.items():
-        value = values.get(field, defaults.get(field))
-        plain = isinstance(value, str | Mapping)
-        values[field] = resolve(inner, value) if plain else spec_of(inner, value)
-    return values
-
-
 def _not_plain(kind: str, built: Any) -> Any:
     """Return an object that is already built; refuse a plain value that no object of a kind can be."""
     number = isinstance(built, bool | int | float)
@@ -294,14 +214,11 @@ def build(kind: str, spec: Any, **extra: Any) -> Any:
     fields = {"name": spec} if isinstance(spec, str) else dict(spec)
     if "name" not in fields:
         raise KeyError(f"A {kind} needs an entry 'name'; got {sorted(fields)}.")
-    name = fields.pop("name")
+    name = current_name(kind, fields.pop("name"))
     target = lookup(kind, name)
     parameters = inspect.signature(target).parameters
     kinds = nested_kinds(target)
-    given, fields = fields, current_fields(target, fields)
-    for earlier, field in zip(given, fields, strict=True):
-        if earlier != field:
-            notice(f"the field of {kind} {name!r},", earlier, field)
+    fields = current_fields(f"{kind} {name!r}", target, fields)
     fields = {k: build(kinds[k], v) if k in kinds else _hashable(v) for k, v in fields.items()}
     fields |= {k: v for k, v in extra.items() if k in parameters and k not in fields}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -15,7 +15,7 @@ import numpy as np
 from diffusion.config.experiment import Experiment
 from diffusion.config.sections import ConfigError
 from diffusion.evaluation.cards import estimate_of
-from diffusion.evaluation.metrics import Subject, numbers_of, parse_list
+from diffusion.evaluation.metrics import EvalInputs, numbers_of, parse_list
 from diffusion.registry import build
 from diffusion.run.workdir import Workdir
 from diffusion.runtime import exits
@@ -134,15 +134,15 @@ def trend(experiment: Experiment, writers: Sequence[Writer], monitor: Monitor) -
         params = experiment.parallel.fetch({"weights": weights})["weights"]
         if jax.process_index() != 0:
             return
-        whole = experiment.subject(params, experiment.seed)
+        whole = experiment.eval_inputs(params, experiment.seed)
 
         def generated(*count: int, **start: int) -> Iterator[np.ndarray]:
             for x in whole.generate(*count, **start):
                 monitor.alive(f"hook, trend of step {step}")
                 yield x
 
-        subject = replace(whole, num_samples=options.trend_samples, generate=generated)
-        found = _numbers(metrics, subject, step, monitor)
+        inputs = replace(whole, num_samples=options.trend_samples, generate=generated)
+        found = _numbers(metrics, inputs, step, monitor)
         if not found:
             return
         for writer in writers:
@@ -155,15 +155,17 @@ def trend(experiment: Experiment, writers: Sequence[Writer], monitor: Monitor) -
     return measure
 
 
-def _numbers(metrics: list[Any], subject: Subject, step: int, monitor: Monitor) -> dict[str, float]:
-    """Measure a subject, and take what does not fit out of the list of metrics; {} after a signal."""
+def _numbers(
+    metrics: list[Any], inputs: EvalInputs, step: int, monitor: Monitor
+) -> dict[str, float]:
+    """Measure a inputs, and take what does not fit out of the list of metrics; {} after a signal."""
     found = {}
     for metric in tuple(metrics):
         if monitor.stop.received:
             return {}
         monitor.alive(f"hook, trend of step {step}")
         try:
-            results = numbers_of(metric, subject)
+            results = numbers_of(metric, inputs)
         except Exception as error:
             monitor.say(
                 f"step {step}  the trend of {metric.metric_name} cannot be measured, and is left out: "
@@ -180,7 +182,7 @@ def _numbers(metrics: list[Any], subject: Subject, step: int, monitor: Monitor) 
 
 def _open_features(experiment: Experiment, metrics: Sequence[Any]) -> None:
     """Open the features now, so that what cannot be had is known before training begins."""
-    subject = experiment.subject(None)
+    inputs = experiment.eval_inputs(None)
     for metric in metrics:
         if features := getattr(metric, "features", None):
-            subject.extractor(features)
+            inputs.extractor(features)

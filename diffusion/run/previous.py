@@ -15,7 +15,7 @@ from diffusion.checkpoints.folders import StepFolders
 from diffusion.checkpoints.manifest import mode_of
 from diffusion.run.workdir import Workdir
 from diffusion.runtime.exits import CheckpointError
-from diffusion.runtime.failpoints import reach
+from diffusion.runtime.failpoints import failpoint
 from diffusion.runtime.files import sync
 from diffusion.runtime.reading import read_json
 from diffusion.training.metrics import read_jsonl
@@ -109,7 +109,7 @@ def set_aside(workdir: Workdir) -> Path | None:
     for name in found:
         if not os.path.lexists(halfway / name):  # else it was made since
             (workdir.path / name).rename(halfway / name)
-            reach("mid_restart")
+            failpoint("mid_restart")
     number = 1
     while (folder := workdir.path / f"earlier-{number}").exists():
         number += 1

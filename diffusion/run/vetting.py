@@ -86,7 +86,7 @@ def shapes_of(experiment: Experiment, arrays: int, where: str) -> TrainState:
         ) from None
 
 
-def refuse_mislabelled(folder: Path, config: Mapping, trained: Mapping, step: int) -> None:
+def refuse_mislabeled(folder: Path, config: Mapping, trained: Mapping, step: int) -> None:
     """Refuse a folder whose config is not the one that its checkpoint was trained with.
 
     Raises:

@@ -35,7 +35,7 @@ from diffusion.registry import nearest
 from diffusion.run.guides import TrainedClassifier
 from diffusion.run.trust import refuse_code
 from diffusion.run.variance_file import read_variance
-from diffusion.run.vetting import checked_spec, experiment_of, refuse_mislabelled, shapes_of
+from diffusion.run.vetting import checked_spec, experiment_of, refuse_mislabeled, shapes_of
 from diffusion.runtime.exits import CheckpointError
 from diffusion.runtime.files import located, write_atomically
 from diffusion.runtime.reading import check_plain, read_json
@@ -214,7 +214,7 @@ def open_run(
             raise CheckpointError(
                 f"{workdir.checkpoints} holds no complete checkpoint; train further."
             )
-        refuse_mislabelled(workdir.path, stored, checkpoints.meta(step)["config"], step)
+        refuse_mislabeled(workdir.path, stored, checkpoints.meta(step)["config"], step)
         abstract = shapes_of(experiment, checkpoints.count_arrays(step), str(workdir.path))
         like = abstract.params if ema == "raw" else abstract.ema[ema]
         params = replicated(checkpoints.restore_params(step, None if ema == "raw" else ema, like))

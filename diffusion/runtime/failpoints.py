@@ -1,7 +1,7 @@
 """Named places at which a process can be made to die, for tests of what a kill leaves behind.
 
 With DEMOLISH_KILL_AT=before_rename in the environment, the process kills itself (SIGKILL: nothing is
-flushed, no handler runs) when it reaches the place of that name; before_rename:3 means the third time.
+flushed, no handler runs) when it comes to the place of that name; before_rename:3 means the third time.
 Several are separated by commas. Unset, a place costs one dictionary lookup.
 """
 
@@ -21,7 +21,7 @@ def armed(name: str) -> bool:
     return name in os.environ.get(VARIABLE, "")
 
 
-def reach(name: str) -> None:
+def failpoint(name: str) -> None:
     """Die here if the environment says so.
 
     Args:

@@ -163,7 +163,7 @@ class Diffrax(DiffraxBase):
 
     With the controller "pid" the first and last of the given times are the interval, and the others say where
     the trajectory is reported. `norm="batch"` controls the error of the batch as one state; "sample"
-    gives each example its own step sizes, so that it does not depend on its neighbours, and the work lasts
+    gives each example its own step sizes, so that it does not depend on its neighbors, and the work lasts
     until the slowest one ends.
 
     `nfe` counts the stages of accepted and rejected steps; the few repeated first stages that diffrax does not

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from diffusion.numerics import is_many, one_of, positive
 from diffusion.processes import GaussianProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.processes.dynamics import reverse_sde
 from diffusion.registry import register
 from diffusion.samplers.adaptive import DiffraxBase
@@ -36,7 +36,7 @@ class DiffraxSDE(DiffraxBase):
 
     order: ClassVar[int] = 1  # weak
     stochastic: ClassVar[bool] = True
-    rung: ClassVar[type[Process]] = GaussianProcess
+    requires: ClassVar[type[Process]] = GaussianProcess
 
     controller: str = "step_to"
     solver: str = "ShARK"
@@ -64,7 +64,7 @@ class DiffraxSDE(DiffraxBase):
     def integrate(
         self, process: Any, model: Any, key: Any, x: Data, times: Array, save: bool
     ) -> tuple[Array, Array, Array]:
-        require_rung(process, self.rung, "the sampler DiffraxSDE")
+        require_process(process, self.requires, "the sampler DiffraxSDE")
         one = functools.partial(self._one, process, model, times, save)
         if not is_many(key):
             return one(key, x)

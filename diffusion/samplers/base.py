@@ -25,14 +25,15 @@ from diffusion.numerics import (
 from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
+from diffusion.registry import adopt_earlier_names
 from diffusion.types import Data, Key
 
 Callback = Callable[[int, float, Array], None]  # (steps done, time reached, state)
 
 
 class Solution(NamedTuple):
-    """What solving gives: the end, the states on the way if asked for, and the price."""
+    """What solving gives: the end, the states on the way if asked for, and the number of evaluations."""
 
     x: Array
     trajectory: Array | None  # (num_steps + 1, batch, ...)
@@ -54,16 +55,22 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler(abc.ABC):
-    """A way to carry a state from noise to data."""
+    """A way to bring a state from noise to data."""
 
     order: ClassVar[int] = 1
     gains: ClassVar[int] = 0  # orders that it converges faster than the `order` in its name
     stochastic: ClassVar[bool] = False
-    rung: ClassVar[type[Process]] = Process  # the lowest rung that it needs
+    requires: ClassVar[type[Process]] = (
+        Process  # the most general class of process that it works for
+    )
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        adopt_earlier_names(cls, {"rung": "requires"})
 
     @property
     def coupled(self) -> bool:
-        """Whether the examples of a batch share step sizes, so that each depends on its neighbours."""
+        """Whether the examples of a batch share step sizes, so that each depends on its neighbors."""
         return False
 
     @abc.abstractmethod
@@ -127,8 +134,8 @@ class StepSampler(Sampler):
         return None
 
     def _start(self, process: Process, key: Key | None, x: Data, times: Any) -> tuple[Any, ...]:
-        """Return the table in the dtype of x, the price, and the key if one is needed."""
-        require_rung(process, self.rung, f"the sampler {type(self).__name__}")
+        """Return the table in the dtype of x, the number of evaluations, and the key if one is needed."""
+        require_process(process, self.requires, f"the sampler {type(self).__name__}")
         table = _table(self, process, times)
         nfe = self.nfe(table)
         table = jax.tree.map(lambda c: _cast(c, x.dtype), table)

@@ -35,7 +35,7 @@ class DDIM(StepSampler):
     et al., 2021a, eq. 12 with eta = 0; Su, kexue.fm 9181). It is DPM-Solver-1 as well.
     """
 
-    rung: ClassVar[type[Process]] = AffineProcess
+    requires: ClassVar[type[Process]] = AffineProcess
 
     def prepare(self, process: Process, times: Any) -> DDIMRow:
         t, alpha, sigma = levels(process, times, "the sampler DDIM")
@@ -69,8 +69,8 @@ def _analytic(model: Any, x: Any, row: AncestralRow) -> tuple[Any, Any]:
 
 
 def _learned(model: Any, x: Any, row: AncestralRow) -> tuple[Any, Any]:
-    x_0, share = learned_variance(model).mean_and_share(x, row.t)
-    return x_0, row.spread * jnp.exp(share * row.widen)
+    x_0, variance_output = learned_variance(model).mean_and_variance_output(x, row.t)
+    return x_0, row.spread * jnp.exp(variance_output * row.widen)
 
 
 # from (model, x_t, row) to the posterior mean and the standard deviation of the noise
@@ -104,7 +104,7 @@ class Ancestral(StepSampler):
 
     order: ClassVar[int] = 1  # weak
     stochastic: ClassVar[bool] = True
-    rung: ClassVar[type[Process]] = GaussianProcess
+    requires: ClassVar[type[Process]] = GaussianProcess
 
     eta: Scalar = 1.0
     variance: str = "posterior"
@@ -132,7 +132,7 @@ class Ancestral(StepSampler):
         return AncestralRow(t[:-1], keep, alpha_s - alpha_t * keep, spread, noisy, widen)
 
     def _fresh(self, lost: Any, noisy: Any) -> Any:
-        """Return the share of z_s that is fresh: eta^2 times what the posterior has lost of z_t, at most 1.
+        """Return the fraction of z_s that is fresh: eta^2 times what the posterior has lost of z_t, at most 1.
 
         Raises:
             ValueError: it would be more than 1 where the step ends in noise.

@@ -38,7 +38,7 @@ class DEIS(StepSampler):
     """
 
     memory: ClassVar[bool] = True
-    rung: ClassVar[type[Process]] = AffineProcess
+    requires: ClassVar[type[Process]] = AffineProcess
 
     order: int = 3  # pyright: ignore[reportIncompatibleVariableOverride]
     clock: str = "log_snr"

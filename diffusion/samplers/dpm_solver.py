@@ -65,7 +65,7 @@ class DPMSolverPP2M(StepSampler):
 
     order: ClassVar[int] = 2
     memory: ClassVar[bool] = True
-    rung: ClassVar[type[Process]] = AffineProcess
+    requires: ClassVar[type[Process]] = AffineProcess
 
     def init(self, x: Array) -> TwoStep:
         return TwoStep(x, jnp.zeros_like(x))
@@ -97,7 +97,7 @@ class SDEDPMSolverPP2M(StepSampler):
     order: ClassVar[int] = 1  # weak
     stochastic: ClassVar[bool] = True
     memory: ClassVar[bool] = True
-    rung: ClassVar[type[Process]] = GaussianProcess
+    requires: ClassVar[type[Process]] = GaussianProcess
 
     def init(self, x: Array) -> TwoStep:
         return TwoStep(x, jnp.zeros_like(x))
@@ -139,7 +139,7 @@ class DPMSolverPP3M(StepSampler):
 
     order: ClassVar[int] = 3
     memory: ClassVar[bool] = True
-    rung: ClassVar[type[Process]] = AffineProcess
+    requires: ClassVar[type[Process]] = AffineProcess
 
     def init(self, x: Array) -> Past:
         return Past(x, (jnp.zeros_like(x),) * 2)

@@ -21,7 +21,7 @@ from diffusion.numerics import (
 from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import checked
 from diffusion.processes import AffineProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import register
 from diffusion.samplers.base import Callback, Sampler, Solution, replayed
 from diffusion.samplers.levels import levels, noise_left
@@ -31,7 +31,7 @@ _NORMS = ("batch", "sample")
 
 
 class _Walk(NamedTuple):
-    """Where an adaptive walk stands: lambda, the state, the next step, the last accepted x, the price."""
+    """Where an adaptive walk stands: lambda, the state, the next step, the last accepted x, the cost."""
 
     u: Array
     x: Array
@@ -56,7 +56,7 @@ class DPMSolver12(Sampler):
     """
 
     order: ClassVar[int] = 2
-    rung: ClassVar[type[Process]] = AffineProcess
+    requires: ClassVar[type[Process]] = AffineProcess
 
     rtol: float = 0.05
     atol: float = 0.0078
@@ -90,7 +90,7 @@ class DPMSolver12(Sampler):
         if callback is not None:
             solution = self.solve(process, model, key, x, times, save=True)
             return replayed(solution, times, save, callback)
-        require_rung(process, self.rung, "the sampler DPMSolver12")
+        require_process(process, self.requires, "the sampler DPMSolver12")
         at = levels(process, times, "the sampler DPMSolver12")
         end_clean = not noise_left(process, times)
         u = at.log_ratio[: len(at.t) - end_clean]
@@ -125,7 +125,7 @@ class DPMSolver12(Sampler):
 def _march(
     sampler: DPMSolver12, process: AffineProcess, model: Any, x: Data, ladder: Array
 ) -> tuple[Array, Array, Array]:
-    """Return the states at every rung of the ladder of lambdas, the price, and whether it was reached."""
+    """Return the states at every lambda of the ladder, the cost, and whether it was reached."""
     model = checked(model)
     if sampler.norm == "batch":
         return _climb(sampler, process, model, x, ladder)

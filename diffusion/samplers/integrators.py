@@ -136,7 +136,7 @@ class _SDESampler(StepSampler):
     """x_s = x_t + (s - t) drift(x_t, t) + diffusion(t) sqrt(t - s) z."""
 
     stochastic: ClassVar[bool] = True
-    rung: ClassVar[type[Process]] = GaussianProcess
+    requires: ClassVar[type[Process]] = GaussianProcess
 
     def prepare(self, process: Process, times: Any) -> Row:
         times = host_times(process, times)

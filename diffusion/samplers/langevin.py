@@ -48,7 +48,7 @@ class Langevin(StepSampler):
     order: ClassVar[int] = 1  # weak
     stochastic: ClassVar[bool] = True
     memory: ClassVar[bool] = True
-    rung: ClassVar[type[Process]] = GaussianProcess
+    requires: ClassVar[type[Process]] = GaussianProcess
 
     inner: Any = dataclasses.field(default=EulerMaruyama(), metadata={"kind": "sampler"})
     snr: Scalar = 0.16

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from diffusion.numerics import is_hashable, is_traced, on_host, value_and_ddt
 from diffusion.processes import AffineProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.samplers.time_grids import check_times
 from diffusion.types import Time
 
@@ -46,11 +46,11 @@ def host_times(process: Process, times: Any) -> Any:
     if is_traced(times):
         return jnp.asarray(times)
     times = check_times(times)
-    low, high = process.reach
+    low, high = process.t_domain
     slack = 1e-9 * abs(float(times[0]))
     if not is_traced(low, high) and (times[0] > high + slack or times[-1] < low - slack):
         raise ValueError(
-            f"`times` must lie within the reach of {type(process).__name__}, {float(low):.6g} to "
+            f"`times` must lie within the domain of {type(process).__name__}, {float(low):.6g} to "
             f"{float(high):.6g}; got {times[0]:.6g} ... {times[-1]:.6g}."
         )
     return times
@@ -58,7 +58,7 @@ def host_times(process: Process, times: Any) -> Any:
 
 def levels(process: Process, times: Any, who: str) -> Levels:
     """Return times, alpha and sigma in float64 on the host, or traced where they depend on tracers."""
-    require_rung(process, AffineProcess, who)
+    require_process(process, AffineProcess, who)
     assert isinstance(process, AffineProcess)
     times = host_times(process, times)
     if is_traced(times, process):

@@ -83,7 +83,7 @@ class _Renoise(StepSampler):
     """What the wrappers share."""
 
     stochastic: ClassVar[bool] = True
-    rung: ClassVar[type[Process]] = GaussianProcess
+    requires: ClassVar[type[Process]] = GaussianProcess
 
     inner: Any = dataclasses.field(default=Heun(), metadata={"kind": "sampler"})
 
@@ -124,7 +124,7 @@ class Churn(_Renoise):
     """sigma_u/alpha_u = (1 + gamma) sigma_t/alpha_t with gamma = min(s_churn / N, sqrt(2) - 1) before each step.
 
     Karras et al. (2022), algorithm 2, on any Gaussian process: noise rises where s_min <= sigma/alpha <= s_max, is
-    scaled by s_noise, and never rises beyond the reach of the process. N is the number of steps; a last
+    scaled by s_noise, and never rises beyond the domain of the process. N is the number of steps; a last
     step to sigma = 0 counts, as in the paper. With `inner=heun` and the grid `karras` it is EDM's sampler.
     """
 
@@ -147,7 +147,7 @@ class Churn(_Renoise):
         gamma = xp.minimum(self.s_churn / len(t), np.sqrt(2) - 1)
         inside = (ratio >= self.s_min) & (ratio <= self.s_max) & (gamma > 0)
         u = time_of_ratio(process, xp.where(inside, (1 + gamma) * ratio, ratio))
-        u = xp.minimum(xp.maximum(u, t), process.reach[1])
+        u = xp.minimum(xp.maximum(u, t), process.t_domain[1])
         return t, xp.where(inside, u, t), at.t[1:]
 
     def prepare(self, process: Any, times: Any) -> RenoisedRow:

@@ -33,7 +33,7 @@ class Inner(NamedTuple):
 
 
 def _inner(process: AffineProcess, at: Levels, r: float) -> Inner:
-    """Return the points at which lambda has gone the share r of each step.
+    """Return the points at which lambda has gone the fraction r of each step.
 
     A step of infinite length is of first order: its points are its start, and r h is 0.
     """
@@ -78,7 +78,7 @@ class DPMSolver2(StepSampler):
 
     order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 2
-    rung: ClassVar[type[Process]] = AffineProcess
+    requires: ClassVar[type[Process]] = AffineProcess
 
     def prepare(self, process: Any, times: Any) -> NoiseRow:
         at = levels(process, times, "the sampler DPMSolver2")
@@ -111,7 +111,7 @@ class DPMSolver3(StepSampler):
 
     order: ClassVar[int] = 3
     evaluations: ClassVar[int] = 3
-    rung: ClassVar[type[Process]] = AffineProcess
+    requires: ClassVar[type[Process]] = AffineProcess
 
     def prepare(self, process: Any, times: Any) -> NoiseRow:
         at = levels(process, times, "the sampler DPMSolver3")
@@ -168,7 +168,7 @@ class DPMSolverPP2S(StepSampler):
 
     order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 2
-    rung: ClassVar[type[Process]] = AffineProcess
+    requires: ClassVar[type[Process]] = AffineProcess
 
     def prepare(self, process: Any, times: Any) -> DataRow:
         at = levels(process, times, "the sampler DPMSolverPP2S")

@@ -34,8 +34,8 @@ def solve(
     Args:
         sampler: an object of kind `sampler`, or its name, such as "heun".
         process: the process that the model was trained for, or its name.
-        model: what the process's rung asks for, (x_t, t) -> E[x_0 | x_t], or a velocity on the lowest
-            rung. A callable pytree (`make_denoiser`) is compiled once and for all; a plain function is
+        model: what the process's class asks for, (x_t, t) -> E[x_0 | x_t], or a velocity for a plain
+            `Process`. A callable pytree (`make_denoiser`) is compiled once and for all; a plain function is
             compiled once per function object.
         key: a random key or its seed, a whole number; or one key per example, then example i does not depend on
             the batch size. May be None for deterministic samplers.
@@ -48,7 +48,7 @@ def solve(
             on the host, with one dispatch per step. An adaptive method calls back when it has ended.
 
     Raises:
-        ValueError: the times do not decrease, leave the reach of the process, x has no batch axis, or
+        ValueError: the times do not decrease, leave the domain of the process, x has no batch axis, or
             there is neither one key nor one per example.
         TypeError: the process lacks what the sampler needs, or a stochastic sampler gets no key.
     """
@@ -66,7 +66,7 @@ def solve(
     compiled = _finish_in_place if ours else _compiled_finish
     run = compiled if is_static(process) else _finish
     end = run(process, as_pytree(model), solution.x, jnp.asarray(times[-1], x.dtype))
-    return Solution(end, solution.trajectory, solution.nfe + process.finish_evaluations)
+    return Solution(end, solution.trajectory, solution.nfe + process.denoise_final_evaluations)
 
 
 def _checked_key(sampler: Sampler, key: Any, batch_size: int) -> Key | None:
@@ -84,7 +84,7 @@ def _checked_key(sampler: Sampler, key: Any, batch_size: int) -> Key | None:
 
 
 def _finish(process: Process, model: Any, x: Data, t: Time) -> Data:
-    return process.finish(checked(model), x, t).astype(x.dtype)
+    return process.denoise_final(checked(model), x, t).astype(x.dtype)
 
 
 _compiled_finish = Programs(_finish, 1, keep=6)
@@ -120,7 +120,7 @@ def trajectory(
 def preview(process: Process, model: Any, states: Array, times: Any) -> Array:
     """Return what each state of a trajectory would become, E[x_0 | x_t], shaped like the states.
 
-    One evaluation per state. On the lowest rung nothing can be said, and the states come back.
+    One evaluation per state. For a plain `Process` nothing can be said, and the states come back.
 
     Args:
         process: the process that was sampled.
@@ -142,7 +142,7 @@ def preview(process: Process, model: Any, states: Array, times: Any) -> Array:
 
 
 def _preview(process: Process, model: Any, states: Array, times: Array) -> Array:
-    return jax.lax.map(lambda pair: process.finish(checked(model), *pair), (states, times))
+    return jax.lax.map(lambda pair: process.denoise_final(checked(model), *pair), (states, times))
 
 
 _compiled_preview = Programs(_preview, 1)

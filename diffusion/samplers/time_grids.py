@@ -13,7 +13,7 @@ import numpy as np
 
 from diffusion.numerics import monotone, on_host, one_of, positive, require, row, whole
 from diffusion.processes import AffineProcess, Process
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import register, takes_names
 
 
@@ -85,10 +85,10 @@ class CosineGrid(Grid):
 @final
 @dataclass(frozen=True, kw_only=True)
 class UniformLogSNR(Grid):
-    """log(alpha/sigma) uniform (Lu et al., 2022); on a process off the affine rung, its own clock."""
+    """log(alpha/sigma) uniform (Lu et al., 2022); on a process that is no `AffineProcess`, its own clock."""
 
     def place(self, process: Process, num_steps: int) -> np.ndarray:
-        return process.natural_times(num_steps)
+        return process.default_times(num_steps)
 
 
 @register("grid", "karras")
@@ -103,7 +103,7 @@ class Karras(Grid):
         positive(rho=self.rho)
 
     def place(self, process: Process, num_steps: int) -> np.ndarray:
-        require_rung(process, AffineProcess, "the grid karras")
+        require_process(process, AffineProcess, "the grid karras")
         assert isinstance(process, AffineProcess)
         noisy, clean = np.exp(-0.5 * process.log_snr_ends() / self.rho)  # (sigma / alpha)^(1 / rho)
         levels = np.linspace(noisy, clean, num_steps + 1) ** self.rho

@@ -65,7 +65,7 @@ class UniPC(StepSampler):
 
     gains: ClassVar[int] = 1  # by the corrector
     memory: ClassVar[bool] = True
-    rung: ClassVar[type[Process]] = AffineProcess
+    requires: ClassVar[type[Process]] = AffineProcess
 
     order: int = 2  # pyright: ignore[reportIncompatibleVariableOverride]
     variant: str = "bh2"

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import is_traced, require
 from diffusion.processes import AffineProcess, GaussianProcess
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.testing.targets import Bound, at
 from diffusion.types import Denoiser, KeyLike, Score, Time
 
@@ -54,7 +54,7 @@ class CorrelatedGaussian:
 
     def _parts(self, process: AffineProcess, x: Data, t: Time) -> tuple[Array, ...]:
         """Return alpha, the axes, x - alpha mean along them, the data's variances and those of x."""
-        require_rung(process, GaussianProcess, "the closed form of Gaussian data")
+        require_process(process, GaussianProcess, "the closed form of Gaussian data")
         alpha, sigma = at(process, x, t)
         axes, variances = jnp.asarray(self.axes, x.dtype), jnp.asarray(self.variances, x.dtype)
         along = (x - alpha * jnp.asarray(self.mean, x.dtype)) @ axes

@@ -16,11 +16,11 @@ from diffusion.testing.path_problems import POINTS
 from diffusion.testing.report import Finding
 from diffusion.testing.starts import displacement, has_displacement, rounded_down
 
-# What is a function of t alone, by the rung that states it.
+# What is a function of t alone, by the class that states it.
 _OF_TIME: tuple[tuple[type[Process], str], ...] = (
     (AffineProcess, "alpha"),
     (AffineProcess, "sigma"),
-    (Process, "noise_level"),
+    (Process, "noise_conditioning"),
     (Process, "input_scale"),
     (GaussianProcess, "f"),
     (GaussianProcess, "g"),
@@ -32,7 +32,7 @@ _NEAR = 0.05  # how far x_0 has moved at a good t_min, law D6
 
 
 def _functions(process: Process) -> Iterator[str]:
-    return (name for rung, name in _OF_TIME if isinstance(process, rung))
+    return (name for requires, name in _OF_TIME if isinstance(process, requires))
 
 
 def computable(process: Process) -> Finding:
@@ -86,7 +86,7 @@ def _broken(process: Process, t: float) -> list[str]:
 
 def _usable_end(process: Process) -> float | None:
     """Return a t_max just below the process's own at which everything is finite."""
-    candidates = [float(process.t_max) * (1 - share) for share in (1e-3, 1e-2, 0.1)]
+    candidates = [float(process.t_max) * (1 - fraction) for fraction in (1e-3, 1e-2, 0.1)]
     usable = [t for t in candidates if t > process.t_min and not _broken(process, t)]
     return usable[0] if usable else None
 
@@ -106,7 +106,8 @@ def _rises(process: Process) -> bool:
         return False
     low, high = float(process.t_min), float(process.t_max)
     early, late = (
-        _value(process, "log_snr", low + share * (high - low), jnp.float64) for share in (0.1, 0.9)
+        _value(process, "log_snr", low + fraction * (high - low), jnp.float64)
+        for fraction in (0.1, 0.9)
     )
     return early is not None and late is not None and late > early
 

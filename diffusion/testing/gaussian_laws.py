@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.likelihood import carry, exact_divergence, hutchinson_divergence, log_prob
+from diffusion.likelihood import exact_divergence, hutchinson_divergence, integrate_flow, log_prob
 from diffusion.numerics import on_host, runge_kutta
 from diffusion.processes import GaussianProcess
 from diffusion.processes.dynamics import forward_family, reverse_sde
@@ -179,7 +179,7 @@ def likelihood(process: GaussianProcess) -> list[Finding]:
     def errors() -> Any:
         x_T, volume = GAUSSIAN.flow(process, x, process.t_min, process.t_max)
         density = log_prob(process, denoise, x, up) - process.prior_log_prob(x_T) - volume
-        back = carry(process, denoise, carry(process, denoise, x, up), up[::-1])
+        back = integrate_flow(process, denoise, integrate_flow(process, denoise, x, up), up[::-1])
         velocity, t = process.flow(denoise).velocity, float(up[64])
         trace = exact_divergence(velocity, x, t)[1]
         mean = hutchinson_divergence(velocity, x, t, signs)[1]

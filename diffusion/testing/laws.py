@@ -4,7 +4,7 @@
 says which hold, what was measured, and what to look at when one fails. The bounds follow from the
 arithmetic: a central difference of step h has the error h^2 + eps / h, and so on.
 
-A module of laws has a tuple `LAWS` of pairs (rung, law): a law is a function of a process on this rung that
+A module of laws has a tuple `LAWS` of pairs (class, law): a law is a function of a process of this class that
 returns one finding or several. Naming the module in `MODULES` is all it takes to include it. The laws of
 `FIRST` decide whether there is anything to measure: where one fails, the others are left out.
 """
@@ -64,18 +64,18 @@ def prior_mismatch(
 
 
 def _findings(process: Process, modules: tuple[str, ...]) -> list[Finding]:
-    """Apply the laws of these modules that are for the rung of the process, in float64."""
+    """Apply the laws of these modules that are for the class of the process, in float64."""
     found: list[Finding] = []
     with jax.enable_x64(True):
         for name in modules:
-            for rung, law in importlib.import_module(f"diffusion.testing.{name}").LAWS:
-                if isinstance(process, rung):
+            for requires, law in importlib.import_module(f"diffusion.testing.{name}").LAWS:
+                if isinstance(process, requires):
                     found += findings_of(law, process)
     return found
 
 
 def check_process(process: Process, *, data_mean: float = 0.0, data_std: float = 1.0) -> Report:
-    """Hold a process to the laws of its rung and return a readable report.
+    """Hold a process to the laws of its class and return a readable report.
 
     Args:
         process: an object of kind `process`, registered or not.

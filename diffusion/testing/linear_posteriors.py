@@ -44,9 +44,9 @@ class CorrelatedMixture:
 
     def posterior_mean(self, process: AffineProcess, x: Data, t: Time) -> Data:
         """Return E[x_0 | x_t = x]."""
-        share = jax.nn.softmax(self._log_joint(process, x, t), axis=-1)
+        fraction = jax.nn.softmax(self._log_joint(process, x, t), axis=-1)
         means = [c.posterior_mean(process, x, t) for c in self.components]
-        return (share[..., None] * jnp.stack(means, axis=1)).sum(axis=1)
+        return (fraction[..., None] * jnp.stack(means, axis=1)).sum(axis=1)
 
     def denoiser(self, process: GaussianProcess) -> Denoiser:
         """Return E[x_0 | x_t] as a callable pytree."""
@@ -82,7 +82,7 @@ def matrix_of(operator: Operator, shape: tuple[int, ...]) -> Float[np.ndarray, "
 def _conditioned(
     mean: np.ndarray, covariance: np.ndarray, A: np.ndarray, y: np.ndarray, std: float
 ) -> tuple[CorrelatedGaussian, float]:
-    """Return N(m, S) given y, and log p(y) but for what all components share."""
+    """Return N(m, S) given y, and log p(y) but for what all components fraction."""
     total = A @ covariance @ A.T + std**2 * np.eye(len(A))
     used = np.flatnonzero(np.abs(A).sum(axis=1) > 0)  # rows that a mask leaves empty say nothing
     A, y, total = A[used], y[used], total[np.ix_(used, used)]

@@ -68,7 +68,7 @@ def masses(process: Process) -> list[Finding]:
     return [
         Finding(
             "D5", f"the density {where} has mass 1", largest(found - 1), 5e-3,
-            "the normalisation in `noise_log_prob` or `log_density`",
+            "the normalization in `noise_log_prob` or `log_density`",
         )
     ]  # fmt: skip
 

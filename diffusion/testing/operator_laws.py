@@ -12,7 +12,7 @@ from jaxtyping import Array
 from diffusion.inverse_problems.operators import Operator
 from diffusion.testing.report import Finding, Report, findings_of, in_order, largest
 
-Subject = tuple[Operator, tuple[int, ...]]
+Case = tuple[Operator, tuple[int, ...]]
 BATCH = 3
 ROUND_OFF = 1e-10
 
@@ -32,9 +32,9 @@ def _inner(a: Array, b: Array) -> Array:
     return (a * b).reshape(len(a), -1).sum(axis=-1)
 
 
-def linear(subject: Subject) -> Finding:
+def linear(case: Case) -> Finding:
     """O1: A (2 x - 3 z) = 2 A x - 3 A z."""
-    operator, shape = subject
+    operator, shape = case
     x, z = _draw(0, shape), _draw(1, shape)
     A = operator.forward
     return Finding(
@@ -43,9 +43,9 @@ def linear(subject: Subject) -> Finding:
     )  # fmt: skip
 
 
-def adjoint(subject: Subject) -> list[Finding]:
+def adjoint(case: Case) -> list[Finding]:
     """O2: <A x, y> = <x, A^T y>, and A^T y is shaped like an example."""
-    operator, shape = subject
+    operator, shape = case
     x, y = _draw(0, shape), _draw(1, operator.output_shape(shape))
     back = operator.adjoint(y, shape)
     fits = back.shape == x.shape
@@ -63,9 +63,9 @@ def adjoint(subject: Subject) -> list[Finding]:
     ]  # fmt: skip
 
 
-def single(subject: Subject) -> list[Finding]:
+def single(case: Case) -> list[Finding]:
     """O3: examples do not see each other, and float32 stays float32."""
-    operator, shape = subject
+    operator, shape = case
     x = _draw(0, shape)
     alone = jnp.concatenate([operator.forward(x[i : i + 1]) for i in range(BATCH)])
     narrow = operator.forward(x.astype(jnp.float32))
@@ -83,9 +83,9 @@ def single(subject: Subject) -> list[Finding]:
     ]  # fmt: skip
 
 
-def rows(subject: Subject) -> list[Finding]:
+def rows(case: Case) -> list[Finding]:
     """O4: A A^T = c I on what A produces, where `gram` says so, and `restrict` is the identity there."""
-    operator, shape = subject
+    operator, shape = case
     y = operator.restrict(_draw(1, operator.output_shape(shape)))
     seen = operator.forward(_draw(0, shape))
     found = [
@@ -102,9 +102,9 @@ def rows(subject: Subject) -> list[Finding]:
     return found
 
 
-def pseudo_inverse(subject: Subject) -> list[Finding]:
+def pseudo_inverse(case: Case) -> list[Finding]:
     """O5: A^+ obeys the four equations of Moore and Penrose, where it is stated."""
-    operator, shape = subject
+    operator, shape = case
     if not operator.has_pinv:
         return []
     A, B = operator.forward, lambda y: operator.pinv(y, shape)
@@ -121,9 +121,9 @@ def pseudo_inverse(subject: Subject) -> list[Finding]:
     return [Finding("O5", name, _off(*pair), bound, advice) for name, pair in equal.items()]
 
 
-def is_a_pytree(subject: Subject) -> Finding:
+def is_a_pytree(case: Case) -> Finding:
     """O6: the operator is a callable pytree: taken apart and put together it is the same."""
-    operator, shape = subject
+    operator, shape = case
     x = _draw(0, shape)
     run = jax.jit(lambda operator, x: operator.forward(x))
     return Finding(

@@ -1,4 +1,4 @@
-"""Laws of paths and densities: what a pair (velocity, density) must satisfy, on every rung.
+"""Laws of paths and densities: what a pair (velocity, density) must satisfy, for every class of process.
 
 For a path x_t = interpolate(x_0, z, t) with density p(x_t | x_0), in two dimensions unless said otherwise:
 
@@ -31,7 +31,7 @@ from diffusion.testing.path_problems import (
     compiled,
     draws,
     has_density,
-    has_label,
+    has_noise_of,
     marginal_field,
 )
 from diffusion.testing.report import Finding, findings_of, largest
@@ -57,16 +57,16 @@ def _path_errors(process: Process, x_0: Any, z: Any, t: Any) -> dict[str, Any]:
     scale = 1 + jnp.abs(stated)
     h = 1e-5 * t
     later, earlier = process.interpolate(x_0, z, t + h), process.interpolate(x_0, z, t - h)
-    rate = along_time(lambda u: process.label(x_t, x_0, u), t, x_t)[1]
+    rate = along_time(lambda u: process.noise_of(x_t, x_0, u), t, x_t)[1]
     ways = (
         process.velocity(x_0, z, t),
         along_time(lambda u: process.interpolate(x_0, z, u), t, x_t)[1],
         (later - earlier) / per_example(2 * h, x_t),
-        -solve_linear(lambda y: process.label(y, x_0, t), x_t, rate),  # z does not change
+        -solve_linear(lambda y: process.noise_of(y, x_0, t), x_t, rate),  # z does not change
     )
     off = jacobian(lambda z: process.interpolate(x_0, z, t), z) * (1 - jnp.eye(z.shape[1]))
     return {
-        "label": (process.label(x_t, x_0, t) - z) / (1 + jnp.abs(z)),
+        "noise_of": (process.noise_of(x_t, x_0, t) - z) / (1 + jnp.abs(z)),
         "ways": jnp.stack([(way - stated) / scale for way in ways]),
         "off": off if process.coordinatewise else jnp.zeros_like(off),
     }
@@ -74,13 +74,13 @@ def _path_errors(process: Process, x_0: Any, z: Any, t: Any) -> dict[str, Any]:
 
 def paths(process: Process) -> list[Finding]:
     """D1: the label inverts the path, and the field is the same by every way."""
-    if not has_label(process):
+    if not has_noise_of(process):
         return []
     errors = _path_errors(process, *draws(process))
     who = type(process).__name__
     return [
         Finding(
-            "D1", "the label inverts the path, label(interpolate(x_0, z, t)) = z (relative)",
+            "D1", "noise_of inverts the path, noise_of(x_t, x_0, t) = z for x_t = interpolate(x_0, z, t) (relative)",
             largest(errors["label"]), 1e-6,
             f"whether two paths of {who} from one x_0 cross; an overridden `label` or `conserved`",
         ),
@@ -104,7 +104,7 @@ def _left(process: Process, x_0: Any, z: Any) -> Any:
 
 def ends(process: Process) -> list[Finding]:
     """D6: mass starts at x_0 and the prior forgets it."""
-    if not has_label(process):
+    if not has_noise_of(process):
         return []
     findings = [
         starts_near(

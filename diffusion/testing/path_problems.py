@@ -25,9 +25,9 @@ def _possible(process: Process, method: str) -> bool:
     return True
 
 
-def has_label(process: Process) -> bool:
+def has_noise_of(process: Process) -> bool:
     """Say whether the paths of this process can be inverted."""
-    return _possible(process, "label")
+    return _possible(process, "noise_of")
 
 
 def has_density(process: Process) -> bool:
@@ -39,7 +39,7 @@ def on_a_line(process: Process) -> bool:
     """Say whether this process states its density on a line; some definitions need a plane."""
     x, t = jnp.zeros((1, 1)), jnp.full(1, process.t_max)
     try:
-        paths = (process.label, process.conditional_velocity, process.interpolate)
+        paths = (process.noise_of, process.conditional_velocity, process.interpolate)
         shapes = [jax.eval_shape(path, x, x, t).shape for path in paths]
         jax.eval_shape(process.noise_log_prob, x)
     except (TypeError, ValueError, IndexError):
@@ -56,8 +56,8 @@ def compiled(fn: Callable) -> Callable:
 
 
 def chosen_times(process: Process, steps: tuple[int, ...] = (2, 4, 6)) -> np.ndarray:
-    """Return some of the process's natural times, counted in eighths from noise to data."""
-    return np.asarray(process.natural_times(8))[list(steps)]
+    """Return some of the process's default times, counted in eighths from noise to data."""
+    return np.asarray(process.default_times(8))[list(steps)]
 
 
 def draws(process: Process, dim: int = 2, each: int = 8) -> tuple[Any, Any, Any]:

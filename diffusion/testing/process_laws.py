@@ -14,11 +14,11 @@ SEED = 0
 
 
 def grid(process: Process, every: int = 1) -> np.ndarray:
-    """Return decreasing times from t_max to t_min: every so many of 128 natural steps.
+    """Return decreasing times from t_max to t_min: every so many of 128 default steps.
 
     All laws thin out one grid, since every length of it is compiled anew.
     """
-    return np.asarray(process.natural_times(128), np.float64)[::every]
+    return np.asarray(process.default_times(128), np.float64)[::every]
 
 
 def inner_times(process: Process, every: int = 4) -> np.ndarray:
@@ -39,9 +39,9 @@ def ends_of_times(process: Process) -> Finding:
     off = max(abs(times[0] - float(process.t_max)), abs(times[-1] - float(process.t_min)))
     rise = float(np.max(np.diff(times), initial=-np.inf))
     return Finding(
-        "P0", "natural times run from t_max down to t_min (distance of the ends)",
+        "P0", "default times run from t_max down to t_min (distance of the ends)",
         float("nan") if rise >= 0 or len(times) != 129 else off, 0.0,
-        "the direction of time: alpha falls and sigma rises with t; or an overridden `natural_times`",
+        "the direction of time: alpha falls and sigma rises with t; or an overridden `default_times`",
     )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class Report:
     `complete` is false where the definition cannot be computed at all, and the laws beyond that were left out.
     """
 
-    subject: str
+    case: str
     findings: tuple[Finding, ...]
     facts: dict[str, float] = field(default_factory=dict)
     complete: bool = True
@@ -73,7 +73,7 @@ class Report:
             verdict += "; the others are measured once these do"
         elif len(failed) > 1:
             verdict += f"; begin with {failed[0]}, since later ones may only follow from it"
-        return "\n".join([self.subject, *(f"  {f}" for f in self.findings), *facts, f"  {verdict}"])
+        return "\n".join([self.case, *(f"  {f}" for f in self.findings), *facts, f"  {verdict}"])
 
 
 def in_order(findings: list[Finding]) -> tuple[Finding, ...]:
@@ -88,10 +88,10 @@ def largest(x: Any) -> float:
     return float(x.max()) if np.all(np.isfinite(x)) else float("nan")
 
 
-def findings_of(law: Law, subject: Any) -> list[Finding]:
+def findings_of(law: Law, case: Any) -> list[Finding]:
     """Apply a law; an exception inside the definition becomes a finding that quotes it."""
     try:
-        found = law(subject)
+        found = law(case)
     except Exception as error:
         words = (law.__doc__ or law.__name__).strip().splitlines()[0].rstrip(".")
         name, _, statement = words.partition(": ")

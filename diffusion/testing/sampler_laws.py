@@ -1,4 +1,4 @@
-"""Laws of samplers: exactness on a point, order on a Gaussian, moments, purity, honest prices.
+"""Laws of samplers: exactness on a point, order on a Gaussian, moments, purity, honest counts of evaluations.
 
 Everything is measured on data whose ODE is known. A deterministic method shows its order by halving its
 steps; a stochastic one shows the moments of its samples; an adaptive one reaches the end of the exact path.
@@ -20,7 +20,7 @@ from diffusion.testing.targets import gaussian, gaussian_flow
 
 SEED = 0
 MEAN, STD = 0.3, 0.5
-Subject = tuple[Any, GaussianProcess]
+Case = tuple[Any, GaussianProcess]
 
 
 def _scales(process: GaussianProcess, t: Any) -> tuple[float, float]:
@@ -35,9 +35,9 @@ def _start(process: GaussianProcess, shape: tuple[int, ...]) -> jax.Array:
     return alpha * MEAN + np.hypot(alpha * STD, sigma) * z
 
 
-def _end(subject: Subject, model: Any, x: Any, num_steps: int, **settings: Any) -> Any:
-    sampler, process = subject
-    times = process.natural_times(num_steps)
+def _end(case: Case, model: Any, x: Any, num_steps: int, **settings: Any) -> Any:
+    sampler, process = case
+    times = process.default_times(num_steps)
     key = jax.random.key(SEED) if sampler.stochastic else None
     return sample(sampler, process, model, key, x, times, denoise_last=False, **settings)
 
@@ -52,9 +52,9 @@ def _knows(point: Any) -> Callable:
     return lambda x, t: jnp.broadcast_to(point, x.shape)
 
 
-def point_mass(subject: Subject) -> Finding | list[Finding]:
+def point_mass(case: Case) -> Finding | list[Finding]:
     """S1: a denoiser that always answers the point c ends at alpha c + sigma z."""
-    sampler, process = subject
+    sampler, process = case
     if not isinstance(sampler, StepSampler):
         return []
     (a_T, s_T), (a_0, s_0) = _scales(process, process.t_max), _scales(process, process.t_min)
@@ -63,21 +63,19 @@ def point_mass(subject: Subject) -> Finding | list[Finding]:
     if not sampler.stochastic:
         z = jnp.array([[0.3, -1.1], [1.7, 0.4]])
         exact, knows = a_0 * point + s_0 * z, _knows(point)
-        errors = [
-            largest(_end(subject, knows, a_T * point + s_T * z, n) - exact) for n in (80, 160)
-        ]
+        errors = [largest(_end(case, knows, a_T * point + s_T * z, n) - exact) for n in (80, 160)]
         short = 0.0 if max(errors) < 1e-9 else sampler.order - _slope(errors)
         return Finding(
             "S1", "a point is reached exactly, or to the declared order (order less slope)", short, 0.15,
             advice,
         )  # fmt: skip
     noise = jax.random.normal(jax.random.key(SEED), (n, 2))
-    end = _end(subject, _knows(point), a_T * point + s_T * noise, 1000)
-    centre = largest((end.mean(axis=0) - a_0 * point) / s_0)
+    end = _end(case, _knows(point), a_T * point + s_T * noise, 1000)
+    center = largest((end.mean(axis=0) - a_0 * point) / s_0)
     spread = largest(end.std(axis=0) / s_0 - 1)
     return [
         Finding(
-            "S1", "a point is the centre of its samples (in units of sigma)", centre,
+            "S1", "a point is the center of its samples (in units of sigma)", center,
             5 / np.sqrt(n) + 0.02, advice,
         ),
         Finding(
@@ -87,9 +85,9 @@ def point_mass(subject: Subject) -> Finding | list[Finding]:
     ]  # fmt: skip
 
 
-def order(subject: Subject) -> Finding | list[Finding]:
+def order(case: Case) -> Finding | list[Finding]:
     """S2: the error on a Gaussian falls with the declared order."""
-    sampler, process = subject
+    sampler, process = case
     if sampler.stochastic:
         return []
     x = _start(process, (4, 1))
@@ -98,10 +96,10 @@ def order(subject: Subject) -> Finding | list[Finding]:
     if not isinstance(sampler, StepSampler):
         return Finding(
             "S2", "an adaptive method reaches the end of the path of a Gaussian",
-            largest(_end(subject, denoise, x, 8) - exact), 0.02,
+            largest(_end(case, denoise, x, 8) - exact), 0.02,
             "tolerances, and the error estimate that they are compared with",
         )  # fmt: skip
-    errors = [largest(_end(subject, denoise, x, n) - exact) for n in (160, 320)]
+    errors = [largest(_end(case, denoise, x, n) - exact) for n in (160, 320)]
     return Finding(
         "S2", f"order {sampler.order} on a Gaussian (order less slope)",
         sampler.order - _slope(errors), 0.15,
@@ -109,19 +107,19 @@ def order(subject: Subject) -> Finding | list[Finding]:
     )  # fmt: skip
 
 
-def moments(subject: Subject) -> list[Finding]:
+def moments(case: Case) -> list[Finding]:
     """S3: samples of a Gaussian have its mean and standard deviation.
 
     Allowed are five standard errors and 2 percent, above the weak error of first-order methods at 1,000
     steps.
     """
-    sampler, process = subject
+    sampler, process = case
     if not sampler.stochastic:
         return []
     fixed = isinstance(sampler, StepSampler)
     n, num_steps = (20_000, 1000) if fixed else (1000, 200)  # diffrax takes long over many rows
     denoise = gaussian(MEAN, STD).denoiser(process)
-    end = _end(subject, denoise, _start(process, (n, 1)), num_steps)
+    end = _end(case, denoise, _start(process, (n, 1)), num_steps)
     alpha, sigma = _scales(process, process.t_min)
     std = np.hypot(alpha * STD, sigma)
     advice = "the amount of fresh noise against the drift; the score's factor (1 + lam^2) / 2"
@@ -137,15 +135,15 @@ def moments(subject: Subject) -> list[Finding]:
     ]  # fmt: skip
 
 
-def pure(subject: Subject) -> list[Finding]:
+def pure(case: Case) -> list[Finding]:
     """S4: the same key gives the same sample, jit or not, in the dtype of the state."""
-    process = subject[1]
+    process = case[1]
     denoise, x = gaussian(MEAN, STD, dim=3).denoiser(process), _start(process, (4, 3))
-    run = lambda x: _end(subject, denoise, x, 6)
+    run = lambda x: _end(case, denoise, x, 6)
     first = run(x)
     single = run(x.astype(jnp.float32))
     # a stochastic method draws other numbers in float32
-    distance = largest(single) * 0 if subject[0].stochastic else largest(single - first)
+    distance = largest(single) * 0 if case[0].stochastic else largest(single - first)
     advice = "state kept between calls, or a number that promotes the dtype"
     return [
         Finding("S4", "same key, same sample", largest(run(x) - first), 0.0, advice),
@@ -160,12 +158,12 @@ def pure(subject: Subject) -> list[Finding]:
     ]  # fmt: skip
 
 
-def zero_step(subject: Subject) -> Finding | list[Finding]:
+def zero_step(case: Case) -> Finding | list[Finding]:
     """S4: a step of almost no length does almost nothing."""
-    sampler, process = subject
+    sampler, process = case
     if not isinstance(sampler, StepSampler):
         return []
-    n, t = 20_000, float(process.natural_times(4)[1])
+    n, t = 20_000, float(process.default_times(4)[1])
     alpha, sigma = _scales(process, t)
     std = float(np.hypot(alpha * STD, sigma))
     x = alpha * MEAN + std * jax.random.normal(jax.random.fold_in(jax.random.key(SEED), 1), (n, 1))
@@ -185,16 +183,16 @@ def zero_step(subject: Subject) -> Finding | list[Finding]:
     )  # fmt: skip
 
 
-def price(subject: Subject) -> Finding:
+def cost(case: Case) -> Finding:
     """S5: the reported evaluations are those that were made."""
-    sampler, process = subject
+    sampler, process = case
     calls: list[int] = []
 
     def stub(x: Any, t: Any) -> Any:
         jax.debug.callback(lambda: calls.append(1))
         return gaussian(MEAN, STD).mean(process, x, t)
 
-    times, key = process.natural_times(4), jax.random.key(SEED) if sampler.stochastic else None
+    times, key = process.default_times(4), jax.random.key(SEED) if sampler.stochastic else None
     found = solve(sampler, process, stub, key, jnp.ones((2, 1)), times)
     jax.block_until_ready(found.x)
     jax.effects_barrier()
@@ -205,7 +203,7 @@ def price(subject: Subject) -> Finding:
     )  # fmt: skip
 
 
-LAWS = (point_mass, order, moments, pure, zero_step, price)
+LAWS = (point_mass, order, moments, pure, zero_step, cost)
 
 
 def check_sampler(sampler: Sampler, process: GaussianProcess | None = None) -> Report:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.processes import Process
-from diffusion.testing.path_problems import POINTS, compiled, has_label
+from diffusion.testing.path_problems import POINTS, compiled, has_noise_of
 from diffusion.testing.report import Finding
 
 _TOLERATED = 4.0  # times the bound: so much only warns, if a smaller t_min would pass
@@ -16,7 +16,7 @@ _TOLERATED = 4.0  # times the bound: so much only warns, if a smaller t_min woul
 
 def has_displacement(process: Process) -> bool:
     """Say whether |x_t - x_0| is a distance that the process controls: whether its paths have labels."""
-    return has_label(process)
+    return has_noise_of(process)
 
 
 @compiled
@@ -45,7 +45,7 @@ def passing_t_min(
 ) -> float | None:
     """Return a t_min below the process's own at which a distance is within its bound, or None."""
     high = np.log(float(process.t_min))
-    low = np.log(max(float(process.reach[0]), 1e-6 * float(process.t_min)))
+    low = np.log(max(float(process.t_domain[0]), 1e-6 * float(process.t_min)))
     if not distance(float(np.exp(low))) <= bound:
         return None
     for _ in range(30):

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from diffusion.numerics import at_least, is_traced, per_example, positive, shaped
 from diffusion.processes import AffineProcess, GaussianProcess
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.types import Data, Denoiser, KeyLike, Scalar, Score, Time
 
 
@@ -47,7 +47,7 @@ class GaussianMixture:
     """sum_k weights_k N(means_k, stds_k^2 I).
 
     Args:
-        weights: (k,), normalised if they are not.
+        weights: (k,), normalized if they are not.
         means: (k, ...data); (k,) means points on a line, data of shape (batch, 1).
         stds: (k,) or one number; 0 is a point.
     """
@@ -73,7 +73,7 @@ class GaussianMixture:
 
     def _parts(self, process: AffineProcess, x: Data, t: Time) -> tuple[Array, ...]:
         """Return alpha, flat x, flat means, variances and log-densities of the components, (batch, k)."""
-        require_rung(process, GaussianProcess, "the closed form of a Gaussian mixture")
+        require_process(process, GaussianProcess, "the closed form of a Gaussian mixture")
         flat = x.reshape(len(x), 1, -1)
         means = jnp.asarray(self.means, x.dtype).reshape(len(self.means), -1)
         alpha, sigma = at(process, x, t)

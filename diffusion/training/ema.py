@@ -1,11 +1,11 @@
 """Averages of the parameters along training.
 
-Each kind says what share of the new parameters enters after an update: average <- average + share
+Each kind says what fraction of the new parameters enters after an update: average <- average + weight
 (params - average), where t updates have been done before and each takes `batch_size` images.
 
-    constant    share = 1 - min(decay, (1 + t) / (10 + t)): a fixed decay after a warm-up
-    half_life   share = 1 - 2^(-batch_size / h), h = min(images, ramp_up * images seen)   (EDM)
-    power       share = 1 - (1 - 1/(t + 1))^(exponent + 1): the weight of step s in the average is
+    constant    weight = 1 - min(decay, (1 + t) / (10 + t)): a fixed decay after a warm-up
+    half_life   weight = 1 - 2^(-batch_size / h), h = min(images, ramp_up * images seen)   (EDM)
+    power       weight = 1 - (1 - 1/(t + 1))^(exponent + 1): the weight of step s in the average is
                 proportional to s^exponent, whatever the length of the run (EDM2, eq. 121 ff.)
 
 References: Karras et al. 2022 (EDM), Karras et al. 2024 (EDM2).
@@ -34,7 +34,7 @@ class Average(abc.ABC):
     """A kind of average."""
 
     @abc.abstractmethod
-    def share(self, count: Count, batch_size: int) -> Float[Array, ""]:
+    def weight(self, count: Count, batch_size: int) -> Float[Array, ""]:
         """Return the weight of the new parameters.
 
         Args:
@@ -60,7 +60,7 @@ class ConstantDecay(Average):
     def __post_init__(self):
         in_interval("[0, 1)", decay=self.decay, of="an average")
 
-    def share(self, count: Count, batch_size: int) -> Float[Array, ""]:
+    def weight(self, count: Count, batch_size: int) -> Float[Array, ""]:
         """Return 1 - decay, or 9 / (10 + t) while that is larger."""
         t = _number(count)
         least = jnp.full_like(t, 1 - self.decay)
@@ -83,7 +83,7 @@ class HalfLife(Average):
         positive(images=self.images, of="a half-life")
         at_least(0, ramp_up=self.ramp_up)
 
-    def share(self, count: Count, batch_size: int) -> Float[Array, ""]:
+    def weight(self, count: Count, batch_size: int) -> Float[Array, ""]:
         """Return 1 - 2^(-batch_size / half-life)."""
         t = _number(count)
         half_life = jnp.full_like(t, self.images)
@@ -114,7 +114,7 @@ class Power(Average):
         s = float(self.std) ** -2
         return float(np.roots([1, 7, 16 - s, 12 - s]).real.max())
 
-    def share(self, count: Count, batch_size: int) -> Float[Array, ""]:
+    def weight(self, count: Count, batch_size: int) -> Float[Array, ""]:
         """Return 1 - (1 - 1 / (t + 1))^(exponent + 1), through log1p: no digits are lost."""
         t = _number(count) + 1
         return -jnp.expm1((self.exponent + 1) * jnp.log1p(-1 / t))
@@ -178,6 +178,6 @@ def make_ema(specs: Any) -> dict[str, Average]:
     return averages
 
 
-def update_ema(average: Params, params: Params, share: Scalar) -> Params:
-    """Move an average towards the parameters by this share, in the precision of the average."""
-    return jax.tree.map(lambda a, p: a + jnp.asarray(share, a.dtype) * (p - a), average, params)
+def update_ema(average: Params, params: Params, weight: Scalar) -> Params:
+    """Move an average toward the parameters by this weight, in the precision of the average."""
+    return jax.tree.map(lambda a, p: a + jnp.asarray(weight, a.dtype) * (p - a), average, params)

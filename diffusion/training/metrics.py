@@ -144,7 +144,7 @@ class JsonLines:
         if faults.armed("mid_log_line"):
             self._file.write(line[: len(line) // 2])
             self._file.flush()
-            faults.reach("mid_log_line")
+            faults.failpoint("mid_log_line")
             line = line[len(line) // 2 :]
         self._file.write(line)
         self._file.flush()  # a crash loses at most the line that is being written

@@ -173,7 +173,7 @@ def make_train_step(
     Args:
         loss: (params, key, batch) -> (losses (batch,), record with "log_snr" (batch,)).
         optimizer: an `Optimizer`, or any optax transformation.
-        ema: averages to update, the same that the state was initialised with.
+        ema: averages to update, the same that the state was initialized with.
         accumulate: micro-batches per step; the batch is divided, not enlarged.
         label_dropout: probability that a row is trained without its condition.
         reduce: collectives over devices; `parallel.reduce` of the layout that compiles the step.
@@ -270,7 +270,7 @@ def _update(
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     averages = {
-        name: update_ema(state.ema[name], params, average.share(count, batch_size))
+        name: update_ema(state.ema[name], params, average.weight(count, batch_size))
         for name, average in ema.items()
     }
     return params, opt_state, averages

@@ -35,7 +35,7 @@ def consistency(found: Mapping[str, Any]) -> list[str]:
                 "distance, two examples of a class = 1",
                 *(f"{v['distance']:.2f}" for v in part.values()),
             ),
-            ("nearest to its own", *(f"{v['recognised']:.1%}" for v in part.values())),
+            ("nearest to its own", *(f"{v['recognized']:.1%}" for v in part.values())),
         ]
         lines += common.markdown((f"DDIM from the same noise, {against} evaluations", *part), rows)
     return lines

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import build, carry, sample
+from diffusion import build, integrate_flow, sample
 from diffusion.editing import quarter_turn, slerp
 from diffusion.numerics import as_pytree, on_host
 from diffusion.testing import GaussianMixture
@@ -42,7 +42,7 @@ WAYS: dict[str, Callable[[Any, Any, float], Any]] = {
 def consistency(chain: Chain, n: int, most: int) -> dict[str, float]:
     """Return how far n evaluations end from the most, from the same noise, and whether they are nearer than others.
 
-    Distances are in units of that between two examples of one class. `recognised` is the share of examples whose
+    Distances are in units of that between two examples of one class. `recognized` is the fraction of examples whose
     nearest among those of the finest grid came from the same noise, which by chance 1 in 500 would be.
     """
     few, many = (chain.draw("eta=0", k).reshape(chain.tier.num_samples, -1) for k in (n, most))
@@ -51,7 +51,7 @@ def consistency(chain: Chain, n: int, most: int) -> dict[str, float]:
     others = rms(many - np.roll(many, classes, axis=0))
     squares = (many**2).sum(axis=1) - 2 * few @ many.T
     nearest = squares.argmin(axis=1) == np.arange(len(few))
-    return dict(distance=rms(few - many) / others, recognised=float(nearest.mean()))
+    return dict(distance=rms(few - many) / others, recognized=float(nearest.mean()))
 
 
 # ---- between two latents ------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def latents(chain: Chain, count: int) -> tuple[Any, Any, Any]:
 
 
 def between(chain: Chain, way: str, share: float, count: int) -> np.ndarray:
-    """Return what DDIM makes of latents at a share of the way."""
+    """Return what DDIM makes of latents at a fraction of the way."""
     a, b, cond = latents(chain, count)
     x_T, times = WAYS[way](a, b, share), chain.times(DECODE)
     return np.asarray(
@@ -117,7 +117,7 @@ def round_trip(process: Any, model: Any, x: Any, n: int, latent: Any) -> dict[st
 
 def fine(process: Any, model: Any, x: Any, num_steps: int = 200) -> Any:
     """Return the latent of x by a fourth-order method."""
-    return carry(process, model, x, process.natural_times(num_steps)[::-1])
+    return integrate_flow(process, model, x, process.default_times(num_steps)[::-1])
 
 
 def measure_round_trips(call: common.Call, chain: Chain) -> None:

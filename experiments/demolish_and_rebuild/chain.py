@@ -31,7 +31,7 @@ class Greedy(StepSampler):
     """The mean of the ancestral step and no noise: "greedy decoding" (Su, kexue.fm 9119); it is not DDIM."""
 
     order: ClassVar[int] = 1
-    rung: ClassVar[type[Process]] = GaussianProcess
+    requires: ClassVar[type[Process]] = GaussianProcess
 
     def prepare(self, process: Process, times: Any) -> Any:
         """Return the table of ancestral sampling without its noise."""
@@ -182,7 +182,7 @@ class Chain:
     @cached_property
     def variance(self) -> Any:
         """From a denoiser to the same with sbar^2, estimated from the training set."""
-        times = self.process.natural_times(30)
+        times = self.process.default_times(30)
         rows = np.random.default_rng(0).permutation(len(self.data["data"]))[:500]
         label = {"label": self.data["cond"]["label"][rows]}
         batches = [{"data": self.data["data"][rows], "cond": label}]

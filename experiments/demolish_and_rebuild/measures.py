@@ -10,7 +10,7 @@ from experiments._measures import diversity
 
 
 def roughness(x: np.ndarray, labels: np.ndarray) -> float:
-    """Return the root mean square of each pixel less the mean of its four neighbours."""
+    """Return the root mean square of each pixel less the mean of its four neighbors."""
     del labels
     inner = x[:, 1:-1, 1:-1]
     around = (x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]) / 4

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion import build
-from diffusion.likelihood import DiscretisedDecoder, elbo
+from diffusion.likelihood import DiscretizedDecoder, elbo
 from diffusion.numerics import on_host
 from experiments import _common as common
 from experiments.demolish_and_rebuild.chain import TIERS, Chain, Tier
@@ -33,7 +33,9 @@ GRADIENT_DRAWS = 300
 LOSS_EVALUATIONS = 50
 
 
-def gaussian_end(method: str, std: float, n: int = 1000, schedule: str = "article") -> float:
+def gaussian_end(
+    method: str, std: float, n: int = 1000, schedule: str = "proportional_beta"
+) -> float:
     """Return the variance of what n exact steps make of N(0, 1), where the data is N(0, std^2): no sampling.
 
     Every step is linear, so the variance follows in closed form. The chain ends at t = 0 without noise.
@@ -73,7 +75,7 @@ def bound(chain: Chain) -> dict[str, float]:
     times = np.arange(1, chain.process.num_chain_steps + 1) / chain.process.num_chain_steps
     found = elbo(
         chain.process, chain.model(jax.tree.map(jnp.asarray, data["cond"])), jnp.asarray(x, jnp.float32),
-        jax.random.key(0), times, num_draws=200, decoder=DiscretisedDecoder(levels=levels), prior_std=1.0,
+        jax.random.key(0), times, num_draws=200, decoder=DiscretizedDecoder(levels=levels), prior_std=1.0,
     )  # fmt: skip
     bits = np.asarray(found.total, np.float64) / np.log(2) / np.prod(spec.shape)
     return dict(bits=bits.mean(), error=bits.std(ddof=1) / len(bits) ** 0.5)
@@ -117,7 +119,7 @@ def measure(call: common.Call) -> None:
     chain.measure_data(call)
     chain.measure_all(call, "exact", VARIANCES, whole=False, exact=True)
     chain.measure_all(call, "network", VARIANCES, whole=False)
-    article = build("process", "article")
+    article = build("process", "proportional_beta")
     for seed in tier.seeds:
         draw = lambda s=seed: chain.draw("posterior", tier.every, s, process=article)
         chain.measure(call, ("article", "posterior", str(tier.every), str(seed)), draw)

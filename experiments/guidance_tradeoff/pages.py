@@ -42,7 +42,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def plot(rows: dict[str, Any], path: Path) -> None:
-    """Draw the share of requested classes against the scale, and what it costs."""
+    """Draw the fraction of requested classes against the scale, and what it costs."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 4.6), layout="constrained")
@@ -65,7 +65,7 @@ def plot(rows: dict[str, Any], path: Path) -> None:
     middle.set(xlabel=asked, ylabel="Frechet distance on pixels", yscale="log")
     right.set(xlabel=asked, ylabel="mean distance within a class, real data = 1")
     for axes, measure in ((middle, "frechet"), (right, "diversity")):
-        axes.axhline(real[measure], color="grey", linestyle=":", label="training data")
+        axes.axhline(real[measure], color="gray", linestyle=":", label="training data")
         axes.set_xscale("symlog", linthresh=0.3)
         axes.set(xlim=(-0.1, 130))
         _plain(axes.xaxis, (0, 0.3, 1, 3, 10, 30, 100))

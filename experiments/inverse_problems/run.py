@@ -3,7 +3,7 @@
     python -m experiments.inverse_problems
 
 Two targets whose posterior is known in closed form: a smooth Gaussian of 16 numbers, measured by a mask, by means
-of neighbours and by random rows; and three Gaussians in the plane, of which one direction is measured. The denoiser
+of neighbors and by random rows; and three Gaussians in the plane, of which one direction is measured. The denoiser
 is exact, so what is left is the error of the method. VP, 100 steps, float64, 3,000 samples for each of three
 measurements; differences from samples of the posterior in mean, covariance and energy distance.
 """
@@ -39,7 +39,7 @@ MIXTURE = GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.8, 0.1], [0.0, -1.2]
 PROBLEMS = {
     "Gaussian, mask": (SMOOTH, Mask(values=(np.arange(DIM) % 8 < 4).astype(float))),
     "Gaussian, means of 4": (SMOOTH, Matrix(values=np.kron(np.eye(4), np.full((1, 4), 0.25)))),
-    "Gaussian, 4 random rows": (SMOOTH, CompressedSensing(share=0.25)),
+    "Gaussian, 4 random rows": (SMOOTH, CompressedSensing(fraction=0.25)),
     "mixture, one direction": (MIXTURE, Matrix(values=np.array([[1.0, -0.5]]))),
 }
 SCALES = (0.03, 0.1, 0.3, 1.0)  # of dps; the best one is reported, with its name
@@ -103,7 +103,7 @@ def rows(name: str, std: float) -> Iterator[dict[str, Any]]:
     """Yield one row per method and measurement."""
     process = build("process", "vp")
     data, operator = PROBLEMS[name]
-    times, denoise = process.natural_times(STEPS), data.denoiser(process)
+    times, denoise = process.default_times(STEPS), data.denoiser(process)
     for index in range(MEASUREMENTS):
         key = jax.random.fold_in(jax.random.key(0), index)
         key_x, key_y, key_T, key_s, key_e = jax.random.split(key, 5)
@@ -166,7 +166,7 @@ def plot(path: Path) -> None:
     """Draw samples of the mixture's posterior by every method, for one measurement."""
     process, std = build("process", "vp"), 0.5
     data, operator = PROBLEMS["mixture, one direction"]
-    y, times = jnp.array([[0.4]]), process.natural_times(STEPS)
+    y, times = jnp.array([[0.4]]), process.default_times(STEPS)
     posterior = linear_posterior(data, operator, y, std)
     x_T = process.sample_prior(jax.random.key(1), (1500, 2))
     guided = methods(process, data.denoiser(process), operator, y, std, times)

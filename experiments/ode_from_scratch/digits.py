@@ -12,7 +12,7 @@ import numpy as np
 
 from diffusion.config.experiment import Experiment
 from diffusion.evaluation import LabelAgreement
-from diffusion.evaluation.metrics import Frechet, Subject
+from diffusion.evaluation.metrics import EvalInputs, Frechet
 from experiments.ode_from_scratch import store
 from experiments.ode_from_scratch.recipes import DIGITS, Recipe
 from experiments.ode_from_scratch.training import experiment_of, samples, trained
@@ -31,13 +31,13 @@ def _experiment(recipe: Recipe) -> Experiment:
     return experiment_of("digits", recipe, changes)
 
 
-def _subject(experiment: Experiment, x: np.ndarray) -> Subject:
+def _subject(experiment: Experiment, x: np.ndarray) -> EvalInputs:
     """Return examples that have been drawn, as what metrics take."""
 
     def generated(count: int) -> Iterator[np.ndarray]:
         yield x[:count]
 
-    return Subject(
+    return EvalInputs(
         process=experiment.process,
         model_of=lambda cond: None,
         generate=generated,

@@ -55,13 +55,13 @@ def heat() -> Iterator[Row]:
     x = process.interpolate(
         target.sample(KEY, 64).astype(float), process.sample_noise(KEY, (64, 1)), process.t_max
     )
-    end = diffusion.carry(process, target.denoiser(process), x, process.natural_times(256))
+    end = diffusion.integrate_flow(process, target.denoiser(process), x, process.default_times(256))
     exact = gaussian_flow(process, x, process.t_max, process.t_min)
     yield small(
         "12", "heat, N(0.3, 0.5^2): carried to t_min against m + (x - m) sqrt(V_0 / V_T)",
         float(jnp.abs(end - exact).max()), 1e-6,
     )  # fmt: skip
-    process = build("process", "article_limit")
+    process = build("process", "proportional_beta_limit")
     yield near(
         "9", "VP, abar = exp(-5 t^2): g^2 at t = 0.37", 7.4, float(process.g(0.37) ** 2), 1e-9
     )
@@ -103,7 +103,7 @@ def _carried_by_gravity() -> list[tuple[float, float]]:
     start: Any = brentq(lambda x: _cumulative(x, 40.0) - 0.551231, -100, 100, xtol=1e-12)
     process = build("process", dict(name="poisson_flow", t_min=1e-3))
     times = np.geomspace(40.0, 1e-3, 2001)
-    end = diffusion.carry(process, exact_field(process, LINE), jnp.array([[start]]), times)
+    end = diffusion.integrate_flow(process, exact_field(process, LINE), jnp.array([[start]]), times)
     return [(start, 40.0), (float(end[0, 0]), 1e-3)]
 
 
@@ -208,13 +208,13 @@ def reflow() -> Iterator[Row]:
 
 def wasserstein_bound() -> Iterator[Row]:
     """Part 16: W2 <= an integral of score errors, an equality for linear fields and a constant error."""
-    process = build("process", dict(name="article_limit", t_min=1e-4))
+    process = build("process", dict(name="proportional_beta_limit", t_min=1e-4))
     std = 0.5**0.5
     target = gaussian(mean=0.0, std=std)
     wrong = lambda x, t: target.score(process)(x, t) + 0.1
     model = diffusion.score_to_denoiser(process, wrong)
     times = np.linspace(1.0, 1e-4, 2001)
-    moved = diffusion.carry(process, model, jnp.zeros((1, 1)), times)
+    moved = diffusion.integrate_flow(process, model, jnp.zeros((1, 1)), times)
     t = np.linspace(0, 1, 20_001)
     f, half = -10 * t, 10 * t  # f and g^2 / 2
     variance = np.exp(-10 * t**2) * std**2 - np.expm1(-10 * t**2)

@@ -1,7 +1,7 @@
 """The definitions that are compared, each with what it needs beyond the common config.
 
-What a recipe adds to the config follows from its rung: on the affine rung what the network predicts and
-which noise levels it is shown; on the lowest rung, where it predicts the velocity, which times.
+What a recipe adds to the config follows from its class: for an `AffineProcess` what the network predicts and
+which noise levels it is shown; for a plain `Process`, where it predicts the velocity, which times.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from typing import Any
 
 UNIFORM = dict(name="uniform", stratified=True)
 LEVELS = dict(name="log_normal", mean=-0.5, std=1.5, stratified=True)  # log(sigma / alpha)
-CLOCK = dict(name="natural", stratified=True)  # geometric, where times span decades
+CLOCK = dict(name="default", stratified=True)  # geometric, where times span decades
 VELOCITY, RESIDUAL, DATA, V = (dict(name=n) for n in ("velocity", "edm", "data", "v"))
 
 
@@ -20,7 +20,7 @@ class Recipe:
     Args:
         family: which construction it is.
         process: the section of the config.
-        prediction: the section; it has no effect on the lowest rung.
+        prediction: the section; it has no effect for a plain `Process`.
         time: the section.
         weight: the section, likewise.
         network: fields that are added to the section.

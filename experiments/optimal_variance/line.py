@@ -154,7 +154,7 @@ class Reverse:
 
 
 def _carried(law: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Carry a density on the grid one step: each cell to a normal law, normalised on the grid."""
+    """Carry a density on the grid one step: each cell to a normal law, normalized on the grid."""
     used = law > 1e-16
     scale = np.sqrt(0.5 / variance[used, None])
     gap = (GRID * scale - mean[used, None] * scale).astype(np.float32)
@@ -169,7 +169,7 @@ def limits(process: Any) -> dict[str, Any]:
     The last bound is the least error of a linear estimate of x_0, so it holds for every law of that variance; it
     lies below both of the articles' bounds.
     """
-    times = process.natural_times(LEVELS)
+    times = process.default_times(LEVELS)
     alpha, sigma = on_host(process.alpha, times), on_host(process.sigma, times)
     ratio = (sigma / alpha) ** 2
     exact = [tables(a, s)["residual"] for a, s in zip(alpha, sigma, strict=True)]
@@ -186,7 +186,7 @@ def estimates(process: Any, num_examples: int, repetitions: int) -> dict[str, fl
     `noise, plain` is the formula as the paper has it; the library's takes differences of squares of the same draws,
     z_hat^2 - z^2 for z_hat^2 - 1, and clips.
     """
-    times = process.natural_times(LEVELS)
+    times = process.default_times(LEVELS)
     alpha, sigma = on_host(process.alpha, times), on_host(process.sigma, times)
     exact = np.array([tables(a, s)["residual"] for a, s in zip(alpha, sigma, strict=True)])
     errors: dict[str, list[np.ndarray]] = {}

@@ -57,7 +57,7 @@ def variance_table(
     }
     batches = (part_of(order[i : i + 500]) for i in range(0, count, 500))
     null = chain.model(chain.experiment.conditions(None, 1))
-    times = chain.process.natural_times(LEVELS)
+    times = chain.process.default_times(LEVELS)
     values = estimate_variance(
         chain.process, null, batches, times, jax.random.key(seed), kind=kind, diagonal=diagonal
     )

@@ -57,8 +57,8 @@ def reference(process: Any, target: Any, x: Any, name: str) -> Any:
     """Return where the exact flow ends."""
     if name == "gaussian":
         return gaussian_flow(process, x, process.t_max, process.t_min)
-    times = process.natural_times(4096)
-    return diffusion.carry(process, target.denoiser(process), x, times)
+    times = process.default_times(4096)
+    return diffusion.integrate_flow(process, target.denoiser(process), x, times)
 
 
 def solved(sampler: Any, process: Any, target: Any, times: Any, x: Any) -> Any:
@@ -124,7 +124,7 @@ def adaptive(process_name: str) -> Iterator[dict[str, Any]]:
     process = build("process", process_name)
     x = starts(process, MIXTURE, jax.random.key(0))
     exact = reference(process, MIXTURE, x, "mixture")
-    times = process.natural_times(20)
+    times = process.default_times(20)
     specs = [dict(name="dpm_solver_12")] + [
         dict(name="diffrax", solver=s) for s in ("Heun", "Bosh3", "Tsit5", "Dopri8")
     ]

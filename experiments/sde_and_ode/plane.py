@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.likelihood import carry, log_prob
+from diffusion.likelihood import integrate_flow, log_prob
 from diffusion.testing import GaussianMixture, gaussian
 from experiments.sde_and_ode.family import Draw, WrongNoise, process_of, times_of
 
@@ -152,7 +152,7 @@ def likelihood(name: str, num_steps: int, count: int = 512) -> dict[str, float]:
     exact = np.asarray(TARGET.log_density(process, x, process.t_min))
     times = times_of(process, num_steps)[::-1]
     found = np.asarray(log_prob(process, model, x, times))
-    end = carry(process, model, x, times)
+    end = integrate_flow(process, model, x, times)
     t = process.t_max
     prior = np.asarray(process.prior_log_prob(end))
     corrected = found - prior + np.asarray(TARGET.log_density(process, end, t))

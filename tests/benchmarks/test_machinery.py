@@ -110,7 +110,7 @@ def test_pieces_fill_the_least_time():
     assert pieces(0.0, 1.0, most=7) == 7
 
 
-def test_utilisation_is_flops_per_second_of_the_limit():
+def test_utilization_is_flops_per_second_of_the_limit():
     limit = peak(
         [{"name": "a", "flops_per_second": [1e9, 2e9, 3e9]}, {"name": "b", "flops_per_second": []}]
     )

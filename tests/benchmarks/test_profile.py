@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.profile import by_name, kinds_of, summarise, told, told_of_start, union
+from benchmarks.profile import by_name, kinds_of, summarize, told, told_of_start, union
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +32,7 @@ def test_operations_are_summed_by_kind():
     kinds = {"dot.1": "matrix products", "add.2": "elementwise"}
     events = [("t1", "dot.1", 0.0, 2.0), ("t2", "dot.1", 1.0, 2.0), ("t1", "add.2", 4.0, 1.0),
               ("t1", "unknown", 0.0, 9.0)]  # fmt: skip
-    found = summarise(events, kinds, wall=8.0)
+    found = summarize(events, kinds, wall=8.0)
     assert found == {
         "seconds": {"matrix products": 4.0, "elementwise": 1.0},
         "busy": 0.5,

@@ -15,7 +15,7 @@ def digits_root(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def stock_root(tmp_path_factory):
-    """A data folder with a set as TFDS leaves it: colour images 12 x 10, three classes."""
+    """A data folder with a set as TFDS leaves it: color images 12 x 10, three classes."""
     root = tmp_path_factory.mktemp("stock")
     rng = np.random.default_rng(0)
     splits = {

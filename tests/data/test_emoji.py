@@ -108,7 +108,7 @@ def test_rendering_averages_blocks_on_white():
 
 
 class FakeFont(BitmapFont):
-    """A font of single colours: code point 1 is missing, 2 is blank, 4 and 5 look the same."""
+    """A font of single colors: code point 1 is missing, 2 is blank, 4 and 5 look the same."""
 
     def __init__(self):
         pass
@@ -116,8 +116,8 @@ class FakeFont(BitmapFont):
     def picture(self, points):
         if points[0] == 1:
             return None
-        colour = (0, 0, 0, 0) if points[0] == 2 else (10 * (points[0] // 2), 0, 0, 255)
-        return Image.new("RGBA", (16, 16), colour)
+        color = (0, 0, 0, 0) if points[0] == 2 else (10 * (points[0] // 2), 0, 0, 255)
+        return Image.new("RGBA", (16, 16), color)
 
 
 def test_blank_missing_and_repeated_pictures_are_left_out(caplog):
@@ -163,7 +163,7 @@ def test_families_lie_in_one_split_whatever_the_tones(listed):
     for emoji in listed:  # every toned variant follows its plain form
         assert (family(emoji) in test) == is_test(emoji)
         assert family(emoji) in (test if is_test(emoji) else train)
-    # A hash is a fair draw: the share of families is 1/5 within four standard errors.
+    # A hash is a fair draw: the fraction of families is 1/5 within four standard errors.
     share, count = len(test) / len(train | test), len(train | test)
     assert abs(share - 0.2) < 4 * np.sqrt(0.2 * 0.8 / count)
     assert {e.group for e in plain} == set(CLASS_NAMES)

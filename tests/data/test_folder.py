@@ -84,9 +84,9 @@ def test_folder_without_pictures(tmp_path):
         _ = Folder(path=str(tmp_path)).spec
 
 
-def picture(path, colour="red", size=(9, 7), **options):
+def picture(path, color="red", size=(9, 7), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path, **options)
+    Image.new("RGB", size, color).save(path, **options)
     return path
 
 

@@ -64,9 +64,9 @@ def chunk(kind, content):
     )
 
 
-def raw_png(row, width, depth, colour, clear):
-    """A PNG of one row, written byte by byte: `clear` is the transparent colour, in the depth of the file."""
-    head = struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0)
+def raw_png(row, width, depth, color, clear):
+    """A PNG of one row, written byte by byte: `clear` is the transparent color, in the depth of the file."""
+    head = struct.pack(">IIBBBBB", width, 1, depth, color, 0, 0, 0)
     parts = (b"IHDR", head), (b"tRNS", clear), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
@@ -76,7 +76,7 @@ def words(*values):
 
 
 @pytest.mark.parametrize(
-    ("row", "width", "depth", "colour", "clear", "levels"),
+    ("row", "width", "depth", "color", "clear", "levels"),
     [
         (words(10000, 10001, 20000), 3, 16, 0, words(10000), [255, 39, 78]),
         (bytes([10, 11]), 2, 8, 0, words(10), [255, 11]),
@@ -86,9 +86,9 @@ def words(*values):
         (words(256, 256, 257, 256, 256, 256), 2, 16, 2, words(256, 256, 256), [1, 255]),
     ],
 )
-def test_a_transparent_colour_has_the_depth_of_the_file(row, width, depth, colour, clear, levels):
-    """One value of grey or colour is transparent, and only that: its neighbour at 16 bits is not."""
-    content = raw_png(row, width, depth, colour, clear)
+def test_a_transparent_color_has_the_depth_of_the_file(row, width, depth, color, clear, levels):
+    """One value of gray or color is transparent, and only that: its neighbor at 16 bits is not."""
+    content = raw_png(row, width, depth, color, clear)
     for channels in (1, 3):
         found = decode(content, channels)
         np.testing.assert_array_equal(
@@ -143,7 +143,7 @@ def test_what_could_be_read_in_two_ways_is_asked(tmp_path):
     path = tmp_path / "x.npy"
     of = lambda **fields: ArrayFile(path=str(path), **fields)
     np.save(path, np.zeros((3, 20, 30)))
-    with pytest.raises(ValueError, match=r"\(20, 30\): signals .*, or grey images .*kind='signal'"):
+    with pytest.raises(ValueError, match=r"\(20, 30\): signals .*, or gray images .*kind='signal'"):
         _ = of().spec
     assert of(kind="signal").spec.shape == (20, 30)
     assert of(kind="image").spec.shape == (20, 30, 1)
@@ -248,7 +248,7 @@ def test_array_file_problems(tmp_path):
         _ = ArrayFile(path=str(tmp_path / "x.npz")).spec
 
 
-def test_channels_that_are_no_colours_stand_side_by_side_and_are_said(tmp_path):
+def test_channels_that_are_no_colors_stand_side_by_side_and_are_said(tmp_path):
     x = np.zeros((2, 8, 8, 4), np.float32)
     x[..., 1], x[..., 2], x[..., 3] = -3, 3, 1.5
     for kind, levels in (("latent", (128, 0, 255, 191)), ("image", (128, 0, 255, 255))):
@@ -296,12 +296,12 @@ def test_files_are_written_whole(tmp_path):
     assert names == ["grid.png", "new", "s.png", "x.gif"]  # no temporary files
 
 
-def test_labelled_rows():
+def test_labeled_rows():
     grid = np.zeros((40, 30, 3), np.uint8)
-    labelled = label_rows(grid, ["ddim", "heun"])
-    margin = labelled.shape[1] - 30
-    np.testing.assert_array_equal(labelled[:, margin:], grid)
-    for half in (labelled[:20, :margin], labelled[20:, :margin]):
+    labeled = label_rows(grid, ["ddim", "heun"])
+    margin = labeled.shape[1] - 30
+    np.testing.assert_array_equal(labeled[:, margin:], grid)
+    for half in (labeled[:20, :margin], labeled[20:, :margin]):
         assert half.max() > SEPARATOR  # there is text
     np.testing.assert_array_equal(label_rows(grid, []), grid)
 

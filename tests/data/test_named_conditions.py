@@ -5,7 +5,7 @@ import pytest
 
 from diffusion.config.build import dataset_of
 from diffusion.config.sections import ConfigError
-from diffusion.data import ArrayFile, Conditioned, DataSpec, conditioned, summarise
+from diffusion.data import ArrayFile, Conditioned, DataSpec, conditioned, summarize
 from diffusion.data.classes import remarks, same_classes
 from diffusion.data.conditions import numbered_labels, parse_labels
 from diffusion.registry import build, registered
@@ -132,7 +132,7 @@ def test_what_is_not_there_and_not_said_is_remarked(file, caplog):
     label = np.where(np.arange(12) < 5, -1, np.arange(12) % 3)
     assert remarks(ArrayFile(path=file(label=label))) == ["5 of 12 examples have no label (-1)"]
     several = np.stack([np.ones(12, int), np.arange(12) % 2 + 4], axis=-1)
-    data = conditioned("grey", ArrayFile(path=file(label=several)))
+    data = conditioned("gray", ArrayFile(path=file(label=several)))
     (line,) = remarks(data)
     assert line.startswith("1 of 2 classes of label 0 have no example to train on: 0;")
     assert remarks(ArrayFile(path=file())) == []
@@ -143,7 +143,7 @@ def test_what_is_not_there_and_not_said_is_remarked(file, caplog):
     assert not caplog.text
     _ = ArrayFile(path=file(data=np.zeros((60, 2)), label=np.arange(60))).spec
     assert "60 classes for 60 examples; are these labels?" in caplog.text
-    summary = summarise(ArrayFile(path=file(label=label)))
+    summary = summarize(ArrayFile(path=file(label=label)))
     assert sum(summary.class_counts) == 7
 
 
@@ -222,7 +222,7 @@ def test_super_resolution_repeats_means_of_squares():
 
 
 def test_held_out_data_is_conditioned_too(file):
-    dataset = conditioned("grey", ArrayFile(path=file(), test_fraction=0.25))
+    dataset = conditioned("gray", ArrayFile(path=file(), test_fraction=0.25))
     held_out = dataset.held_out()
     assert held_out.spec.size == 3
     assert held_out.examples(0, 1)["cond"]["image"].shape == (1, 4, 6, 1)

@@ -40,10 +40,10 @@ def test_checkerboard_fills_exactly_the_even_squares():
     assert len(np.unique(cells, axis=0)) == 8
 
 
-def test_labels_of_the_eight_gaussians_name_the_nearest_centre():
+def test_labels_of_the_eight_gaussians_name_the_nearest_center():
     batch = Points2D(kind="8gaussians", noise=0.1, label=True).batch(0, 500)
     angle = np.arctan2(batch["data"][:, 1], batch["data"][:, 0])
-    # Neighbours are 8 standard deviations from the bisector: 2 sin(pi / 8) / 0.1.
+    # Neighbors are 8 standard deviations from the bisector: 2 sin(pi / 8) / 0.1.
     np.testing.assert_array_equal(np.round(angle / (np.pi / 4)) % 8, batch["cond"]["label"])
 
 

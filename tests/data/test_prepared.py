@@ -22,7 +22,7 @@ from diffusion.data import (
     Points2D,
     data_root,
     fashion_mnist,
-    summarise,
+    summarize,
 )
 from diffusion.data.digits import levels_to_bytes
 from diffusion.data.fashion_mnist import file_names, read_idx
@@ -176,7 +176,7 @@ def test_slices_and_sums_of_splits(stock_root, in_memory):
     assert data.spec.size == 15
 
 
-def test_resized_grey_and_unlabelled(stock_root):
+def test_resized_gray_and_unlabeled(stock_root):
     data = TFDS(dataset="toy", data_dir=stock_root[0], size=6, channels=1, label=None)
     assert data.spec.shape == (6, 6, 1)
     assert "cond" not in data.batch(0, 4)
@@ -280,12 +280,12 @@ def test_data_root(monkeypatch, tmp_path):
 
 
 def test_summary(digits_root):
-    found = summarise(Digits(data_dir=digits_root), chunk=100)
+    found = summarize(Digits(data_dir=digits_root), chunk=100)
     data = Digits(data_dir=digits_root).examples(0, 2000)["data"].astype(np.float64)
     np.testing.assert_allclose([found.mean, found.std], [data.mean(), data.std()], rtol=1e-12)
     assert sum(found.class_counts) == found.num_examples == 1438
     assert found.sigma_max <= 2 * 8  # the diagonal of [-1, 1]^64
-    points = summarise(Points2D(kind="moons"))
+    points = summarize(Points2D(kind="moons"))
     assert abs(points.std - 1) < 4 * np.sqrt(2 / 10_000)
 
 

@@ -1,4 +1,4 @@
-"""Preparing a set of the catalogue, with a builder of our own in the place of a stock one."""
+"""Preparing a set of the catalog, with a builder of our own in the place of a stock one."""
 
 import importlib.util
 import io

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from diffusion import build
-from diffusion.evaluation import Subject
+from diffusion.evaluation import EvalInputs
 
 
 @functools.cache
@@ -34,7 +34,7 @@ def subject_of(x, train, *, batch_size=100, seed=0, **given):
             yield x[i : min(i + batch_size, start + count)]
 
     given = {"held_out": train.held_out(), "num_samples": len(x), **given}
-    return Subject(train=train, generate=generate, batch_size=batch_size, seed=seed, **given)
+    return EvalInputs(train=train, generate=generate, batch_size=batch_size, seed=seed, **given)
 
 
 def damaged(x, labels, kind, seed=0):

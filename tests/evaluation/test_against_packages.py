@@ -8,7 +8,7 @@ import pytest
 from diffusion.evaluation.frechet import Sample, frechet_of_samples
 from diffusion.evaluation.kernel import unbiased_mmd
 from diffusion.evaluation.metrics.scores import class_score
-from diffusion.evaluation.neighbours import overlap
+from diffusion.evaluation.neighbors import overlap
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 
 from diffusion import build
 from diffusion.data import Dataset, DataSpec, to_float
-from diffusion.evaluation import Subject
+from diffusion.evaluation import EvalInputs
 
 
 class Endless(Dataset):
@@ -35,11 +35,11 @@ def peak_of(name, num_samples):
         for i in range(0, count, 250):
             yield held_out.examples(i % 1000, min(250, count - i))["data"]
 
-    subject = Subject(
+    inputs = EvalInputs(
         generate=generate, train=train, held_out=held_out, num_samples=num_samples, batch_size=250
     )
     tracemalloc.start()
-    results = build("metric", name)(subject)
+    results = build("metric", name)(inputs)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return results, peak

@@ -61,7 +61,7 @@ def test_precision_and_recall_tell_damage_apart():
 @pytest.mark.parametrize("features", ["pixels", "random_conv", "classifier"])
 def test_copies_are_found(features):
     """Held-out digits pass; training digits do not, nor do they when slightly noisy, nor one in ten of them."""
-    metric = build("metric", parse(f"memorisation[{features}]"))
+    metric = build("metric", parse(f"memorization[{features}]"))
     train, test = images()[0], images("test")[0]
     mixed = np.concatenate([test[:270], train[:30]])
     verdict = lambda x: next(iter(metric(subject_of(x, digits())).values()))["verdict"]

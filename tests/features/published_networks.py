@@ -139,7 +139,7 @@ def small_levels():
 
 
 def dino_images(side):
-    """Standardised images."""
+    """Standardized images."""
     return np.random.default_rng(4).normal(size=(2, side, side, 3))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from programs import error_of
 
-from diffusion.cli.convert_features import check_digest, convert, recognise
+from diffusion.cli.convert_features import check_digest, convert, recognize
 from diffusion.runtime.torch_files import Refused, read_pth
 
 HERE = Path(__file__).parent
@@ -149,17 +149,17 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_networks_are_recognised(tmp_path):
+def test_networks_are_recognized(tmp_path):
     from diffusion.evaluation.features import dinov2, inception
 
     shapes = inception.ARCHITECTURE.wanted
-    assert recognise(shapes) is inception.ARCHITECTURE
+    assert recognize(shapes) is inception.ARCHITECTURE
     base = dinov2.architecture("base").wanted | {"mask_token": (1, 768)}
-    assert recognise(base).title == "DINOv2 base"
+    assert recognize(base).title == "DINOv2 base"
     with pytest.raises(
         ValueError, match=r"Nearest is Inception v3 .*: of 472 arrays 1 missing \(fc.bias\)"
     ):
-        recognise({k: v for k, v in shapes.items() if k != "fc.bias"})
+        recognize({k: v for k, v in shapes.items() if k != "fc.bias"})
     with pytest.raises(ValueError, match="no weights of a network that is known"):
         convert(HERE / "archive.pth", tmp_path / "out.safetensors")
     with pytest.raises(ValueError, match=r"must end in .safetensors"):

@@ -83,7 +83,7 @@ def test_inception_changes_sizes_as_published():
     assert outputs.spatial.shape == (1, 17, 17, 7)
 
 
-def test_normalisation_uses_what_is_stored():
+def test_normalization_uses_what_is_stored():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 3, 4)), jnp.float32)
     stored = dict(scale=2.0, bias=1.0, running_mean=0.5, running_var=4.0)
     params = {k: jnp.full(4, v, jnp.float32) for k, v in stored.items()}

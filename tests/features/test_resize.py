@@ -65,9 +65,9 @@ def cubic(old, new):
     width = 2 * max(scale, 1)
     matrix = np.zeros((new, old))
     for i in range(new):
-        centre = (i + 0.5) * scale
-        low, high = max(int(centre - width + 0.5), 0), min(int(centre + width + 0.5), old)
-        s = np.abs((np.arange(low, high) + 0.5 - centre) / max(scale, 1))
+        center = (i + 0.5) * scale
+        low, high = max(int(center - width + 0.5), 0), min(int(center + width + 0.5), old)
+        s = np.abs((np.arange(low, high) + 0.5 - center) / max(scale, 1))
         near, far = (1.5 * s - 2.5) * s * s + 1, ((-0.5 * s + 2.5) * s - 4) * s + 2
         weight = np.where(s < 1, near, np.where(s < 2, far, 0))
         matrix[i, low:high] = weight / weight.sum()

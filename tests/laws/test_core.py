@@ -164,7 +164,7 @@ def test_min_snr_for_noise_and_v():
 @pytest.mark.parametrize("process", GAUSSIAN)
 def test_likelihood_weight_is_half_g_squared_on_the_score(process):
     process = build("process", process)
-    t = process.natural_times(6)[2]
+    t = process.default_times(6)[2]
     c = process.coefficients(t, jnp.ones((1, 1)))
     out = build("prediction", "score").recover(c)[1]
     weight = build("weight", "likelihood")(c, out)
@@ -210,7 +210,7 @@ def test_log_normal_quantiles():
 def test_tweedie(process):
     """The score from the denoiser equals the gradient of the log-density."""
     process = build("process", process)
-    for t in process.natural_times(6)[1:-1]:
+    for t in process.default_times(6)[1:-1]:
         x = process.alpha(t) * MIXTURE.sample(KEY, 5) + process.sigma(t)
         by_tweedie = diffusion.score(process, MIXTURE.denoiser(process))(x, t)
         np.testing.assert_allclose(by_tweedie, MIXTURE.score(process)(x, t), rtol=1e-6, atol=1e-7)
@@ -238,7 +238,7 @@ def test_every_member_of_the_family_has_the_marginals(process, lam):
     """
     process = build("process", process)
     target = GaussianMixture([0.4, 0.6], [-1.0, 0.7], [0.3, 0.2])
-    t = float(process.natural_times(8)[4])
+    t = float(process.default_times(8)[4])
     for family, sign in (
         (diffusion.processes.dynamics.forward_family, 1),
         (diffusion.reverse_sde, -1),

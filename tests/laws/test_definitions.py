@@ -158,7 +158,9 @@ def test_far_too_late_fails_with_the_time_that_would_do():
     (found,) = [f for f in path_laws.ends(Late(t_min=0.1)) if f.law == "D6"]
     assert not found.holds
     assert "t_min = 0.0009" in found.advice
-    fast = replace(build("process", "article_limit"), rate=25.0, t_min=0.04)  # alpha = 0.96
+    fast = replace(
+        build("process", "proportional_beta_limit"), rate=25.0, t_min=0.04
+    )  # alpha = 0.96
     found = process_laws.starts_at_data(fast)
     assert found.warns
     assert "t_min = 0.02" in found.advice

@@ -27,7 +27,7 @@ UNIFORM_LINE = dict(name="straight_line", prior=dict(name="uniform", low=0.0, hi
 def test_chunks_change_nothing_and_the_sums_are_those_of_the_definition(spec):
     """Against one dense sum over log-densities and conditional velocities, for chunks of 2 and 99."""
     process = build("process", spec)
-    t = float(process.natural_times(8)[2])
+    t = float(process.default_times(8)[2])
     z = process.sample_noise(KEY, (4, 2))
     x = process.interpolate(jnp.asarray(POINTS[:4]), z, t)
     at = lambda p: jnp.broadcast_to(p, x.shape)
@@ -57,7 +57,7 @@ def test_chunks_change_nothing_and_the_sums_are_those_of_the_definition(spec):
         np.testing.assert_allclose(score, gradient, rtol=1e-9, atol=1e-12)
 
 
-def test_it_is_the_denoiser_of_the_affine_rung():
+def test_it_is_the_denoiser_of_an_affine_process():
     process = build("process", "poisson_flow")
     x = 3 * jax.random.normal(KEY, (6, 2))
     field = exact_field(process, POINTS, WEIGHTS)
@@ -155,7 +155,7 @@ def test_samples_are_the_points_in_their_proportions(spec):
     field = exact_field(process, points, weights)
     x = process.sample_prior(KEY, (n, 2))
     end = diffusion.sample(
-        build("sampler", "heun"), process, field, None, x, process.natural_times(96)
+        build("sampler", "heun"), process, field, None, x, process.default_times(96)
     )
     distance = np.linalg.norm(np.asarray(end)[:, None] - np.asarray(points), axis=-1)
     assert np.quantile(distance.min(axis=1), 0.98) < 0.1
@@ -206,7 +206,7 @@ def test_gravity_keeps_the_cumulative_probability():
         low, high = (x, high) if cumulative(x, 40.0) < 0.551231 else (low, x)
     process = build("process", dict(name="poisson_flow", t_min=1e-3))
     field = exact_field(process, jnp.asarray(points)[:, None])
-    end = diffusion.carry(process, field, jnp.array([[x]]), np.geomspace(40.0, 1e-3, 2001))
+    end = diffusion.integrate_flow(process, field, jnp.array([[x]]), np.geomspace(40.0, 1e-3, 2001))
     assert abs(cumulative(float(end[0, 0]), 1e-3) - 0.551231) < 1e-6  # RK4, 2,000 steps in log t
 
 
@@ -221,7 +221,7 @@ def test_one_point_is_reached_on_straight_rays():
     np.testing.assert_allclose(cross, 0.0, atol=1e-10)
 
 
-def test_far_away_the_field_is_that_of_the_centre_of_mass():
+def test_far_away_the_field_is_that_of_the_center_of_mass():
     """E[x_0 | x] tends to the mean of the data as t grows, with an error of order 1 / t."""
     process = build("process", "poisson_flow")
     field = exact_field(process, POINTS, WEIGHTS)

@@ -166,7 +166,7 @@ class Stops(GaussianProcess):
 
 @dataclass(frozen=True, kw_only=True)
 class Backward(Process):
-    """A velocity of the wrong sign, on the lowest rung."""
+    """A velocity of the wrong sign, for a plain `Process`."""
 
     def interpolate(self, x_0, z, t):
         t = jnp.asarray(t).reshape(-1, 1)
@@ -250,12 +250,12 @@ def test_the_mismatch_of_the_prior():
 def test_correlated_gaussian(name):
     """Denoiser by regression of joint moments, score by autodiff, flow by its density."""
     process = build("process", name)
-    t = float(process.natural_times(6)[3])
+    t = float(process.default_times(6)[3])
     alpha, sigma = float(process.alpha(t)), float(process.sigma(t))
     x = alpha * DATA.sample(KEY, 5) + sigma
     total = alpha**2 * DATA.covariance + sigma**2 * np.eye(3)
-    centred = (np.asarray(x) - alpha * DATA.mean).T
-    expected = DATA.mean + (alpha * DATA.covariance @ np.linalg.solve(total, centred)).T
+    centered = (np.asarray(x) - alpha * DATA.mean).T
+    expected = DATA.mean + (alpha * DATA.covariance @ np.linalg.solve(total, centered)).T
     np.testing.assert_allclose(DATA.denoiser(process)(x, t), expected, rtol=1e-10)
     by_tweedie = diffusion.score(process, DATA.denoiser(process))(x, t)
     np.testing.assert_allclose(by_tweedie, DATA.score(process)(x, t), rtol=1e-8)
@@ -265,7 +265,7 @@ def test_correlated_gaussian(name):
     multivariate = jax.scipy.stats.multivariate_normal.logpdf(x, alpha * DATA.mean, total)
     np.testing.assert_allclose(DATA.log_density(process, x, t), multivariate, rtol=1e-10)
     times = np.geomspace(t, process.t_max, 400)
-    carried = diffusion.carry(process, DATA.denoiser(process), x, times)
+    carried = diffusion.integrate_flow(process, DATA.denoiser(process), x, times)
     np.testing.assert_allclose(carried, x_s, rtol=1e-6)
 
 

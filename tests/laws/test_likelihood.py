@@ -12,11 +12,11 @@ import pytest
 import diffusion
 from diffusion import AffineProcess, GaussianProcess, Process, build, registered
 from diffusion.likelihood import (
-    DiscretisedDecoder,
+    DiscretizedDecoder,
     GaussianDecoder,
-    LogisticDequantiser,
+    LogisticDequantizer,
     PixelNetwork,
-    VariationalDequantisation,
+    VariationalDequantization,
     elbo,
     exact_divergence,
     hutchinson_divergence,
@@ -169,10 +169,10 @@ def test_hutchinson_of_the_log_density():
 
 def test_encode_and_decode_invert_each_other():
     process, x = build("process", "vp"), MIXTURE.sample(KEY, 6)
-    times = process.natural_times(256)
-    latent = diffusion.carry(process, MIXTURE.denoiser(process), x, times[::-1])
+    times = process.default_times(256)
+    latent = diffusion.integrate_flow(process, MIXTURE.denoiser(process), x, times[::-1])
     np.testing.assert_allclose(
-        diffusion.carry(process, MIXTURE.denoiser(process), latent, times), x, atol=1e-6
+        diffusion.integrate_flow(process, MIXTURE.denoiser(process), latent, times), x, atol=1e-6
     )
 
 
@@ -188,7 +188,7 @@ def test_poisson_flow_of_a_small_set(extra_dims):
     )
     denoise = target.denoiser(process)
     x = jnp.array([[0.1, 0.2], [-1.1, 0.3], [4.0, -7.0]])
-    x_T = diffusion.carry(process, denoise, x, process.natural_times(512)[::-1])
+    x_T = diffusion.integrate_flow(process, denoise, x, process.default_times(512)[::-1])
     mismatch = process.prior_log_prob(x_T) - target.log_density(process, x_T, process.t_max)
     found = diffusion.log_prob(process, denoise, x, num_steps=512)
     np.testing.assert_allclose(
@@ -203,14 +203,14 @@ def test_poisson_flow_keeps_its_cumulative_distribution():
     denoise = FinitePoints(jnp.asarray(points)[:, None], jnp.asarray(weights)).denoiser(process)
     cdf = lambda x, t: (weights * (0.5 + np.arctan((x - points) / t) / np.pi)).sum()
     start = jnp.array([[3.0], [-20.0], [45.0]])
-    end = diffusion.carry(process, denoise, start, process.natural_times(4000))
+    end = diffusion.integrate_flow(process, denoise, start, process.default_times(4000))
     before = [cdf(float(x), 40.0) for x in start[:, 0]]
     np.testing.assert_allclose([cdf(float(x), 1e-3) for x in end[:, 0]], before, atol=1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogisticLine(Process):
-    """x_t = (1 - t) x_0 + t z with logistic z: the lowest rung, not Gaussian, with a density."""
+    """x_t = (1 - t) x_0 + t z with logistic z: a plain `Process`, not Gaussian, with a density."""
 
     t_min: float = 0.05
 
@@ -371,18 +371,18 @@ def test_no_bound_falls_below_the_entropy():
 @pytest.mark.slow
 def test_the_decoder_of_integers():
     """Its probabilities sum to one, and nearly all the mass lies on the true level at gamma = -13.3."""
-    process, decoder = LinearGamma(), DiscretisedDecoder(levels=8)
+    process, decoder = LinearGamma(), DiscretizedDecoder(levels=8)
     levels = jnp.linspace(-1, 1, 8)[:, None]  # of 8, for the sum; of 256 below
     x_t = jnp.full((8, 1), 0.13)
     log_p = decoder.log_prob(process, None, levels, x_t, jnp.asarray(0.4))
     np.testing.assert_allclose(jnp.exp(log_p).sum(), 1.0, rtol=1e-12)
     fine = 2 * jnp.arange(256.0)[:, None] / 255 - 1
     # the noise is sqrt(1.67e-6) / half a spacing = 1 / 3.03 of the way to the next level
-    found = elbo(process, lambda x, t: x, fine, KEY, decoder=DiscretisedDecoder())
+    found = elbo(process, lambda x, t: x, fine, KEY, decoder=DiscretizedDecoder())
     assert 0 < found.reconstruction.mean() < 0.05
     point = jnp.full((4, 1), float(levels[3, 0]))  # one level only: the entropy is zero
     knows = lambda x, t: jnp.full_like(x, point[0, 0])
-    found = elbo(process, knows, point, KEY, decoder=DiscretisedDecoder(levels=8))
+    found = elbo(process, knows, point, KEY, decoder=DiscretizedDecoder(levels=8))
     np.testing.assert_allclose(found.diffusion, 0.0, atol=1e-12)
     np.testing.assert_allclose(found.reconstruction, 0.0, atol=1e-12)
 
@@ -422,41 +422,41 @@ def test_the_bound_is_differentiable_in_the_model_and_the_schedule():
 )
 def test_uniform_density_scores_exactly_eight_bits(low, high):
     """A uniform density over the 256 bins scores 8 bits per dimension, whatever the scaling."""
-    quantise = diffusion.Dequantisation(low=low, high=high)
-    log_p = jnp.array([-10 * np.log(256 * quantise.spacing)])
-    np.testing.assert_allclose(quantise.bits_per_dim(log_p, 10), 8.0, rtol=1e-12)
+    quantize = diffusion.Dequantization(low=low, high=high)
+    log_p = jnp.array([-10 * np.log(256 * quantize.spacing)])
+    np.testing.assert_allclose(quantize.bits_per_dim(log_p, 10), 8.0, rtol=1e-12)
     x = jnp.full((1000, 1), low + (high - low) * 17 / 255)
-    back = jnp.round((quantise(KEY, x) - low) / (high - low) * 255)
+    back = jnp.round((quantize(KEY, x) - low) / (high - low) * 255)
     np.testing.assert_array_equal(back, 17)
 
 
 def test_change_of_variables():
     """256 bins on [-1, 1] add exactly 7 bits, on [0, 1] 8; the levels' own scaling adds log2(255/2)."""
-    bins = diffusion.Dequantisation(low=-1 + 1 / 256, high=1 - 1 / 256)
+    bins = diffusion.Dequantization(low=-1 + 1 / 256, high=1 - 1 / 256)
     np.testing.assert_allclose(bins.log_jacobian / np.log(2), 7.0, rtol=1e-14)
     entropy = 0.5 * np.log(2 * np.pi * np.e * 0.25)
     np.testing.assert_allclose(bins.bits_per_dim(jnp.array([-entropy]), 1), 8.04709559, rtol=1e-9)
-    unit = diffusion.Dequantisation(low=1 / 512, high=1 - 1 / 512)
+    unit = diffusion.Dequantization(low=1 / 512, high=1 - 1 / 512)
     np.testing.assert_allclose(unit.log_jacobian / np.log(2), 8.0, rtol=1e-14)
-    ours = diffusion.Dequantisation().log_jacobian / np.log(2)
+    ours = diffusion.Dequantization().log_jacobian / np.log(2)
     np.testing.assert_allclose(ours, np.log2(255 / 2), rtol=1e-14)
 
 
 def logistic_noise(shift=0.0, log_scale=0.0):
     fill = lambda value: lambda x: jnp.full_like(x, value)
-    return LogisticDequantiser(lambda x: (fill(shift)(x), fill(log_scale)(x)))
+    return LogisticDequantizer(lambda x: (fill(shift)(x), fill(log_scale)(x)))
 
 
 def test_variational_noise_begins_as_the_uniform_one():
-    quantise = diffusion.Dequantisation()
+    quantize = diffusion.Dequantization()
     x = jnp.zeros((500, 3)) + 2 * 17 / 255 - 1
-    for flow in (logistic_noise(), LogisticDequantiser(PixelNetwork.init(KEY))):
-        variational = VariationalDequantisation(dequantiser=flow, scale=quantise)
+    for flow in (logistic_noise(), LogisticDequantizer(PixelNetwork.init(KEY))):
+        variational = VariationalDequantization(dequantizer=flow, scale=quantize)
         noisy, log_q = variational(KEY, x)
         np.testing.assert_allclose(log_q, 0.0, atol=1e-12)
         log_p = jnp.linspace(-3.0, 2.0, 500)
         np.testing.assert_allclose(
-            variational.bits_per_dim(log_p, log_q, 3), quantise.bits_per_dim(log_p, 3), rtol=1e-12
+            variational.bits_per_dim(log_p, log_q, 3), quantize.bits_per_dim(log_p, 3), rtol=1e-12
         )
         np.testing.assert_array_equal(jnp.round((noisy + 1) * 255 / 2), 17)
 
@@ -474,18 +474,18 @@ def test_variational_noise_has_the_density_that_it_states(shift, log_scale):
 @pytest.mark.slow
 def test_variational_noise_is_learned_and_stays_a_bound():
     """Descent on the bound brings it nearer to the exact bits of a density that slopes within its bins."""
-    quantise = diffusion.Dequantisation(levels=4)
+    quantize = diffusion.Dequantization(levels=4)
     density = lambda x: sum_features(logpdf(x, 0.1, 0.4))
     values = jnp.linspace(-1, 1, 4)
     x = jnp.tile(values, 500)[:, None]
-    edges = quantise.spacing / 2
+    edges = quantize.spacing / 2
     norm = jax.scipy.stats.norm.cdf
     mass = norm(values + edges, 0.1, 0.4) - norm(values - edges, 0.1, 0.4)
     exact = float(-jnp.log2(mass).mean())
 
     def bits(network, key):
-        variational = VariationalDequantisation(
-            dequantiser=LogisticDequantiser(network), scale=quantise
+        variational = VariationalDequantization(
+            dequantizer=LogisticDequantizer(network), scale=quantize
         )
         noisy, log_q = variational(key, x)
         return variational.bits_per_dim(density(noisy), log_q, 1)
@@ -530,7 +530,7 @@ CHAIN = [1e-3, 0.5, 1.0]
         (dict(x=jnp.ones(())), ValueError, "batch"),
         (dict(x=jnp.ones(3)), ValueError, r"x\[None\]"),
         (dict(x=jnp.ones((0, 2))), ValueError, "empty"),
-        (dict(x=jnp.ones((2, 2), int)), TypeError, "Dequantisation"),
+        (dict(x=jnp.ones((2, 2), int)), TypeError, "Dequantization"),
         (dict(times=CHAIN[::-1]), ValueError, "reverse"),
         (dict(times=[1e-3, 0.5, 0.5, 1.0]), ValueError, "increase"),
         (dict(times=[0.0, 0.5, 1.0]), ValueError, "t_min"),
@@ -566,7 +566,7 @@ def test_log_prob_refuses_bad_input_before_the_model_is_traced(given, error, wor
 )
 def test_carry_refuses_bad_input(x, times, error, word):
     with pytest.raises(error, match=word):
-        diffusion.carry(build("process", "vp"), never, x, times)
+        diffusion.integrate_flow(build("process", "vp"), never, x, times)
 
 
 @pytest.mark.parametrize(
@@ -611,7 +611,7 @@ def test_what_a_process_lacks_is_said():
 
 def test_times_rounded_to_float32_are_accepted():
     process = build("process", "edm")
-    times = np.asarray(process.natural_times(8)[::-1], np.float32)
+    times = np.asarray(process.default_times(8)[::-1], np.float32)
     found = diffusion.log_prob(process, gaussian(dim=2).denoiser(process), X, times)
     assert np.all(np.isfinite(found))
 
@@ -622,4 +622,4 @@ def test_natural_times_are_accepted(name):
     process = build("process", name)
     assert len(check_rising(process, rising_times(process, 4))) == 5
     if isinstance(process, AffineProcess):
-        assert on_host(process.sigma, process.natural_times(4)[-1]) > 0
+        assert on_host(process.sigma, process.default_times(4)[-1]) > 0

@@ -19,7 +19,7 @@ def linear_drift(x, t):
 
 
 def linear(num_demolition_steps=50, **fields):
-    """The SDE of `vp` on the lowest rung."""
+    """The SDE of `vp` for a plain `Process`."""
     steps = dict(num_demolition_steps=num_demolition_steps)
     return build("process", dict(name="nonlinear_sde", drift_fn=linear_drift, **steps, **fields))
 
@@ -101,7 +101,7 @@ def test_the_last_noise_expects_to_the_score_for_a_nonlinear_drift():
 def test_a_regressed_field_carries_the_prior_to_the_data():
     """Five features of x per time, fitted by least squares to the targets, are a generative model."""
     n, process = 8_000, build("process", "nonlinear_sde")
-    times = process.natural_times(48)
+    times = process.default_times(48)
 
     def features(x):
         bent = x / jnp.sqrt(1 + x**2)

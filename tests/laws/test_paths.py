@@ -56,7 +56,7 @@ def test_every_prior_is_listed():
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_prior_density_has_mass_one_and_the_drawn_quantiles(name):
-    """Mass by quadrature; the share of draws below each decile within four standard errors."""
+    """Mass by quadrature; the fraction of draws below each decile within four standard errors."""
     prior = build("prior", PRIORS[name])
     x = jnp.linspace(-40, 40, 400_001)
     density = np.exp(prior.log_prob(x[:, None]))
@@ -152,7 +152,7 @@ def test_swirl_obeys_all_laws():
     """Two dimensions that mix; the determinant is 1 times t^2, so the density is that of a line."""
     process = Swirl()
     x, x_0 = jnp.array([[0.3, 0.2], [-0.5, 0.1]]), jnp.zeros((2, 2))
-    z = process.label(x, x_0, 0.5)
+    z = process.noise_of(x, x_0, 0.5)
     np.testing.assert_allclose(
         process.log_density(x, x_0, 0.5), process.prior.log_prob(z) - 2 * np.log(0.5), rtol=1e-9
     )
@@ -191,7 +191,7 @@ def test_crossing_paths_are_refused():
             return x_0 + t * y + 4 * t * (1 - t) * y**2  # turns back: no y reaches far below x_0
 
     with pytest.raises(ValueError, match=r"Crossing breaks the law .* invertible"):
-        Crossing().label(jnp.full((1, 1), -3.0), jnp.zeros((1, 1)), 0.5)
+        Crossing().noise_of(jnp.full((1, 1), -3.0), jnp.zeros((1, 1)), 0.5)
     assert "D1" in {f.law for f in findings_by(Crossing(), [paths]) if not f.holds}
 
 
@@ -257,7 +257,7 @@ def test_blurred_paths_on_vectors_signals_and_images(name, shape):
     x_0, z = jax.random.normal(KEY, shape), jax.random.normal(jax.random.key(1), shape)
     t = jnp.array([0.1, 0.5, 0.9])
     x_t = process.interpolate(x_0, z, t)
-    np.testing.assert_allclose(process.label(x_t, x_0, t), z, atol=1e-9)
+    np.testing.assert_allclose(process.noise_of(x_t, x_0, t), z, atol=1e-9)
     np.testing.assert_allclose(process.interpolate(x_0, z, 1.0), z, atol=1e-12)
     np.testing.assert_allclose(process.interpolate(x_0, z, 1e-9), x_0, atol=1e-7)
     np.testing.assert_allclose(
@@ -325,7 +325,7 @@ def test_heat_schedules_start_at_zero_and_carry_gaussians_by_their_width(schedul
     model = lambda x, t: x * 0.25 / (0.25 + process.sigma(t) ** 2)
     x, times = jnp.array([[0.3], [-0.7]]), np.linspace(1e-3, 1.0, 401)
     ratio = np.sqrt((0.25 + process.sigma(1.0) ** 2) / (0.25 + process.sigma(1e-3) ** 2))
-    end = diffusion.carry(process, model, x, times)
+    end = diffusion.integrate_flow(process, model, x, times)
     np.testing.assert_allclose(end, x * ratio, rtol=1e-6)  # 400 steps of order 4
     of_sigma = (affine_laws.decreases, affine_laws.positive, affine_laws.accurate_in_float32)
     assert_laws_hold(process, [*of_sigma, gaussian_laws.consistent_sde, gaussian_laws.prior_std])
@@ -420,7 +420,7 @@ def test_laws_of_r_over_t_share_their_field():
 
 
 def test_psi_written_by_hand():
-    """psi = tanh(r / t) on the lowest rung is the affine `radial` of that law; so is its inverse."""
+    """psi = tanh(r / t) for a plain `Process` is the affine `radial` of that law; so is its inverse."""
 
     class Hand(Radial):
         def psi(self, r, t):
@@ -498,7 +498,7 @@ def test_many_extra_dimensions_are_edm():
 def test_natural_times_are_geometric_near_the_data(name):
     """Fields of the form (x - E[x_0]) / t are smooth in log t."""
     process = build("process", name)
-    times = process.natural_times(64)
+    times = process.default_times(64)
     late = times[times < 0.05 * process.t_max]
     ratio = late[1:] / late[:-1]
     assert len(late) > 16
@@ -577,7 +577,7 @@ def test_a_recipe_of_ones_own_trains_by_the_same_loss(kind):
     points = jnp.array([[0.5, 1.0], [-1.0, 0.2], [0.0, -0.7]])
     x_0 = points[jax.random.randint(KEY, (n,), 0, 3)]
     z = process.sample_noise(jax.random.key(1), (n, 2))
-    t = jnp.full(n, process.natural_times(8)[1])
+    t = jnp.full(n, process.default_times(8)[1])
     x_t = process.interpolate(x_0, z, t)
     error = process.velocity(x_0, z, t) - exact_field(process, points).velocity(x_t, t)
     spread = jnp.median(jnp.abs(x_t))

@@ -11,7 +11,13 @@ from diffusion.numerics import on_host
 NAMES = registered("process")
 
 
-SLOW = {"article", "ddpm", "learned", "linear_sde", "table"}  # their schedules are computed
+SLOW = {
+    "proportional_beta",
+    "ddpm",
+    "learned",
+    "linear_sde",
+    "table",
+}  # their schedules are computed
 SOME_SLOW = [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES]
 
 
@@ -116,9 +122,9 @@ def test_ddpm_is_exact_at_its_grid_points():
 def test_article_chain_and_its_limit():
     """alpha_k = sqrt(1 - 0.02 k/T): the sum of squares identity, log abar_T, and exp(-5 t^2) nearby."""
     k = np.arange(1, 1001)
-    alpha = table(build("process", "article"), k / 1000)[0]
+    alpha = table(build("process", "proportional_beta"), k / 1000)[0]
     np.testing.assert_allclose(np.log(alpha[-1]), -5.0387, atol=5e-5)
-    limit = table(build("process", "article_limit"), k / 1000)[0]
+    limit = table(build("process", "proportional_beta_limit"), k / 1000)[0]
     assert abs(np.max(np.abs(np.log(alpha) - np.log(limit))) - 0.039) < 5e-4
     step = np.sqrt(1 - 0.02 * k / 1000)
     after = np.cumprod(step[::-1])[::-1]  # alpha_k ... alpha_T
@@ -140,7 +146,7 @@ def test_time_of_log_snr_inverts(name):
     process = build("process", name)
     if not isinstance(process, AffineProcess):
         return
-    t = process.natural_times(16)
+    t = process.default_times(16)
     back = on_host(process.time_of_log_snr, on_host(process.log_snr, t))
     np.testing.assert_allclose(back, t, rtol=1e-8, atol=1e-12)  # flat ends cost digits
 

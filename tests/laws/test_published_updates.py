@@ -247,7 +247,7 @@ def test_dpm_solver_12_reaches_its_tolerance():
     """A hundred times smaller tolerance, second-order steps: ten times more of them, error 100 times less."""
     p = Problem("vp", "uniform_log_snr")
     x = jnp.asarray(p.x)
-    exact = diffusion.carry(p.process, p.denoiser, x, p.process.natural_times(2048))
+    exact = diffusion.integrate_flow(p.process, p.denoiser, x, p.process.default_times(2048))
     found = []
     for tol in (1e-4, 1e-6):
         sampler = build("sampler", dict(name="dpm_solver_12", rtol=tol, atol=tol))

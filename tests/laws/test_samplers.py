@@ -43,7 +43,9 @@ def mixture_problem(process):
     process = build("process", process)
     x_0 = MIXTURE.sample(KEY, 16)
     x = process.interpolate(x_0, jax.random.normal(KEY, x_0.shape), process.t_max)
-    return x, diffusion.carry(process, MIXTURE.denoiser(process), x, process.natural_times(2048))
+    return x, diffusion.integrate_flow(
+        process, MIXTURE.denoiser(process), x, process.default_times(2048)
+    )
 
 
 @pytest.mark.parametrize("process", ["vp", "edm", "rectified_flow"])
@@ -117,9 +119,9 @@ def test_point_mass_is_recovered_in_any_number_of_steps(name, process):
         end = diffusion.sample(
             build("sampler", name), process, knows, KEY, x, times, denoise_last=False
         )
-        spread, centre = process.sigma(times[-1]), process.alpha(times[-1]) * point
+        spread, center = process.sigma(times[-1]), process.alpha(times[-1]) * point
         assert jnp.all(
-            jnp.abs(end.mean(0) - centre) < 5 * spread / np.sqrt(n)
+            jnp.abs(end.mean(0) - center) < 5 * spread / np.sqrt(n)
         )  # five standard errors
         assert jnp.all(jnp.abs(end.std(0) / spread - 1) < 5 / np.sqrt(2 * n))
     last = diffusion.sample(build("sampler", name), process, knows, KEY, x, times)
@@ -363,7 +365,7 @@ def test_poisson_flow_samples_weighted_points():
         ([1e-3, 1.0], "decrease"),
         ([1.0, 1.0, 0.1], "decrease"),
         ([1.0], "num_steps"),
-        ([2.0, 0.1], "reach"),
+        ([2.0, 0.1], "domain"),
         ([1.0, float("nan")], "finite"),
     ],
 )
@@ -397,13 +399,13 @@ def test_what_is_missing_is_said():
 
 @pytest.mark.parametrize("process_name", registered("process"))
 def test_a_sampler_runs_on_a_process_or_says_what_it_needs(process_name):
-    """One sampler per rung on every process: that of its own rung in two steps, those above say no."""
+    """One sampler per class on every process: that of its own class in two steps, those above say no."""
     process = build("process", process_name)
     x, times = process.sample_prior(KEY, (2, 2)), natural(process, 2)
     for name in ("heun", "unipc", "ancestral"):
         sampler = build("sampler", name)
         run = lambda s=sampler: diffusion.sample(s, process, lambda x, t: 0.5 * x, KEY, x, times)
-        if not isinstance(process, sampler.rung):
+        if not isinstance(process, sampler.requires):
             with pytest.raises(TypeError, match="needs"):
                 run()
         else:

@@ -28,7 +28,7 @@ def amplification(process, times):
     if spec_of("process", process)["name"] != "zero_terminal_snr":
         return 1.0
     alpha = on_host(process.process.alpha, times)
-    return alpha / (alpha - on_host(process.process.alpha, process.reach[1]))
+    return alpha / (alpha - on_host(process.process.alpha, process.t_domain[1]))
 
 
 @pytest.mark.parametrize("name", AFFINE)
@@ -38,8 +38,8 @@ def test_all_coefficients_are_accurate_in_float32(name):
     The log-SNR may pass through 0; its error counts absolutely there.
     """
     process = build("process", name)
-    low, high = (float(end) for end in process.reach)
-    times = np.concatenate([[1e-5, 1e-4, 1e-3, 1e-2], process.natural_times(32)])
+    low, high = (float(end) for end in process.t_domain)
+    times = np.concatenate([[1e-5, 1e-4, 1e-3, 1e-2], process.default_times(32)])
     times = np.unique(times.astype(np.float32))
     last = min(high, float(process.t_max) * (1 - 1e-7))  # rounding to float32 may cross the end
     times = times[(times > max(low, 0)) & (times <= last)]
@@ -70,7 +70,7 @@ def test_laplace_is_the_quantile_of_a_laplace_variable():
     process = build("process", dict(name="laplace", mu=0.4, b=0.7))
     t = np.array([1e-6, 0.01, 0.3, 0.5, 0.8, 0.999])
     np.testing.assert_allclose(on_host(process.log_snr, t), laplace(0.4, 0.7).isf(t), rtol=1e-12)
-    assert 0.5 in process.natural_times(37)  # the kink is a grid point
+    assert 0.5 in process.default_times(37)  # the kink is a grid point
 
 
 @pytest.mark.parametrize(("start", "end", "tau"), [(-3, 3, 1.0), (0, 3, 0.3), (-3, 3, 0.05)])
@@ -90,9 +90,9 @@ def test_sigmoid_is_its_definition(start, end, tau):
 
 @pytest.mark.parametrize("name", ["laplace", "sigmoid", "cosine", "zero_terminal_snr"])
 def test_ends_where_the_log_snr_is_infinite(name):
-    """alpha = 1, sigma = 0 at time 0 and the reverse at the other end of the reach, without NaN."""
+    """alpha = 1, sigma = 0 at time 0 and the reverse at the other end of the domain, without NaN."""
     process = build("process", name)
-    first, last = process.reach
+    first, last = process.t_domain
     np.testing.assert_allclose([process.alpha(first), process.sigma(first)], [1, 0], atol=1e-12)
     np.testing.assert_allclose([process.alpha(last), process.sigma(last)], [0, 1], atol=1e-7)
 
@@ -251,7 +251,7 @@ def test_shift_moves_the_log_snr_and_keeps_the_variance(name):
     process = inner.shift(4.0)
     assert process == shift(inner, 4.0) == Shifted(process=inner, scale=4.0)
     assert (process.t_min, process.t_max) == (inner.t_min, inner.t_max)
-    t = inner.natural_times(20)
+    t = inner.default_times(20)
     before, after = on_host(inner.log_snr, t), on_host(process.log_snr, t)
     np.testing.assert_allclose(after, before - 2 * np.log(4), rtol=1e-12, atol=1e-12)
     alpha, sigma = on_host(process.alpha, t), on_host(process.sigma, t)
@@ -309,19 +309,19 @@ def test_zero_terminal_snr_is_the_published_rescaling():
         assert end == 0
         slope = jax.grad(process.alpha)(jnp.ones((), dtype))
         np.testing.assert_allclose(slope, jax.grad(chain.alpha)(1.0) / (1 - root[-1]), rtol=1e-4)
-    assert np.isfinite(process.noise_level(1.0))
+    assert np.isfinite(process.noise_conditioning(1.0))
 
 
 @pytest.mark.parametrize("name", ["linear_log_snr", "sigmoid", "cosine", "learned"])
 def test_zero_terminal_snr_of_any_preserving_process(name):
     process = build("process", dict(name="zero_terminal_snr", process=name))
     inner = build("process", name)
-    end = process.reach[1]
+    end = process.t_domain[1]
     assert end == inner.t_max
     assert float(process.alpha(end)) == 0
     np.testing.assert_allclose(process.alpha(0.0), inner.alpha(0.0), rtol=1e-12)
     np.testing.assert_allclose(process.sigma(0.0), inner.sigma(0.0), rtol=1e-8, atol=1e-12)
-    t = process.natural_times(16)
+    t = process.default_times(16)
     back = on_host(process.time_of_log_snr, on_host(process.log_snr, t))
     np.testing.assert_allclose(back, t, rtol=1e-7, atol=1e-10)
 
@@ -329,7 +329,7 @@ def test_zero_terminal_snr_of_any_preserving_process(name):
 def test_sampling_starts_where_the_signal_is_zero():
     """DDIM from T itself: the first step knows only the mean of the data, and the end is exact."""
     process = build("process", "zero_terminal_snr")
-    times = np.concatenate([[1.0], process.natural_times(400)])
+    times = np.concatenate([[1.0], process.default_times(400)])
     x_T = jax.random.normal(KEY, (4000, 1))
     denoise = gaussian(mean=0.3).denoiser(process)
     x = diffusion.sample(build("sampler", "ddim"), process, denoise, None, x_T, times)
@@ -346,7 +346,7 @@ def test_wrappers_nest_by_name_and_take_over_times():
     assert build("process", spec_of("process", process)) == process
     assert build("process", resolve("process", spec)) == process
     nested = build("process", dict(name="zero_terminal_snr", process=spec))
-    assert nested.reach == (0.0, 0.9)
+    assert nested.t_domain == (0.0, 0.9)
     assert float(nested.alpha(0.9)) == 0
     t = jnp.array([0.2, 0.7])
     np.testing.assert_allclose(nested.g(t), GaussianProcess.g(nested, t), rtol=1e-10)

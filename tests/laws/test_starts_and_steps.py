@@ -58,7 +58,7 @@ def test_twenty_steps_of_heat_lose_nothing_to_a_far_start():
     """Error of DDIM on a Gaussian: 20 steps down to sigma = 0.002 do as well as those of the linear schedule."""
 
     def error(process):
-        times = process.natural_times(20)
+        times = process.default_times(20)
         x = np.hypot(0.5, 80.0) * jnp.ones((1, 1))
         denoise = gaussian(0.0, 0.5).denoiser(process)
         end = diffusion.sample("ddim", process, denoise, None, x, times, denoise_last=False)
@@ -146,7 +146,7 @@ def bound(process, times):
 def test_more_fresh_noise_keeps_the_marginals(share):
     """x_s = alpha_s x_0 + sqrt(sigma_s^2 - spread^2) z_t + spread z for every spread up to sigma_s (kexue.fm 9181)."""
     process = build("process", "vp")
-    times = process.natural_times(12)
+    times = process.default_times(12)
     eta = 1 + share * (bound(process, times) - 1) * (1 - 1e-12)
     row = build("sampler", dict(name="ancestral", eta=eta)).prepare(process, times)
     alpha, sigma = scales(process, times)
@@ -161,7 +161,7 @@ def test_more_fresh_noise_keeps_the_marginals(share):
 def test_a_point_is_reached_with_all_noise_fresh():
     """Samples of a point at t_min spread by sigma, whatever eta: moments of 20,000 draws."""
     process, n = build("process", "vp"), 20_000
-    times = process.natural_times(12)
+    times = process.default_times(12)
     eta = bound(process, times) * (1 - 1e-12)
     x_T = process.sample_prior(KEY, (n, 1))
     point = lambda x, t: jnp.full_like(x, 0.7)
@@ -176,7 +176,7 @@ def test_a_point_is_reached_with_all_noise_fresh():
 
 def test_beyond_the_bound_the_bound_is_said():
     process = build("process", "vp")
-    times = process.natural_times(12)
+    times = process.default_times(12)
     most = bound(process, times)
     with pytest.raises(ValueError, match=f"at most {np.floor(1e4 * most) / 1e4:g} on this grid"):
         build("sampler", dict(name="ancestral", eta=most * 1.001)).prepare(process, times)

@@ -16,7 +16,7 @@ from diffusion import build
 from diffusion.models.denoiser import RegressedVariance
 from diffusion.models.variance import (
     LearnedVariance,
-    MeanWithShare,
+    MeanWithVarianceOutput,
     estimate_variance,
     with_variance,
 )
@@ -61,7 +61,7 @@ class Exact:
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         return self.s2 * sigma**2 / (alpha**2 * self.s2 + sigma**2)
 
-    def mean_and_share(self, x_t, t):
+    def mean_and_variance_output(self, x_t, t):
         return self(x_t, t), jnp.broadcast_to(self.share, x_t.shape)
 
 
@@ -96,7 +96,7 @@ def test_analytic_variance_is_the_exact_reverse_variance_of_the_chain(k, varianc
 def test_analytic_steps_preserve_the_marginal_of_a_gaussian(name, eta):
     """(keep + pull gain)^2 V_t + variance = V_s for s2 in {0, 0.25, 1, 4}: every eta, few steps."""
     process = build("process", name)
-    times = process.natural_times(10)[1:-1]  # ends where a scale may vanish are another matter
+    times = process.default_times(10)[1:-1]  # ends where a scale may vanish are another matter
     for s2 in (0.0, 0.25, 1.0, 4.0):
         model = Exact(s2, process=process)
         multiply, variance = steps(dict(variance="analytic", eta=eta), process, model, times)
@@ -137,9 +137,9 @@ def test_few_analytic_steps_give_the_variance_of_the_data(num_steps):
 def test_a_table_gives_the_same_steps():
     """At its own times to rounding; between 100 times log sbar^2 is linear in the log-SNR to 1e-3."""
     process, model = build("process", "ddpm"), Exact(0.25)
-    times = process.natural_times(99)
+    times = process.default_times(99)
     table = with_variance(model, process, times, left(process, times, 0.25))
-    for grid, rtol in ((times, 1e-12), (process.natural_times(31), 2e-3)):
+    for grid, rtol in ((times, 1e-12), (process.default_times(31), 2e-3)):
         t = jnp.asarray(grid)
         found = table.posterior_variance(jnp.ones(len(t)), t)
         np.testing.assert_allclose(found, left(process, grid, 0.25), rtol=rtol)
@@ -159,7 +159,7 @@ def test_a_table_of_dimensions_is_shaped_like_the_data():
     many = table.posterior_variance(x, jnp.array([0.2, 0.5, 0.9, 0.95]))
     np.testing.assert_allclose(many, values[[0, 1, 2, 2]], rtol=1e-12)
     sampler = build("sampler", dict(name="ancestral", variance="analytic"))
-    end = diffusion.sample(sampler, process, table, KEY, x, process.natural_times(3))
+    end = diffusion.sample(sampler, process, table, KEY, x, process.default_times(3))
     assert end.shape == x.shape
     assert jnp.all(jnp.isfinite(end))
 
@@ -170,13 +170,13 @@ def test_estimates_agree_with_the_closed_form(kind):
     process, n = build("process", "vp"), 20_000
     model, s2 = gaussian(dim=2).denoiser(process), 0.25
     x = gaussian(dim=2).sample(KEY, n)
-    times = process.natural_times(8)
+    times = process.default_times(8)
     table = estimate_variance(process, model, [x[: n // 2], x[n // 2 :]], times, KEY, kind=kind)
     assert table.dtype == np.float64
     expected = left(process, times, s2)
     alpha, sigma = on_host(process.alpha, times), on_host(process.sigma, times)
     ratio = (sigma / alpha) ** 2
-    q = expected / ratio  # the share of the noise that the model cannot see
+    q = expected / ratio  # the fraction of the noise that the model cannot see
     spread = {  # of e^2, of e^2 + 2 e (x_0_hat - mean), and the same for the noise, e and the rest independent
         "residual": np.sqrt(2) * expected,
         "data": np.sqrt(2 * expected**2 + 4 * expected * (s2 - expected)),
@@ -250,7 +250,7 @@ def test_a_model_without_a_variance_is_refused(variance):
     for model in (gaussian().denoiser(process), lambda x, t: x):
         with pytest.raises(TypeError, match=f"variance='{variance}' needs a model with"):
             diffusion.sample(
-                sampler, process, model, KEY, jnp.ones((2, 1)), process.natural_times(3)
+                sampler, process, model, KEY, jnp.ones((2, 1)), process.default_times(3)
             )
 
 
@@ -413,10 +413,12 @@ def test_a_denoiser_with_a_learned_variance_has_the_mean_of_its_first_half():
         TwoNumbers(), params, process, prediction, learned_variance=True
     )
     np.testing.assert_array_equal(plain(x, 0.3), learned(x, 0.3))
-    np.testing.assert_allclose(learned.mean_and_share(x, 0.3)[1], 0.7)
-    guided = MeanWithShare(diffusion.clipped(learned, -0.1, 0.1), learned)
-    np.testing.assert_allclose(guided.mean_and_share(x, 0.3)[0], jnp.clip(plain(x, 0.3), -0.1, 0.1))
-    times = process.natural_times(3)
+    np.testing.assert_allclose(learned.mean_and_variance_output(x, 0.3)[1], 0.7)
+    guided = MeanWithVarianceOutput(diffusion.clipped(learned, -0.1, 0.1), learned)
+    np.testing.assert_allclose(
+        guided.mean_and_variance_output(x, 0.3)[0], jnp.clip(plain(x, 0.3), -0.1, 0.1)
+    )
+    times = process.default_times(3)
     sampler = build("sampler", dict(name="ancestral", variance="learned"))
     for model in (learned, guided, learned.with_cond(None)):
         assert jnp.all(jnp.isfinite(diffusion.sample(sampler, process, model, KEY, x, times)))
@@ -485,7 +487,7 @@ def test_a_regressed_variance_is_a_model_for_the_sampler():
         np.testing.assert_allclose(found, (sigma / alpha) ** 2 * expected, rtol=1e-12)
         np.testing.assert_array_equal(regressed(x, t), model(x, t))
         sampler = build("sampler", dict(name="ancestral", variance="analytic"))
-        end = diffusion.sample(sampler, process, regressed, KEY, x, process.natural_times(3))
+        end = diffusion.sample(sampler, process, regressed, KEY, x, process.default_times(3))
         assert jnp.all(jnp.isfinite(end))
 
 

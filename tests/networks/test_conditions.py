@@ -9,10 +9,10 @@ import pytest
 
 from diffusion.data import DataSpec
 from diffusion.data.conditions import (
+    eval_conditions,
     make_conditions,
     null_conditions,
     parse_labels,
-    survey_conditions,
 )
 from diffusion.guidance.model import null_cond
 from diffusion.networks.embeddings import ConditionEmbedder, concat_image
@@ -166,9 +166,9 @@ def test_labels_of_a_command_line():
 def test_a_survey_goes_through_the_classes_and_takes_the_rest_from_data():
     one = DataSpec(shape=(2,), num_classes=3)
     nothing = lambda: pytest.fail("labels alone need no data")
-    assert survey_conditions(one, nothing, np.arange(5))["label"].tolist() == [0, 1, 2, 0, 1]
-    assert survey_conditions(one, nothing, np.arange(5), 2)["label"].tolist() == [0, 1, 0, 1, 0]
-    assert survey_conditions(DataSpec(shape=(2,)), nothing, np.arange(5)) is None
+    assert eval_conditions(one, nothing, np.arange(5))["label"].tolist() == [0, 1, 2, 0, 1]
+    assert eval_conditions(one, nothing, np.arange(5), 2)["label"].tolist() == [0, 1, 0, 1, 0]
+    assert eval_conditions(DataSpec(shape=(2,)), nothing, np.arange(5)) is None
 
     class Given:
         spec = dataclasses.replace(FULL, num_classes=3, size=4)
@@ -176,9 +176,9 @@ def test_a_survey_goes_through_the_classes_and_takes_the_rest_from_data():
         def batch(self, step, batch_size, index, train):
             return {"cond": {k: np.asarray(v)[index] for k, v in COND.items() if k != "label"}}
 
-    asked = survey_conditions(Given.spec, Given, np.arange(6), asked=np.full(6, 2))
+    asked = eval_conditions(Given.spec, Given, np.arange(6), asked=np.full(6, 2))
     assert (asked["label"] == 2).all()
     np.testing.assert_array_equal(asked["image"][:4], COND["image"])
-    cond = survey_conditions(Given.spec, Given, np.arange(6))
+    cond = eval_conditions(Given.spec, Given, np.arange(6))
     assert cond["label"].tolist() == [0, 1, 2, 0, 1, 2]
     np.testing.assert_array_equal(cond["vector"][4:], COND["vector"][:2])

@@ -66,7 +66,7 @@ apply = jax.jit(FlaxNetwork.apply, static_argnums=0)
 
 
 def trained(case, **fields):
-    """A network with parameters away from the start, and a labelled batch."""
+    """A network with parameters away from the start, and a labeled batch."""
     network = make(case, **fields)
     x, log_snr, cond = inputs()
     cond = {"label": cond["label"]}

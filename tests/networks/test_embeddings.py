@@ -10,8 +10,8 @@ from diffusion.networks.embeddings import (
     ConditionEmbedder,
     check_cond,
     concat_image,
+    noise_conditioning,
     noise_features,
-    noise_level,
 )
 from diffusion.networks.positions import (
     LearnedPositions,
@@ -29,7 +29,7 @@ def embedder(**fields):
 
 @pytest.mark.parametrize("name", NOISE_FEATURES)
 def test_noise_features_are_of_unit_size_and_separate_levels(name):
-    c = noise_level(jnp.linspace(-15, 15, 301), 301)
+    c = noise_conditioning(jnp.linspace(-15, 15, 301), 301)
     features = noise_features(name, c, 64)
     assert features.shape == (301, 64)
     # sqrt(2) cos has mean square 1 over phases; 64 of them scatter by 1 / sqrt(2 * 64) or less
@@ -40,7 +40,7 @@ def test_noise_features_are_of_unit_size_and_separate_levels(name):
 
 def test_noise_level_refuses_other_batches():
     with pytest.raises(ValueError, match=r"shape \(\) or \(4,\).*\(3,\)"):
-        noise_level(jnp.zeros(3), 4)
+        noise_conditioning(jnp.zeros(3), 4)
 
 
 def test_attributes_have_tables_and_nulls_of_their_own():

@@ -90,7 +90,7 @@ def test_groups_divide_channels(channels):
 
 
 def normed(x, dtype):
-    """Return our normalisation of x, Linen's with the same weights, and the definition in float64."""
+    """Return our normalization of x, Linen's with the same weights, and the definition in float64."""
     groups, channels = num_groups(x.shape[-1]), x.shape[-1]
     weights = {
         "scale": jnp.linspace(0.5, 2, channels, dtype=wide(dtype)),
@@ -100,8 +100,8 @@ def normed(x, dtype):
     ours = GroupNorm(dtype).apply(variables, x)
     theirs = nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype).apply({"params": weights}, x)
     parts = np.asarray(x, np.float64).reshape(len(x), -1, groups, channels // groups)
-    centred = parts - parts.mean((1, 3), keepdims=True)
-    y = centred / np.sqrt((centred**2).mean((1, 3), keepdims=True) + 1e-5)
+    centered = parts - parts.mean((1, 3), keepdims=True)
+    y = centered / np.sqrt((centered**2).mean((1, 3), keepdims=True) + 1e-5)
     return (
         ours,
         theirs,

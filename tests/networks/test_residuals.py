@@ -58,7 +58,7 @@ def test_an_unconditioned_stream_is_moved_by_every_block(residual):
     assert bool(jnp.isfinite(change))
 
 
-def test_normalised_streams_have_unit_variance():
+def test_normalized_streams_have_unit_variance():
     network, x = build(residual="deep_norm"), jax.random.normal(jax.random.key(1), (2, 4, 4, 1))
     h = jax.jit(network.hidden)(drawn(network), x, jnp.zeros(2))["features_2"]
     np.testing.assert_allclose(h.mean(axis=-1), 0, atol=1e-5)

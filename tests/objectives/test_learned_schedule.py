@@ -83,7 +83,7 @@ def test_training_a_schedule_lowers_the_variance_of_the_loss():
     after = estimates(params, jax.random.key(9), 4096)
     assert abs(after.mean() - 5.95601463) < 4 * np.sqrt(variance(params)) / 64
     process = LearnedSchedule(params=params)  # and what was learned can be sampled from
-    times = process.natural_times(20)
+    times = process.default_times(20)
     x_T = process.sample_prior(KEY, (2000, 1))
     denoise = gaussian(mean=0.0).denoiser(process)
     x = diffusion.sample(build("sampler", "dpm_solver_pp_2m"), process, denoise, None, x_T, times)

@@ -70,7 +70,7 @@ def test_previous_mean_can_be_solved_for_the_data(process, share):
     span = float(process.t_max) - float(process.t_min)
     prediction = build("prediction", dict(name="previous_mean", step=share * span))
     x_0, z = jnp.linspace(-1.0, 1.0, 8).reshape(4, 2), jnp.linspace(0.7, -0.4, 8).reshape(4, 2)
-    for t in process.natural_times(8)[1:-1]:
+    for t in process.default_times(8)[1:-1]:
         c = process.coefficients(t, x_0)
         (a, b), (skip, factor) = prediction.target(c), prediction.recover(c)
         x_t = process.interpolate(x_0, z, t)
@@ -118,7 +118,7 @@ def test_elbo_weight_is_that_of_the_chain(k):
 @pytest.mark.parametrize("process", GAUSSIAN, ids=ids)
 def test_elbo_weight_tends_to_the_likelihood_weight(process):
     """A term over its step, extrapolated to step 0 from two steps: the error is of second order."""
-    t = float(process.natural_times(6)[2])
+    t = float(process.default_times(6)[2])
     c = process.coefficients(t, one())
     h = 1e-3 * (t - float(process.t_min))
     per_step = lambda h: number(build("weight", dict(name="elbo", step=h))(c, out("score", c))) / h

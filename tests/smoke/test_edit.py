@@ -131,7 +131,7 @@ def test_bad_input_is_refused_before_anything_is_written(workdir, data, tmp_path
         ([*inpaint, "--image", "data:0", "--mask", values], "8 x 8"),
         ([*inpaint, "--image", "data:0", "--mask", "box:0,0,9,4"], "8 x 8"),
         ([*inpaint, "--image", "data:0", "--mask", "box:a"], "--mask box:a"),
-        ([*inpaint, "--image", "data:0", "--mask", "random:2"], "share"),
+        ([*inpaint, "--image", "data:0", "--mask", "random:2"], "fraction"),
         ([*inpaint, "--image", "data:0", "--mask", "nowhere.png"], "no such file"),
         ([*inpaint, "--image", picture("big.png", 9, 12), "--mask", picture("m.png", 8, 9)], "8 x 8"),
         ([*inpaint, "--image", text, "--mask", "random:0.5"], "cannot read picture"),

@@ -24,7 +24,7 @@ def workdir(tmp_path_factory, data_dir):
     words += ["--config.evaluate.trend_every=3", "--config.evaluate.trend_samples=70"]
     code, _, err = run("train.py", *words, data_dir=data_dir)
     assert code == 0, err
-    words = ["--workdir", path, "--metrics", "loss_by_level,frechet,memorisation"]
+    words = ["--workdir", path, "--metrics", "loss_by_level,frechet,memorization"]
     code, said, err = run("evaluate.py", *words, data_dir=data_dir)
     assert code == 0, err
     assert said.count("NFE 4") == 2  # three steps and the posterior mean at the end
@@ -44,7 +44,7 @@ def generated(workdir, tmp_path_factory):
 
 def test_every_number_has_a_card(workdir):
     measured = read_measured(workdir)
-    assert set(measured.cards) == set(measured.results) == {"loss_by_level", "frechet", "memorisation"}  # fmt: skip
+    assert set(measured.cards) == set(measured.results) == {"loss_by_level", "frechet", "memorization"}  # fmt: skip
     card = measured.cards["frechet"]
     assert card["metric"] == "frechet"
     assert len(card["features"]["sha256"]) == len(card["reference"]["sha256"]) == 64
@@ -62,7 +62,7 @@ def test_the_page_is_one_file_that_loads_nothing(workdir):
     page = (workdir / "report.html").read_text()
     assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!data:)", page)
     assert not re.search(r"url\(|@import|<script|<link", page)
-    assert page.count("data:image/png;base64,") == 2  # the examples, the nearest neighbours
+    assert page.count("data:image/png;base64,") == 2  # the examples, the nearest neighbors
     names = "Trend: frechet_pixels", "frechet_pixels@80_against_"
     for words in ("Loss by noise level", *names, "<details>"):
         assert words in page
@@ -104,7 +104,7 @@ def test_equal_names_are_compared_and_unequal_ones_are_refused_with_the_reason(
     workdir, generated, data_dir, tmp_path
 ):
     same, other = tmp_path / "same.json", tmp_path / "other.json"
-    words = ["--images", generated, "--data", "digits", "--metrics", "frechet,memorisation"]
+    words = ["--images", generated, "--data", "digits", "--metrics", "frechet,memorization"]
     code, _, err = run("evaluate.py", *words, "--out", same, data_dir=data_dir)
     assert code == 0, err
     ours = read_measured(workdir).results["frechet"]

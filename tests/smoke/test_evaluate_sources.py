@@ -11,7 +11,7 @@ from diffusion.evaluation.images import save_png
 from diffusion.evaluation.sources import SourceError, open_examples
 
 GREY = DataSpec(shape=(8, 8, 1), kind="image", bits=8)
-COLOUR = DataSpec(shape=(8, 8, 3), kind="image", bits=8)
+COLor = DataSpec(shape=(8, 8, 3), kind="image", bits=8)
 POINTS = DataSpec(shape=(2,), kind="points")
 
 
@@ -38,7 +38,7 @@ def test_arrays_come_back_whole_and_from_any_place(tmp_path, name):
         np.testing.assert_allclose(found, x[first:] / 127.5 - 1, atol=1e-6)
 
 
-def test_grey_pictures_and_arrays_may_lack_their_channel_and_have_one_digest(tmp_path):
+def test_gray_pictures_and_arrays_may_lack_their_channel_and_have_one_digest(tmp_path):
     x = pixels(5)
     np.save(tmp_path / "x.npy", x[..., 0])
     for i, image in enumerate(x):
@@ -84,7 +84,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, x, words):
 def test_channels_first_is_named(tmp_path):
     np.save(tmp_path / "x.npy", np.moveaxis(pixels(4, 3), -1, 1))
     with pytest.raises(SourceError, match="channels last"):
-        open_examples(tmp_path / "x.npy", COLOUR)
+        open_examples(tmp_path / "x.npy", COLor)
 
 
 def test_damaged_files_are_refused(tmp_path):
@@ -171,7 +171,7 @@ def test_what_is_no_file_is_named_and_counted(tmp_path, caplog):
     from PIL import Image
 
     Image.fromarray(pixels(1)[0, ..., 0]).save(tmp_path / "3.png", transparency=7)
-    with pytest.raises(SourceError, match=r"3\.png has a transparent colour"):
+    with pytest.raises(SourceError, match=r"3\.png has a transparent color"):
         open_examples(tmp_path, GREY)
 
 
@@ -183,7 +183,7 @@ def test_channels_first_and_ranges_are_refused_as_in_training(tmp_path):
     for x in (np.moveaxis(pixels(4, 3), -1, 1), pixels(4, 3) / 255):
         np.save(path, x)
         said = []
-        for read in (lambda: ArrayFile(path=str(path)).spec, lambda: open_examples(path, COLOUR)):
+        for read in (lambda: ArrayFile(path=str(path)).spec, lambda: open_examples(path, COLor)):
             with pytest.raises(ValueError, match=r"channels last|must lie in") as error:
                 read()
             said.append(str(error.value).replace(f"'data' in {path}", str(path)))

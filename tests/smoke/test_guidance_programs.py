@@ -97,7 +97,7 @@ def test_every_flag_changes_what_is_generated(runs, tmp_path):
 
 @pytest.mark.slow
 def test_a_classifier_guides_a_model_without_labels(runs, tmp_path):
-    """An unlabelled model learns its classes from the classifier, whose labels are gone through in turn."""
+    """An unlabeled model learns its classes from the classifier, whose labels are gone through in turn."""
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1)).astype(np.uint8)
     np.save(tmp_path / "images.npy", images)
     words = ["--config.data.name=array", f"--config.data.path={tmp_path / 'images.npy'}"]

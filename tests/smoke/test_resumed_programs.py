@@ -79,7 +79,7 @@ def test_a_killed_command_goes_on_with_other_batches_and_devices(workdir, whole,
     assert_same(arrays(out), whole)
 
 
-def signalled(name, words, ready, number, data_dir=None):
+def signaled(name, words, ready, number, data_dir=None):
     """Run a program, send a signal once `ready()`; return exit code, standard error, seconds to the end."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / name), *map(str, words)],
@@ -105,7 +105,7 @@ def test_a_signal_keeps_the_shard(workdir, tmp_path, number):
     # no run of this length ends before the signal comes
     words = ["--workdir", workdir, "--num_samples", 10**6, "--num_steps", 3, "--out", out]
     ready = lambda: any(parts.glob("*.npy"))
-    code, err, _ = signalled("sample.py", words, ready, number)
+    code, err, _ = signaled("sample.py", words, ready, number)
     assert code == 128 + number
     lines = [line for line in err.splitlines() if line.startswith("stopped by")]
     assert len(lines) == 1
@@ -142,7 +142,7 @@ def test_an_evaluation_that_is_stopped_keeps_its_examples(workdir, data_dir, tmp
     words = ["--workdir", workdir, "--metrics", "loss_by_level,frechet", "--out", out]
     words += ["--num_samples", 10**6]
     ready = lambda: any(parts.glob("*.npy"))
-    code, err, _ = signalled("evaluate.py", words, ready, signal.SIGTERM, data_dir)
+    code, err, _ = signaled("evaluate.py", words, ready, signal.SIGTERM, data_dir)
     assert code == 143
     assert err.count("stopped by SIGTERM: frechet not measured yet; the same command goes on.") == 1
     assert list(json.loads(out.read_text())["metrics"]) == ["loss_by_level"]

@@ -21,7 +21,7 @@ from diffusion.samplers.base import _compiled_loop
 
 VP, DDIM = build("process", "vp"), build("sampler", "ddim")
 KEY, X = jax.random.key(0), jnp.ones((3, 2))
-TIMES = VP.natural_times(3)
+TIMES = VP.default_times(3)
 PLAIN = lambda x, t: 0.5 * x
 
 
@@ -49,7 +49,7 @@ CALLS = {
     "gradient of log_prob": lambda f: jax.grad(
         lambda x: diffusion.log_prob(VP, f, x, num_steps=2).sum()
     )(X),
-    "carry": lambda f: diffusion.carry(VP, f, X, TIMES[::-1]),
+    "integrate_flow": lambda f: diffusion.integrate_flow(VP, f, X, TIMES[::-1]),
     "elbo": lambda f: diffusion.elbo(VP, f, X, KEY),
     "classifier_free": guided(lambda f: diffusion.classifier_free(f, PLAIN, 2.0)),
     "scale": guided(
@@ -191,7 +191,7 @@ def test_programs_of_processes_and_samplers_that_have_passed_are_few():
 
     def use(k):
         process = build("process", dict(name="vp", beta_max=10.0 + k))
-        diffusion.sample(DDIM, process, PLAIN, None, X, process.natural_times(3))
+        diffusion.sample(DDIM, process, PLAIN, None, X, process.default_times(3))
         on_host(process.log_snr, np.float64(0.5))
 
     use(0)
@@ -210,7 +210,7 @@ PROGRAM = """
     from diffusion import build
 
     vp, ddim, x = build("process", "vp"), build("sampler", "ddim"), jnp.ones((3, 2))
-    times = vp.natural_times(3)
+    times = vp.default_times(3)
 
     def resident():
         gc.collect()
@@ -223,10 +223,10 @@ PROGRAM = """
         if kind == "closure":
             diffusion.sample(ddim, vp, model, None, x, times)
         elif kind == "likelihood":
-            diffusion.carry(vp, model, x, times[::-1])
+            diffusion.integrate_flow(vp, model, x, times[::-1])
         else:
             process = build("process", dict(name="vp", beta_max=5.0 + k))
-            diffusion.sample(ddim, process, model, None, x, process.natural_times(3))
+            diffusion.sample(ddim, process, model, None, x, process.default_times(3))
 
     kinds = ["closure"] * 120 + ["likelihood"] * 50 + ["process"] * 30
     for kind in sorted(set(kinds)):

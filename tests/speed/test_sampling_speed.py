@@ -21,7 +21,7 @@ from diffusion.samplers.solve import _finish_in_place
 VP = build("process", "vp")
 KEY = jax.random.key(0)
 X = jax.random.normal(KEY, (4, 3))
-TIMES = VP.natural_times(6)
+TIMES = VP.default_times(6)
 FIXED = [n for n in registered("sampler") if isinstance(build("sampler", n), StepSampler)]
 
 
@@ -146,7 +146,7 @@ def test_coefficients_are_computed_once_for_a_grid():
             return super().prepare(process, times)
 
     sampler = Watched()
-    for times in (TIMES, np.array(TIMES), VP.natural_times(5), TIMES):
+    for times in (TIMES, np.array(TIMES), VP.default_times(5), TIMES):
         diffusion.sample(sampler, VP, Shrink(jnp.float32(0.5)), None, X, times)
     assert prepared == [7, 6]
 
@@ -156,7 +156,7 @@ def test_coefficients_are_computed_once_for_a_grid():
 def test_kept_coefficients_are_those_of_a_fresh_table(name, process):
     """Bit for bit, in both precisions, also if the first who asked was being traced."""
     sampler, process = build("sampler", name), build("process", process)
-    times = process.natural_times(5)
+    times = process.default_times(5)
     for x64 in (False, True):
         with jax.enable_x64(x64):
             fresh = jax.tree.leaves(sampler.prepare(process, times))

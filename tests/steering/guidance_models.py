@@ -20,7 +20,7 @@ LABELS = np.array([0, 1, 2, 1, 0])
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class LabelledMixture:
+class LabeledMixture:
     """E[x_0 | x_t, label] of a mixture whose components are the classes; label -1 is none."""
 
     cond: Any
@@ -49,7 +49,7 @@ class Posterior:
 
 
 def mixture_model(process, labels=LABELS, given=None):
-    base = LabelledMixture(cond={"label": jnp.asarray(labels)}, process=process)
+    base = LabeledMixture(cond={"label": jnp.asarray(labels)}, process=process)
     return ConditionalModel(base, None, given or {"classifier": Posterior(process)})
 
 
@@ -89,7 +89,7 @@ class PointwiseClassifier:
 
 
 def network_model(process, x, labels, seed=0, given=None):
-    """The pointwise network as the model of a process on any rung, with all that entries may ask for."""
+    """The pointwise network as the model of a process of any class, with all that entries may ask for."""
     network, cond = Pointwise(x.shape[-1]), {"label": jnp.asarray(labels)}
 
     def bound(seed, cond):
@@ -105,11 +105,11 @@ def network_model(process, x, labels, seed=0, given=None):
         "target": 0.3 * jnp.ones(x.shape[1:], x.dtype),
         "negative": {"label": jnp.asarray(2)},
         "measurement": jnp.full(x.shape, 0.3, x.dtype),
-        "times": process.natural_times(4),
+        "times": process.default_times(4),
     }
     return ConditionalModel(bound(seed, cond), None, handed | (given or {}))
 
 
 def inside(process, dtype=None):
     """A time in the middle of the process, by its own clock."""
-    return jnp.asarray(process.natural_times(4)[2], dtype)
+    return jnp.asarray(process.default_times(4)[2], dtype)

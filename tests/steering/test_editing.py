@@ -91,7 +91,7 @@ def test_times_below_begin_at_the_level():
 def test_a_variation_at_the_data_end_is_the_image(sampler):
     process = build("process", "vp")
     x = DATA.sample(KEY, 4)
-    times = editing.times_below(process.natural_times(20), editing.time_of_level(process, 0.0))
+    times = editing.times_below(process.default_times(20), editing.time_of_level(process, 0.0))
     same = editing.vary(build("sampler", sampler), process, DATA.denoiser(process), KEY, x, times)
     np.testing.assert_array_equal(same, x)
 
@@ -106,7 +106,7 @@ def test_variations_of_data_are_data(name, sampler, num_steps):
     likeness = []
     for level in (0.3, 0.7, 0.95):
         times = editing.times_below(
-            process.natural_times(num_steps), editing.time_of_level(process, level)
+            process.default_times(num_steps), editing.time_of_level(process, level)
         )
         model, key = DATA.denoiser(process), jax.random.key(1)
         new = editing.vary(build("sampler", sampler), process, model, key, x, times)
@@ -135,7 +135,7 @@ def test_mixtures_of_noised_images_share_their_noise():
 def test_the_ends_of_an_interpolation_are_variations_with_the_same_noise():
     process, sampler = build("process", "vp"), build("sampler", "ddim")
     a, b = DATA.sample(KEY, 3), DATA.sample(jax.random.key(1), 3)
-    times = editing.times_below(process.natural_times(20), editing.time_of_level(process, 0.5))
+    times = editing.times_below(process.default_times(20), editing.time_of_level(process, 0.5))
     model = DATA.denoiser(process)
     for share, end in ((0.0, a), (1.0, b)):
         found = editing.interpolate(sampler, process, model, KEY, a, b, share, times)
@@ -164,7 +164,7 @@ def test_example_i_does_not_depend_on_the_batch():
     process, sampler = build("process", "vp"), build("sampler", "ancestral")
     model, x = gaussian(dim=3).denoiser(process), DATA.sample(KEY, 4)
     keys = jax.random.split(KEY, 4)
-    times = editing.times_below(process.natural_times(10), editing.time_of_level(process, 0.5))
+    times = editing.times_below(process.default_times(10), editing.time_of_level(process, 0.5))
     together = editing.vary(sampler, process, model, keys, x, times)
     alone = editing.vary(sampler, process, model, keys[2:3], x[2:3], times)
     np.testing.assert_allclose(together[2:3], alone, rtol=1e-12)

@@ -49,7 +49,7 @@ def state(dtype=jnp.float64):
 
 
 def middle(process, dtype=jnp.float64):
-    return jnp.asarray(process.natural_times(4)[2], dtype)
+    return jnp.asarray(process.default_times(4)[2], dtype)
 
 
 def behind(name, model):
@@ -94,7 +94,7 @@ def test_an_entry_changes_the_model_and_keeps_the_dtype(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
-def test_an_example_does_not_see_its_neighbours(name):
+def test_an_example_does_not_see_its_neighbors(name):
     process, x = build("process", "vp"), state()
     t = middle(process)
     whole = entry_of(name)(network_model(process, x, LABELS))(x, t)
@@ -106,7 +106,7 @@ def test_an_example_does_not_see_its_neighbours(name):
 def test_one_time_per_example(name):
     """t of shape (batch,) gives each example what its own t gives to all."""
     process, x = build("process", "vp"), state()
-    t = jnp.asarray(process.natural_times(6)[1:6])
+    t = jnp.asarray(process.default_times(6)[1:6])
     guided = entry_of(name)(network_model(process, x, LABELS))
     many = guided(x, t)
     for i in (0, 4):
@@ -132,7 +132,7 @@ def test_entries_are_functions_of_denoisers(name):
 def scaled(name):
     """The same entry with another number, which may change while a compiled program stays."""
     known = {f.name for f in dataclasses.fields(lookup("guidance", name))}
-    numbers = {"scale": 0.35, "share": 0.4, "percentile": 0.8, "low": -99.0}
+    numbers = {"scale": 0.35, "phi": 0.4, "percentile": 0.8, "low": -99.0}
     field = next(f for f in numbers if f in known)
     return entry_of(name, **{field: numbers[field]})
 
@@ -166,7 +166,7 @@ def test_a_sampler_takes_it(name):
     x = state(jnp.float32)
     model = network_model(process, x, LABELS)
     x_T = process.sample_prior(KEY, x.shape).astype(jnp.float32)
-    times = process.natural_times(4)
+    times = process.default_times(4)
     ends = diffusion.sample(
         build("sampler", "ddim"), process, entry_of(name)(model), None, x_T, times
     )
@@ -183,7 +183,7 @@ def test_entries_are_records(name):
     assert build("guidance", diffusion.registry.spec_of("guidance", entry)) == entry
 
 
-# ---- the lowest rung ----------------------------------------------------------------------------
+# ---- a plain `Process` ----------------------------------------------------------------------------
 
 COMBINING = {
     "classifier_free": {},
@@ -266,7 +266,7 @@ def test_what_is_missing_is_named(name, needs, flag):
         (dict(name="similarity", measure="cosin"), "'cosine'"),
         (dict(name="interval", low=2.0, high=-2.0), "`low` must lie below `high`"),
         (dict(name="interval", by="snr"), "log_snr, t"),
-        (dict(name="rescale", share=1.5), "must lie in"),
+        (dict(name="rescale", phi=1.5), "must lie in"),
         (dict(name="dynamic_threshold", percentile=99.5), "must lie in"),
         (dict(name="cfg_pp", scale=2.0), "classifier_free"),
         (dict(name="clip", low=1.0, high=0.0), "`low` must lie below"),

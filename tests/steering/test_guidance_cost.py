@@ -15,7 +15,7 @@ from diffusion.samplers import base
 
 VP = build("process", "vp")
 SAMPLER = build("sampler", "ddim")
-TIMES = VP.natural_times(6)
+TIMES = VP.default_times(6)
 NETWORK = build(
     "network",
     dict(name="unet", channels=8, multipliers=(1, 2), blocks=1, num_classes=10, middle_attention=False),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from guidance_models import LABELS, MIXTURE, LabelledMixture, Posterior, mixture_model
+from guidance_models import LABELS, MIXTURE, LabeledMixture, Posterior, mixture_model
 
 import diffusion
 from diffusion import build
@@ -111,7 +111,7 @@ def test_the_discrete_form_vanishes_where_the_posterior_has_no_noise():
     The author's chain, 1,000 steps with beta_t^2 = 0.02 t / 1000: with the posterior variance the ratio is
     0, 0.33, 0.82, 0.98 at t = 1, 2, 10, 100 (kexue.fm 9257); with the variance beta_t^2 it is alpha_t.
     """
-    process = build("process", "article")
+    process = build("process", "proportional_beta")
     gradient, found = 1.0, []
     for k in (1, 2, 10, 100):
         times = np.array([k, k - 1]) * process.t_max / 1000
@@ -405,7 +405,7 @@ def test_upsampling_corrects_the_coarse_part_alone():
 def test_classes_that_are_asked_for_are_generated():
     """Every requested class, at scale 1 and sharper, ends nearest to its own component."""
     labels = jnp.arange(60) % 3
-    base = LabelledMixture(cond={"label": labels}, process=VP)
+    base = LabeledMixture(cond={"label": labels}, process=VP)
     model = ConditionalModel(base, None, {"classifier": Posterior(VP)})
     times = build("grid", "uniform_log_snr")(VP, 20)
     x_T = jax.random.normal(KEY, (60, 2))

@@ -29,9 +29,9 @@ VARIANTS = [
     (Blur(kernel=((0.0, 0.2, 0.0), (0.1, 0.4, 0.3), (0.0, 0.0, 0.0))), (6, 7, 2)),
     (Blur(width=2.0), (28, 28, 1)),
     (BoxMask(box=(0, 1, 3, 4), keep=True), (5, 6, 1)),
-    (RandomMask(share=0.3, seed=4), (7,)),
+    (RandomMask(fraction=0.3, seed=4), (7,)),
     (Superres(factor=4), (8, 12, 3)),
-    (CompressedSensing(share=0.1, seed=2), (4, 5)),
+    (CompressedSensing(fraction=0.1, seed=2), (4, 5)),
     (Mask(values=np.array([1, 0, 1])), (3,)),
     (Matrix(values=np.kron(np.eye(2), np.full((1, 3), 0.5))), (6,)),
 ]
@@ -122,9 +122,9 @@ def test_blur_is_a_convolution(border):
     kernel = np.arange(1.0, 10).reshape(3, 3)
     image = jnp.zeros((1, 5, 5, 1)).at[0, 0, 0, 0].set(1)
     found = Blur(kernel=kernel, border=border).forward(image)[0, :, :, 0]
-    centred = np.zeros((5, 5))
-    centred[1:4, 1:4] = kernel
-    wanted = np.roll(centred, (-2, -2), (0, 1))
+    centered = np.zeros((5, 5))
+    centered[1:4, 1:4] = kernel
+    wanted = np.roll(centered, (-2, -2), (0, 1))
     if border == "zero":
         wanted[3:], wanted[:, 3:] = 0, 0
     np.testing.assert_allclose(found, wanted)
@@ -132,10 +132,10 @@ def test_blur_is_a_convolution(border):
 
 
 def test_random_masks_hide_their_share_of_pixels_in_all_channels():
-    mask = np.broadcast_to(RandomMask(share=0.3, seed=1).known((10, 10, 3)), (10, 10, 3))
+    mask = np.broadcast_to(RandomMask(fraction=0.3, seed=1).known((10, 10, 3)), (10, 10, 3))
     assert (mask == mask[..., :1]).all()
     assert mask.mean() == pytest.approx(0.7)
-    assert (mask != RandomMask(share=0.3, seed=2).known((10, 10, 3))).any()
+    assert (mask != RandomMask(fraction=0.3, seed=2).known((10, 10, 3))).any()
 
 
 def test_measurements_have_the_noise_that_was_asked_for():
@@ -180,14 +180,14 @@ def test_configs_name_operators():
         (lambda: Mask(values=np.ones((3, 4, 1))).check((4, 4, 1)), r"\(4, 4, 1\)"),
         (lambda: BoxMask(box=(4, 0, 2, 2)), "top < bottom"),
         (lambda: BoxMask(box=(0, 0, 9, 2)).check((8, 8, 1)), "8 x 8"),
-        (lambda: RandomMask(share=1.0), "share"),
+        (lambda: RandomMask(fraction=1.0), "fraction"),
         (lambda: Superres(factor=3).check((8, 8, 1)), "multiple of 3"),
         (lambda: Superres().check((8,)), "images"),
         (lambda: Blur(border="mirror"), "circular, zero"),
         (lambda: Blur(width=0.0), "positive"),
         (lambda: Blur(kernel=((1.0, 0.0),)), "odd"),
         (lambda: Matrix(values=np.ones((2, 3))).check((4,)), "3 columns"),
-        (lambda: CompressedSensing(share=0.0), "share"),
+        (lambda: CompressedSensing(fraction=0.0), "fraction"),
         (lambda: CompressedSensing().check((512, 512, 3)), "entries"),
     ],
 )

@@ -45,11 +45,11 @@ DATA = CorrelatedGaussian(0.3 * RANDOM.standard_normal(6), ROOT @ ROOT.T + 0.05 
 MIXTURE = GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.8, 0.1], [0.0, -1.2]], [0.2, 0.4, 0.3])
 OPERATORS = {
     "matrix": Matrix(values=RANDOM.standard_normal((2, 6))),
-    "mask": RandomMask(share=0.5, seed=1),
-    "compressed": CompressedSensing(share=0.5),
+    "mask": RandomMask(fraction=0.5, seed=1),
+    "compressed": CompressedSensing(fraction=0.5),
     "identity": Identity(),
 }
-TIMES = build("process", "vp").natural_times(10)
+TIMES = build("process", "vp").default_times(10)
 METHODS = {
     "dps": functools.partial(dps, times=TIMES, scale=1.0),
     "moment_matching": moment_matching,
@@ -135,7 +135,7 @@ def test_samples_of_moment_matching_are_those_of_the_posterior(sampler):
     process, operator, n = build("process", "vp"), OPERATORS["matrix"], 20_000
     y, posterior = problem(operator, 0.1)
     model = moment_matching(process, DATA.denoiser(process), operator, y, std=0.1, **EXACT)
-    times = process.natural_times(60 if sampler == "dpm_solver_pp_2m" else 200)
+    times = process.default_times(60 if sampler == "dpm_solver_pp_2m" else 200)
     mean, covariance = marginal(process, posterior, times[0])
     x_T = mean + jax.random.normal(KEY, (n, 6)) @ np.linalg.cholesky(covariance).T
     x = diffusion.sample(
@@ -151,7 +151,10 @@ def test_samples_of_moment_matching_are_those_of_the_posterior(sampler):
 def test_pseudo_inverse_guidance_is_exact_on_isotropic_normal_data(std):
     process = build("process", "vp")
     data = CorrelatedGaussian([0.3, -0.1, 0.2, 0.0], 0.49 * np.eye(4))
-    for operator in (Matrix(values=RANDOM.standard_normal((2, 4))), CompressedSensing(share=0.5)):
+    for operator in (
+        Matrix(values=RANDOM.standard_normal((2, 4))),
+        CompressedSensing(fraction=0.5),
+    ):
         y, posterior = problem(operator, std, data)
         guided = pigdm(process, data.denoiser(process), operator, y, std=std, data_std=0.7)
         x = states(process, 0.3, dim=4)
@@ -174,7 +177,7 @@ def test_replacement_is_exact_where_the_parts_are_independent():
     repaint = dict(name="repaint", repeats=2)
     # the law of samplers allows noisy methods 2 percent of spread at 1,000 steps, so 4 of variance, as 1 / steps
     for sampler, num_steps, bound in (("dpm_solver_pp_2m", 60, 0.05), (repaint, 300, 0.18)):
-        times = process.natural_times(num_steps)
+        times = process.default_times(num_steps)
         x_T = process.sample_prior(KEY, (n, 4))
         x = diffusion.sample(build("sampler", sampler), process, model, KEY, x_T, times)
         np.testing.assert_allclose(x[:, :2], jnp.broadcast_to(y[:, :2], (n, 2)), atol=1e-8)
@@ -212,7 +215,7 @@ def test_repaint_without_a_measurement_keeps_the_marginals():
     """Only repeats steps; test_samplers.py holds it to all laws of samplers."""
     sampler = build("sampler", dict(name="repaint", repeats=3, jump=4))
     process = build("process", "vp")
-    times = process.natural_times(10)
+    times = process.default_times(10)
     assert len(sampler.marks(process, times)) == 10
     t, u, s = sampler.plan(process, times)
     assert len(t) == 30
@@ -230,7 +233,7 @@ def test_repaint_agrees_better_than_replacement_with_correlated_data():
     errors = []
     for repeats in (1, 8):
         sampler = build("sampler", dict(name="repaint", repeats=repeats))
-        x_T, times = process.sample_prior(KEY, (n, 6)), process.natural_times(60)
+        x_T, times = process.sample_prior(KEY, (n, 6)), process.default_times(60)
         x = diffusion.sample(sampler, process, model, KEY, x_T, times)
         errors.append(np.abs(x.mean(0) - posterior.mean).max())
     assert errors[1] < 0.5 * errors[0]
@@ -266,7 +269,7 @@ def test_the_posterior_of_a_mixture_is_that_of_bayes():
 def test_samples_from_the_exact_guided_mean_of_a_mixture():
     process, operator, n = build("process", "vp"), Matrix(values=((1.0, -0.5),)), 20_000
     _, posterior = problem(operator, 0.3, MIXTURE)
-    times = process.natural_times(100)
+    times = process.default_times(100)
     x_0 = posterior.sample(jax.random.key(3), n)
     x_T = process.interpolate(x_0, jax.random.normal(KEY, (n, 2)), times[0])
     x = diffusion.sample(
@@ -295,7 +298,7 @@ def test_a_ddim_step_of_dps_is_that_of_the_paper(process):
     """The step of the model itself, then the gradient over the size of the residual."""
     process, operator = build("process", process), OPERATORS["matrix"]
     y, _ = problem(operator, 0.1)
-    times, denoise = process.natural_times(5), DATA.denoiser(process)
+    times, denoise = process.default_times(5), DATA.denoiser(process)
     x = states(process, times[0])
     model = dps(process, denoise, operator, y, times=times, scale=0.7)
     ddim = lambda model, x, i: diffusion.sample(
@@ -356,7 +359,7 @@ class Base:
 
 
 def model_of(process, y):
-    given = {"measurement": y, "times": process.natural_times(10)}
+    given = {"measurement": y, "times": process.default_times(10)}
     return ConditionalModel(Base(DATA.denoiser(process), process), given=given)
 
 
@@ -364,7 +367,9 @@ def model_of(process, y):
 def test_entries_are_the_functions(name):
     process = build("process", "vp")
     y, _ = problem(OPERATORS["mask"], 0.1)
-    spec = dict(name=name, operator=dict(name="random_mask", share=0.5, seed=1), std=0.1, scale=1.0)
+    spec = dict(
+        name=name, operator=dict(name="random_mask", fraction=0.5, seed=1), std=0.1, scale=1.0
+    )
     guided = build("guidance", spec)(model_of(process, y))
     wanted = METHODS[name](process, DATA.denoiser(process), OPERATORS["mask"], y, std=0.1)
     x = states(process, 0.3)
@@ -383,7 +388,7 @@ def test_another_measurement_std_or_mask_needs_no_compilation(name):
         return 0.5 * x
 
     x = states(process, 0.3)
-    sampler, times = build("sampler", "ddim"), process.natural_times(3)
+    sampler, times = build("sampler", "ddim"), process.default_times(3)
     for i in range(3):
         mask = Mask(values=np.eye(6)[i])
         model = METHODS[name](process, denoise, mask, jnp.full((1, 6), float(i)), std=0.1 * (i + 1))
@@ -455,9 +460,9 @@ def test_consistent_examples_have_the_measurement_and_are_the_nearest(name):
         consistent(Blur(border="zero"), jnp.zeros((1, 8, 8, 1)), jnp.zeros((1, 8, 8, 1)))
 
 
-def test_dps_without_noise_needs_the_normalised_step():
-    with pytest.raises(ValueError, match="normalised"):
-        build("guidance", dict(name="dps", normalised=False))
+def test_dps_without_noise_needs_the_normalized_step():
+    with pytest.raises(ValueError, match="normalized"):
+        build("guidance", dict(name="dps", normalized=False))
 
 
 def test_repaint_finds_the_measurement_under_other_guidance():

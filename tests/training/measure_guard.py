@@ -2,7 +2,7 @@
 
     python tests/training/measure_guard.py --config digits --rounds 15 --steps 20
 
-Prints one JSON object: medians and the range over rounds of the seconds per step, and the share of the
+Prints one JSON object: medians and the range over rounds of the seconds per step, and the fraction of the
 guard (finite or not, selecting old or new, the rows for reports). The rule of spikes is a third variant.
 """
 

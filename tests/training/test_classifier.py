@@ -172,7 +172,7 @@ def test_a_classifier_of_clean_data_knows_no_time():
 
 
 @dataclass(frozen=True)
-class Labelled(FiniteDataset):
+class Labeled(FiniteDataset):
     """Points of the mixture, some of them without a label."""
 
     said: tuple[bool, ...]
@@ -193,7 +193,7 @@ def test_accuracy_is_over_the_labels_that_are_said():
     """Of two halves of the labels, the mean of the accuracies is that of all of them."""
     even = np.arange(60) % 2 == 0
     measure = lambda said: accuracy_by_level(
-        exact(), PROCESS, Labelled(said=tuple(said.tolist())), batch_size=20, num_levels=3
+        exact(), PROCESS, Labeled(said=tuple(said.tolist())), batch_size=20, num_levels=3
     )
     for whole, a, b in zip(measure(even | True), measure(even), measure(~even), strict=True):
         assert (whole.count, a.count, b.count) == (60, 30, 30)
@@ -203,7 +203,7 @@ def test_accuracy_is_over_the_labels_that_are_said():
 
 
 def test_features_learn_nothing_of_a_label_that_is_not_said(tmp_path):
-    """Unlabelled pictures of one kind, and a class 2 without examples: they are not taken for its."""
+    """Unlabeled pictures of one kind, and a class 2 without examples: they are not taken for its."""
     random = np.random.default_rng(0)
     kind = np.arange(90) % 3
     pictures = np.clip(80 * kind[:, None, None] + random.integers(0, 60, (90, 8, 8)), 0, 255)

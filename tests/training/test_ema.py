@@ -12,7 +12,7 @@ def absorb(average, num_steps, batch_size, value):
     """Average value(t), t = 1 ... num_steps, beginning from zero."""
 
     def body(mean, count):
-        return update_ema(mean, value(count + 1.0), average.share(count, batch_size)), None
+        return update_ema(mean, value(count + 1.0), average.weight(count, batch_size)), None
 
     return float(jax.lax.scan(body, jnp.zeros(()), jnp.arange(num_steps))[0])
 
@@ -26,11 +26,11 @@ def test_half_a_step_is_absorbed_in_a_half_life(x64):
 
 def test_half_life_ramps_up_with_the_images_seen(x64):
     average = HalfLife(images=1000, ramp_up=0.05)
-    assert float(average.share(0, 64)) == 1  # the first average is the parameters
+    assert float(average.weight(0, 64)) == 1  # the first average is the parameters
     seen = 100 * 64  # the half-life is 5 % of them
     expected = 1 - 0.5 ** (64 / (0.05 * seen))
-    assert float(average.share(100, 64)) == pytest.approx(expected, rel=1e-12)
-    assert float(average.share(10_000, 64)) == pytest.approx(1 - 0.5 ** (64 / 1000), rel=1e-12)
+    assert float(average.weight(100, 64)) == pytest.approx(expected, rel=1e-12)
+    assert float(average.weight(10_000, 64)) == pytest.approx(1 - 0.5 ** (64 / 1000), rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_power_exponent(std, exponent):
 
 
 def test_power_decay(x64):
-    assert 1 - float(Power(std=0.10).share(999, 1)) == pytest.approx(0.99209027, abs=5e-9)
-    assert float(Power(std=0.10).share(0, 1)) == 1
+    assert 1 - float(Power(std=0.10).weight(999, 1)) == pytest.approx(0.99209027, abs=5e-9)
+    assert float(Power(std=0.10).weight(0, 1)) == 1
 
 
 @pytest.mark.parametrize("std", [0.05, 0.10, 0.20])
@@ -72,9 +72,9 @@ def test_power_window_has_the_width_it_is_named_after(x64):
 
 def test_constant_decay_warms_up(x64):
     average = ConstantDecay(decay=0.99)
-    assert float(average.share(0, 8)) == pytest.approx(0.9)
-    assert float(average.share(90, 8)) == pytest.approx(1 - 91 / 100)
-    assert float(average.share(10_000, 8)) == pytest.approx(0.01)
+    assert float(average.weight(0, 8)) == pytest.approx(0.9)
+    assert float(average.weight(90, 8)) == pytest.approx(1 - 91 / 100)
+    assert float(average.weight(10_000, 8)) == pytest.approx(0.01)
     plain = ConstantDecay(decay=0.99, warmup=False)
     # a step function is absorbed as 1 - decay^n
     assert absorb(plain, 50, 8, lambda t: jnp.ones(())) == pytest.approx(1 - 0.99**50, rel=1e-13)

@@ -16,8 +16,8 @@ spec = importlib.util.spec_from_file_location("faults", sys.argv[1])
 faults = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(faults)
 for i in range(4):
-    faults.reach("here")
-    faults.reach("there")
+    faults.failpoint("here")
+    faults.failpoint("there")
     print(i, flush=True)
 """
 

@@ -80,12 +80,12 @@ class Run:
         content = self.chance.randbytes(self.chance.randint(1, 40))
         reached = []
 
-        def reach(name):
+        def failpoint(name):
             reached.append(name)
             if name == dies:
                 raise DiedError
 
-        monkeypatch.setattr(module, "reach", reach)
+        monkeypatch.setattr(module, "failpoint", failpoint)
         try:
             write(self.folders, self.step, content)
             self.folders.prune(self.keep, self.step)

@@ -75,7 +75,7 @@ def test_everything_learns_together_and_resumes_exactly(tmp_path):
     trained = open_run(Workdir.of(tmp_path / "whole"), sampled)
     model = trained.experiment.model(trained.params)
     x = jnp.ones((4, 2))
-    assert model.mean_and_share(x, 0.5)[1].shape == x.shape
+    assert model.mean_and_variance_output(x, 0.5)[1].shape == x.shape
     end = diffusion.sample(
         trained.experiment.sampler, trained.experiment.process, model, jax.random.key(0), x,
         trained.experiment.times(),
@@ -84,7 +84,9 @@ def test_everything_learns_together_and_resumes_exactly(tmp_path):
     clip = lambda models: diffusion.clipped(models.conditional)
     guided = trained.experiment.replaced(guidance=(clip,)).model(trained.params)
     np.testing.assert_allclose(guided(x, 0.5), jnp.clip(model(x, 0.5), -1, 1), rtol=1e-6)
-    np.testing.assert_array_equal(guided.mean_and_share(x, 0.5)[1], model.mean_and_share(x, 0.5)[1])
+    np.testing.assert_array_equal(
+        guided.mean_and_variance_output(x, 0.5)[1], model.mean_and_variance_output(x, 0.5)[1]
+    )
 
     other = config(**ALL | {"train.loss_target": "data"})
     with pytest.raises(ConfigError, match=r"train.loss_target: velocity -> data"):

@@ -1,4 +1,4 @@
-"""Optimizers optimise, schedules pass through their knots, decay leaves vectors alone."""
+"""Optimizers optimize, schedules pass through their knots, decay leaves vectors alone."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ RATES = {"lion": 0.01, "sgd": 0.05}  # the others: 0.05
 
 
 @pytest.mark.parametrize("name", registered("optimizer"))
-def test_every_optimizer_minimises_a_quadratic(name):
+def test_every_optimizer_minimizes_a_quadratic(name):
     optimizer = build(
         "optimizer",
         {"name": name, "learning_rate": RATES.get(name, 0.05), "schedule": "cosine", "warmup": 5},

@@ -146,7 +146,7 @@ def fit(train: Dataset, num_steps: int) -> Params:
 
 
 def accuracy(params: Params, dataset: Dataset, limit: int = 10_000) -> float:
-    """Return the share of labels that are right, of those that are said, over the data set or its first examples."""
+    """Return the fraction of labels that are right, of those that are said, over the data set or its first examples."""
     size, right, known = min(dataset.spec.size or limit, limit), 0, 0
     for start in range(0, size, 1000):
         batch = dataset.examples(start, min(1000, size - start))

@@ -1,7 +1,7 @@
 """Features of DINOv2, the class token of a vision transformer, from weights that the user gives.
 
-Images pass the rule of 8 bits, grey is repeated to three channels, and PIL brings them to 224 x 224 by cubic
-interpolation. `resize="8bit"` resizes colour pictures, whose levels PIL rounds again: the way of dgm-eval as it
+Images pass the rule of 8 bits, gray is repeated to three channels, and PIL brings them to 224 x 224 by cubic
+interpolation. `resize="8bit"` resizes color pictures, whose levels PIL rounds again: the way of dgm-eval as it
 stands, and of EDM2 where it asks for PIL. `resize="float"` resizes each channel in floating point and clips it to
 0 ... 255: dgm-eval's option `clean_resize`, as in clean-fid. Distances of the two are not comparable, and the name
 says which: "dinov2", "dinov2_float". Reference: Oquab et al. 2024; Stein et al. 2023 (the distance).
@@ -23,7 +23,7 @@ from diffusion.evaluation.features.published import (
     Architecture,
     Published,
     check_images,
-    colour_levels,
+    color_levels,
     find_weights,
     read_published,
 )
@@ -99,7 +99,7 @@ class DINOv2Extractor(Extractor):
         run = lambda levels: _features(
             self._params, resize_bicubic(levels, SIZE, self.resize), self._module
         )
-        return in_blocks(run, colour_levels(x), self.block, self.dim)
+        return in_blocks(run, color_levels(x), self.block, self.dim)
 
 
 @register("features", "dinov2")

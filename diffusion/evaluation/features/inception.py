@@ -1,6 +1,6 @@
 """Features of Inception v3, those of FID, KID and the Inception score, from weights that the user gives.
 
-Images pass the rule of 8 bits, grey is repeated to three channels, and the network's own resizing brings them to
+Images pass the rule of 8 bits, gray is repeated to three channels, and the network's own resizing brings them to
 299 x 299. Class probabilities are those of the published Inception score: of the logits without their bias.
 """
 
@@ -20,7 +20,7 @@ from diffusion.evaluation.features.published import (
     Architecture,
     Published,
     check_images,
-    colour_levels,
+    color_levels,
     find_weights,
     read_published,
 )
@@ -75,7 +75,7 @@ class InceptionExtractor(Extractor):
 
     def _run(self, x: np.ndarray, output: str, dim: int) -> np.ndarray:
         run = lambda levels: _features(self._params, levels, output)
-        return in_blocks(run, colour_levels(x), self.block, dim)
+        return in_blocks(run, color_levels(x), self.block, dim)
 
     def rows(self, x: np.ndarray) -> np.ndarray:
         """Apply the network, a block of images at a time."""

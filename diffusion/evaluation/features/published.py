@@ -182,7 +182,7 @@ def read_published(path: Path, architecture: Architecture) -> Published:
 
 
 def check_images(spec: DataSpec, what: str) -> None:
-    """Raise ValueError unless examples are grey or colour images."""
+    """Raise ValueError unless examples are gray or color images."""
     fits = spec.kind == "image" and len(spec.shape) == 3 and spec.shape[-1] in (1, 3)
     require(
         fits,
@@ -191,7 +191,7 @@ def check_images(spec: DataSpec, what: str) -> None:
     )
 
 
-def colour_levels(x: np.ndarray) -> np.ndarray:
-    """Return images in [-1, 1] as 8-bit levels of three channels; grey is repeated."""
+def color_levels(x: np.ndarray) -> np.ndarray:
+    """Return images in [-1, 1] as 8-bit levels of three channels; gray is repeated."""
     levels = images.to_uint8(x)
     return np.repeat(levels, 3, axis=-1) if x.shape[-1] == 1 else levels

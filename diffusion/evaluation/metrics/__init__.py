@@ -1,9 +1,9 @@
 """Metrics by name: what a trained model, or a set of examples, is measured with."""
 
 from diffusion.evaluation.metrics.base import (
+    EvalInputs,
     Metric,
     Results,
-    Subject,
     numbers_of,
     parse,
     parse_list,
@@ -17,9 +17,9 @@ from diffusion.evaluation.metrics.distances import (
 from diffusion.evaluation.metrics.frechet import Frechet, moments_of
 from diffusion.evaluation.metrics.kernel import MMD, KernelDistanceMetric
 from diffusion.evaluation.metrics.model import BitsPerDim, LossByLevel
-from diffusion.evaluation.metrics.neighbours import (
+from diffusion.evaluation.metrics.neighbors import (
     DensityCoverage,
-    Memorisation,
+    Memorization,
     PrecisionRecall,
     pairs_of,
 )
@@ -30,17 +30,17 @@ __all__ = [
     "BitsPerDim",
     "ClassScoreMetric",
     "DensityCoverage",
+    "EvalInputs",
     "Frechet",
     "FrechetInfinity",
     "GaussianDistances",
     "KernelDistanceMetric",
     "LossByLevel",
-    "Memorisation",
+    "Memorization",
     "Metric",
     "PrecisionRecall",
     "Results",
     "SlicedWasserstein",
-    "Subject",
     "moments_of",
     "numbers_of",
     "pairs_of",

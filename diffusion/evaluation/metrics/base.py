@@ -1,6 +1,6 @@
 """What a metric is, what it measures, and how metrics are written on a command line.
 
-A metric takes a `Subject`, examples with the data that they are compared with and perhaps the model that made
+A metric takes a `EvalInputs`, examples with the data that they are compared with and perhaps the model that made
 them, and returns numbers whose names say what they are made of: the features and the counts are part of the
 name, since a Frechet distance of 1,000 samples on pixels is not one of 50,000 on Inception features. What else a
 number depends on stands on its card.
@@ -35,7 +35,7 @@ TRAINING = "training data"  # in place of the split on cards, where nothing is h
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class EvalInputs:
     """What is measured.
 
     Args:
@@ -85,11 +85,11 @@ class Subject:
         return reference.unwrapped(self.train) is not reference.unwrapped(self.held_out)
 
     def _reaches_below(self) -> bool:
-        """Say whether real images are darker than middle grey anywhere."""
+        """Say whether real images are darker than middle gray anywhere."""
         return bool((self.held_out.examples(0, 100)["data"] < 0).any())
 
     def extractor(self, features: Features) -> Extractor:
-        """Return features opened for this subject's data; opened once per process."""
+        """Return features opened for this inputs's data; opened once per process."""
         return open_features(features, self.train)
 
     def generated(self, count: int | None = None) -> Iterator[np.ndarray]:
@@ -146,7 +146,7 @@ class Metric(abc.ABC):
     needs_run: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def __call__(self, subject: Subject) -> Results:
+    def __call__(self, inputs: EvalInputs) -> Results:
         """Return numbers by name."""
 
     @property
@@ -154,27 +154,27 @@ class Metric(abc.ABC):
         """The name in the registry."""
         return spec_of("metric", self)["name"]
 
-    def card(self, subject: Subject) -> dict[str, Any]:
-        """Return what the numbers are made of beyond the subject, as JSON data."""
+    def card(self, inputs: EvalInputs) -> dict[str, Any]:
+        """Return what the numbers are made of beyond the inputs, as JSON data."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         features = fields.pop("features", None)
         card: dict[str, Any] = {
             "metric": self.metric_name,
             "version": self.version,
             "settings": fields,
-            "reference": reference.described(subject.held_out, subject.num_samples),
+            "reference": reference.described(inputs.held_out, inputs.num_samples),
         }
-        if not subject.has_training_data:
+        if not inputs.has_training_data:
             card["reference"]["split"] = TRAINING
         if features is not None:
-            card["features"] = subject.extractor(features).card
+            card["features"] = inputs.extractor(features).card
         return card
 
 
-def numbers_of(metric: Metric, subject: Subject) -> Results:
+def numbers_of(metric: Metric, inputs: EvalInputs) -> Results:
     """Return the numbers of a metric; where nothing is held out, by names that end in "on_training_data"."""
-    found = metric(subject)
-    if subject.has_training_data:
+    found = metric(inputs)
+    if inputs.has_training_data:
         return found
     clean = lambda name: name.removesuffix("_on_held_out_data").replace(
         "_of_held_out_data", "_of_the_data"

@@ -10,7 +10,7 @@ from diffusion.evaluation.extrapolation import frechet_infinity
 from diffusion.evaluation.features import Features, Pixels
 from diffusion.evaluation.features.base import features_of
 from diffusion.evaluation.frechet import Moments, Sample
-from diffusion.evaluation.metrics.base import Metric, Results, Subject
+from diffusion.evaluation.metrics.base import EvalInputs, Metric, Results
 from diffusion.evaluation.metrics.frechet import named
 from diffusion.evaluation.metrics.rows import compared_sets, generated_rows
 from diffusion.evaluation.reference import statistics
@@ -37,9 +37,9 @@ class SlicedWasserstein(Metric):
     projection_seed: int = 0
     max_examples: int = 10_000
 
-    def __call__(self, subject: Subject) -> Results:
-        extractor = subject.extractor(self.features)
-        real, sets = compared_sets(subject, extractor, self.max_examples)
+    def __call__(self, inputs: EvalInputs) -> Results:
+        extractor = inputs.extractor(self.features)
+        real, sets = compared_sets(inputs, extractor, self.max_examples)
         results: Results = {}
         for of, rows in sets.items():
             found = sliced_wasserstein(
@@ -70,14 +70,14 @@ class GaussianDistances(Metric):
     def __post_init__(self):
         at_least(0, ridge=self.ridge)
 
-    def __call__(self, subject: Subject) -> Results:
-        extractor = subject.extractor(self.features)
-        real = statistics(subject.held_out, extractor, count=subject.num_samples).moments
-        made = Sample.of(features_of(subject.generated(), extractor), extractor.dim).moments
+    def __call__(self, inputs: EvalInputs) -> Results:
+        extractor = inputs.extractor(self.features)
+        real = statistics(inputs.held_out, extractor, count=inputs.num_samples).moments
+        made = Sample.of(features_of(inputs.generated(), extractor), extractor.dim).moments
         name = named("gaussian", extractor, made.count, real.count)
         results: Results = {name: self._distances(made, real)}
-        if subject.has_training_data:
-            train = statistics(subject.train, extractor, count=subject.num_samples).moments
+        if inputs.has_training_data:
+            train = statistics(inputs.train, extractor, count=inputs.num_samples).moments
             name = named("gaussian", extractor, train.count, real.count, "_of_training_data")
             results[name] = self._distances(train, real)
         return results
@@ -109,9 +109,9 @@ class FrechetInfinity(Metric):
     features: Features = field(default=Pixels(), metadata={"kind": "features"})
     max_examples: int = 50_000
 
-    def __call__(self, subject: Subject) -> Results:
-        extractor = subject.extractor(self.features)
-        real = statistics(subject.held_out, extractor, count=subject.num_samples).moments
-        made = generated_rows(subject, extractor, self.max_examples)
+    def __call__(self, inputs: EvalInputs) -> Results:
+        extractor = inputs.extractor(self.features)
+        real = statistics(inputs.held_out, extractor, count=inputs.num_samples).moments
+        made = generated_rows(inputs, extractor, self.max_examples)
         name = named("frechet_infinity", extractor, len(made), real.count)
-        return {name: frechet_infinity(made, real, seed=subject.seed)._asdict()}
+        return {name: frechet_infinity(made, real, seed=inputs.seed)._asdict()}

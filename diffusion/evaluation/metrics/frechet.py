@@ -9,7 +9,7 @@ import numpy as np
 from diffusion.evaluation.features import Extractor, Features, Pixels
 from diffusion.evaluation.features.base import features_of
 from diffusion.evaluation.frechet import Moments, Sample, frechet_of_samples
-from diffusion.evaluation.metrics.base import Metric, Results, Subject
+from diffusion.evaluation.metrics.base import EvalInputs, Metric, Results
 from diffusion.evaluation.reference import Statistics, chosen, statistics
 from diffusion.registry import register
 
@@ -67,14 +67,14 @@ class Frechet(Metric):
     version: ClassVar[int] = 2  # 1: without the 8-bit rule
     features: Features = field(default=Pixels(), metadata={"kind": "features"})
 
-    def __call__(self, subject: Subject) -> Results:
-        extractor = subject.extractor(self.features)
-        held_out = sample_of(statistics(subject.held_out, extractor, count=subject.num_samples))
-        generated = Sample.of(features_of(subject.generated(), extractor), extractor.dim)
+    def __call__(self, inputs: EvalInputs) -> Results:
+        extractor = inputs.extractor(self.features)
+        held_out = sample_of(statistics(inputs.held_out, extractor, count=inputs.num_samples))
+        generated = Sample.of(features_of(inputs.generated(), extractor), extractor.dim)
         name = named("frechet", extractor, generated.count, held_out.count)
         results: Results = {name: frechet_of_samples(generated, held_out)}
-        if subject.has_training_data:
-            found = statistics(subject.train, extractor, count=subject.num_samples)
+        if inputs.has_training_data:
+            found = statistics(inputs.train, extractor, count=inputs.num_samples)
             train = as_many(found, generated.count)
             name = named("frechet", extractor, train.count, held_out.count, of="_of_training_data")
             results[name] = frechet_of_samples(train, held_out)

@@ -13,7 +13,7 @@ from diffusion.evaluation.kernel import (
     median_distance,
     mmd,
 )
-from diffusion.evaluation.metrics.base import Metric, Results, Subject
+from diffusion.evaluation.metrics.base import EvalInputs, Metric, Results
 from diffusion.evaluation.metrics.frechet import FID_COUNT
 from diffusion.evaluation.metrics.rows import compared_sets
 from diffusion.numerics import at_least
@@ -50,13 +50,13 @@ class KernelDistanceMetric(Metric):
     num_subsets: int = 100
     max_examples: int = 10_000
 
-    def __call__(self, subject: Subject) -> Results:
-        extractor = subject.extractor(self.features)
-        real, sets = compared_sets(subject, extractor, self.max_examples)
+    def __call__(self, inputs: EvalInputs) -> Results:
+        extractor = inputs.extractor(self.features)
+        real, sets = compared_sets(inputs, extractor, self.max_examples)
         results: Results = {}
         for of, rows in sets.items():
-            name = named(extractor, len(rows), subject.num_samples, len(real), of)
-            results[name] = self._distance(rows, real, subject.seed)._asdict()
+            name = named(extractor, len(rows), inputs.num_samples, len(real), of)
+            results[name] = self._distance(rows, real, inputs.seed)._asdict()
         return results
 
     def _distance(self, x: np.ndarray, y: np.ndarray, seed: int) -> KernelDistance:
@@ -89,9 +89,9 @@ class MMD(Metric):
     def __post_init__(self):
         at_least(0, bandwidth=self.bandwidth)
 
-    def __call__(self, subject: Subject) -> Results:
-        extractor = subject.extractor(self.features)
-        real, sets = compared_sets(subject, extractor, self.max_examples)
+    def __call__(self, inputs: EvalInputs) -> Results:
+        extractor = inputs.extractor(self.features)
+        real, sets = compared_sets(inputs, extractor, self.max_examples)
         width = self.bandwidth or median_distance(real)
         results: Results = {}
         for of, rows in sets.items():

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from diffusion.evaluation.held_out import bits_per_dim, loss_by_level
-from diffusion.evaluation.metrics.base import Metric, Results, Subject
+from diffusion.evaluation.metrics.base import EvalInputs, Metric, Results
 from diffusion.processes import AffineProcess
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import register
 
 
@@ -20,16 +20,16 @@ class LossByLevel(Metric):
     num_levels: int = 9
     num_examples: int = 500
 
-    def __call__(self, subject: Subject) -> Results:
+    def __call__(self, inputs: EvalInputs) -> Results:
         process, model_of = (
-            subject.needs_process("loss_by_level"),
-            subject.needs_model("loss_by_level"),
+            inputs.needs_process("loss_by_level"),
+            inputs.needs_model("loss_by_level"),
         )
-        require_rung(process, AffineProcess, "the metric loss_by_level")
+        require_process(process, AffineProcess, "the metric loss_by_level")
         assert isinstance(process, AffineProcess)
         levels = loss_by_level(
-            process, model_of, subject.held_out, num_examples=self.num_examples,
-            batch_size=subject.batch_size, num_levels=self.num_levels, seed=subject.seed,
+            process, model_of, inputs.held_out, num_examples=self.num_examples,
+            batch_size=inputs.batch_size, num_levels=self.num_levels, seed=inputs.seed,
         )  # fmt: skip
         return {f"denoising_error@{levels[0].count}": [level._asdict() for level in levels]}
 
@@ -45,10 +45,10 @@ class BitsPerDim(Metric):
     num_steps: int = 64
     num_probes: int = 4
 
-    def __call__(self, subject: Subject) -> Results:
+    def __call__(self, inputs: EvalInputs) -> Results:
         bits = bits_per_dim(
-            subject.needs_process("bits_per_dim"), subject.needs_model("bits_per_dim"), subject.held_out,
-            num_examples=self.num_examples, batch_size=min(subject.batch_size, 50),
-            num_steps=self.num_steps, num_probes=self.num_probes, seed=subject.seed,
+            inputs.needs_process("bits_per_dim"), inputs.needs_model("bits_per_dim"), inputs.held_out,
+            num_examples=self.num_examples, batch_size=min(inputs.batch_size, 50),
+            num_steps=self.num_steps, num_probes=self.num_probes, seed=inputs.seed,
         )  # fmt: skip
         return {f"bits_per_dim@{bits.count}": bits._asdict()}

@@ -15,7 +15,7 @@ import numpy as np
 
 from diffusion.evaluation import reference
 from diffusion.evaluation.features import Classifier, Extractor, Features
-from diffusion.evaluation.metrics.base import Metric, Results, Subject
+from diffusion.evaluation.metrics.base import EvalInputs, Metric, Results
 from diffusion.evaluation.metrics.frechet import FID_COUNT
 from diffusion.numerics import require
 from diffusion.registry import register
@@ -111,17 +111,17 @@ class ClassScoreMetric(Metric):
     features: Features = field(default=Classifier(), metadata={"kind": "features"})
     num_parts: int = 10
 
-    def __call__(self, subject: Subject) -> Results:
-        extractor = subject.extractor(self.features)
-        held_out, count = subject.held_out, subject.held_out.spec.size or subject.num_samples
+    def __call__(self, inputs: EvalInputs) -> Results:
+        extractor = inputs.extractor(self.features)
+        held_out, count = inputs.held_out, inputs.held_out.spec.size or inputs.num_samples
         made = class_score(
-            _log_probs(subject.generated(), extractor), subject.num_samples, self.num_parts
+            _log_probs(inputs.generated(), extractor), inputs.num_samples, self.num_parts
         )
         real = class_score(
             _log_probs(reference.batches_of(held_out, count), extractor), count, self.num_parts
         )
         name = f"class_score_{extractor.name}"
-        own = f"{name}@{subject.num_samples}"
-        if extractor.name == "inception" and subject.num_samples == FID_COUNT:
-            own = f"inception_score@{subject.num_samples}"
+        own = f"{name}@{inputs.num_samples}"
+        if extractor.name == "inception" and inputs.num_samples == FID_COUNT:
+            own = f"inception_score@{inputs.num_samples}"
         return {own: made._asdict(), f"{name}_of_held_out_data@{count}": real._asdict()}

@@ -101,23 +101,25 @@ class CompressedSensing(Operator):
     make A A^T = I, so that all of y is equally noisy.
 
     Args:
-        share: rows over numbers of an example; at least one row is drawn.
+        fraction: rows over numbers of an example; at least one row is drawn.
         seed: of the matrix.
     """
 
     has_pinv: ClassVar[bool] = True
 
-    share: float = dataclasses.field(default=0.25, metadata={"static": True})
+    fraction: float = dataclasses.field(
+        default=0.25, metadata={"static": True, "renamed_from": "share"}
+    )
     seed: int = dataclasses.field(default=0, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        in_interval("(0, 1]", share=self.share, of="compressed_sensing")
+        in_interval("(0, 1]", fraction=self.fraction, of="compressed_sensing")
         at_least(0, seed=self.seed)
 
     def forward(self, x: Data) -> Array:
         self.check(x.shape[1:])
         columns = x[0].size
-        rows = max(1, round(self.share * columns))
+        rows = max(1, round(self.fraction * columns))
         return _apply(jnp.asarray(_orthonormal_rows(rows, columns, self.seed), x.dtype), x)
 
     def gram(self, shape: Shape) -> float:
@@ -127,7 +129,7 @@ class CompressedSensing(Operator):
     def check(self, shape: Shape) -> None:
         size = int(np.prod(shape))
         require(
-            self.share * size**2 <= LARGEST,
-            f"compressed_sensing holds its matrix; one for examples of {size} numbers with share={self.share} "
+            self.fraction * size**2 <= LARGEST,
+            f"compressed_sensing holds its matrix; one for examples of {size} numbers with fraction={self.fraction} "
             f"would have more than {LARGEST} entries.",
         )

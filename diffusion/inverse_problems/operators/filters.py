@@ -1,4 +1,4 @@
-"""Operators of images that lose detail or colour: average pooling, blur, grey."""
+"""Operators of images that lose detail or color: average pooling, blur, gray."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -15,9 +15,7 @@ from diffusion.registry import register
 from diffusion.types import Data
 
 BORDERS = ("circular", "zero")
-LOST = (
-    1e-6  # frequencies that a circular blur damps below this share of the strongest count as lost
-)
+LOST = 1e-6  # frequencies that a circular blur damps below this fraction of the strongest count as lost
 
 
 def _static(default: Any) -> Any:
@@ -61,7 +59,7 @@ class Superres(Operator):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Colorize(Operator):
-    """A x = mean over the channels, to be given its colours back; A^+ y copies the grey to all channels."""
+    """A x = mean over the channels, to be given its colors back; A^+ y copies the gray to all channels."""
 
     has_pinv: ClassVar[bool] = True
 
@@ -84,7 +82,7 @@ class Blur(Operator):
 
     Args:
         width: standard deviation of the Gaussian in pixels; it is cut off at three of them, and sums to 1.
-        border: beyond the image lies "circular": its other side, or "zero": nothing (grey, for data in
+        border: beyond the image lies "circular": its other side, or "zero": nothing (gray, for data in
             [-1, 1]). Only the circular one has a pseudo-inverse, in frequencies.
         kernel: (height, width) of odd sizes, in place of the Gaussian.
     """

@@ -150,16 +150,18 @@ class BoxMask(_Diagonal):
 @final
 @dataclass(frozen=True, kw_only=True)
 class RandomMask(_Diagonal):
-    """Hide a share of the pixels, drawn once from a seed; all channels of a pixel together.
+    """Hide a fraction of the pixels, drawn once from a seed; all channels of a pixel together.
 
-    Data without channels has its last axis masked like the others. round(share * count) are hidden.
+    Data without channels has its last axis masked like the others. round(fraction * count) are hidden.
     """
 
-    share: float = dataclasses.field(default=0.5, metadata={"static": True})
+    fraction: float = dataclasses.field(
+        default=0.5, metadata={"static": True, "renamed_from": "share"}
+    )
     seed: int = dataclasses.field(default=0, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        in_interval("[0, 1)", share=self.share, of="random_mask")
+        in_interval("[0, 1)", fraction=self.fraction, of="random_mask")
         at_least(0, seed=self.seed)
 
     def known(self, shape: Shape) -> np.ndarray:
@@ -167,5 +169,5 @@ class RandomMask(_Diagonal):
         count = int(np.prod(places))
         known = np.ones(count, bool)
         order = np.random.default_rng(self.seed).permutation(count)
-        known[order[: round(self.share * count)]] = False
+        known[order[: round(self.fraction * count)]] = False
         return known.reshape(places)

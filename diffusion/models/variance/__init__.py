@@ -24,7 +24,7 @@ from diffusion.models.variance.analytic import (
 from diffusion.models.variance.learned import (
     LearnedVariance,
     LearnsVariance,
-    MeanWithShare,
+    MeanWithVarianceOutput,
     learned_variance,
     split_output,
 )
@@ -32,7 +32,7 @@ from diffusion.models.variance.learned import (
 __all__ = [
     "LearnedVariance",
     "LearnsVariance",
-    "MeanWithShare",
+    "MeanWithVarianceOutput",
     "StatesVariance",
     "WithVariance",
     "estimate_variance",

@@ -23,7 +23,7 @@ from diffusion.numerics import (
 from diffusion.numerics.programs import Programs
 from diffusion.numerics.shapes import bare, checked
 from diffusion.processes import AffineProcess, GaussianProcess
-from diffusion.processes.base import require_rung
+from diffusion.processes.base import require_process
 from diffusion.registry import takes_names
 from diffusion.types import Cond, Data, Key, KeyLike, Time
 
@@ -74,12 +74,12 @@ class WithVariance:
         if len(knots) == 1:
             return jnp.exp(values[0])
         i = jnp.clip(jnp.searchsorted(knots, level) - 1, 0, len(knots) - 2)
-        share = jnp.clip((level - knots[i]) / (knots[i + 1] - knots[i]), 0, 1)
+        fraction = jnp.clip((level - knots[i]) / (knots[i + 1] - knots[i]), 0, 1)
         low, high = values[i], values[i + 1]
         if values.ndim > 1:  # one number per dimension of the data
-            share = share.reshape(share.shape + (1,) * (values.ndim - 1))
-            return jnp.exp(low + share * (high - low))
-        return per_example(jnp.exp(low + share * (high - low)), x_t)
+            fraction = fraction.reshape(fraction.shape + (1,) * (values.ndim - 1))
+            return jnp.exp(low + fraction * (high - low))
+        return per_example(jnp.exp(low + fraction * (high - low)), x_t)
 
 
 @takes_names
@@ -95,7 +95,7 @@ def with_variance(denoise: Any, process: AffineProcess, times: Any, values: Any)
     Raises:
         ValueError: the shapes do not match, a value is negative, or a time has no finite log-SNR.
     """
-    require_rung(process, AffineProcess, "a table of posterior variances")
+    require_process(process, AffineProcess, "a table of posterior variances")
     times, values = np.asarray(times, np.float64), np.asarray(values, np.float64)
     require(
         times.ndim == 1 and len(times) > 0 and values.shape[:1] == times.shape,
@@ -155,7 +155,7 @@ def estimate_variance(
         ValueError: the kind is unknown, there is no data, or a time has no noise.
         TypeError: the noise of the process is not normal.
     """
-    require_rung(process, GaussianProcess, "the estimate of the posterior variance")
+    require_process(process, GaussianProcess, "the estimate of the posterior variance")
     one_of(KINDS, kind=kind)
     key, times = as_key(key), np.asarray(times, np.float64).reshape(-1)
     alpha, sigma = on_host(process.alpha, times), on_host(process.sigma, times)

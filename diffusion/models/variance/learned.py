@@ -17,7 +17,7 @@ from diffusion.types import Coefficients, Data, Scalar, Time
 class LearnsVariance(Protocol):
     """A denoiser whose network learned the variance of a step as well."""
 
-    def mean_and_share(self, x_t: Array, t: Any) -> tuple[Array, Array]:
+    def mean_and_variance_output(self, x_t: Array, t: Any) -> tuple[Array, Array]:
         """Return E[x_0 | x_t] and v, both shaped like x_t."""
         ...
 
@@ -32,7 +32,7 @@ def learned_variance(model: Any) -> LearnsVariance:
     if isinstance(model, LearnsVariance):
         return model
     raise TypeError(
-        "variance='learned' needs a model with `mean_and_share(x_t, t)`; "
+        "variance='learned' needs a model with `mean_and_variance_output(x_t, t)`; "
         f"{type(model).__name__} has none. Train with train.learn_variance=True, or choose another of "
         "posterior, beta, analytic."
     )
@@ -62,19 +62,19 @@ class LearnedVariance:
         step = process.chain_step if self.step is None else self.step
         return (process.t_max - process.t_min) / step
 
-    def divergence(self, c: Coefficients, share: Array, squared_error: Array) -> Array:
+    def divergence(self, c: Coefficients, variance_output: Array, squared_error: Array) -> Array:
         """Return KL(q(x_s | x_t, x_0) || p(x_s | x_t)) in nats, elementwise.
 
         Args:
             c: coefficients at t.
-            share: v.
+            variance_output: v.
             squared_error: (x_0 - E[x_0 | x_t])^2.
         """
         alpha, sigma = c.before(self.step, trained=True)
         log_sigma = jnp.log1p((c.sigma - sigma) / sigma)
         log_ratio = 2 * (log_sigma + jnp.log1p((alpha - c.alpha) / c.alpha))
         gap = (c.alpha / c.sigma) ** 2 * jnp.expm1(log_ratio)  # SNR_s - SNR_t = pull^2 / posterior
-        excess = 2 * share * log_sigma  # log of the variance over the posterior's
+        excess = 2 * variance_output * log_sigma  # log of the variance over the posterior's
         return 0.5 * (excess + jnp.expm1(-excess) + jnp.exp(-excess) * gap * squared_error)
 
 
@@ -95,7 +95,7 @@ def split_output(y: Array, like: Array) -> tuple[Array, Array]:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class MeanWithShare:
+class MeanWithVarianceOutput:
     """The mean of one denoiser, such as a guided one, with the learned variance of another."""
 
     denoise: Any
@@ -105,6 +105,6 @@ class MeanWithShare:
         """Return the posterior mean."""
         return self.denoise(x_t, t)
 
-    def mean_and_share(self, x_t: Data, t: Time) -> tuple[Data, Data]:
+    def mean_and_variance_output(self, x_t: Data, t: Time) -> tuple[Data, Data]:
         """Return the first's mean and the second's v: one more evaluation of the network."""
-        return self.denoise(x_t, t), self.learned.mean_and_share(x_t, t)[1]
+        return self.denoise(x_t, t), self.learned.mean_and_variance_output(x_t, t)[1]

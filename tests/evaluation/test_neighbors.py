@@ -1,12 +1,12 @@
-"""Neighbours: hand-made points with known answers, blocks, equal and disjoint sets, duplicates."""
+"""Neighbors: hand-made points with known answers, blocks, equal and disjoint sets, duplicates."""
 
 import math
 
 import numpy as np
 import pytest
 
-from diffusion.evaluation import neighbours
-from diffusion.evaluation.neighbours import chance_of_as_many, nearest, overlap, squared_radii
+from diffusion.evaluation import neighbors
+from diffusion.evaluation.neighbors import chance_of_as_many, nearest, overlap, squared_radii
 
 REAL = np.array([[0.0], [1.0], [2.0], [10.0]])
 
@@ -57,7 +57,7 @@ def test_blocks_change_nothing(dim, monkeypatch):
     rng = np.random.default_rng(3)
     x, y = rng.integers(0, 4, size=(2, 50, dim)).astype(float)  # many equal distances
     whole, near = overlap(x, y, 3), nearest(x, [y], 2)
-    monkeypatch.setattr(neighbours, "_CHUNK", 128)
+    monkeypatch.setattr(neighbors, "_CHUNK", 128)
     assert overlap(x, y, 3) == whole
     parts = nearest(x, np.array_split(y, 7), 2)
     np.testing.assert_array_equal(parts.distances, near.distances)

@@ -8,18 +8,18 @@ import numpy as np
 from diffusion.evaluation import reference
 from diffusion.evaluation.features import Features, Pixels
 from diffusion.evaluation.features.base import features_of
-from diffusion.evaluation.metrics.base import Metric, Results, Subject
+from diffusion.evaluation.metrics.base import EvalInputs, Metric, Results
 from diffusion.evaluation.metrics.rows import compared_sets, generated_rows, reference_rows
-from diffusion.evaluation.neighbours import Nearest, chance_of_as_many, nearest, overlap
+from diffusion.evaluation.neighbors import Nearest, chance_of_as_many, nearest, overlap
 from diffusion.numerics import in_interval, require
 from diffusion.registry import register
 
 
 def _overlaps(
-    subject: Subject, features: Features, k: int, limit: int, kinds: tuple[str, str]
+    inputs: EvalInputs, features: Features, k: int, limit: int, kinds: tuple[str, str]
 ) -> Results:
-    extractor = subject.extractor(features)
-    real, sets = compared_sets(subject, extractor, limit)
+    extractor = inputs.extractor(features)
+    real, sets = compared_sets(inputs, extractor, limit)
     results: Results = {}
     for of, rows in sets.items():
         found = overlap(real, rows, k)._asdict()
@@ -36,8 +36,8 @@ class PrecisionRecall(Metric):
     """The shares of generated examples among the real ones, and of real ones among the generated.
 
     Args:
-        features: in which neighbours are sought.
-        k: the neighbour that the balls reach to.
+        features: in which neighbors are sought.
+        k: the neighbor that the balls reach to.
         max_examples: the most that is held of each set; recall and precision depend on the counts.
     """
 
@@ -45,20 +45,20 @@ class PrecisionRecall(Metric):
     k: int = 3
     max_examples: int = 10_000
 
-    def __call__(self, subject: Subject) -> Results:
+    def __call__(self, inputs: EvalInputs) -> Results:
         kinds = ("precision", "recall")
-        return _overlaps(subject, self.features, self.k, self.max_examples, kinds)
+        return _overlaps(inputs, self.features, self.k, self.max_examples, kinds)
 
 
 @register("metric", "density_coverage")
 @final
 @dataclass(frozen=True, kw_only=True)
 class DensityCoverage(Metric):
-    """How many real balls hold a generated example, and which share of them: less moved by outliers.
+    """How many real balls hold a generated example, and which fraction of them: less moved by outliers.
 
     Args:
-        features: in which neighbours are sought.
-        k: the neighbour that the balls of real examples reach to.
+        features: in which neighbors are sought.
+        k: the neighbor that the balls of real examples reach to.
         max_examples: the most that is held of each set.
     """
 
@@ -66,18 +66,18 @@ class DensityCoverage(Metric):
     k: int = 5
     max_examples: int = 10_000
 
-    def __call__(self, subject: Subject) -> Results:
+    def __call__(self, inputs: EvalInputs) -> Results:
         kinds = ("density", "coverage")
-        return _overlaps(subject, self.features, self.k, self.max_examples, kinds)
+        return _overlaps(inputs, self.features, self.k, self.max_examples, kinds)
 
 
-@register("metric", "memorisation")
+@register("metric", "memorization", renamed_from="memorisation")
 @final
 @dataclass(frozen=True, kw_only=True)
-class Memorisation(Metric):
+class Memorization(Metric):
     """Are generated examples nearer to training examples than held-out data is?
 
-    A model that copies has neighbours among its training data that no fresh example would have. Counted are the
+    A model that copies has neighbors among its training data that no fresh example would have. Counted are the
     generated examples that are nearer to a training example than all but 1 % of the held-out examples are, and
     how likely so many would be if generated examples were fresh ones. A blurred example is near to everything:
     look at the pairs, which are listed with their indices, nearest first.
@@ -99,24 +99,24 @@ class Memorisation(Metric):
     def __post_init__(self):
         in_interval("(0, 1)", quantile=self.quantile)
 
-    def __call__(self, subject: Subject) -> Results:
+    def __call__(self, inputs: EvalInputs) -> Results:
         require(
-            subject.has_training_data,
-            "the metric memorisation compares with held-out data, and this data set has none apart from the "
+            inputs.has_training_data,
+            "the metric memorization compares with held-out data, and this data set has none apart from the "
             "training data.",
         )
-        extractor = subject.extractor(self.features)
-        made = generated_rows(subject, extractor, self.max_examples)
-        real = reference_rows(subject, extractor, self.max_examples)
-        size = subject.train.spec.size or subject.num_samples
+        extractor = inputs.extractor(self.features)
+        made = generated_rows(inputs, extractor, self.max_examples)
+        real = reference_rows(inputs, extractor, self.max_examples)
+        size = inputs.train.spec.size or inputs.num_samples
         both = np.concatenate([made, real])
-        found = nearest(both, features_of(reference.batches_of(subject.train, size), extractor))
+        found = nearest(both, features_of(reference.batches_of(inputs.train, size), extractor))
         ours = Nearest(found.distances[: len(made), 0], found.index[: len(made), 0])
         theirs = found.distances[len(made) :, 0]
         name = f"{extractor.name}@{len(made)}_against_{size}"
-        index = reference.chosen(subject.num_samples, self.max_examples)
+        index = reference.chosen(inputs.num_samples, self.max_examples)
         return {
-            f"memorisation_{name}": self._compared(ours.distances, theirs),
+            f"memorization_{name}": self._compared(ours.distances, theirs),
             f"nearest_pairs_{name}": self._pairs(ours, index),
         }
 
@@ -146,5 +146,5 @@ class Memorisation(Metric):
 
 
 def pairs_of(results: Results) -> list[dict[str, Any]]:
-    """Return the nearest pairs among the results of `memorisation`: distance, generated, training."""
+    """Return the nearest pairs among the results of `memorization`: distance, generated, training."""
     return next((v for k, v in results.items() if k.startswith("nearest_pairs_")), [])

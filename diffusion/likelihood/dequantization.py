@@ -1,4 +1,4 @@
-"""Integers as densities: noise of one quantisation step, and the change of variables it brings.
+"""Integers as densities: noise of one quantization step, and the change of variables it brings.
 
 Integers v = 0 .. levels - 1 lie at x = low + (high - low) v / (levels - 1). For noise u in (0, 1) of density
 q(u | v), v + u has a density, and
@@ -25,7 +25,7 @@ from diffusion.types import Data, Key, PerExample
 
 
 @runtime_checkable
-class Dequantiser(Protocol):
+class Dequantizer(Protocol):
     """A distribution of the noise within a bin, given the integers."""
 
     def sample_and_log_prob(self, key: Key, x: Array) -> tuple[Array, Array]:
@@ -34,10 +34,10 @@ class Dequantiser(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dequantisation:
+class Dequantization:
     """Uniform noise that turns integers v = 0 .. levels - 1 into a density, with its log-Jacobian.
 
-    By default x = 2 v / (levels - 1) - 1, so that neighbours lie 2 / (levels - 1) apart, and the noise
+    By default x = 2 v / (levels - 1) - 1, so that neighbors lie 2 / (levels - 1) apart, and the noise
     fills that distance (Theis et al., 2016). For the scaling 2 (v + 1/2) / levels - 1 of some papers write
     low = -1 + 1 / levels, high = 1 - 1 / levels.
 
@@ -57,7 +57,7 @@ class Dequantisation:
 
     @property
     def spacing(self) -> float:
-        """The distance |dx / dv| between neighbours."""
+        """The distance |dx / dv| between neighbors."""
         return (self.high - self.low) / (self.levels - 1)
 
     @property
@@ -66,7 +66,7 @@ class Dequantisation:
         return float(-np.log(self.spacing))
 
     def __call__(self, key: Key, x: Data) -> Data:
-        """Add uniform noise of one quantisation step, centred."""
+        """Add uniform noise of one quantization step, centered."""
         u = draw(lambda k, s: jax.random.uniform(k, s, x.dtype), key, x.shape)
         return x + (u - 0.5) * self.spacing
 
@@ -76,21 +76,21 @@ class Dequantisation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariationalDequantisation:
+class VariationalDequantization:
     """Noise from a learnable q(u | v) instead of the uniform one (Ho et al., 2019, section 3.1).
 
     Args:
-        dequantiser: an object with `sample_and_log_prob(key, x)`, u within (0, 1).
+        dequantizer: an object with `sample_and_log_prob(key, x)`, u within (0, 1).
         scale: levels and range of the integers.
     """
 
-    dequantiser: Dequantiser
-    scale: Dequantisation = Dequantisation()
+    dequantizer: Dequantizer
+    scale: Dequantization = Dequantization()
 
     def __call__(self, key: Key, x: Data) -> tuple[Data, PerExample]:
         """Return x with the noise added, and log q of that noise in nats per example."""
         x = check_batch(x)
-        u, log_q = self.dequantiser.sample_and_log_prob(key, x)
+        u, log_q = self.dequantizer.sample_and_log_prob(key, x)
         return x + (u - 0.5) * self.scale.spacing, log_q
 
     def bits_per_dim(self, log_p: PerExample, log_q: PerExample, num_dims: int) -> PerExample:
@@ -100,7 +100,7 @@ class VariationalDequantisation:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class LogisticDequantiser:
+class LogisticDequantizer:
     """u = sigmoid(shift(x) + exp(log_scale(x)) e), e logistic, pixel by pixel.
 
     Shift 0 and scale 1 are the uniform noise exactly, so that training begins where the uniform bound is.

@@ -1,12 +1,12 @@
-"""What nearest neighbours say about two sets: precision and recall, density and coverage, memorisation.
+"""What nearest neighbors say about two sets: precision and recall, density and coverage, memorization.
 
-The ball around an example reaches to its k-th nearest neighbour in its own set, itself not counted; its boundary
+The ball around an example reaches to its k-th nearest neighbor in its own set, itself not counted; its boundary
 belongs to it (distance <= radius; some implementations say <, which differs where examples are equal).
 
-    precision   the share of generated examples inside the ball of a real one          (Kynkaanniemi et al., 2019)
-    recall      the share of real examples inside the ball of a generated one
+    precision   the fraction of generated examples inside the ball of a real one          (Kynkaanniemi et al., 2019)
+    recall      the fraction of real examples inside the ball of a generated one
     density     the number of real balls that hold a generated example, over k, on average  (Naeem et al., 2020)
-    coverage    the share of real balls that hold a generated example
+    coverage    the fraction of real balls that hold a generated example
 
 Distances are Euclidean, computed in blocks: memory grows with the number of examples, not with its square.
 """
@@ -30,9 +30,9 @@ def _chunks(count: int, width: int) -> list[slice]:
 
 
 def squared_radii(x: Float[np.ndarray, "n dim"], k: int) -> Float[np.ndarray, " n"]:
-    """Return the squared distance of each example to its k-th nearest neighbour in its own set."""
+    """Return the squared distance of each example to its k-th nearest neighbor in its own set."""
     at_least(1, k=k)
-    require(len(x) > k, f"the {k}-th nearest neighbour needs more than {k} examples; got {len(x)}.")
+    require(len(x) > k, f"the {k}-th nearest neighbor needs more than {k} examples; got {len(x)}.")
     found = np.empty(len(x))
     for part in _chunks(len(x), len(x)):
         squares = squared_distances(x[part], x)
@@ -43,7 +43,7 @@ def squared_radii(x: Float[np.ndarray, "n dim"], k: int) -> Float[np.ndarray, " 
 
 
 class Overlap(NamedTuple):
-    """How two sets overlap; k is the neighbour that the radii reach to."""
+    """How two sets overlap; k is the neighbor that the radii reach to."""
 
     precision: float
     recall: float
@@ -77,7 +77,7 @@ def overlap(
     )  # fmt: skip
 
 
-# ---- memorisation ------------------------------------------------------------------------------------------
+# ---- memorization ------------------------------------------------------------------------------------------
 
 
 class Nearest(NamedTuple):
