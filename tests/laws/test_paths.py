@@ -284,7 +284,7 @@ def test_bridges():
     assert "D3" in assert_laws_hold(known)
     found = build("process", spec | dict(path_fn=f"{__name__}:eased"))
     x, x_0, t = jnp.array([[0.3, 1.2]]), jnp.array([[1.0, 0.0]]), 0.4
-    for name in ("label", "log_density", "conditional_velocity"):
+    for name in ("noise_of", "log_density", "conditional_velocity"):
         values = (getattr(process, name)(x, x_0, t) for process in (known, found))
         np.testing.assert_allclose(*values, rtol=1e-9)
 
