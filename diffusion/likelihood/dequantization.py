@@ -62,7 +62,7 @@ class Dequantization:
 
     @property
     def log_jacobian(self) -> float:
-        """log |dv / dx| per dimension, in nats."""
+        """The logarithm of |dv / dx| per dimension, in nats."""
         return float(-np.log(self.spacing))
 
     def __call__(self, key: Key, x: Data) -> Data:

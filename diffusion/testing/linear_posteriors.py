@@ -82,7 +82,7 @@ def matrix_of(operator: Operator, shape: tuple[int, ...]) -> Float[np.ndarray, "
 def _conditioned(
     mean: np.ndarray, covariance: np.ndarray, A: np.ndarray, y: np.ndarray, std: float
 ) -> tuple[CorrelatedGaussian, float]:
-    """Return N(m, S) given y, and log p(y) but for what all components fraction."""
+    """Return N(m, S) conditioned on y, and log p(y) up to a constant that all components share."""
     total = A @ covariance @ A.T + std**2 * np.eye(len(A))
     used = np.flatnonzero(np.abs(A).sum(axis=1) > 0)  # rows that a mask leaves empty say nothing
     A, y, total = A[used], y[used], total[np.ix_(used, used)]
