@@ -1,4 +1,4 @@
-"""Laws of processes of the form alpha(t) x_0 + sigma(t) z."""
+"""Laws of an `AffineProcess`, alpha(t) x_0 + sigma(t) z."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def positive(process: AffineProcess) -> Finding:
 
 def accurate_in_float32(process: AffineProcess) -> Finding:
     """P3: alpha and sigma agree in float32 and float64."""
-    single = np.asarray(inner_times(process), np.float32)  # the same numbers in both precisions
+    single = np.asarray(inner_times(process), np.float32)  # times that are exact in both precisions
     scales = lambda dtype: np.asarray(jax.jit(lambda t: _scales(process, t))(single.astype(dtype)))
     exact, rounded = scales(np.float64), scales(np.float32)
     return Finding(
