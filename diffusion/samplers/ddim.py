@@ -89,10 +89,10 @@ class Ancestral(StepSampler):
     """x_s = alpha_s x_0 + sigma_s z_s, where z_s mixes predicted and fresh normal noise.
 
     The fresh part has variance eta^2 (1 - (alpha_t sigma_s / (alpha_s sigma_t))^2) of z_s: eta = 1 draws from
-    the posterior q(x_s | x_t, x_0) of Ho et al. (2020), eta = 0 is DDIM (Su, kexue.fm 9164, 9181). Above 1 more
-    of z_s is fresh, up to all of it: eta^2 (1 - (alpha_t sigma_s / (alpha_s sigma_t))^2) <= 1 in every step that
-    ends in noise, so eta is bounded by the grid, the less the longer its steps.
-    The mean is the same for every `variance` of the noise; eta scales it:
+    the posterior q(x_s | x_t, x_0) of Ho et al. (2020), eta = 0 is DDIM (Su, kexue.fm 9164, 9181). For eta above 1
+    the fresh part is larger. It cannot exceed all of z_s, so eta^2 (1 - (alpha_t sigma_s / (alpha_s sigma_t))^2) <= 1
+    in every step with sigma_s > 0: the grid bounds eta, and longer steps lower the bound.
+    The mean does not depend on `variance`, the variance of the noise, which eta scales:
 
         posterior   that of q(x_s | x_t, x_0), too small because it assumes that x_0 is known
         beta        that of the forward step, sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2
