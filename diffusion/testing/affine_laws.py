@@ -34,7 +34,7 @@ def positive(process: AffineProcess) -> Finding:
     values = np.asarray(jax.jit(lambda t: _scales(process, t))(t))
     lowest = float(values.min()) if np.all(np.isfinite(values)) else float("nan")
     return Finding(
-        "P3", "alpha and sigma are finite and positive (smallest, with its sign turned)", -lowest, 0.0,
+        "P3", "alpha and sigma are finite and positive (minus the smallest value)", -lowest, 0.0,
         "the formulas of `alpha` and `sigma`, and t_max where alpha vanishes",
     )  # fmt: skip
 

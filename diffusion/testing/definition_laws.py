@@ -25,9 +25,8 @@ _OF_TIME: tuple[tuple[type[Process], str], ...] = (
     (GaussianProcess, "f"),
     (GaussianProcess, "g"),
 )
-_STEEPEST = (
-    1e6  # of the drift over the whole range: 1 / (1 - t) ends there, a spacing of float64 before 1
-)
+# largest |f| times the time range; 1 / (1 - t) exceeds it when t is too close to 1
+_STEEPEST = 1e6
 _NEAR = 0.05  # largest displacement of x_0 at a good t_min, the bound of law D6
 
 
@@ -131,7 +130,7 @@ def finite_at_the_ends(process: Process) -> Finding:
             "the direction of time: data at t_min, noise at t_max, so that alpha / sigma falls"
         ]
     return Finding(
-        "P0", "alpha, sigma, drift and noise level are finite at t_min and t_max (how many are not)",
+        "P0", "alpha, sigma, drift and noise level are finite at t_min and t_max (number that are not)",
         float(bad), 0.0, "; ".join(advice),
     )  # fmt: skip
 

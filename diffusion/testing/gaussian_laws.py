@@ -97,7 +97,7 @@ def prior_std(process: GaussianProcess) -> list[Finding]:
             1e-8, advice,
         ),
         Finding(
-            "P8", "data of unit variance is forgotten at t_max, std of p_T over that of the prior less 1",
+            "P8", "p_T equals the prior for data of unit variance (ratio of the standard deviations minus 1)",
             np.hypot(alpha, sigma) / found - 1, 0.1,
             "`t_max`, or a stronger schedule: alpha(t_max) must be small against sigma(t_max)",
         ),

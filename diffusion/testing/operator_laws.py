@@ -73,7 +73,7 @@ def single(case: Case) -> list[Finding]:
     same = narrow.dtype == back.dtype == jnp.float32
     return [
         Finding(
-            "O3", "one example at a time gives the same", _off(operator.forward(x), alone), ROUND_OFF,
+            "O3", "one example at a time gives the same result", _off(operator.forward(x), alone), ROUND_OFF,
             "a mean or a shape that includes the batch axis",
         ),
         Finding(
@@ -90,7 +90,7 @@ def rows(case: Case) -> list[Finding]:
     seen = operator.forward(_draw(0, shape))
     found = [
         Finding(
-            "O4", "restrict leaves A x as it is", _off(operator.restrict(seen), seen), 0.0,
+            "O4", "restrict leaves A x unchanged", _off(operator.restrict(seen), seen), 0.0,
             "restrict removes what A never produces, nothing else",
         )
     ]  # fmt: skip

@@ -87,12 +87,12 @@ def paths(process: Process) -> list[Finding]:
             f"whether two paths of {who} from one x_0 cross; an overridden `noise_of` or `conserved`",
         ),
         Finding(
-            "D2", "the field agrees taken by definition, autodiff, differences and noise_of (relative)",
+            "D2", "the field agrees by definition, autodiff, finite differences and noise_of (relative)",
             largest(errors["ways"]), 1e-5,
             f"an overridden `velocity` or `conditional_velocity` of {who}",
         ),
         Finding(
-            "D9", "coordinates move by themselves where the process says so",
+            "D9", "coordinates are independent of each other, as `coordinatewise` claims",
             largest(errors["off"]), 1e-12, f"`coordinatewise` of {who}",
         ),
     ]  # fmt: skip
@@ -119,7 +119,7 @@ def ends(process: Process) -> list[Finding]:
         left = _left(process, x_0, process.sample_noise(jax.random.key(2), (512, 2)).astype(float))
         findings.append(
             Finding(
-                "D7", "at t_max nothing of x_0 is left, as `exact_prior` claims", largest(left), 1e-9,
+                "D7", "x_t at t_max is independent of x_0, as `exact_prior` claims", largest(left), 1e-9,
                 "whether every path ends in its z at t_max",
             )
         )  # fmt: skip

@@ -75,7 +75,7 @@ def point_mass(case: Case) -> Finding | list[Finding]:
     spread = largest(end.std(axis=0) / s_0 - 1)
     return [
         Finding(
-            "S1", "a point is the center of its samples (in units of sigma)", center,
+            "S1", "samples of a point are centered on it (in units of sigma)", center,
             5 / np.sqrt(n) + 0.02, advice,
         ),
         Finding(
@@ -198,7 +198,7 @@ def cost(case: Case) -> Finding:
     jax.block_until_ready(found.x)
     jax.effects_barrier()
     return Finding(
-        "S5", "reported evaluations of the model less those made",
+        "S5", "reported minus actual evaluations of the model",
         abs(len(calls) - float(np.max(found.nfe))), 0.0 if isinstance(sampler, StepSampler) else 3.0,
         "`evaluations` or `nfe` of the class; adaptive solvers may repeat 3 first stages unreported",
     )  # fmt: skip
