@@ -219,11 +219,11 @@ class DiT(nn.Module):
             h += jnp.asarray(sincos_positions(grid, self.width), h.dtype)
         elif self.positions == "rotary":
             table = rotary_angles(grid, self.width // self.heads)
-            table = np.pad(table, [(self.registers, 0), (0, 0)])  # registers do not turn
+            table = np.pad(table, [(self.registers, 0), (0, 0)])  # registers are not rotated
             angles = jnp.asarray(table, policy["param_dtype"])
         if self.registers:
             shape = (self.registers, self.width)
-            # of the size of embedded patches of unit variance
+            # of the same scale as embedded patches of unit variance
             tokens = self.param("registers", normal(1.0), shape, policy["param_dtype"])
             tokens = jnp.broadcast_to(tokens.astype(h.dtype), (len(h), *shape))
             h = jnp.concatenate([tokens, h], axis=1)

@@ -19,9 +19,9 @@ from jaxtyping import Array, Float
 from diffusion.networks.base import precision
 from diffusion.networks.resize import resize_bilinear_tf1
 
-SIZE = 299  # of the images, height and width
+SIZE = 299  # height and width of the images
 CLASSES = 1008
-EPSILON = 1e-3  # of the normalizations
+EPSILON = 1e-3  # added to the variance in normalizations
 SPATIAL_CHANNELS = 7  # 17 * 17 * 7 = 2023 numbers, about as many as there are pooled ones
 
 # By default accelerators may round the factors of products to 8 or 11 bits, which would change a distance

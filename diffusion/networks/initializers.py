@@ -1,11 +1,11 @@
-"""Initial values of parameters, all drawn at once.
+"""Initializers of parameters, which are all drawn at once.
 
-A network draws dozens of arrays, and each draw compiles a random number generator of its own: for a
-small U-Net on a CPU that takes longer than to compile its training step. So an initializer leaves a
-`Draw` in the tree of parameters, a box that says how far the numbers spread, and `draw_all` fills all
-boxes from slices of one random array. Linen unboxes on use, so that a module works without it as well.
+A network draws dozens of arrays, and each draw compiles its own random number generator: for a small U-Net
+on a CPU this takes longer than compiling its training step. So an initializer puts a `Draw` into the tree of
+parameters, a box with the standard deviation, and `draw_all` fills all boxes from slices of one random array.
+Linen unboxes on use, so that a module also works without `draw_all`.
 
-Numbers are normal, truncated at two standard deviations (scaled so that the spread is the stated one).
+Numbers are normal, truncated at two standard deviations and scaled to the stated standard deviation.
 """
 
 import math
