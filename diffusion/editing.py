@@ -36,9 +36,8 @@ __all__ = [
     "vary",
 ]
 
-Other = (
-    Float[Array, "..."] | Float[np.ndarray, "..."]
-)  # must be shaped like the first; checked by `alike`
+# a second array that must be shaped like the first, which `alike` checks
+Other = Float[Array, "..."] | Float[np.ndarray, "..."]
 
 
 @takes_names

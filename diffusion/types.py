@@ -17,9 +17,7 @@ Scalar: TypeAlias = float | int | Array  # a hyperparameter, maybe traced
 Time: TypeAlias = float | int | Float[Array, "*batch"] | np.ndarray | np.floating
 Data: TypeAlias = Float[Array, " batch *data"]
 DataLike: TypeAlias = Data | Float[np.ndarray, " batch *data"]
-AnyArray: TypeAlias = (
-    Shaped[Array, "..."] | Shaped[np.ndarray, "..."]
-)  # of any shape, not checked yet
+AnyArray: TypeAlias = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # not checked yet
 PerExample: TypeAlias = Float[Array, " batch"]
 Params: TypeAlias = Any  # a pytree of arrays
 Cond: TypeAlias = Any  # a pytree of arrays with leading axis batch, or None: unconditional

@@ -139,7 +139,7 @@ def scale_at(scale: Any, t: Time, like: Array) -> Array:
 
 
 def depends_on_time(scale: Any) -> bool:
-    """Say whether a scale is a schedule or a callable of t."""
+    """Return whether a scale is a schedule or a callable of t."""
     return isinstance(scale, Schedule) or callable(scale)
 
 

@@ -28,9 +28,7 @@ from diffusion.types import Data, PerExample, Time
 Summand = Callable[[Array, Array], Array]
 
 _SMALL = 16  # largest dimension for which squared distances are computed directly
-_REFINED = (
-    4  # in more dimensions: number of nearest points of a chunk with directly computed distances
-)
+_REFINED = 4  # in more dimensions: nearest points of a chunk whose distances are computed directly
 
 
 @jax.tree_util.register_dataclass
@@ -231,9 +229,8 @@ def exact_field(
     if not is_traced(w):
         positive(weights=w.min())
     t = jnp.full(1, process.t_max, points.dtype)
-    jax.eval_shape(
-        process.log_density, points[:1], points[:1], t
-    )  # raises if the density is not known
+    # raises if the density is not known
+    jax.eval_shape(process.log_density, points[:1], points[:1], t)
     w = w / w.sum()
     center = jnp.tensordot(w, points, axes=1, precision="highest")
     padding = -n % chunk

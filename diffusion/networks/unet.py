@@ -52,9 +52,7 @@ class ResBlock(nn.Module):
         """Return the output features, of the block's width and size."""
         c, dims = self.config, x.ndim - 2
         h = nn.silu(GroupNorm(c.dtype, name="norm_in")(x))
-        repeat = (
-            bool(self.up) and c.resample == "pool"
-        )  # then the following convolution also upsamples
+        repeat = bool(self.up) and c.resample == "pool"  # the next convolution also upsamples
         if self.up is not None:
             h = h if repeat else Resample(self.up, c.resample, c.dtype, name="resample")(h)
             x = Resample(self.up, c.resample, c.dtype, name="resample_skip")(x)

@@ -40,8 +40,6 @@ def made_of_jax(who: str) -> Iterator[None]:
     except UNTRACEABLE as error:
         raise in_plain_words(error, who) from error
     except ValueError as error:
-        if "truth value of an array" not in str(
-            error
-        ):  # NumPy's error about `if` on an array of times
+        if "truth value of an array" not in str(error):  # an `if` on an array of times
             raise
         raise in_plain_words(error, who) from error

@@ -1,6 +1,6 @@
 """Discrete chains x_k = sqrt(1 - beta_k) x_(k-1) + sqrt(beta_k) noise, k = 1 .. T, in continuous time.
 
-The chain point k lies at time k / T, where alpha is exact: the product of sqrt(1 - beta_i). Between
+Point k of the chain is at time k / T, where alpha is exact: the product of sqrt(1 - beta_i). Between
 the points log alpha is a cubic spline, so that every continuous solver keeps its order. The spline is
 fitted once, on the host, in float64. `beta` here is the variance of the DDPM paper; the article's
 beta_t is a standard deviation and its alpha_t the square root of the paper's.

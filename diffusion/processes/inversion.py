@@ -81,9 +81,8 @@ def invert(fn: Map, y: Data, start: Data, *, diagonal: bool = False, num_steps: 
     improves. The search itself is not differentiated: two full Newton steps from its result give exact
     derivatives, because each of them doubles the order to which the solution is correct.
     """
-    pure, held = jax.closure_convert(
-        fn, start
-    )  # derivatives also pass through values that fn closes over
+    # derivatives also pass through the values that fn closes over
+    pure, held = jax.closure_convert(fn, start)
     frozen, target, held = jax.lax.stop_gradient((start, y, held))
     still = lambda x: pure(x, *held)
     size_of = jnp.abs if diagonal else _norms
@@ -95,9 +94,8 @@ def invert(fn: Map, y: Data, start: Data, *, diagonal: bool = False, num_steps: 
         count, x, before, _ = state
         residual = still(x) - target
         step = solve_linear(still, x, residual, diagonal=diagonal)
-        step = jnp.where(
-            jnp.isfinite(step), step, residual
-        )  # singular Jacobian: step along the residual
+        # if the Jacobian is singular, step along the residual
+        step = jnp.where(jnp.isfinite(step), step, residual)
         tried = x - jnp.asarray(_DAMPING, x.dtype).reshape(-1, *(1,) * x.ndim) * step
         errors = jax.lax.map(error, tried)
         chosen = jnp.argmin(errors, axis=0)[None]

@@ -75,10 +75,8 @@ def _tuples(value: Any) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _drawn(seed: int, num_hidden: int) -> ScheduleParams:
-    with (
-        jax.ensure_compile_time_eval(),
-        jax.enable_x64(False),
-    ):  # the same draws whether x64 is on or off
+    # without x64, so that the draws do not depend on whether it is enabled
+    with jax.ensure_compile_time_eval(), jax.enable_x64(False):
         return ScheduleParams(*map(_freeze, init_schedule(jax.random.key(seed), num_hidden)))
 
 

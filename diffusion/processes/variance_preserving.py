@@ -143,9 +143,8 @@ class Trigonometric(GaussianProcess):
         return jnp.sin(0.5 * jnp.pi * as_time(t))
 
     def f(self, t: Time) -> Array:
-        return (
-            -0.5 * jnp.pi * self.sigma(t) / self.alpha(t)
-        )  # not tan, for the reason in `Cosine.f`
+        # not tan, for the reason in `Cosine.f`
+        return -0.5 * jnp.pi * self.sigma(t) / self.alpha(t)
 
     def g(self, t: Time) -> Array:
         return jnp.sqrt(-2 * self.f(t))

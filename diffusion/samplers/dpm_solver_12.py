@@ -102,9 +102,8 @@ class DPMSolver12(Sampler):
             )
         nfe, path = jnp.asarray(0), x[None]
         if len(u) > 1:
-            ladder = jnp.asarray(
-                u if save else u[:: len(u) - 1], x.dtype
-            )  # all lambdas, or both ends
+            # the lambdas of all times, or of both ends only
+            ladder = jnp.asarray(u if save else u[:: len(u) - 1], x.dtype)
             run = _compiled if is_static(self, process) else _march
             path, nfe, reached = run(self, process, as_pytree(model), x, ladder)
             self._complain(reached)

@@ -73,7 +73,7 @@ def _noise(x: Array, x_0: Array, alpha: Any, sigma: Any) -> Array:
 class DPMSolver2(StepSampler):
     """u = alpha_m/alpha_t x - sigma_m (e^(h/2) - 1) e_t;  x_s = alpha_s/alpha_t x - sigma_s (e^h - 1) e_m.
 
-    m lies half way in lambda. Two evaluations, order 2 (Lu et al., 2022a, algorithm 1, r = 1/2).
+    m is the midpoint in lambda. Two evaluations, order 2 (Lu et al., 2022a, algorithm 1, r = 1/2).
     """
 
     order: ClassVar[int] = 2
@@ -162,7 +162,7 @@ class DataRow(NamedTuple):
 class DPMSolverPP2S(StepSampler):
     """u = sigma_m/sigma_t x - alpha_m (e^(-h/2) - 1) x_0(x, t), then the step with x_0(u, m).
 
-    x_s = sigma_s/sigma_t x - alpha_s (e^-h - 1) x_0(u, m), where m lies half way in lambda. Two
+    x_s = sigma_s/sigma_t x - alpha_s (e^-h - 1) x_0(u, m), where m is the midpoint in lambda. Two
     evaluations, order 2 (Lu et al., 2022b, algorithm 1, r = 1/2).
     """
 

@@ -91,9 +91,8 @@ class UniPC(StepSampler):
         half = xp.full((len(h_s), 1), 0.5)
         solve = lambda a, y: xp.linalg.solve(a, y[..., None])[..., 0]
         a_c = half if known == 1 else solve(powers, right)
-        a_p = (
-            half[:, :0] if known == 1 else half
-        )  # order 1 has no difference, order 2 has the weight 1/2
+        # order 1 has no difference, order 2 has one with the weight 1/2
+        a_p = half[:, :0] if known == 1 else half
         if known > 2:
             a_p = solve(powers[:, :-1, :-1], right[:, :-1])
         d_c, d_p = a_c / nodes, a_p / nodes[:, :-1]

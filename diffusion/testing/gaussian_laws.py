@@ -143,9 +143,8 @@ def family_moments(process: GaussianProcess) -> Finding:
     def carried(family: Any, sign: int, times: Any, lam: Any) -> Any:
         sde = family(process, denoise, lam)
 
-        def rate(
-            state: tuple, t: Any
-        ) -> tuple:  # the drift is affine in x, so its values give its matrix
+        # the drift is affine in x, so its values give its matrix
+        def rate(state: tuple, t: Any) -> tuple:
             drift = sde.drift(unit, t)
             matrix, (mean, cov) = (drift[1:] - drift[0]).T, state
             noise = sign * sde.diffusion(t) ** 2 * jnp.eye(2)

@@ -35,9 +35,8 @@ def is_a_value(process: Process) -> Finding:
             same and copy == process and hash(copy) == hash(process) and repr(copy) == repr(process)
         )
     except (pickle.PicklingError, AttributeError, TypeError):
-        same = (
-            same and "<locals>" in type(process).__qualname__
-        )  # a class defined inside a function
+        # a class defined inside a function cannot be pickled
+        same = same and "<locals>" in type(process).__qualname__
     return Finding(
         "P6", "equality, hash, repr and pickle agree (0 = yes)", 0.0 if same else 1.0, 0.0,
         "@dataclass(frozen=True, kw_only=True) on the class, tuples instead of lists in its fields",

@@ -84,9 +84,7 @@ def _conditioned(
 ) -> tuple[CorrelatedGaussian, float]:
     """Return N(m, S) conditioned on y, and log p(y) up to a constant that all components share."""
     total = A @ covariance @ A.T + std**2 * np.eye(len(A))
-    used = np.flatnonzero(
-        np.abs(A).sum(axis=1) > 0
-    )  # the zero rows of a mask contain no information
+    used = np.flatnonzero(np.abs(A).sum(axis=1) > 0)  # without the zero rows of a mask
     A, y, total = A[used], y[used], total[np.ix_(used, used)]
     gain = np.linalg.solve(total, A @ covariance).T
     off = y - A @ mean

@@ -62,9 +62,8 @@ def _path_errors(process: Process, x_0: Any, z: Any, t: Any) -> dict[str, Any]:
         process.velocity(x_0, z, t),
         along_time(lambda u: process.interpolate(x_0, z, u), t, x_t)[1],
         (later - earlier) / per_example(2 * h, x_t),
-        -solve_linear(
-            lambda y: process.noise_of(y, x_0, t), x_t, rate
-        ),  # z is constant along the path
+        # from the condition that z is constant along the path
+        -solve_linear(lambda y: process.noise_of(y, x_0, t), x_t, rate),
     )
     off = jacobian(lambda z: process.interpolate(x_0, z, t), z) * (1 - jnp.eye(z.shape[1]))
     return {

@@ -87,7 +87,7 @@ def draws_by_key(process: Process) -> Finding:
     x, again, turned = draws(keys), draws(keys), draws(keys[::-1])[::-1]
     apart = largest(again - x) + largest((turned - x) / (1 + jnp.abs(x)))
     return Finding(
-        "P7", "row i of the prior is a function of key i alone, and of the requested shape",
+        "P7", "row i of the prior is a function of key i alone, in the requested shape",
         apart if x.shape == (6, 2) else float("nan"), 1e-9,
         "an overridden `sample_noise` or `sample_prior`: draw through `diffusion.numerics.draw`",
     )  # fmt: skip

@@ -11,9 +11,8 @@ from diffusion.processes import Process
 from diffusion.testing.path_problems import POINTS, compiled, has_noise_of
 from diffusion.testing.report import Finding
 
-_TOLERATED = (
-    4.0  # times the bound: up to this a law holds with a warning, if it passes with a smaller t_min
-)
+# times the bound: up to this a law holds with a warning, if it passes with a smaller t_min
+_TOLERATED = 4.0
 
 
 def has_displacement(process: Process) -> bool:
