@@ -55,11 +55,11 @@ class ExactField:
     def posterior_mean(self, x: Data, t: Time) -> Data:
         """Return E[x_0 | x_t = x], the mean of the points with posterior weights."""
         mean = lambda w, points: jnp.tensordot(w, points, axes=1, precision="highest")
-        log_p, found = self._average(x, t, mean)
-        found = found + self.center.astype(x.dtype)
+        log_p, average = self._average(x, t, mean)
+        average = average + self.center.astype(x.dtype)
         if isinstance(self.process, AffineProcess) and self.process.isotropic:
-            return found  # the support of such noise is the whole space
-        return jnp.where(per_example(log_p > -jnp.inf, x) > 0, found, self._nearest(x))
+            return average  # the support of such noise is the whole space
+        return jnp.where(per_example(log_p > -jnp.inf, x) > 0, average, self._nearest(x))
 
     def velocity(self, x: Data, t: Time) -> Data:
         """Return f_t(x), the velocity of the generative ODE."""
@@ -77,8 +77,8 @@ class ExactField:
     def log_posterior(self, x: Data, t: Time) -> Float[Array, "batch n"]:
         """Return log p(x_0 = point | x_t = x); the memory is that of the result, not bounded by the chunk."""
         part = lambda chunk: self._log_joint(x, t, *chunk)
-        found = jnp.moveaxis(jax.lax.map(part, (self.points, self.log_weights)), 0, 1)
-        return jax.nn.log_softmax(found.reshape(len(x), -1)[:, : self.num_points], axis=-1)
+        log_joint = jnp.moveaxis(jax.lax.map(part, (self.points, self.log_weights)), 0, 1)
+        return jax.nn.log_softmax(log_joint.reshape(len(x), -1)[:, : self.num_points], axis=-1)
 
     def score(self, x: Data, t: Time) -> Data:
         """Return grad log p_t(x), by Tweedie's formula for normal noise, else as an average of gradients."""
@@ -132,12 +132,12 @@ class ExactField:
         """Return log(w_i p_t(x | x_i)) of a chunk, (batch, chunk)."""
         points, log_weights = points.astype(x.dtype), log_weights.astype(x.dtype)
         if isinstance(self.process, AffineProcess) and self.process.isotropic:
-            found = self._isotropic(self.process, x, t, points)
+            log_p = self._isotropic(self.process, x, t, points)
         else:
             pairs = self._pairs(x, points, t)
-            found = self.process.log_density(*pairs).reshape(len(x), len(points))
-        reached = (found > -jnp.inf) & (log_weights > -jnp.inf)
-        return jnp.where(reached, found + log_weights, -jnp.inf)
+            log_p = self.process.log_density(*pairs).reshape(len(x), len(points))
+        reached = (log_p > -jnp.inf) & (log_weights > -jnp.inf)
+        return jnp.where(reached, log_p + log_weights, -jnp.inf)
 
     def _isotropic(self, process: AffineProcess, x: Data, t: Time, points: Array) -> Array:
         t = jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])

@@ -171,9 +171,9 @@ class ConditionEmbedder(nn.Module):
         )
         shape, dtype = (self.features,), policy["param_dtype"]
         null = self.param("null_vector", normal(1.0), shape, dtype)
-        given = ~jnp.any(jnp.isnan(vector), axis=-1, keepdims=True)
-        embedded = dense(self.features, self.dtype, name="vector")(jnp.where(given, vector, 0))
-        return jnp.where(given, embedded, null)
+        known = ~jnp.any(jnp.isnan(vector), axis=-1, keepdims=True)
+        embedded = dense(self.features, self.dtype, name="vector")(jnp.where(known, vector, 0))
+        return jnp.where(known, embedded, null)
 
 
 def class_sizes(num_classes: int | tuple[int, ...]) -> tuple[int, ...]:

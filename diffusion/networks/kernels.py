@@ -31,11 +31,11 @@ def choose_attention(
         head: number of features of a head.
         forward: whether derivatives other than a single one in reverse mode may be taken.
     """
-    found = re.fullmatch(r"([0-9]+)\.([0-9]+)", capability)
+    match = re.fullmatch(r"([0-9]+)\.([0-9]+)", capability)
     able = (
         platform in ("gpu", "cuda")
-        and found is not None
-        and (int(found[1]), int(found[2])) >= CAPABILITY
+        and match is not None
+        and (int(match[1]), int(match[2])) >= CAPABILITY
     )
     fits = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and head % 8 == 0
     return "cudnn" if able and fits and 0 < head <= LARGEST_HEAD and not forward else "xla"

@@ -17,9 +17,9 @@ def shaped_like(y: Any, x: Array, who: str = "the model") -> Any:
     Raises:
         ValueError: the shapes differ; the message names `who` as the function that returned y.
     """
-    found = getattr(y, "shape", None)
-    if found != x.shape:
-        got = type(y).__name__ if found is None else f"{list(found)}, which would be broadcast"
+    shape = getattr(y, "shape", None)
+    if shape != x.shape:
+        got = type(y).__name__ if shape is None else f"{list(shape)}, which would be broadcast"
         raise ValueError(f"{who} must return an array shaped like x, {list(x.shape)}; got {got}.")
     return y
 

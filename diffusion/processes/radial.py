@@ -222,8 +222,8 @@ def radial(
         t_max: by default that of the class.
         rms: whether to divide lengths by the square root of the dimension; only for laws of r / t.
     """
-    given = {"t_min": t_min, "t_max": t_max}
-    times: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    ends = {"t_min": t_min, "t_max": t_max}
+    times: dict[str, Any] = {k: v for k, v in ends.items() if v is not None}
     if isinstance(law, str) and law in LAWS:
         return ScaledRadial(law=law, rms=rms, **times)
     one_of_or_function((*LAWS, "tanh_sinh"), law=law)

@@ -35,9 +35,9 @@ class Table(LogSNRSchedule):
 
     def __post_init__(self) -> None:
         for name in ("log_snrs", "times"):
-            given = getattr(self, name)
-            if not is_traced(given):  # tuples are hashable, so the process can be a static argument
-                object.__setattr__(self, name, tuple(np.asarray(given, np.float64).tolist()))
+            value = getattr(self, name)
+            if not is_traced(value):  # tuples are hashable, so the process can be a static argument
+                object.__setattr__(self, name, tuple(np.asarray(value, np.float64).tolist()))
         super().__post_init__()
         num = len(self.log_snrs)
         at_least(3, entries=num, of="`log_snrs`")

@@ -74,8 +74,8 @@ def place_of(path: str) -> str:
         if spec is None:
             return ""
         folders = list(spec.submodule_search_locations or [])
-        found = [spec.origin] if spec.has_location and spec.origin else folders
-        return os.pathsep.join(map(os.path.realpath, found))
+        files = [spec.origin] if spec.has_location and spec.origin else folders
+        return os.pathsep.join(map(os.path.realpath, files))
 
 
 def load(path: Any) -> Any:
@@ -98,7 +98,7 @@ def load(path: Any) -> Any:
         )
     try:
         with _searching(outermost):
-            found = importlib.import_module(module)
+            imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
             raise  # the module exists, but one of its own imports does not
@@ -106,7 +106,7 @@ def load(path: Any) -> Any:
             f"No module {module!r} for {path!r}. It must be importable: lie in the current folder, "
             "be installed, or be on PYTHONPATH."
         ) from None
-    if not hasattr(found, attribute):
-        names = [n for n in vars(found) if not n.startswith("_")]
+    if not hasattr(imported, attribute):
+        names = [n for n in vars(imported) if not n.startswith("_")]
         raise KeyError(f"Module {module!r} has no {attribute!r}.{nearest(attribute, names)}")
-    return getattr(found, attribute)
+    return getattr(imported, attribute)

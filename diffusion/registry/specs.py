@@ -79,11 +79,11 @@ def marked(kind: str, spec: Any, mark: str) -> dict[str, Any]:
     target = _loaded(kind, fields.get("name")) if isinstance(fields, Mapping) else None
     if not dataclasses.is_dataclass(target):
         return {}
-    found = {f.name: f.metadata[mark] for f in dataclasses.fields(target) if mark in f.metadata}
+    marks = {f.name: f.metadata[mark] for f in dataclasses.fields(target) if mark in f.metadata}
     for field, inner in nested_kinds(target).items():
         deeper = marked(inner, fields.get(field), mark)
-        found |= {f"{field}.{path}": said for path, said in deeper.items()}
-    return found
+        marks |= {f"{field}.{path}": value for path, value in deeper.items()}
+    return marks
 
 
 def _loaded(kind: str, name: Any) -> Any:

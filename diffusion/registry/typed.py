@@ -110,10 +110,10 @@ def field_type(
         return inner and field_type(inner, fields.get(path[0]), path[1:], may_import)
     if path[0] not in parameters:
         return None
-    found = parameters[path[0]]
-    if found.annotation is not found.empty:
-        return found.annotation
-    return type(found.default) if isinstance(found.default, str) else None
+    parameter = parameters[path[0]]
+    if parameter.annotation is not parameter.empty:
+        return parameter.annotation
+    return type(parameter.default) if isinstance(parameter.default, str) else None
 
 
 def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:

@@ -42,12 +42,12 @@ class UniPCRow(NamedTuple):
 
 def _moments(xp: Any, hh: Any, b: Any, count: int) -> list[Any]:
     """Return k! phi_(k + 1)(hh) hh / B, k = 1 .. count, where phi_1 = (e^hh - 1)/hh (their eq. 3)."""
-    phi, factorial, found = xp.expm1(hh) / hh - 1, 1.0, []
+    phi, factorial, moments = xp.expm1(hh) / hh - 1, 1.0, []
     for k in range(1, count + 1):
-        found.append(phi * factorial / b)
+        moments.append(phi * factorial / b)
         factorial *= k + 1
         phi = phi / hh - 1 / factorial
-    return found
+    return moments
 
 
 @register("sampler", "unipc")

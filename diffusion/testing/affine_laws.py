@@ -57,13 +57,13 @@ def recovers(process: AffineProcess) -> Finding:
 
     @jax.jit
     def errors() -> Any:
-        c, x_t, found = process.coefficients(t, x_0), process.interpolate(x_0, z, t), []
+        c, x_t, differences = process.coefficients(t, x_0), process.interpolate(x_0, z, t), []
         for name in registered("prediction"):
             prediction: Prediction = build("prediction", name)
             a, b = prediction.target(c)
             skip, out = prediction.recover(c)
-            found.append(skip * x_t + out * (a * x_0 + b * z) - x_0)
-        return jnp.stack(found)
+            differences.append(skip * x_t + out * (a * x_0 + b * z) - x_0)
+        return jnp.stack(differences)
 
     return Finding(
         "R1", "every prediction recovers the data, recover(target) = x_0", largest(errors()), 1e-6,

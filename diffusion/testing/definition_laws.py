@@ -66,7 +66,7 @@ def _value(process: Process, name: str, t: float, dtype: Any) -> float | None:
 
 def _broken(process: Process, t: float) -> list[str]:
     """Return "name = value" for every function of t that is not finite at t, or sigma if it vanishes there."""
-    found = []
+    broken = []
     span = float(process.t_max) - float(process.t_min)
     for name in _functions(process):
         for dtype in (jnp.float64, jnp.float32):
@@ -75,12 +75,12 @@ def _broken(process: Process, t: float) -> list[str]:
                 continue
             steep = name == "f" and abs(value) * span > _STEEPEST
             if not np.isfinite(value) or steep or (name == "sigma" and value <= 0):
-                found.append(f"{name} = {value:.3g}")
+                broken.append(f"{name} = {value:.3g}")
                 break
     alpha = _value(process, "alpha", t, jnp.float64) if isinstance(process, AffineProcess) else None
-    if found and alpha is not None and abs(alpha) < 1e-6:
-        found.insert(0, f"alpha = {alpha:.3g}")
-    return list(dict.fromkeys(found))
+    if broken and alpha is not None and abs(alpha) < 1e-6:
+        broken.insert(0, f"alpha = {alpha:.3g}")
+    return list(dict.fromkeys(broken))
 
 
 def _usable_end(process: Process) -> float | None:

@@ -66,8 +66,8 @@ def forward_moments(process: GaussianProcess) -> Finding:
 
     @jax.jit
     def errors() -> Any:
-        found = jnp.asarray(_carried(rate, moments(times[0]), times))
-        return found / jnp.asarray(moments(times[-1])) - 1
+        final = jnp.asarray(_carried(rate, moments(times[0]), times))
+        return final / jnp.asarray(moments(times[-1])) - 1
 
     return Finding(
         "P5", "the forward SDE has the stated mean and variance (relative)", largest(errors()), 1e-3,
@@ -81,16 +81,16 @@ def prior_std(process: GaussianProcess) -> list[Finding]:
     alpha, sigma = (float(on_host(f, float(process.t_max))) for f in (process.alpha, process.sigma))
 
     x = process.sample_prior(jax.random.key(SEED), (n, 4))
-    found = float(np.sqrt(np.mean(np.square(x))))
-    stated = jax.scipy.stats.norm.logpdf(x[:8], 0.0, sigma).sum(axis=-1)
-    difference = jax.jit(process.prior_log_prob)(x[:8]) - stated
+    std = float(np.sqrt(np.mean(np.square(x))))
+    expected = jax.scipy.stats.norm.logpdf(x[:8], 0.0, sigma).sum(axis=-1)
+    difference = jax.jit(process.prior_log_prob)(x[:8]) - expected
     advice = (
         "an overridden `sample_prior`, `sample_noise` or `prior_log_prob`: N(0, sigma(t_max)^2)"
     )
     return [
         Finding(
             "P8", "sample_prior has the standard deviation sigma(t_max) (relative)",
-            abs(found / sigma - 1), 5 / np.sqrt(8 * n), advice,
+            abs(std / sigma - 1), 5 / np.sqrt(8 * n), advice,
         ),
         Finding(
             "P8", "prior_log_prob is the density of what sample_prior draws", largest(difference),
@@ -98,7 +98,7 @@ def prior_std(process: GaussianProcess) -> list[Finding]:
         ),
         Finding(
             "P8", "p_T equals the prior for data of unit variance (ratio of the standard deviations minus 1)",
-            np.hypot(alpha, sigma) / found - 1, 0.1,
+            np.hypot(alpha, sigma) / std - 1, 0.1,
             "`t_max`, or a stronger schedule: alpha(t_max) must be small against sigma(t_max)",
         ),
     ]  # fmt: skip
@@ -113,14 +113,14 @@ def fokker_planck(process: GaussianProcess) -> Finding:
     def residual(x: Any, t: Any, lam: Any) -> Any:
         rate, score = jax.grad(log_p, 1)(x, t), jax.grad(log_p)(x, t)
         curvature = jax.grad(jax.grad(log_p))(x, t)
-        found = []
+        residuals = []
         for family, sign in FAMILIES:
             sde = family(process, denoise, lam)
             drift, slope = jax.value_and_grad(lambda y, s=sde: s.drift(y[None, None], t)[0, 0])(x)
             spread = sign * sde.diffusion(t) ** 2 / 2 * (curvature + score**2)
             terms = jnp.stack([rate, slope, drift * score, -spread])
-            found.append(terms.sum() / jnp.abs(terms).sum())
-        return jnp.stack(found)
+            residuals.append(terms.sum() / jnp.abs(terms).sum())
+        return jnp.stack(residuals)
 
     @jax.jit
     def worst() -> Any:

@@ -88,9 +88,9 @@ def _conditioned(
     A, y, total = A[used], y[used], total[np.ix_(used, used)]
     gain = np.linalg.solve(total, A @ covariance).T
     off = y - A @ mean
-    found = covariance - gain @ A @ covariance
+    posterior = covariance - gain @ A @ covariance
     log_p = -0.5 * (off @ np.linalg.solve(total, off) + np.linalg.slogdet(total)[1])
-    return CorrelatedGaussian(mean + gain @ off, (found + found.T) / 2), float(log_p)
+    return CorrelatedGaussian(mean + gain @ off, (posterior + posterior.T) / 2), float(log_p)
 
 
 @takes_names

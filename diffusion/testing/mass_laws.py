@@ -64,10 +64,10 @@ def masses(process: Process) -> list[Finding]:
     else:
         return []
     z = process.sample_noise(jax.random.key(3), (1001, dim)).astype(float)
-    found = mass(process, z, jnp.asarray(chosen_times(process)))
+    measured = mass(process, z, jnp.asarray(chosen_times(process)))
     return [
         Finding(
-            "D5", f"the density {where} has mass 1", largest(found - 1), 5e-3,
+            "D5", f"the density {where} has mass 1", largest(measured - 1), 5e-3,
             "the normalization in `noise_log_prob` or `log_density`",
         )
     ]  # fmt: skip

@@ -88,7 +88,7 @@ def rows(case: Case) -> list[Finding]:
     operator, shape = case
     y = operator.restrict(_draw(1, operator.output_shape(shape)))
     seen = operator.forward(_draw(0, shape))
-    found = [
+    findings = [
         Finding(
             "O4", "restrict leaves A x unchanged", _off(operator.restrict(seen), seen), 0.0,
             "restrict removes what A never produces, nothing else",
@@ -98,8 +98,8 @@ def rows(case: Case) -> list[Finding]:
     if c is not None:
         there = operator.forward(operator.adjoint(y, shape))
         advice = "`gram`, the squared length of the rows of A"
-        found.append(Finding("O4", "A A^T y = c y", _off(there, c * y), ROUND_OFF, advice))
-    return found
+        findings.append(Finding("O4", "A A^T y = c y", _off(there, c * y), ROUND_OFF, advice))
+    return findings
 
 
 def pseudo_inverse(case: Case) -> list[Finding]:

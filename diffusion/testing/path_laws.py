@@ -53,12 +53,12 @@ def _conservation(log_p: Callable, velocity: Callable, x: Any, t: Any) -> Any:
 @compiled
 def _path_errors(process: Process, x_0: Any, z: Any, t: Any) -> dict[str, Any]:
     x_t = process.interpolate(x_0, z, t)
-    stated = process.conditional_velocity(x_t, x_0, t)
-    scale = 1 + jnp.abs(stated)
+    field = process.conditional_velocity(x_t, x_0, t)
+    scale = 1 + jnp.abs(field)
     h = 1e-5 * t
     later, earlier = process.interpolate(x_0, z, t + h), process.interpolate(x_0, z, t - h)
     rate = along_time(lambda u: process.noise_of(x_t, x_0, u), t, x_t)[1]
-    ways = (
+    velocities = (
         process.velocity(x_0, z, t),
         along_time(lambda u: process.interpolate(x_0, z, u), t, x_t)[1],
         (later - earlier) / per_example(2 * h, x_t),
@@ -68,7 +68,7 @@ def _path_errors(process: Process, x_0: Any, z: Any, t: Any) -> dict[str, Any]:
     off = jacobian(lambda z: process.interpolate(x_0, z, t), z) * (1 - jnp.eye(z.shape[1]))
     return {
         "noise_of": (process.noise_of(x_t, x_0, t) - z) / (1 + jnp.abs(z)),
-        "ways": jnp.stack([(way - stated) / scale for way in ways]),
+        "field": jnp.stack([(velocity - field) / scale for velocity in velocities]),
         "off": off if process.coordinatewise else jnp.zeros_like(off),
     }
 
@@ -87,7 +87,7 @@ def paths(process: Process) -> list[Finding]:
         ),
         Finding(
             "D2", "the field agrees by definition, autodiff, finite differences and noise_of (relative)",
-            largest(errors["ways"]), 1e-5,
+            largest(errors["field"]), 1e-5,
             f"an overridden `velocity` or `conditional_velocity` of {who}",
         ),
         Finding(

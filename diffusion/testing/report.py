@@ -91,11 +91,11 @@ def largest(x: Any) -> float:
 def findings_of(law: Law, case: Any) -> list[Finding]:
     """Apply a law; an exception inside the definition becomes a finding that quotes it."""
     try:
-        found = law(case)
+        findings = law(case)
     except Exception as error:
         words = (law.__doc__ or law.__name__).strip().splitlines()[0].rstrip(".")
         name, _, statement = words.partition(": ")
         text = " ".join(str(error).split())
         said = f"{type(error).__name__}: {text[:300]}"
         return [Finding(name, statement or words, float("nan"), 0.0, f"it raised {said}")]
-    return found if isinstance(found, list) else [found]
+    return findings if isinstance(findings, list) else [findings]

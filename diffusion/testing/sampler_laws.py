@@ -194,12 +194,12 @@ def cost(case: Case) -> Finding:
         return gaussian(MEAN, STD).mean(process, x, t)
 
     times, key = process.default_times(4), jax.random.key(SEED) if sampler.stochastic else None
-    found = solve(sampler, process, stub, key, jnp.ones((2, 1)), times)
-    jax.block_until_ready(found.x)
+    solution = solve(sampler, process, stub, key, jnp.ones((2, 1)), times)
+    jax.block_until_ready(solution.x)
     jax.effects_barrier()
     return Finding(
         "S5", "reported minus actual evaluations of the model",
-        abs(len(calls) - float(np.max(found.nfe))), 0.0 if isinstance(sampler, StepSampler) else 3.0,
+        abs(len(calls) - float(np.max(solution.nfe))), 0.0 if isinstance(sampler, StepSampler) else 3.0,
         "`evaluations` or `nfe` of the class; adaptive solvers may repeat 3 first stages unreported",
     )  # fmt: skip
 

@@ -137,8 +137,8 @@ class Blur(Operator):
         size = jnp.abs(response)
         kept = size > LOST * size.max()
         inverse = jnp.where(kept, 1 / jnp.where(kept, response, 1), 0)
-        found = jnp.fft.irfft2(jnp.fft.rfft2(y, axes=(1, 2)) * inverse, shape[:2], axes=(1, 2))
-        return found.astype(y.dtype)
+        x = jnp.fft.irfft2(jnp.fft.rfft2(y, axes=(1, 2)) * inverse, shape[:2], axes=(1, 2))
+        return x.astype(y.dtype)
 
     def check(self, shape: Shape) -> None:
         require_image(self, shape)

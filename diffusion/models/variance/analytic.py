@@ -170,9 +170,9 @@ def estimate_variance(
         )
         row = jnp.arange(count, count + len(x_0))
         denoise = as_pytree(_under(model, cond))
-        found = _moments(process, denoise, key, jnp.asarray(x_0), row, times)
-        found = jax.tree.map(lambda a: np.asarray(a, np.float64), found)
-        sums = found if sums is None else jax.tree.map(np.add, sums, found)
+        moments = _moments(process, denoise, key, jnp.asarray(x_0), row, times)
+        moments = jax.tree.map(lambda a: np.asarray(a, np.float64), moments)
+        sums = moments if sums is None else jax.tree.map(np.add, sums, moments)
         count += len(x_0)
     require(count > 0, "`batches` is empty: there is nothing to estimate from.")
     assert sums is not None
