@@ -199,8 +199,7 @@ class StepFolders:
         lines = [f"step {step}: {error}" for step, error in wrong.items()]
         lines += [f"set aside before: {', '.join(before)}"] if before else []
         raise CheckpointError(
-            f"No checkpoint in {self.directory} is whole ({'; '.join(lines)}). Nothing was changed. "
-            "To begin anew, give `demolish train --restart`, which moves the old run aside."
+            f"No checkpoint in {self.directory} is whole ({'; '.join(lines)}). `demolish train --restart` begins anew."
         )
 
 

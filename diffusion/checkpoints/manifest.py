@@ -146,10 +146,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _check_entries(content: Mapping[str, Any], path: Path) -> None:
     """Refuse a manifest of another format, and one with entries that no file can have."""
-    if content.get("format") != FORMAT or content.get("algorithm") != "sha256":
+    given = content.get("format")
+    if given != FORMAT or content.get("algorithm") != "sha256":
         raise DamageError(
-            "format",
-            f"{path} has format {str(content.get('format'))[:20]}; this version reads {FORMAT}",
+            "format", f"{path} has format {str(given)[:20]}; this version reads {FORMAT}"
         )
     files = content.get("files")
     if not isinstance(files, list) or not files:

@@ -143,9 +143,7 @@ def classification_loss(
         scores = network.apply(params, inputs, level, None, key_net)
         each = total(scores, target)
         if loss.consistency:
-            require(
-                "noise" not in batch, "`consistency` needs noise that is drawn, not a coupling."
-            )
+            require("noise" not in batch, "`consistency` needs noise that is drawn, no coupling.")
             z = process.sample_noise(row_keys(key_z, batch["row"]), d.x_0.shape)
             again, _ = classifier_inputs(process, process.interpolate(d.x_0, z, d.t), d.t)
             other = network.apply(params, again, level, None, key_again)

@@ -203,9 +203,9 @@ def requested(
     if chosen.shape != (batch_size,):
         raise ValueError(f"`index` must have shape ({batch_size},); got {chosen.shape}.")
     if chosen.min() < 0 or (size is not None and chosen.max() >= size):
+        last = "" if size is None else size - 1
         raise IndexError(
-            f"`index` must lie in 0 ... {'' if size is None else size - 1}; "
-            f"got {chosen.min()} ... {chosen.max()}."
+            f"`index` must lie in 0 ... {last}; got {chosen.min()} ... {chosen.max()}."
         )
     return chosen[rows or slice(None)]
 
@@ -213,9 +213,9 @@ def requested(
 def bounded(start: int, count: int, size: int | None) -> np.ndarray:
     """Return the indices start ... start + count - 1, cut at the end of the set, as int64."""
     if start < 0 or count < 0 or (size is not None and start >= size):
+        last = "" if size is None else size - 1
         raise IndexError(
-            f"`start` must lie in 0 ... {'' if size is None else size - 1} and `count` must not be "
-            f"negative; got start={start}, count={count}."
+            f"`start` must lie in 0 ... {last}, `count` >= 0; got {start} and {count}."
         )
     stop = start + count if size is None else min(start + count, size)
     return np.arange(start, stop, dtype=np.int64)

@@ -96,8 +96,7 @@ class BitmapFont:
             raise ValueError(f"Cannot read the font {path}: {error}.") from error
         if "CBDT" not in font or "GSUB" not in font:
             raise ValueError(
-                f"The font {path} holds no bitmaps (tables CBDT and GSUB); the editions of Noto Color "
-                "Emoji with outlines (COLR) cannot be used."
+                f"The font {path} holds no bitmaps (tables CBDT and GSUB), only outlines."
             )
         self.version = str(font["name"].getDebugName(5) or "unknown version").partition(";")[0]
         self._glyphs = font.getBestCmap()

@@ -55,16 +55,14 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
         return Path(given or "~/.cache/demolish").expanduser()
     except RuntimeError as error:
         raise MissingDataError(
-            "There is no home folder to keep data in; give `data_dir` or set DEMOLISH_DATA."
+            "No home folder for data: give `data_dir` or DEMOLISH_DATA."
         ) from error
 
 
 def check_in_memory(value: bool | str | None) -> None:
     """Refuse a value of the hyperparameter `in_memory` that means nothing."""
     if not isinstance(value, bool) and value not in (None, "auto"):
-        raise ValueError(
-            f"`in_memory` must be true, false, or None or 'auto' to choose by size; got {value!r}."
-        )
+        raise ValueError(f"`in_memory` must be true, false, None or 'auto'; got {value!r}.")
 
 
 @contextlib.contextmanager
@@ -84,8 +82,7 @@ def _workplace(parent: Path) -> Iterator[Path]:
             exclusive = stack.enter_context(locked(parent / ".lock"))
         except OSError as error:
             raise UnwritableDataError(
-                f"Cannot write to {parent}: {error.strerror}. Give a folder that you may write to "
-                "as `data_dir`, or in the environment variable DEMOLISH_DATA."
+                f"Cannot write to {parent}: {error.strerror}. Give another folder as `data_dir` or in DEMOLISH_DATA."
             ) from error
         if exclusive:  # whatever is here was left by a process that was killed
             for stale in parent.glob(f"{prefix}*"):
@@ -131,8 +128,7 @@ def publish(
             found = ready()  # without locks another process may still have been first
             if found is None:
                 raise UnwritableDataError(
-                    f"{target} is in the way ({error.strerror}); remove it or choose another place "
-                    "with `data_dir`."
+                    f"{target} is in the way ({error.strerror}); remove it or give another `data_dir`."
                 ) from error
             return found
         return target

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from diffusion.config.experiment import Experiment
-from diffusion.config.sections import ConfigError
+from diffusion.config.sections import ConfigError, config_errors
 from diffusion.evaluation.cards import estimate_of
 from diffusion.evaluation.metrics import EvalInputs, numbers_of, parse_list
 from diffusion.registry import build
@@ -100,10 +100,8 @@ def trend_metrics(experiment: Experiment) -> list[Any]:
     Raises:
         ConfigError: one cannot be built.
     """
-    try:
+    with config_errors("config.evaluate.trend_metrics"):
         return [build("metric", one) for one in parse_list(experiment.evaluate.trend_metrics)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"config.evaluate.trend_metrics: {error.args[0]}") from None
 
 
 def trend(experiment: Experiment, writers: Sequence[Writer], monitor: Monitor) -> HookCall:

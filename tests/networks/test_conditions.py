@@ -118,14 +118,14 @@ def test_arrays_are_labels_or_attributes():
     ("given", "message"),
     [
         ({"label": np.array([[0, 3]] * 4)}, r"0 \.\.\. 2 for attribute 1.*got 3"),
-        ({"label": np.zeros(4, int)}, "2 attributes per example.*got 1"),
+        ({"label": np.zeros(4, int)}, "2 per example, of .*got 1"),
         (
             {"multi_hot": np.zeros((4, 2), int)},
-            r"'multi_hot' must have \(3,\) numbers per example.*\(2,\)",
+            r"'multi_hot' must have shape \(4, 3\) as in training.*\(4, 2\)",
         ),
         ({"multi_hot": np.full((4, 3), 7)}, "got 7"),
-        ({"vector": np.zeros((4, 5))}, r"'vector' must have \(2,\) numbers.*\(5,\)"),
-        ({"image": np.zeros((4, 2, 2, 1))}, r"'image' must have \(4, 4, 1\)"),
+        ({"vector": np.zeros((4, 5))}, r"'vector' must have shape \(4, 2\).*\(4, 5\)"),
+        ({"image": np.zeros((4, 2, 2, 1))}, r"'image' must have shape \(4, 4, 4, 1\)"),
         ({"vector": np.zeros((3, 2))}, r"shape \(4, 2\); got \(3, 2\)"),
         ({"depth": np.zeros(4)}, "'depth' was given, but this model was trained with 'label'"),
     ],
@@ -139,7 +139,7 @@ def test_labels_of_one_label_data_are_refused_by_range_and_count():
     one = DataSpec(shape=(2,), num_classes=5)
     with pytest.raises(ValueError, match=r"`labels` must lie in 0 \.\.\. 4, or be -1.*got 5"):
         make_conditions(one, np.array([0, 5]), 2)
-    with pytest.raises(ValueError, match="1 attribute per example, with 5 classes; got 2"):
+    with pytest.raises(ValueError, match="1 per example, of 5 classes.*got 2"):
         make_conditions(one, np.zeros((2, 2), int), 2)
     with pytest.raises(ValueError, match="trained without labels"):
         make_conditions(DataSpec(shape=(2,)), np.array([0]), 1)

@@ -64,7 +64,7 @@ def bad_arrays():
     nan[2, 0, 0] = np.nan
     yield "another size", pixels(4, size=9), r"shape \(9, 9, 1\)"
     yield "other channels", pixels(4, 3), r"shape \(8, 8, 3\)"
-    yield "floats of 8 bits", pixels(4).astype(np.float32), "reach from"
+    yield "floats of 8 bits", pixels(4).astype(np.float32), "reaches from"
     yield "from 0 to 1", (x + 1) / 2, r"Scale \[0, 1\] by 2 x - 1"
     yield "NaN", nan, "example 2 has values that are not finite"
     yield "integers", pixels(4).astype(np.int32), "made of int32"
