@@ -212,7 +212,7 @@ def _class_of(word: str, spec: DataSpec, place: int) -> int:
         some = ", ".join(names[:20]) + ", ..." * (len(names) > 20)
         raise ValueError(f"there is no class {word!r}.{nearest(word, names)} Classes: {some}.")
     raise ValueError(
-        f"labels are numbers, 3,1 for two examples, 3:1,0:2 where each has two, or 'none'; got {word!r}."
+        f"labels are whole numbers, 3,1 for two examples, 3:1,0:2 for two each, or 'none'; got {word!r}."
     )
 
 

@@ -52,10 +52,7 @@ def rotary_angles(
     """
     divisor = 2 * len(grid)
     multiple_of(
-        divisor,
-        features=head_features,
-        of="a head with rotary positions",
-        hint="Change `width` or `heads`.",
+        divisor, features=head_features, of="a rotary head", hint="Change `width` or `heads`."
     )
     w = base ** -(np.arange(head_features // divisor) * divisor / head_features)
     return (coordinates(grid)[:, :, None] * w).reshape(math.prod(grid), -1)

@@ -104,7 +104,7 @@ def batch_mean(process: AffineProcess, d: Demolition, cond: Cond) -> Array:
     for label in jax.tree.leaves(cond):
         if not jnp.issubdtype(label.dtype, jnp.integer):
             raise TypeError(
-                f"the target of a batch needs integer labels as conditions, or none; got {label.dtype}."
+                f"the target of a batch needs integer labels, or none; got {label.dtype}."
             )
         rows = label.reshape(len(label), 1, -1)
         same = (rows == rows.swapaxes(0, 1)) | (rows == -1)

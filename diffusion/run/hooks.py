@@ -116,8 +116,7 @@ def trend(experiment: Experiment, writers: Sequence[Writer], monitor: Monitor) -
     metrics, options = trend_metrics(experiment), experiment.evaluate
     if experiment.task != "generator":
         raise ConfigError(
-            "config.evaluate.trend_every: a trend is of a generator's examples; this run trains a "
-            f"{experiment.task.replace('_', ' ')}. Set it to 0."
+            f"config.evaluate.trend_every needs a generator, not a {experiment.task.replace('_', ' ')}. Set it to 0."
         )
     if jax.process_index() == 0:
         _open_features(experiment, metrics)

@@ -143,8 +143,7 @@ class Workdir:
         """
         if changed := differences(old, new):
             raise ConfigError(
-                f"{self.path} holds a run of another config ({'; '.join(changed)}). Give another "
-                "--workdir, the config it was started with, or --restart to move the old run aside."
+                f"{self.path} holds a run of another config ({'; '.join(changed)}). Use another --workdir or --restart."
             )
 
     def sweep(self) -> None:
@@ -250,8 +249,7 @@ def open_classifier(
     task = config.get("task", "generator")
     if task == "generator":
         raise ConfigError(
-            f"{workdir.path} holds a generator, not a classifier. Train one with --config.task=classifier, such as "
-            "configs/digits_classifier.py."
+            f"{workdir.path} holds a generator, not a classifier; train one, as configs/digits_classifier.py does."
         )
     run = open_run(workdir, config, ema, allow_code=allow_code)
     return TrainedClassifier(

@@ -184,13 +184,11 @@ class Lock:
                 else ", in another container of this machine or on another"
             )
             raise LockedError(
-                f"{folder} is in use by {words if owner else 'a process'}, which is alive{unseen}. Wait for it, "
-                "stop it, or give another --workdir."
+                f"{folder} is in use by {words if owner else 'a process'}, which is alive{unseen}. Wait, or stop it."
             )
         if owner and host != here:
             raise LockedError(
-                f"{folder} is in use by {words}. Whether it is still alive cannot be seen from {here}: if "
-                f"it is not, delete {self.path} and try again."
+                f"{folder} is in use by {words}, unseen from {here}: if it is not alive, delete {self.path}."
             )
         if owner and _alive(owner):
             raise LockedError(
@@ -247,8 +245,7 @@ class Lock:
         """
         if self._mine is not None and self.owner() != self._mine:
             raise SaveError(
-                f"{self.path} no longer names this process: another may write to {self.path.parent}, or it "
-                "was deleted. Nothing more is written there."
+                f"{self.path} no longer names this process, so another may write there; it writes nothing more."
             )
 
     def release(self) -> None:

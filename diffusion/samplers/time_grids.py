@@ -11,7 +11,7 @@ from typing import Any, final
 
 import numpy as np
 
-from diffusion.numerics import monotone, on_host, one_of, positive, require, row, whole
+from diffusion.numerics import monotone, on_host, one_of, positive, require, row, shaped, whole
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_process
 from diffusion.registry import register, takes_names
@@ -137,8 +137,7 @@ class ChainGrid(Grid):
         inside = points[(points / total > ends[0]) & (points / total < ends[1])]
         require(
             num_steps <= len(inside) + 1,
-            f"a chain of {total} points has {len(inside)} between t_min = {ends[0]:.4g} and t_max = {ends[1]:.4g} of "
-            f"{type(process).__name__}, so at most {len(inside) + 1} steps; got num_steps={num_steps}.",
+            f"a chain of {total} points has {len(inside) + 1} steps from t_min to t_max; got num_steps={num_steps}.",
         )
         stride = total // num_steps
         rows = {
@@ -178,8 +177,5 @@ class Given(Grid):
     def __call__(self, process: Process, num_steps: int) -> np.ndarray:
         """Return the given times."""
         times = check_times(self.place(process, num_steps), "the grid `given`")
-        require(
-            len(times) == num_steps + 1,
-            f"the grid `given` has {len(times)} times, so {len(times) - 1} steps; got num_steps={num_steps}.",
-        )
+        shaped("the grid `given`", times, (num_steps + 1,), f"for num_steps={num_steps}")
         return times

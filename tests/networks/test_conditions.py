@@ -126,7 +126,7 @@ def test_arrays_are_labels_or_attributes():
         ({"multi_hot": np.full((4, 3), 7)}, "got 7"),
         ({"vector": np.zeros((4, 5))}, r"'vector' must have shape \(4, 2\).*\(4, 5\)"),
         ({"image": np.zeros((4, 2, 2, 1))}, r"'image' must have shape \(4, 4, 4, 1\)"),
-        ({"vector": np.zeros((3, 2))}, r"shape \(4, 2\); got \(3, 2\)"),
+        ({"vector": np.zeros((3, 2))}, r"shape \(4, 2\) for 4 examples; got \(3, 2\)"),
         ({"depth": np.zeros(4)}, "'depth' was given, but this model was trained with 'label'"),
     ],
 )
