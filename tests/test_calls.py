@@ -118,7 +118,7 @@ def test_a_whole_number_is_the_seed_of_a_key():
 
 @pytest.mark.parametrize("key", ["seed", 0.0, True])
 def test_what_is_no_key_is_said_in_a_sentence(key):
-    with pytest.raises(TypeError, match=r"random key such as jax.random.key\(0\)"):
+    with pytest.raises(TypeError, match=r"random key, as jax.random.key\(0\)"):
         as_key(key)
     with pytest.raises(ValueError, match="not negative"):
         diffusion.sample("ancestral", "vp", halved, -1, X, TIMES)

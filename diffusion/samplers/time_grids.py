@@ -137,7 +137,7 @@ class ChainGrid(Grid):
         inside = points[(points / total > ends[0]) & (points / total < ends[1])]
         require(
             num_steps <= len(inside) + 1,
-            f"a chain of {total} points has {len(inside) + 1} steps from t_min to t_max; got num_steps={num_steps}.",
+            f"a chain of {total} points allows at most {len(inside) + 1} steps; got num_steps={num_steps}.",
         )
         stride = total // num_steps
         rows = {

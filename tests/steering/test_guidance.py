@@ -284,8 +284,8 @@ def test_entries_fit_the_data_or_say_why_not():
 
     vp = build("process", "vp")
     cases = [
-        (["classifier_free"], (4, 4, 1), dict(conditional=False, dropout=0.1), "trained without any"),
-        ([dict(name="interval")], (4, 4, 1), dict(conditional=False, dropout=0.1), "trained without any"),
+        (["classifier_free"], (4, 4, 1), dict(conditional=False, dropout=0.1), "trained under conditions"),
+        ([dict(name="interval")], (4, 4, 1), dict(conditional=False, dropout=0.1), "trained under conditions"),
         (["cfg_pp"], (4, 4, 1), dict(conditional=True, dropout=0.0), "label_dropout"),
         ([dict(name="channels", channels=(3,))], (4, 4, 3), dict(conditional=True, dropout=0.1), "0 ... 2"),
         (["upsample"], (2,), dict(conditional=True, dropout=0.1), "images"),
