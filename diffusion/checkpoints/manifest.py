@@ -148,9 +148,7 @@ def _check_entries(content: Mapping[str, Any], path: Path) -> None:
     """Refuse a manifest of another format, and one with entries that no file can have."""
     given = content.get("format")
     if given != FORMAT or content.get("algorithm") != "sha256":
-        raise DamageError(
-            "format", f"{path} has format {str(given)[:20]}; this version reads {FORMAT}"
-        )
+        raise DamageError("format", f"{path} has format {str(given)[:20]}, not {FORMAT}")
     files = content.get("files")
     if not isinstance(files, list) or not files:
         raise DamageError("manifest", f"{path} names no files")

@@ -131,9 +131,7 @@ class CheckpointReader:
         if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
             raise CheckpointError(f"Checkpoint {folder} cannot be read: it names no config")
         if meta.get("step", step) != step:
-            raise CheckpointError(
-                f"Checkpoint {folder} was written as step {str(meta['step'])[:20]}."
-            )
+            raise CheckpointError(f"Checkpoint {folder} is of step {str(meta['step'])[:20]}.")
         if (given := meta.get("format")) not in (1, FORMAT):
             raise CheckpointError(
                 f"Checkpoint {folder} has format {str(given)[:20]}, not 1 or {FORMAT}; "

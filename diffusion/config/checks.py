@@ -55,7 +55,7 @@ def check_parts(experiment: Any) -> None:
 def _check_learned_variance(experiment: Any) -> None:
     if not isinstance(experiment.process, GaussianProcess):
         raise ConfigError(
-            f"config.train.learn_variance needs normal noise; there is that of {type(experiment.process).__name__}."
+            f"config.train.learn_variance needs normal noise, which {type(experiment.process).__name__} has not."
         )
     x = jax.ShapeDtypeStruct((1, *experiment.spec.shape), jnp.float32)
     params, cond = jax.eval_shape(experiment.init_params), experiment.example_cond(1)

@@ -46,9 +46,7 @@ class ImageCondition(Condition):
         """Raise ValueError for data that this cannot be computed from."""
         who = type(self).__name__
         require(spec.kind == "image", f"{who} is for images; this data is made of {spec.kind}.")
-        require(
-            not spec.image_channels, f"{who} makes cond['image'], which this data set has already."
-        )
+        require(not spec.image_channels, f"{who} makes cond['image'], which is there already.")
 
     def respec(self, spec: DataSpec) -> DataSpec:
         self.check(spec)
@@ -72,9 +70,7 @@ class SuperResolution(ImageCondition):
 
     def check(self, spec: DataSpec) -> None:
         super().check(spec)
-        multiple_of(
-            self.factor, height=spec.shape[0], width=spec.shape[1], hint="`factor` divides both."
-        )
+        multiple_of(self.factor, height=spec.shape[0], width=spec.shape[1], of="superres")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         n, height, width, channels = x.shape

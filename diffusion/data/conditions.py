@@ -123,15 +123,13 @@ def check_conditions(spec: DataSpec, given: Mapping[str, Any]) -> None:
             continue
         if name not in known:
             names = " and ".join(map(repr, known)) or "no conditions"
-            raise ValueError(
-                f"the condition {name!r} was given, but this model was trained with {names}."
-            )
+            raise ValueError(f"the model has no condition {name!r}; it was trained with {names}.")
         values, width = np.asarray(values), known[name][0][1:]
         shaped(f"the condition {name!r}", values, (*values.shape[:1], *width), "as in training")
         if name == "multi_hot" and not np.isin(values, (-1, 0, 1)).all():
             bad = values[~np.isin(values, (-1, 0, 1))][0]
             raise ValueError(
-                f"the condition 'multi_hot' must be 1, 0, or -1 for not said; got {bad}."
+                f"the condition 'multi_hot' must be 1 (holds), 0 (does not) or -1 (unknown); got {bad}."
             )
 
 

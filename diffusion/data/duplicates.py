@@ -160,9 +160,7 @@ def find_duplicates(
         )
     shapes = train.spec.shape, held_out.spec.shape
     if shapes[0] != shapes[1] or (limit is not None and limit < 1):
-        raise ValueError(
-            f"The splits must have one shape, and `limit` at least 1; got {shapes} and {limit}."
-        )
+        raise ValueError(f"splits need one shape, `limit` 1 or more; got {shapes} and {limit}.")
     ours, theirs = _digests(held_out.source), _digests(train.source)
     known = set(theirs)
     index, others = (_spread(len(d.source), limit) for d in (held_out, train))

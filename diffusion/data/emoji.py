@@ -101,9 +101,7 @@ class EmojiImages(PreparedImages):
         try:
             font = BitmapFont(font_path)
         except ImportError as error:
-            raise MissingDataError(
-                "Reading the font needs fontTools: pip install fonttools."
-            ) from error
+            raise MissingDataError("fontTools reads the font: pip install fonttools.") from error
         listed = [e for e in read_list(list_path) if self.skin_tones or not e.toned]
         pictures = draw_all(font, listed, self.size)
         digest = hashlib.sha256(font_path.read_bytes()).hexdigest()

@@ -48,9 +48,7 @@ class Files:
         try:
             return decode(path, self.channels, self.size)
         except ValueError as error:
-            raise ValueError(
-                f"{error}. Remove or repair it; in_memory=True leaves it out."
-            ) from error
+            raise ValueError(f"{error}. Repair it; in_memory=True leaves it out.") from error
 
 
 @register("dataset", "folder")

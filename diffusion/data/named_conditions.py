@@ -106,17 +106,13 @@ def _check_classes(path: Path, label: np.ndarray, num_classes: Any) -> None:
     limits = np.atleast_1d(num_classes)
     columns = label.reshape(len(label), -1)
     if label.dtype.kind == "U":
-        raise ValueError(
-            f"'label' in {path} is made of words, which are the classes; omit num_classes."
-        )
+        raise ValueError(f"'label' in {path} is made of words, the classes; omit num_classes.")
     if columns.shape[1] != len(limits):
         raise ValueError(
             f"'label' in {path} has {columns.shape[1]} labels each, num_classes={num_classes} gives {len(limits)}."
         )
     if (columns >= limits).any():
-        raise ValueError(
-            f"'label' in {path} goes to {columns.max()}, past num_classes={num_classes}."
-        )
+        raise ValueError(f"'label' in {path} has {columns.max()}, past num_classes={num_classes}.")
 
 
 def _multi_hot(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

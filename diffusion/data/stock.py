@@ -72,9 +72,7 @@ def _prepare_stock(dataset: str, scratch: Path, downloads: Path) -> Path:
     try:
         builder = tfds.builder(dataset, data_dir=str(scratch), file_format="array_record")
     except tfds.core.DatasetNotFoundError as error:
-        raise MissingDataError(
-            f"TensorFlow Datasets has no set {dataset!r} in its catalog."
-        ) from error
+        raise MissingDataError(f"TensorFlow Datasets has no set {dataset!r}.") from error
     try:
         builder.download_and_prepare(
             download_dir=str(downloads),  # kept when preparing fails half-way

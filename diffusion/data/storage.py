@@ -54,9 +54,7 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
     try:
         return Path(given or "~/.cache/demolish").expanduser()
     except RuntimeError as error:
-        raise MissingDataError(
-            "No home folder for data: give `data_dir` or DEMOLISH_DATA."
-        ) from error
+        raise MissingDataError("No home folder: give `data_dir` or DEMOLISH_DATA.") from error
 
 
 def check_in_memory(value: bool | str | None) -> None:

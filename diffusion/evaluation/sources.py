@@ -174,9 +174,7 @@ def _decode(path: Path, spec: DataSpec) -> np.ndarray:
             if "transparency" in picture.info:
                 raise SourceError(f"{path} has a transparent color; lay it on white.")
             if picture.size != (width, height):
-                raise SourceError(
-                    f"{path} has size {picture.size}; this data has {(width, height)}."
-                )
+                raise SourceError(f"{path} is of size {picture.size}, not {(width, height)}.")
             return np.asarray(picture).reshape(spec.shape)
     except SourceError:
         raise

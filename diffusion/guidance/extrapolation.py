@@ -96,10 +96,8 @@ class Extrapolation(Guidance):
     def __post_init__(self, omega: Any) -> None:
         if omega is not None:
             default = type(self).__dataclass_fields__["scale"].default
-            require(
-                is_number(self.scale) and self.scale == default,
-                f"give either `scale` or `omega`, which is scale - 1; got {self.scale} and {omega}.",
-            )
+            unset = is_number(self.scale) and self.scale == default
+            require(unset, f"give `scale` or `omega`, scale - 1; got {self.scale} and {omega}.")
             object.__setattr__(self, "scale", above_one(omega))
         check_scale(self.scale)
 
@@ -160,9 +158,7 @@ class Negative(Extrapolation):
             return _like(given(model, "negative", self), model.cond)
         known = sorted(model.cond) if isinstance(model.cond, Mapping) else []
         if "label" not in known:
-            raise ValueError(
-                f"guidance 'negative' with `label` needs a condition 'label'; got {known}."
-            )
+            raise ValueError(f"'negative' with `label` needs a condition 'label'; got {known}.")
         label = jnp.asarray(self.label, model.cond["label"].dtype)
         return {**model.cond, "label": jnp.broadcast_to(label, model.cond["label"].shape)}
 

@@ -41,7 +41,7 @@ class Adaptive:
 
     def complain(self, good: bool) -> None:
         """Raise RuntimeError unless the end was reached."""
-        converged(good, self.solver, max_steps=self.max_steps, rtol=self.rtol, atol=self.atol)
+        converged(good, self.solver, self)
 
 
 def integrate(

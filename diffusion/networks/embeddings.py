@@ -174,9 +174,7 @@ class ConditionEmbedder(nn.Module):
 def class_sizes(num_classes: int | tuple[int, ...]) -> tuple[int, ...]:
     """Return one number of classes per attribute; 0 is no attribute."""
     sizes = num_classes if isinstance(num_classes, tuple) else (num_classes,) * bool(num_classes)
-    require(
-        all(n > 0 for n in sizes), f"`num_classes` must be positive or 0: none; got {num_classes}."
-    )
+    require(all(n > 0 for n in sizes), f"`num_classes` must be positive, or 0; got {num_classes}.")
     return sizes
 
 
@@ -190,10 +188,8 @@ def check_multi_hot(values: Array | None, batch: int, width: int) -> Int[Array, 
         return jnp.full((batch, width), -1)
     shaped("cond['multi_hot']", values, (batch, width), "one entry per attribute")
     integers("cond['multi_hot']", values, "Real numbers are a 'vector'.")
-    require(
-        jnp.all((values >= -1) & (values <= 1)),
-        "cond['multi_hot'] must be 1 where an attribute holds, 0 where not, -1 where that is not said.",
-    )
+    valid = jnp.all((values >= -1) & (values <= 1))
+    require(valid, "cond['multi_hot'] must be 1 (holds), 0 (does not) or -1 (unknown).")
     return values
 
 

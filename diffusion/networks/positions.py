@@ -51,9 +51,7 @@ def rotary_angles(
         ValueError: a head has no equal number of pairs for every axis.
     """
     divisor = 2 * len(grid)
-    multiple_of(
-        divisor, features=head_features, of="a rotary head", hint="Change `width` or `heads`."
-    )
+    multiple_of(divisor, features=head_features, of="a rotary head", hint="Change `heads`.")
     w = base ** -(np.arange(head_features // divisor) * divisor / head_features)
     return (coordinates(grid)[:, :, None] * w).reshape(math.prod(grid), -1)
 

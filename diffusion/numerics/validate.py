@@ -135,13 +135,13 @@ def host_only(who: str, *values: Any) -> None:
         raise TypeError(f"{who} plans its steps on the host; times and process must not be traced.")
 
 
-def converged(ok: Any, solver: str, **settings: Any) -> None:
-    """Raise RuntimeError unless an adaptive solver has reached its end; the settings are told."""
+def converged(ok: Any, solver: str, settings: Any) -> None:
+    """Raise RuntimeError unless an adaptive solver reached its end with its `max_steps`, `rtol` and `atol`."""
     if not is_traced(ok) and not np.all(ok):
-        told = ", ".join(f"{name}={value}" for name, value in settings.items())
         raise RuntimeError(
-            f"{solver} did not reach the end with {told}. Loosen the tolerances (float32 meets none below 1e-6), raise "
-            "`max_steps`, or take a larger t_min."
+            f"{solver} did not reach the end within {settings.max_steps} steps at rtol={settings.rtol:g}, "
+            f"atol={settings.atol:g}. Loosen the tolerances (float32 meets none below 1e-6), raise `max_steps`, or "
+            "take a larger t_min."
         )
 
 

@@ -168,8 +168,8 @@ class Stored(Coupling):
         number = len(_noise_of(self.path))
         require(
             number == size,
-            f"{self.path} holds noise for {number} examples, and the data set has {size}: pairs go by number. Train on "
-            "the data that it was made for, all of it (data.test_fraction=0).",
+            f"{self.path} holds noise for {number} examples, and the data set has {size}. Train on the data that it was "
+            "made for, all of it (data.test_fraction=0).",
         )
 
     def content(self) -> str:
@@ -178,9 +178,7 @@ class Stored(Coupling):
 
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
         if "index" not in batch:
-            raise KeyError(
-                "stored pairs need the entry `index` of a batch, the numbers of its examples."
-            )
+            raise KeyError("stored pairs need the entry `index` of a batch: which examples.")
         noise, index = _noise_of(self.path), np.asarray(batch["index"])
         if len(index) and index.max() >= len(noise):
             raise ValueError(
@@ -233,8 +231,7 @@ def reflow_pairs(
     """
     at_least(1, num=num, batch_size=batch_size)
     require(
-        not sampler.stochastic,
-        f"reflow pairs noise with where the ODE carries it; {type(sampler).__name__} is stochastic.",
+        not sampler.stochastic, f"reflow follows an ODE; {type(sampler).__name__} is stochastic."
     )
     times = process.default_times(num_steps) if times is None else times
     found: dict[str, list] = {"data": [], "noise": []}

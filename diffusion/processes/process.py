@@ -96,7 +96,7 @@ class Process(abc.ABC):
             require(
                 off < 1e-3,  # NaN fails as well
                 f"{type(self).__name__} breaks the law that paths are invertible: no z with interpolate(x_0, z, t) = "
-                f"x_t was found (by {off:.2g}). Two paths from one x_0 may cross, or a point lies where no path goes.",
+                f"x_t was found ({off:.2g} off). Two paths from one x_0 may cross, or a point lies where no path goes.",
             )
         return z
 

@@ -113,9 +113,7 @@ def read_card(path: Path) -> dict[str, Any]:
     if card["format"] != FORMAT:
         raise CheckpointError(f"{file} has format {str(card['format'])[:20]}, not {FORMAT}.")
     if "self" in card and card["self"] != _digest(card):
-        raise CheckpointError(
-            f"{file} is not what was written. If it was changed on purpose, delete its entry 'self'."
-        )
+        raise CheckpointError(f"{file} is not what was written; if meant, delete its entry 'self'.")
     kinds = {
         "weights": dict,
         "config": dict,

@@ -103,7 +103,7 @@ def check_guide(experiment: Experiment, guide: Experiment, where: str) -> None:
     """
     if guide.task != "generator":
         raise ConfigError(
-            f"the guide in {where} is a {guide.task.replace('_', ' ')}; try --classifier."
+            f"the guide in {where} is a {guide.task}, no generator; try --classifier."
         )
     mine, theirs = experiment.spec, guide.spec
     conditions = lambda e: (jax.tree.map(jnp.shape, e.example_cond(1)), e.spec.num_classes)

@@ -210,9 +210,7 @@ def open_run(
     with CheckpointReader(workdir.checkpoints, say=Terminal(sys.stderr).say) as checkpoints:
         step = checkpoints.recover() if step is None else step
         if step is None:
-            raise CheckpointError(
-                f"{workdir.checkpoints} holds no complete checkpoint; train further."
-            )
+            raise CheckpointError(f"{workdir.checkpoints} has no complete checkpoint; train on.")
         refuse_mislabeled(workdir.path, stored, checkpoints.meta(step)["config"], step)
         abstract = shapes_of(experiment, checkpoints.count_arrays(step), str(workdir.path))
         like = abstract.params if ema == "raw" else abstract.ema[ema]

@@ -191,9 +191,7 @@ class Lock:
                 f"{folder} is in use by {words}, unseen from {here}: if it is not alive, delete {self.path}."
             )
         if owner and _alive(owner):
-            raise LockedError(
-                f"{folder} is in use by {words}. Wait for it, stop it, or give another --workdir."
-            )
+            raise LockedError(f"{folder} is in use by {words}. Wait, or stop it.")
 
     def _write(self, mine: Mapping[str, Any]) -> None:
         """Make the file, complete from its first moment, unless there is one."""
@@ -213,9 +211,7 @@ class Lock:
                 ):  # a file system without hard links; a rename would replace what is there
                     self._file = _made(self.path, content)
         except FileExistsError:
-            raise LockedError(
-                f"{self.path.parent} was taken by another process just now."
-            ) from None
+            raise LockedError(f"{self.path.parent} was just taken by another process.") from None
         finally:
             if self._file != file:
                 _let_go(file)

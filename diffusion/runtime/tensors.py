@@ -94,7 +94,7 @@ def read_header(path: Path) -> dict[str, Shape]:
         at = end
     if at != size - 8 - length:
         raise CheckpointError(
-            f"{path} has {size - 8 - length} bytes of arrays, its header speaks of {str(at)[:30]}."
+            f"{path} has {size - 8 - length} bytes of arrays, not {str(at)[:30]}."
         )
     return {k: (tuple(e["shape"]), _TYPES[e["dtype"]]) for k, e in header.items()}
 

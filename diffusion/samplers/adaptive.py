@@ -228,6 +228,4 @@ class Diffrax(DiffraxBase):
 
 
 def _complain(sampler: Any, good: Array) -> None:
-    converged(
-        good, sampler.solver, max_steps=sampler.max_steps, rtol=sampler.rtol, atol=sampler.atol
-    )
+    converged(good, sampler.solver, sampler)

@@ -115,9 +115,7 @@ class DPMSolver12(Sampler):
         return Solution(path[-1], path if save else None, nfe)
 
     def _complain(self, reached: Array) -> None:
-        converged(
-            reached, "dpm_solver_12", max_steps=self.max_steps, rtol=self.rtol, atol=self.atol
-        )
+        converged(reached, "dpm_solver_12", self)
 
 
 def _march(

@@ -11,7 +11,16 @@ from typing import Any, final
 
 import numpy as np
 
-from diffusion.numerics import monotone, on_host, one_of, positive, require, row, shaped, whole
+from diffusion.numerics import (
+    at_most,
+    monotone,
+    on_host,
+    one_of,
+    positive,
+    row,
+    shaped,
+    whole,
+)
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_process
 from diffusion.registry import register, takes_names
@@ -135,10 +144,7 @@ class ChainGrid(Grid):
         total = self.num_chain_steps
         points, ends = np.arange(1, total + 1), (float(process.t_min), float(process.t_max))
         inside = points[(points / total > ends[0]) & (points / total < ends[1])]
-        require(
-            num_steps <= len(inside) + 1,
-            f"a chain of {total} points allows at most {len(inside) + 1} steps; got num_steps={num_steps}.",
-        )
+        at_most(len(inside) + 1, num_steps=num_steps, of=f"a chain of {total} points")
         stride = total // num_steps
         rows = {
             "leading": lambda: np.append(1 + stride * np.arange(num_steps), total)[::-1],

@@ -133,7 +133,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
     save_png(tmp_path / "b.png", pixels(1, 3)[0])
     refused("mode RGB; this data has mode L")
     save_png(tmp_path / "b.png", pixels(1, size=9)[0])
-    refused(r"size \(9, 9\); this data has \(8, 8\)")
+    refused(r"size \(9, 9\), not \(8, 8\)")
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     refused("b.png cannot be read as a picture")
     (tmp_path / "b.png").unlink()

@@ -88,7 +88,7 @@ class Extractor(abc.ABC):
             return x.astype(np.float32, copy=False)
         if len(x) and np.abs(x).max() > 10 and (x == np.floor(x)).all():
             raise ValueError(
-                f"images must lie in [-1, 1]; these are like 8-bit levels to {x.max():.0f}: u becomes u / 127.5 - 1."
+                f"images must lie in [-1, 1]; these look like 8-bit levels, to {x.max():.0f}: take u / 127.5 - 1."
             )
         return to_float(images.to_uint8(x.astype(np.float32, copy=False)))
 

@@ -104,9 +104,7 @@ class EvalInputs:
                     found + len(x),
                 )
                 yield x
-        require(
-            found >= 2, f"metrics of examples need at least 2; {found} came where {count} were due."
-        )
+        require(found >= 2, f"metrics of examples need at least 2; {found} of {count} came.")
         image = self.held_out.spec.kind == "image"
         require(
             not (image and legal.looks_like_unit(low, high) and self._reaches_below()),
