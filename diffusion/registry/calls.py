@@ -35,7 +35,7 @@ def takes_names(fn: T) -> T:
         if name not in OBJECTS:
             return given
         if isinstance(given, type):
-            raise TypeError(f"`{name}` is the class itself: call it, {given.__name__}().")
+            raise TypeError(f"`{name}` is the class {given.__name__} itself: call it.")
         return build(OBJECTS[name], given)
 
     @functools.wraps(fn)

@@ -81,7 +81,7 @@ def test_wrong_multi_hot_conditions_are_refused_or_nan():
         embed({"multi_hot": jnp.zeros((2, 4), int)})
     with pytest.raises(ValueError, match="must be integers; got float32"):
         embed({"multi_hot": jnp.zeros((2, 3))})
-    with pytest.raises(ValueError, match="1 \(holds\)"):
+    with pytest.raises(ValueError, match=r"1 \(holds\)"):
         embed({"multi_hot": jnp.full((2, 3), 2)})
     rows = jnp.array([[0, 1, 0], [0, 2, 0]])
     finite = jnp.isfinite(jax.jit(lambda m: embed({"multi_hot": m}))(rows)).all(axis=-1)
@@ -154,7 +154,7 @@ def test_labels_of_a_command_line():
     for text, spec, message in [
         ("three", one, "whole numbers"),
         ("3,1:2", FULL, "same number of labels"),
-        ("1", FULL, "2 attributes per example"),
+        ("1", FULL, "2 per example, of 2, 3 classes"),
         ("5", one, r"0 \.\.\. 4"),
         ("3", attributes, "from 0 to 2"),
         ("a+b", attributes, "joined by"),

@@ -301,7 +301,7 @@ def test_a_model_without_conditions_cannot_be_compared():
     process, x = build("process", "vp"), state()
     model = network_model(process, x, LABELS)
     blank = ConditionalModel(model.base.with_cond(None), None, model.given)
-    with pytest.raises(ValueError, match="no condition"):
+    with pytest.raises(ValueError, match="conditions, and this model has none"):
         build("guidance", "classifier_free")(blank)
     asked = dataclasses.replace(blank, asked={"label": jnp.asarray(LABELS)})
     assert build("guidance", "classifier")(asked)(x, middle(process)).shape == x.shape
