@@ -168,8 +168,8 @@ class Stored(Coupling):
         number = len(_noise_of(self.path))
         require(
             number == size,
-            f"{self.path} holds noise for {number} examples, and the data set has {size}. Train on the data that it was "
-            "made for, all of it (data.test_fraction=0).",
+            f"{self.path} holds noise for {number} examples, and the data set has {size}. Train on the data that it "
+            "was made for, all of it (data.test_fraction=0).",
         )
 
     def content(self) -> str:

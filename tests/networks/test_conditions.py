@@ -156,7 +156,7 @@ def test_labels_of_a_command_line():
         ("3,1:2", FULL, "same number of labels"),
         ("1", FULL, "2 per example, of 2, 3 classes"),
         ("5", one, r"0 \.\.\. 4"),
-        ("3", attributes, "from 0 to 2"),
+        ("3", attributes, "below 3"),
         ("a+b", attributes, "joined by"),
     ]:
         with pytest.raises(ValueError, match=message):
