@@ -199,7 +199,8 @@ class StepFolders:
         lines = [f"step {step}: {error}" for step, error in wrong.items()]
         lines += [f"set aside before: {', '.join(before)}"] if before else []
         raise CheckpointError(
-            f"No checkpoint in {self.directory} is whole ({'; '.join(lines)}). `demolish train --restart` begins anew."
+            f"No checkpoint in {self.directory} is whole ({'; '.join(lines)}). Nothing was changed. "
+            "`demolish train --restart` begins anew, and moves the old run aside."
         )
 
 

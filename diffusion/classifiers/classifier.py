@@ -81,13 +81,13 @@ def columns_of(
     sizes = num_classes if isinstance(num_classes, tuple) else (num_classes,) * bool(num_classes)
     if loss.multi_label and multi_hot_dim:
         return Columns(multi_hot=multi_hot_dim, multi_label=True)
-    if not sizes:
+    if not sizes and multi_hot_dim:
         raise ValueError(
             f"{type(loss).__name__} learns one label of several classes, and the data has multi-hot attributes: "
             "take classifier_loss zlpr or binary_cross_entropy."
-            if multi_hot_dim
-            else "a classifier learns labels, and this data set has none."
         )
+    if not sizes:
+        raise ValueError("a classifier learns labels, and this data set has none.")
     return Columns(sizes=sizes, multi_label=loss.multi_label)
 
 

@@ -109,7 +109,8 @@ def _check_classes(path: Path, label: np.ndarray, num_classes: Any) -> None:
         raise ValueError(f"'label' in {path} is made of words, the classes; omit num_classes.")
     if columns.shape[1] != len(limits):
         raise ValueError(
-            f"'label' in {path} has {columns.shape[1]} labels each, num_classes={num_classes} gives {len(limits)}."
+            f"'label' in {path} has {columns.shape[1]} labels per example, and num_classes={num_classes} is for "
+            f"{len(limits)}; give one number per label."
         )
     if (columns >= limits).any():
         raise ValueError(f"'label' in {path} has {columns.max()}, past num_classes={num_classes}.")

@@ -239,7 +239,8 @@ def _check_chain(process: GaussianProcess, times: Any) -> Any:
         low = float(process.t_min)
         require(
             abs(times[0] - low) <= 1e-6 * abs(low),
-            f"`times` of a bound must begin at t_min = {low:.6g}, where the decoder takes over; got {times[0]:.6g}.",
+            f"`times` of a bound must begin at t_min = {low:.6g}, where the decoder takes over; got {times[0]:.6g}. "
+            f"Build the process with t_min={times[0]:.6g}.",
         )
     return times
 

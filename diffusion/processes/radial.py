@@ -79,7 +79,10 @@ class Radial(Process):
             f"{who}: psi(r, t) must rise from 0 to 1; at t_max it goes from {near:.3g} to {far:.3g} at r = 1e4.",
         )
         rise = (values[1] - values[0]).max()
-        require(rise <= 1e-6, f"{who}: psi(r, t) must fall with t; it rises by {rise:.3g}.")
+        require(
+            rise <= 1e-6,
+            f"{who}: psi(r, t) must fall with t; it rises by {rise:.3g}. Is time reversed?",
+        )
 
     @abc.abstractmethod
     def psi(self, r: Array, t: Array) -> Array:

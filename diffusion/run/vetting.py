@@ -58,7 +58,7 @@ def _check_size(value: Any, path: str) -> None:
         for inner in value:
             _check_size(inner, path)
     elif isinstance(value, int | float) and abs(value) > MOST_WIDTH and abs(value) != math.inf:
-        raise CheckpointError(f"{path} is {value:.3g}, more than {MOST_WIDTH}.")
+        raise CheckpointError(f"{path} is {value:.3g}; no width or depth is above {MOST_WIDTH}.")
 
 
 def shapes_of(experiment: Experiment, arrays: int, where: str) -> TrainState:

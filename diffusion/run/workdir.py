@@ -143,7 +143,8 @@ class Workdir:
         """
         if changed := differences(old, new):
             raise ConfigError(
-                f"{self.path} holds a run of another config ({'; '.join(changed)}). Use another --workdir or --restart."
+                f"{self.path} holds a run of another config ({'; '.join(changed)}). Give another "
+                "--workdir, the config it was started with, or --restart to move the old run aside."
             )
 
     def sweep(self) -> None:

@@ -184,14 +184,17 @@ class Lock:
                 else ", in another container of this machine or on another"
             )
             raise LockedError(
-                f"{folder} is in use by {words if owner else 'a process'}, which is alive{unseen}. Wait, or stop it."
+                f"{folder} is in use by {words if owner else 'a process'}, which is alive{unseen}. Wait for it, "
+                "stop it, or give another --workdir."
             )
         if owner and host != here:
             raise LockedError(
                 f"{folder} is in use by {words}, unseen from {here}: if it is not alive, delete {self.path}."
             )
         if owner and _alive(owner):
-            raise LockedError(f"{folder} is in use by {words}. Wait, or stop it.")
+            raise LockedError(
+                f"{folder} is in use by {words}. Wait for it, stop it, or give another --workdir."
+            )
 
     def _write(self, mine: Mapping[str, Any]) -> None:
         """Make the file, complete from its first moment, unless there is one."""

@@ -87,7 +87,7 @@ def test_several_labels_have_several_numbers_of_classes(file):
         3,
         9,
     )
-    with pytest.raises(ValueError, match="2 labels each"):
+    with pytest.raises(ValueError, match="2 labels per example"):
         _ = ArrayFile(path=path, num_classes=5).spec
     with pytest.raises(ValueError, match="past num_classes"):
         _ = ArrayFile(path=path, num_classes=(2, 4)).spec

@@ -442,7 +442,7 @@ def test_psi_written_by_hand():
     [
         (lambda r, t: jnp.exp(-r / t), "increase in r"),
         (lambda r, t: 0.5 * jnp.tanh(r / t), "from 0 to 1"),
-        (lambda r, t: jnp.tanh(r * t), "must fall with t"),
+        (lambda r, t: jnp.tanh(r * t), "time reversed"),
     ],
 )
 def test_an_impossible_psi_is_refused(psi, word):
