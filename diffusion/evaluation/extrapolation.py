@@ -47,7 +47,9 @@ def frechet_infinity(
     """
     n, dim = rows.shape
     needed = int(np.ceil(4 * (dim + 1) / (1 - 1 / _GROUPS))) + _GROUPS
-    at_least(needed, examples=n, of=f"extrapolation over {dim} features", hint="kid needs fewer.")
+    at_least(
+        needed, examples=n, of=f"extrapolation over {dim} features", hint="kid has no such bias."
+    )
     factor = factor_of(reference.covariance)
     spread = float(np.trace(reference.covariance))
 

@@ -225,10 +225,8 @@ def parse(text: str | Mapping[str, Any]) -> dict[str, Any]:
         parts.remove(part)
     if not parts:
         return {"name": name, **own}
-    require(
-        "features" in inspect.signature(target).parameters,
-        f"the metric {name} compares no features; write {name} without [{inner}].",
-    )
+    compares = "features" in inspect.signature(target).parameters
+    require(compares, f"the metric {name} compares no features; write {name} without [{inner}].")
     head, *fields = parts
     if "=" in head:
         raise ValueError(f"in {text!r} the features come first, as in {name}[pixels,{head}].")
