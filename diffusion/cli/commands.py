@@ -48,7 +48,10 @@ def start(words: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(words: list[str]) -> int:
-    sys.argv = ["demolish", *words]  # cards record this command line, however the command was started
+    sys.argv = [
+        "demolish",
+        *words,
+    ]  # cards record this command line, however the command was started
     try:
         name = _chosen(words)
     except SystemExit as left:

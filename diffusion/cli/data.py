@@ -36,10 +36,10 @@ def command_line() -> Parser:
         help="set a field of the data set, such as split=test or path=my_pictures; repeatable",
     )
 
-    def add(name: str, told: str, *parents: Any) -> Parser:
-        title = f"demolish data {name}: {told}."
+    def add(name: str, purpose: str, *parents: Any) -> Parser:
+        title = f"demolish data {name}: {purpose}."
         return commands.add_parser(
-            name, parents=parents, help=told, description=title, allow_abbrev=True
+            name, parents=parents, help=purpose, description=title, allow_abbrev=True
         )
 
     add("list", "show the names of all data sets, and which are prepared", root)

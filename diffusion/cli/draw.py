@@ -61,7 +61,10 @@ def command_line() -> Parser:
     )
     parser.add_argument("--out", default="drawings", help="The folder to write to.")
     parser.add_argument(
-        "--animate", type=one_of("gif", "mp4", "none"), default="gif", help="Format of the animation."
+        "--animate",
+        type=one_of("gif", "mp4", "none"),
+        default="gif",
+        help="Format of the animation.",
     )
     parser.add_argument("--seed", type=whole_number, default=0, help="Seed of all random draws.")
     return parser

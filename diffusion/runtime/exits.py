@@ -1,7 +1,7 @@
-"""Exit codes of the programs, the one table of them, the errors that carry them, and which error leaves with which.
+"""Exit codes of the commands: the table, the errors that carry a code, and the code of any other error.
 
-129, 130, 138 and 143 are the codes that shells and schedulers expect after these signals: 128 + number. This file
-imports nothing of the package, so that `--help` can read the table without starting JAX.
+129, 130, 138 and 143 are the codes that shells and schedulers expect after these signals: 128 + signal number. This
+file imports nothing of the package, so that `--help` can read the table without starting JAX.
 """
 
 import re
@@ -26,32 +26,32 @@ TERMINATED = 143
 
 MEANING = {
     OK: "done",
-    ERROR: "an error that nobody foresaw; --debug shows where",
+    ERROR: "an unexpected error; --debug shows the traceback",
     USAGE: "a wrong command line, config or input, or a folder that holds no run; the message names it",
-    DIVERGED: "numbers are not finite: training diverged, or examples did",
+    DIVERGED: "training diverged, or generated examples are not finite",
     CHECKPOINT: "a checkpoint or an exported model is missing or damaged, or does not fit",
     DATA: "a data set is missing; the message says how to get it",
     FILES: "a file is missing, or cannot be read or written, as on a full disk; the message says which and why",
-    LOCKED: "another process is at work in the folder",
-    HUNG: "it hung: no sign of life for train.watchdog_seconds; the stacks say where",
+    LOCKED: "another process is using the folder",
+    HUNG: "hung: no progress for train.watchdog_seconds; the printed stacks show where",
     LAWS: "a law does not hold (demolish check)",
-    HANGUP: "stopped by SIGHUP (a terminal that was closed), else like 130",
-    INTERRUPTED: "stopped by SIGINT (Ctrl-C), and what was done is saved; the same command goes on",
-    ABANDONED: "stopped by a second signal, at once: work since the last checkpoint is lost",
-    ASKED: "stopped by SIGUSR1, else like 130",
-    TERMINATED: "stopped by SIGTERM, else like 130",
+    HANGUP: "stopped by SIGHUP (a terminal that was closed), otherwise like 130",
+    INTERRUPTED: "stopped by SIGINT (Ctrl-C); progress is saved, and the same command continues",
+    ABANDONED: "stopped at once by a second signal; work since the last checkpoint is lost",
+    ASKED: "stopped by SIGUSR1, otherwise like 130",
+    TERMINATED: "stopped by SIGTERM, otherwise like 130",
 }
 
 MOST_LETTERS = 1000  # of a message
 
 
 def table() -> str:
-    """Return the table as plain text, a line for each code."""
+    """Return the table as plain text, one line per code."""
     return "\n".join(["Exit codes:", *(f"  {code:<4} {text}" for code, text in MEANING.items())])
 
 
 def markdown() -> str:
-    """Return the table as it stands in the documentation."""
+    """Return the table in Markdown, for the documentation."""
     rows = [f"| {code} | {text} |" for code, text in MEANING.items()]
     return "\n".join(["| code | meaning |", "|---:|---|", *rows])
 
