@@ -42,7 +42,7 @@ MEANING = {
     TERMINATED: "stopped by SIGTERM, otherwise like 130",
 }
 
-MOST_LETTERS = 1000  # of a message
+MOST_LETTERS = 1000  # largest length of a message
 
 
 def table() -> str:
@@ -57,10 +57,10 @@ def markdown() -> str:
 
 
 def code_of(error: BaseException) -> int:
-    """Return the code that a program leaves with after an error.
+    """Return the exit code of an error.
 
-    An error that knows its code has the attribute `exit_code`. Others are of a file (OSError), of what was asked for
-    (ValueError, KeyError, IndexError, TypeError), or unforeseen.
+    The attribute `exit_code` of an error decides, if there is one. Other errors are about a file (OSError), about the
+    input (ValueError, KeyError, IndexError, TypeError), or unexpected.
     """
     own: Any = getattr(error, "exit_code", None)
     if isinstance(own, int):
@@ -73,18 +73,20 @@ def code_of(error: BaseException) -> int:
 
 
 def one_line(text: str) -> str:
-    """Return a message as one line that a person reads to its end.
+    """Return a message as one line of limited length.
 
-    Of more than a few lines, such as those of compilers, the first says what is wrong.
+    Only the first line is kept of messages of more than a few lines, such as those of compilers.
     """
-    text = re.sub(r"\[Errno -?[0-9]+\] ", "", text)  # nobody knows them by number
+    text = re.sub(
+        r"\[Errno -?[0-9]+\] ", "", text
+    )  # the number of an error says nothing to most readers
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = " ".join(" ".join(lines[:1] if len(lines) > 4 else lines).split())
     return line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 4].rstrip()} ..."
 
 
 def sentence(error: BaseException) -> str:
-    """Return what to say of an error, in one line: of an error of the system the file and the reason."""
+    """Return the message of an error in one line; for an OSError, the file and the reason."""
     message: Any = error.args[0] if isinstance(error, KeyError) and error.args else error
     if isinstance(error, OSError) and error.strerror and str(error).startswith("[Errno"):
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -102,11 +104,11 @@ _BY_SIGNAL = {
 
 
 class Stopped(SystemExit):
-    """A signal ended the run in good order; uncaught, it leaves with the code of that signal.
+    """A signal ended the run cleanly; if not caught, the process exits with the code of that signal.
 
     Attributes:
-        step: the number of steps done, all of them in the checkpoint if there is one.
-        signal: the signal, SIGTERM where only the cluster's notice is known.
+        step: number of completed steps, all of them in the checkpoint if there is one.
+        signal: the signal; SIGTERM if only a preemption notice of the cluster was received.
         saved: whether a checkpoint was written.
     """
 
@@ -117,7 +119,7 @@ class Stopped(SystemExit):
         self.saved = saved
 
     def __str__(self) -> str:
-        """Say what happened, in one line."""
+        """Return the message in one line."""
         if self.step == 0:
             return f"Stopped by {self.signal.name} before the first step."
         state = "the state is saved" if self.saved else "nothing was saved: no `save` was given"
@@ -128,8 +130,8 @@ class DivergedError(RuntimeError):
     """Too many steps in a row had a non-finite loss or gradient.
 
     Attributes:
-        step: the last of them.
-        good: the last step that was finite, if it is known to be an earlier one.
+        step: the last of these steps.
+        good: the last step that was finite, if it is known to be earlier than `step`.
     """
 
     exit_code = DIVERGED
@@ -141,16 +143,16 @@ class DivergedError(RuntimeError):
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is missing, or does not fit what is asked of it."""
+    """A checkpoint is missing, damaged, or does not fit the config."""
 
     exit_code = CHECKPOINT
 
 
 class DamageError(CheckpointError):
-    """A checkpoint is not what was written.
+    """The content of a checkpoint differs from what was written.
 
     Attributes:
-        reason: a word or two, joined by hyphens, that may be part of a file name.
+        reason: one or two words, joined by hyphens, that can be part of a file name.
     """
 
     def __init__(self, reason: str, message: str):
@@ -165,17 +167,17 @@ class SaveError(OSError):
 
 
 class ReadError(OSError):
-    """A file cannot be read, by a fault of the machine or for lack of permission: it may be whole."""
+    """A file cannot be read because of an I/O error or missing permission; its content may be intact."""
 
     exit_code = FILES
 
 
 def cannot_read(error: OSError) -> bool:
-    """Say whether an error says nothing about the content of a file, and not even that it is missing."""
+    """Return whether an error prevented reading a file, so that nothing is known about its content or existence."""
     return error.errno is not None and not isinstance(error, FileNotFoundError | NotADirectoryError)
 
 
 class LockedError(RuntimeError):
-    """Another process owns the work directory."""
+    """Another process holds the lock of the work directory."""
 
     exit_code = LOCKED
