@@ -48,10 +48,8 @@ def start(words: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(words: list[str]) -> int:
-    sys.argv = [
-        "demolish",
-        *words,
-    ]  # cards record this command line, however the command was started
+    # cards record this command line, however the command was started
+    sys.argv = ["demolish", *words]
     try:
         name = _chosen(words)
     except SystemExit as left:

@@ -213,11 +213,8 @@ def measure(metrics: Any, there: Any, target: Any, file: Any, poll: Any, debug: 
         poll()
         try:
             measure_one(name, metric, there, target, file)
-        except (
-            StopRequestedError,
-            WriteError,
-            LockedError,
-        ):  # these would affect every later metric
+        except (StopRequestedError, WriteError, LockedError):
+            # these would affect every later metric
             raise
         except Exception as error:
             there.pop(name, None)

@@ -86,9 +86,8 @@ def check_writable(path: os.PathLike[str] | str) -> None:
             fail(f"{path} cannot be written: {nearest} is a file.", exits.FILES)
         nearest = os.path.dirname(nearest)
     try:
-        with tempfile.TemporaryFile(
-            dir=nearest
-        ):  # permission bits are not enough: root passes them
+        # permission bits are not enough: root passes them
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         fail(f"{path} cannot be written: {nearest}: {error.strerror}.", exits.FILES)

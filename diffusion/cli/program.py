@@ -43,9 +43,8 @@ def _work(flags: argparse.Namespace, work: Callable[[argparse.Namespace], int | 
     except KeyboardInterrupt:
         fail("interrupted; nothing half-made was left.", exits.INTERRUPTED)
     except SystemExit as left:
-        if hasattr(
-            left, "signal"
-        ):  # raised by a training run that was stopped; its message says what was saved
+        # raised by a training run that was stopped; its message says what was saved
+        if hasattr(left, "signal"):
             from diffusion.runtime.progress import Terminal
 
             Terminal(sys.stderr).say(f"{left} The same command goes on.")

@@ -83,9 +83,8 @@ def side_by_side(a: Any, b: Any, verbose: bool) -> None:
 
 def _cell(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    width = (
-        12 if re.fullmatch(r"[0-9a-f]{40,64}\+?", text) else 60
-    )  # the first digits of a digest are enough
+    # the first digits of a digest are enough
+    width = 12 if re.fullmatch(r"[0-9a-f]{40,64}\+?", text) else 60
     return text if len(text) <= width else f"{text[:width]}..."
 
 
@@ -108,9 +107,8 @@ def save_pictures(out: Path, target: Any, results: Any) -> None:
     if not count:
         return
     classes = spec.num_classes if isinstance(spec.num_classes, int) else 0
-    columns = (
-        classes if 2 <= classes <= 12 else 10
-    )  # examples cycle through the classes: one column per class
+    # examples cycle through the classes: one column per class
+    columns = classes if 2 <= classes <= 12 else 10
     shown = min(count, SHOWN) if spec.pictured else min(count, MANY)
     if spec.pictured:
         shown = max(min(columns, shown), shown - shown % columns)

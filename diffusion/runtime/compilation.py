@@ -57,11 +57,8 @@ def _prune(folder: Path, most: int = MOST_BYTES) -> None:
 
 
 _REDUCTIONS = "--xla_cpu_experimental_ynn_fusion_type"
-_KNOWN = (
-    (0, 10),
-    (0, 11),
-    (0, 12),
-)  # versions of jaxlib that know the flag; an unknown flag ends the process
+# versions of jaxlib that know the flag; an unknown flag ends the process
+_KNOWN = ((0, 10), (0, 11), (0, 12))
 
 
 def use_fixed_sums() -> None:

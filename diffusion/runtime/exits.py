@@ -77,9 +77,8 @@ def one_line(text: str) -> str:
 
     Only the first line is kept of messages of more than a few lines, such as those of compilers.
     """
-    text = re.sub(
-        r"\[Errno -?[0-9]+\] ", "", text
-    )  # the number of an error says nothing to most readers
+    # the number of an error says nothing to most readers
+    text = re.sub(r"\[Errno -?[0-9]+\] ", "", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = " ".join(" ".join(lines[:1] if len(lines) > 4 else lines).split())
     return line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 4].rstrip()} ..."

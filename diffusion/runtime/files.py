@@ -192,10 +192,8 @@ def decoding(
     except OSError as found:
         if found.filename is not None:
             raise
-        if found.errno not in (
-            None,
-            errno.EINVAL,
-        ):  # EINVAL: a seek to an impossible position, from damaged content
+        # EINVAL: a seek to an impossible position, from damaged content
+        if found.errno not in (None, errno.EINVAL):
             raise type(found)(found.errno, found.strerror, os.fspath(path)) from found
         raise error(_damaged(path, how, found)) from found
     except DAMAGE as found:

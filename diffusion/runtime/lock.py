@@ -47,9 +47,8 @@ def started(pid: int) -> str:
     try:
         content = Path(f"/proc/{pid}/stat").read_text()
         state, *fields = content.rpartition(")")[2].split()
-        return (
-            "" if state in "ZX" else fields[18]
-        )  # zombies count as ended; field 18 is in clock ticks since boot
+        # zombies count as ended; field 18 is in clock ticks since boot
+        return "" if state in "ZX" else fields[18]
     except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():
             return ""

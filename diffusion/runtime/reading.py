@@ -64,15 +64,13 @@ def open_plain(path: Path, *, links: bool = False) -> io.BufferedReader:
         NotPlainError: the path is a pipe, a device, a folder, or a link.
         OSError: the file does not exist or cannot be opened.
     """
-    _refuse(
-        path, (path.stat() if links else path.lstat()).st_mode
-    )  # opening a device may do something
+    # opening a device may do something
+    _refuse(path, (path.stat() if links else path.lstat()).st_mode)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     number = os.open(path, flags | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
     try:
-        _refuse(
-            path, os.fstat(number).st_mode
-        )  # again: the file may have been replaced since the check
+        # again: the file may have been replaced since the check
+        _refuse(path, os.fstat(number).st_mode)
         return open(number, "rb")
     except BaseException:
         os.close(number)
@@ -118,9 +116,8 @@ def parse_json(content: bytes, source: Any, pairs: Callable[[list], Any] | None 
     Raises:
         ValueError: the text has too many values, is nested too deeply, or is not JSON.
     """
-    if (
-        1 + sum(map(content.count, (b",", b"[", b"{"))) > MAX_NODES
-    ):  # there cannot be more than these
+    # there cannot be more than these
+    if 1 + sum(map(content.count, (b",", b"[", b"{"))) > MAX_NODES:
         raise ValueError(f"{source} has more than {MAX_NODES} values")
     try:  # accepts NaN and Infinity, which a config may hold
         found = json.loads(content.decode("utf-8-sig"), object_pairs_hook=pairs)
@@ -129,9 +126,8 @@ def parse_json(content: bytes, source: Any, pairs: Callable[[list], Any] | None 
     except ValueError as error:  # base class of UnicodeDecodeError and JSONDecodeError
         raise ValueError(f"{source} is not JSON: {str(error)[:200]}") from None
     level = [found]
-    for _ in range(
-        MAX_DEPTH
-    ):  # limits the depth, so that recursive functions on the result are safe
+    # limits the depth, so that recursive functions on the result are safe
+    for _ in range(MAX_DEPTH):
         inner = [
             v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)
         ]

@@ -176,9 +176,8 @@ class _Machine:
             stack.append(_build(function, arguments))
         elif name == "BINPERSID":
             stack.append(_storage(stack.pop()))
-        elif (
-            name == "BUILD"
-        ):  # attributes of an OrderedDict: version numbers of PyTorch modules, not needed
+        elif name == "BUILD":
+            # attributes of an OrderedDict: version numbers of PyTorch modules, not needed
             stack.pop()
             self.target(dict)
         else:
@@ -197,9 +196,8 @@ class _Machine:
 def _view(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
     """Return a tensor as an array, after checking that it is inside its storage."""
     sound = len(tensor.shape) == len(tensor.steps)
-    sound = sound and math.prod(tensor.shape) <= len(
-        numbers
-    )  # refuses tensors expanded by a stride of 0
+    # refuses tensors expanded by a stride of 0
+    sound = sound and math.prod(tensor.shape) <= len(numbers)
     last = tensor.offset + sum(
         (n - 1) * s for n, s in zip(tensor.shape, tensor.steps, strict=False)
     )

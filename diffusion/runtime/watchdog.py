@@ -94,9 +94,8 @@ class Watchdog:
     def look(self) -> None:
         """Add the time since the last check in which this process was running, and exit if a limit is exceeded."""
         now, sign = self._clock(), self._sign
-        ran = min(
-            now - self._looked, 2 * self._pause
-        )  # a much longer time means that the process was stopped, or had no CPU
+        # a much longer time means that the process was stopped, or had no CPU
+        ran = min(now - self._looked, 2 * self._pause)
         self._silent = self._silent + ran if sign.signs == self._known.signs else 0.0
         self._inside = self._inside + ran if sign.phases == self._known.phases else 0.0
         self._looked, self._known = now, sign
