@@ -24,10 +24,8 @@ Note = Callable[[Any], str | None]
 
 LARGE_GAIN = 100  # amplification of errors above which there is a note
 FEW_STEPS = 10  # number of sampling steps up to which a grid is tested
-NORMAL_STD, TOO_WIDE = (
-    0.5,
-    3,
-)  # std of the test data; ratio of standard deviations above which there is a note
+# std of the test data; ratio of standard deviations above which there is a note
+NORMAL_STD, TOO_WIDE = (0.5, 3)
 
 
 @contextlib.contextmanager
