@@ -1,4 +1,4 @@
-"""From the sections of a config to the objects that they name: what an `Experiment` is made of."""
+"""Construction of the objects that the sections of a config name: the parts of an `Experiment`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ PARTS = (
 
 
 def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
-    """Build every section, or say which one cannot be built and why; see `Experiment.from_config`."""
+    """Build every section; raise ConfigError with section and reason if one fails; see `Experiment.from_config`."""
     given, config = config, with_defaults(config)
     check_sections(config)
     process = build_section(config, "process")
@@ -73,7 +73,7 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
 
 
 def options(cls: type, section: str, given: Mapping) -> Any:
-    """Build a section without a name, strictly."""
+    """Build an options section, which has no name; refuse unknown fields."""
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key, value in given.items():
         if key not in fields:
@@ -85,7 +85,7 @@ def options(cls: type, section: str, given: Mapping) -> Any:
 
 
 def build_section(config: Mapping, section: str, **extra: Any) -> Any:
-    """Build one section; an error says which."""
+    """Build one section; errors name the section."""
     spec = own_fields(config, section)
     kind = kind_of(config, section)
     if section == "data" and spec.get("data_dir") is None:
@@ -100,14 +100,14 @@ def build_section(config: Mapping, section: str, **extra: Any) -> Any:
 
 
 def dataset_of(config: Mapping) -> Dataset:
-    """Build the data set of a config, with the condition that `data.condition` computes from it."""
+    """Build the data set of a config, with the condition of `data.condition`, if there is one."""
     dataset = build_section(config, "data")
     with config_errors("config.data.condition"):
         return conditioned(section_of(config, "data").get("condition"), dataset)
 
 
 def _spec_of(dataset: Dataset) -> DataSpec:
-    """Describe the data; what a computed condition cannot be computed from is an error of the config."""
+    """Return the spec of the data; raise ConfigError if its condition cannot be computed from the data."""
     try:
         return dataset.spec
     except ValueError as error:
@@ -120,7 +120,7 @@ def network_extras(
     """Return the fields of the network that follow from the data and the task.
 
     Raises:
-        ConfigError: a classifier is to learn what the data does not say.
+        ConfigError: a classifier is to be trained on data without the needed labels.
     """
     if config["task"] == "generator":
         return network_fields(spec) | ({"outputs": 2} if train.learn_variance else {})
@@ -134,7 +134,7 @@ def optimizer_extras(train: TrainOptions, batch_size: int, network: Any) -> dict
 
 
 def loss_target(name: str) -> Prediction | None:
-    """Build the prediction that the loss is taken of; "" is the network's own, None.
+    """Build the prediction in whose space the loss is computed; None for "", the prediction of the network.
 
     Raises:
         ConfigError: there is no such prediction.
@@ -144,7 +144,7 @@ def loss_target(name: str) -> Prediction | None:
 
 
 def default_sampler(process: Process) -> str:
-    """Return the sampler of a config that names none: the first of `SAMPLERS` for processes of this class."""
+    """Return the default sampler of a process: the first of `SAMPLERS` that supports its class."""
     carried = lambda name: isinstance(
         process, getattr(lookup("sampler", name), "requires", Process)
     )
@@ -152,7 +152,7 @@ def default_sampler(process: Process) -> str:
 
 
 def default_metrics(task: str, process: Process) -> list[Any]:
-    """Return what is measured where a config does not say: what the task and the process have."""
+    """Return the default metrics of a task and a process."""
     if task != "generator":
         return ["accuracy_by_level"]
     of_denoisers = () if isinstance(process, AffineProcess) else ("loss_by_level",)
@@ -160,7 +160,7 @@ def default_metrics(task: str, process: Process) -> list[Any]:
 
 
 def resolved(experiment: Any) -> dict[str, Any]:
-    """Return the config of an Experiment with every default of every class written out, as JSON would hold it."""
+    """Return the config of an Experiment with the defaults of all classes filled in, as JSON data."""
     config, train = experiment.config, experiment.train
     extras = {
         "network": network_extras(config, train, experiment.spec, experiment.classifier_loss),

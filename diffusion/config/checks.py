@@ -1,7 +1,7 @@
-"""Where the sections of a config do not fit together, and what a person should know before a run costs anything.
+"""Checks of whether the sections of a config fit together, and warnings before a run starts.
 
-A check raises ConfigError before anything is computed. A note is no error: a function of an Experiment that returns
-one sentence, or nothing. `TRAINING` and `SAMPLING` list the notes; the programs say them on standard error.
+A check raises ConfigError before anything is computed. A note is a warning: a function of an Experiment that returns
+one sentence, or None. `TRAINING` and `SAMPLING` list the notes; the commands print them to standard error.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,14 @@ from diffusion.samplers import StepSampler, sample
 
 Note = Callable[[Any], str | None]
 
-LARGE_GAIN = 100  # of errors, above which it is said
-FEW_STEPS = 10  # up to which a grid is looked at
-NORMAL_STD, TOO_WIDE = 0.5, 3  # of the data that it is tried on; times as much is said
+LARGE_GAIN = 100  # amplification of errors above which there is a note
+FEW_STEPS = 10  # number of sampling steps up to which a grid is tested
+# std of the test data; ratio of standard deviations above which there is a note
+NORMAL_STD, TOO_WIDE = (0.5, 3)
 
 
 def check_parts(experiment: Any) -> None:
-    """Raise ConfigError where the parts of an Experiment do not fit together."""
+    """Raise ConfigError if the parts of an Experiment do not fit together."""
     train, process = experiment.train, experiment.process
     with config_errors("config.sampler"):
         who = f"the sampler {type(experiment.sampler).__name__}"
@@ -67,7 +68,7 @@ def _check_learned_variance(experiment: Any) -> None:
 
 
 def check_training(experiment: Any) -> None:
-    """Raise ConfigError for what only a trained model can do."""
+    """Raise ConfigError for settings that need a model that is already trained."""
     with config_errors("config.grid"):
         times = experiment.times()
     if experiment.train.sample_every and isinstance(experiment.sampler, StepSampler):
@@ -99,7 +100,7 @@ def check_training(experiment: Any) -> None:
 
 
 def unused_sections(experiment: Any) -> str | None:
-    """Say which sections were given and are not used, because of what is trained."""
+    """Return a note about sections of the config that the task or the process does not use."""
     if experiment.task == "generator" and experiment.affine:
         return None
     given = {
@@ -118,7 +119,7 @@ def unused_sections(experiment: Any) -> str | None:
 
 
 def endless_noise_level(experiment: Any) -> str | None:
-    """Say where the number that tells the network of the noise is not finite: no output of it will be."""
+    """Return a note if the network's noise conditioning is not finite at t_max, so that its output is not either."""
     process = experiment.process
     if is_traced(process):
         return None
@@ -133,7 +134,7 @@ def endless_noise_level(experiment: Any) -> str | None:
 
 
 def gain_of_errors(experiment: Any) -> str | None:
-    """Say where the prediction multiplies the errors of the network at the time from which samples start."""
+    """Return a note if the prediction amplifies errors of the network at t_max, where sampling starts."""
     if experiment.task != "generator" or not experiment.affine or is_traced(experiment.process):
         return None
     t = float(experiment.process.t_max)
@@ -148,7 +149,7 @@ def gain_of_errors(experiment: Any) -> str | None:
 
 
 def long_warmup(experiment: Any) -> str | None:
-    """Say that the learning rate never reaches its peak."""
+    """Return a note if the learning rate never reaches its peak."""
     steps = experiment.train.steps(experiment.batch_size)
     warmup = getattr(experiment.optimizer, "warmup", 0)
     if warmup <= steps:
@@ -160,13 +161,16 @@ def long_warmup(experiment: Any) -> str | None:
 
 
 def coarse_grid(experiment: Any) -> str | None:
-    """Say where a sampler with so few steps leaves noise behind, or makes some, on data that it is easy for.
+    """Return a note if a sampler with so few steps leaves or adds noise even on easy data.
 
     Measured on normal data with a standard deviation of 0.5, whose denoiser is linear, from draws at t_max.
     """
     sampler, process = experiment.sampler, experiment.process
     stepping = isinstance(sampler, StepSampler) and isinstance(process, AffineProcess)
-    asks_more = {"analytic", "learned"} & experiment.variances  # than a denoiser
+    asks_more = {
+        "analytic",
+        "learned",
+    } & experiment.variances  # the sampler needs more than a denoiser
     generates = experiment.task == "generator" and not asks_more
     if not generates or not stepping or experiment.num_steps > FEW_STEPS:
         return None
@@ -182,7 +186,7 @@ def coarse_grid(experiment: Any) -> str | None:
 
 
 def spread_on_normal_data(sampler: StepSampler, process: Any, times: np.ndarray) -> float:
-    """Return the standard deviation that samples of N(0, 0.5^2) get; a NaN counts as infinite."""
+    """Return the standard deviation of samples for the data distribution N(0, 0.5^2); infinite for a NaN."""
 
     def denoise(x: Any, t: Any) -> Any:
         c = process.coefficients(t, x)

@@ -1,12 +1,12 @@
-"""The one idea of a legal array of examples, for training and for measuring.
+"""Definition of valid arrays of examples, for training and for evaluation.
 
     (n, d)                        points
     (n, length, channels)         signals, much longer than they have channels
     (n, height, width)            gray images: uint8, or square floats
     (n, height, width, channels)  images, channels last; latents if `kind` says so
 
-uint8 are images, from black at 0 to white at 255. Floats of images are black at -1 and white at 1. What could be read
-in two ways is refused, in one sentence that says what to do.
+uint8 arrays are images, from black at 0 to white at 255. Float images are black at -1 and white at 1. An ambiguous
+array is refused, with a message that says how to resolve the ambiguity.
 """
 
 from collections.abc import Sequence
@@ -15,24 +15,26 @@ from typing import Any
 import numpy as np
 
 KINDS = {"points": (1,), "signal": (2,), "image": (2, 3), "latent": (3,)}  # axes of one example
-_MANY = 4  # at most so many channels come first; a signal is at least so many times as long as wide
+_MANY = (
+    4  # largest number of channels in front; least ratio of the length of a signal to its channels
+)
 
 
 class ArrayError(ValueError):
-    """An array that is no legal array of examples; the message says why and what to do."""
+    """An array is not a valid array of examples; the message gives the reason and a remedy."""
 
 
 def kind_of(where: str, shape: Sequence[int], dtype: Any, kind: str | None = None) -> str:
-    """Return what the examples of an array are.
+    """Return the kind of the examples of an array.
 
     Args:
-        where: what to call the array in messages.
-        shape: of one example.
-        dtype: of the numbers.
-        kind: one of `KINDS` where somebody said it.
+        where: name of the array in messages.
+        shape: shape of one example.
+        dtype: dtype of the array.
+        kind: one of `KINDS`, if it is known.
 
     Raises:
-        ArrayError: it is no legal array, or could be read in two ways.
+        ArrayError: the array is not valid, or ambiguous.
     """
     shape = tuple(shape)
     kind = require_kind(where, shape, dtype, kind or _kind_by_shape(where, shape, dtype))
@@ -44,7 +46,7 @@ def kind_of(where: str, shape: Sequence[int], dtype: Any, kind: str | None = Non
 
 
 def kind_by_axes(where: str, shape: Sequence[int], dtype: Any) -> str:
-    """Return what runs of before took the examples for: the number of axes decides, and uint8 are images."""
+    """Return the kind by the rules of older runs: the number of axes decides, and uint8 arrays are images."""
     shape = tuple(shape)
     return require_kind(where, shape, dtype, _by_axes(shape, dtype))
 
@@ -56,7 +58,7 @@ def _by_axes(shape: tuple[int, ...], dtype: Any) -> str:
 
 
 def require_kind(where: str, shape: tuple[int, ...], dtype: Any, kind: str) -> str:
-    """Return the kind if an array can be of it; see `kind_of`."""
+    """Return the kind if it is possible for an array; see `kind_of`."""
     levels = np.dtype(dtype) == np.uint8
     if not levels and not np.issubdtype(dtype, np.floating):
         raise ArrayError(f"{where} is made of {dtype}; uint8 or floats are needed.")
@@ -73,7 +75,7 @@ def require_kind(where: str, shape: tuple[int, ...], dtype: Any, kind: str) -> s
 
 
 def _kind_by_shape(where: str, shape: tuple[int, ...], dtype: Any) -> str:
-    """Return what the shape says by itself: only floats with two axes can be one or the other."""
+    """Return the kind inferred from the shape; only floats with two axes are ambiguous."""
     if len(shape) != 2 or np.dtype(dtype) == np.uint8 or not np.issubdtype(dtype, np.floating):
         return _by_axes(shape, dtype)
     if shape[0] == shape[1] > 1:
@@ -86,12 +88,12 @@ def _kind_by_shape(where: str, shape: tuple[int, ...], dtype: Any) -> str:
 
 
 def with_channel(shape: Sequence[int], kind: str) -> tuple[int, ...]:
-    """Return the shape of one example; a gray image gets its channel."""
+    """Return the shape of one example, with a channel axis added for a gray image."""
     return (*shape, 1) if kind == "image" and len(shape) == 2 else tuple(shape)
 
 
 def looks_like_unit(low: float, high: float) -> bool:
-    """Say whether values from `low` to `high` look like images in [0, 1]: nothing is darker than middle gray."""
+    """Return whether values from `low` to `high` look like images in [0, 1], with none darker than middle gray."""
     return high > low >= 0
 
 
@@ -99,11 +101,11 @@ def check_range(where: str, low: float, high: float, farthest: float = 1.0, hint
     """Raise ArrayError unless floats from `low` to `high` are images in [-1, 1].
 
     Args:
-        where: what to call the array in messages.
-        low: the least value.
-        high: the largest.
-        farthest: how far from 0 values may be.
-        hint: what else can be done.
+        where: name of the array in messages.
+        low: smallest value.
+        high: largest value.
+        farthest: largest allowed absolute value.
+        hint: further remedy for the message.
     """
     if max(-low, high) <= farthest and not looks_like_unit(low, high):
         return
@@ -118,7 +120,7 @@ def scaled(where: str, values: np.ndarray, low: float, high: float) -> np.ndarra
     """Return floats from `low` ... `high` as float32 in [-1, 1].
 
     Raises:
-        ArrayError: there are others.
+        ArrayError: there are values outside this range.
     """
     if not low < high:
         raise ArrayError(f"`range` goes from black to white, as (0, 1); got ({low:g}, {high:g}).")

@@ -1,4 +1,4 @@
-"""Conditions that lie beside the examples of a file, as arrays by name."""
+"""Conditions in the same file as the examples, as named arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,10 +9,8 @@ import numpy as np
 from diffusion.data.storage import LOG
 from diffusion.registry import nearest
 
-NO_CONDITIONS = (
-    "data",
-    "noise",
-)  # the examples, and what `diffusion.objectives.coupling.Stored` pairs them with
+# the examples, and their noise for `diffusion.objectives.coupling.Stored`
+NO_CONDITIONS = ("data", "noise")
 
 
 def checked_conditions(
@@ -27,12 +25,12 @@ def checked_conditions(
     """Return the conditions among the arrays of a file, checked.
 
     Args:
-        path: of the file, for messages.
-        arrays: its arrays by name; "data" is no condition.
-        shape: of the examples, (n, ...).
-        num_classes: of the labels, or None.
-        ignore: names of arrays that are none.
-        strict: whether to refuse arrays that would be conditions if they had another name.
+        path: the file, for messages.
+        arrays: its arrays by name; "data" is not a condition.
+        shape: shape of the examples, (n, ...).
+        num_classes: number of classes of the labels, or None.
+        ignore: names of arrays that are not conditions.
+        strict: whether to refuse arrays that look like conditions but have an unknown name.
 
     Raises:
         ValueError: a name is misspelled, or an array has the wrong shape, type or range.
@@ -57,7 +55,7 @@ def checked_conditions(
 def _say_unused(
     path: Path, arrays: Mapping[str, Any], shape: tuple[int, ...], used: Sequence[str], strict: bool
 ) -> None:
-    """Name the arrays of a file that nothing uses; refuse one that would be the only condition."""
+    """Warn about unused arrays of a file; refuse an unused array that looks like the only condition."""
     unused = [name for name in arrays if name not in (*NO_CONDITIONS, *used)]
     rows = [name for name in unused if np.shape(arrays[name])[:1] == shape[:1]]
     if strict and rows:
@@ -72,14 +70,14 @@ def _say_unused(
 
 
 def _refuse_misspelled(path: Path, name: str) -> None:
-    """Raise ValueError for a name close to that of a condition; other arrays are nobody's business."""
+    """Raise ValueError for a name close to that of a condition; arrays of other names are ignored."""
     near = nearest(name, CHECKS)
     if near:
         raise ValueError(f"{path} has an array {name!r}.{near} Conditions are {', '.join(CHECKS)}.")
 
 
 def classes_of(label: np.ndarray, num_classes: Any) -> Any:
-    """Return the number of classes, one per label if there are several: as given, or the largest plus one."""
+    """Return the number of classes, one per label if there are several; by default the largest label plus one."""
     if num_classes is not None:
         return num_classes
     return int(label.max()) + 1 if label.ndim == 1 else tuple(int(n) + 1 for n in label.max(axis=0))
@@ -131,7 +129,7 @@ def _vector(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarra
 
 def _image(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if values.ndim == len(shape) - 1:
-        values = values[..., None]  # gray images without their channel
+        values = values[..., None]  # gray images without a channel axis
     real = np.issubdtype(values.dtype, np.floating) and np.isfinite(values).all()
     if values.ndim < 3 or values.shape[:-1] != shape[:-1] or not (real or values.dtype == np.uint8):
         wanted = f"uint8 or finite real pictures of shape {(*shape[:-1], 'channels')}, as 'data'"

@@ -18,11 +18,11 @@ def parse_split(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int, in
     """Return the (name, start, stop) pieces of a split.
 
     Args:
-        split: names from `sizes`, each maybe with [start:stop] in examples or per cent, joined by +.
-        sizes: number of examples of each split there is.
+        split: names from `sizes`, each optionally with [start:stop] in examples or percent, joined by +.
+        sizes: number of examples of each available split.
 
     Raises:
-        ValueError: the text cannot be read, a name is unknown, or nothing is left.
+        ValueError: the text cannot be parsed, a name is unknown, or there are no examples.
     """
     pieces = []
     for part in split.replace(" ", "").split("+"):

@@ -1,7 +1,7 @@
-"""Image sets that TensorFlow Datasets knows by name.
+"""Image data sets of TensorFlow Datasets.
 
-Most of its builders need TensorFlow, once, to prepare; reading never does. So preparing is an
-explicit act, `demolish data prepare NAME`, with the extra `prepare` installed.
+Most of its builders need TensorFlow once, to prepare the data; reading never does. Preparation is therefore an
+explicit command, `demolish data prepare NAME`, with the extra `prepare` installed.
 """
 
 import importlib.util
@@ -21,12 +21,12 @@ class TFDS(PreparedImages):
     """Any image set of TensorFlow Datasets.
 
     Args:
-        dataset: its name, or name/config, as in the catalog.
+        dataset: name, or name/config, as in the catalog.
         image: the feature with the picture.
-        label: the feature with the class; several for several labels, "a/b" inside nested features,
+        label: the feature with the class; several for several labels, "a/b" for nested features,
             None for no labels.
         size: height and width, by a centered crop and a resize; None keeps the stored shape.
-        channels: 1 or 3; None keeps what is stored.
+        channels: 1 or 3; None keeps the stored number.
     """
 
     dataset: str
@@ -47,7 +47,7 @@ class TFDS(PreparedImages):
 
     @property
     def layout(self) -> Layout:
-        """How records become arrays."""
+        """Conversion of records to arrays."""
         labels = (self.label,) if isinstance(self.label, str) else tuple(self.label or ())
         return Layout(image=self.image, labels=labels, size=self.size, channels=self.channels)
 
@@ -65,7 +65,7 @@ class TFDS(PreparedImages):
 
 
 def _prepare_stock(dataset: str, scratch: Path, downloads: Path) -> Path:
-    """Let TFDS download a set and write ArrayRecord; shows its own progress bars."""
+    """Download a data set with TFDS and write ArrayRecord files; TFDS shows its own progress bars."""
     import tensorflow_datasets as tfds
 
     LOG.info("Preparing %s with TensorFlow Datasets.", dataset)
@@ -75,7 +75,7 @@ def _prepare_stock(dataset: str, scratch: Path, downloads: Path) -> Path:
         raise MissingDataError(f"TensorFlow Datasets has no set {dataset!r}.") from error
     try:
         builder.download_and_prepare(
-            download_dir=str(downloads),  # kept when preparing fails half-way
+            download_dir=str(downloads),  # downloads are kept if the preparation fails
             download_config=tfds.download.DownloadConfig(manual_dir=str(downloads / "manual")),
         )
     except Exception as error:  # TFDS raises whatever its transport raises
@@ -107,7 +107,7 @@ class MNIST(TFDS):
 class CelebA(TFDS):
     """CelebA (Liu et al., 2015): 202,599 faces, cropped from the middle and resized.
 
-    Unlabeled by default; `label="attributes/Male"`, or several such, selects attributes.
+    Unlabeled by default; `label="attributes/Male"`, or several such names, selects attributes as labels.
     """
 
     dataset: str = "celeb_a"

@@ -1,4 +1,4 @@
-"""Trained runs that guide the model of another: a classifier, or a weaker model; and whether they fit."""
+"""Trained runs that guide another model: a classifier, or a weaker model; and checks that they fit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +19,13 @@ from diffusion.types import Params
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedClassifier:
-    """A run of the task `classifier` or `clean_classifier`, ready to be used.
+    """A trained run of the task `classifier` or `clean_classifier`.
 
     Args:
-        experiment: what was trained.
+        experiment: the experiment of the run.
         params: its parameters.
-        step: of the checkpoint.
-        ema: which average they are.
+        step: step of the checkpoint.
+        ema: name of the average of the parameters.
         where: the work directory, for messages.
     """
 
@@ -37,25 +37,25 @@ class TrainedClassifier:
 
     @property
     def clean(self) -> bool:
-        """Whether it was trained without noise: it belongs behind a predicted x_0."""
+        """Whether it was trained on clean data, and is therefore applied to the predicted x_0."""
         return self.experiment.task == "clean_classifier"
 
     @property
     def columns(self) -> Columns:
-        """What the columns of its answer stand for."""
+        """Meaning of the output columns."""
         return self.experiment.columns
 
     def log_probs(self, process: Process, spec: DataSpec | None = None) -> NetworkClassifier:
         """Return (x_t, t) -> log-probabilities (batch, columns), a pytree whose leaves are the parameters.
 
-        A classifier of clean data takes what it gets for x_0 and ignores t.
+        A classifier of clean data treats its input as x_0 and ignores t.
 
         Args:
-            process: of the model that it shall guide.
-            spec: of that model's data, to compare shape and classes.
+            process: process of the model to be guided.
+            spec: data of the model to be guided, to compare shape and classes.
 
         Raises:
-            ConfigError: it was trained for another process, time range, shape or number of classes.
+            ConfigError: the classifier was trained for another process, time range, shape or number of classes.
         """
         if not self.clean:
             self._check_process(process)
@@ -88,7 +88,7 @@ class TrainedClassifier:
 
 
 def described(process: Process) -> Any:
-    """Return a process as the mapping that a config would have."""
+    """Return a process as a config section."""
     found = spec_of("process", process)
     return found if isinstance(found, dict) else {"name": repr(found)}
 
@@ -97,9 +97,9 @@ def check_guide(experiment: Experiment, guide: Experiment, where: str) -> None:
     """Raise ConfigError unless another run can guide this one as its weaker version.
 
     Args:
-        experiment: the Experiment to be guided.
-        guide: the Experiment of the guide.
-        where: its work directory, for messages.
+        experiment: experiment to be guided.
+        guide: experiment of the guide.
+        where: work directory of the guide, for messages.
     """
     if guide.task != "generator":
         raise ConfigError(
