@@ -23,7 +23,8 @@ PACKAGE = ROOT / "diffusion"
 PICTURE = ROOT / "docs/architecture.svg"
 
 ROW, NODE, BEND, LEFT = 74, 34, 14, 64  # pixels; BEND is the width of a passing arrow
-COLORS = (  # the first layer above the group, its name, line, background
+# the first layer above the group, its name, line, background
+COLORS = (
     (8, "core: JAX and NumPy alone", "#1d4ed8", "#dbeafe"),
     (12, "networks, data, training, evaluation", "#166534", "#dcfce7"),
     (99, "runs and programs", "#9a3412", "#ffedd5"),

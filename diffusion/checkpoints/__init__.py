@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: written in the background, verified before they are used."""
+"""Checkpoints: written atomically and in the background, verified before they are read."""
 
 from diffusion.checkpoints.checkpoint import Checkpoints
 from diffusion.checkpoints.reader import CheckpointReader

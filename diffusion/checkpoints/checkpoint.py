@@ -1,11 +1,11 @@
 """Checkpoints on disk: one folder per step, written by Orbax, with a manifest above it.
 
-    <directory>/<step>/state            the train state as plain global arrays, whatever layout wrote it
+    <directory>/<step>/state            the train state as global arrays, independent of the device layout
     <directory>/<step>/meta.json        format, step, config, versions, devices
     <directory>/<step>/manifest.json    size and SHA-256 of every file
 
-A folder under its number is complete: all is written, hashed and brought to the disk under a hidden
-name, which is then changed. Older ones are deleted after that, by number.
+A folder whose name is a step number is complete: everything is written, hashed and flushed to disk under a hidden
+name, and then renamed. After that, older checkpoints are deleted, by step number.
 """
 
 import contextlib
@@ -37,18 +37,18 @@ from diffusion.training.state import TrainState
 
 
 def _not_said_twice(record: logging.LogRecord) -> bool:
-    """Leave out tracebacks that Orbax logs of errors which it also raises."""
+    """Filter out tracebacks that Orbax logs for errors which it also raises."""
     return not (record.levelno >= logging.ERROR and "orbax" in record.pathname)
 
 
 def _lower_priority() -> None:
-    """Let the steps of training go first; on Linux threads have priorities of their own."""
+    """Lower the priority of this thread below that of the training steps, on Linux."""
     with contextlib.suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def environment() -> dict[str, Any]:
-    """Return what bitwise reproducibility depends on: versions, devices, cores."""
+    """Return the environment that bitwise reproducibility depends on: versions, devices, cores."""
     return {
         "versions": {"python": platform.python_version(), **versions()},
         "device_kind": jax.devices()[0].device_kind,
@@ -61,7 +61,10 @@ def environment() -> dict[str, Any]:
 
 
 class Checkpoints(CheckpointReader):
-    """The checkpoints of a run, for its one owner. Also a context manager, which waits and closes."""
+    """The checkpoints of a run, for reading and writing by its owner.
+
+    As a context manager, it waits for pending writes and closes.
+    """
 
     _moves = True
 
@@ -75,16 +78,16 @@ class Checkpoints(CheckpointReader):
         completed: Callable[[int | None], None] = lambda step: None,
         alive: Say = nobody,
     ):
-        """Open a folder; make it if need be, and delete what processes that died have left in it.
+        """Open a folder, create it if necessary, and delete incomplete checkpoints of dead processes.
 
         Args:
             directory: the folder.
-            keep: how many to keep; the newest are kept.
-            asynchronous: `save` returns as soon as the state is copied, and writes on.
-            say: gets a line about what is damaged, and what is done about it.
-            completed: is told the step of every checkpoint that is complete, before older ones are deleted; and,
-                before later ones are deleted, what will be the newest. Process 0 calls it.
-            alive: gets "save" again and again while something waits for the disk.
+            keep: number of checkpoints to keep, the newest ones.
+            asynchronous: whether `save` returns as soon as the state is copied, and writes in the background.
+            say: called with a message about every damaged checkpoint.
+            completed: called on process 0 with the step of every checkpoint that is complete, before older ones are
+                deleted; and with the step that will be the newest, before later ones are deleted.
+            alive: called repeatedly with "save" while the process waits for the disk.
         """
         import orbax.checkpoint as ocp
 
@@ -97,7 +100,8 @@ class Checkpoints(CheckpointReader):
         self._saving: tuple[int, int, futures.Future[None]] | None = (
             None  # step, bytes, what writes it
         )
-        logging.getLogger("absl").addFilter(_not_said_twice)  # once: it is the same each time
+        # adding the same filter again has no effect
+        logging.getLogger("absl").addFilter(_not_said_twice)
         first_process(self._prepare)
 
     def _prepare(self) -> int:
@@ -112,7 +116,8 @@ class Checkpoints(CheckpointReader):
         if kind is None:
             self.close()
             return
-        failed = self._joined()  # an error is on its way: this one must not hide it
+        # returned, not raised, so that it does not hide an error of the block
+        failed = self._joined()
         if failed:
             self._say(str(failed))
         self._thread.shutdown()
@@ -128,17 +133,17 @@ class Checkpoints(CheckpointReader):
         """Write a checkpoint, unless this step has one.
 
         Args:
-            step: the number of steps done.
+            step: number of completed steps.
             state: `layout.saveable(state)`; it may be donated as soon as this returns.
-            config: what the run was built from, as JSON data.
-            block: return only when it is on disk.
+            config: config of the run, as JSON data.
+            block: return only when the checkpoint is on disk.
 
         Returns:
             Whether a checkpoint was written.
 
         Raises:
-            SaveError: it could not be written, or the one before could not.
-            DivergedError: the parameters, the optimizer's state or an average is not finite.
+            SaveError: this checkpoint, or the previous one, could not be written.
+            DivergedError: the parameters, the optimizer state or an average is not finite.
         """
         self.wait()
         if step in self._folders.steps() and self._is_whole(step):
@@ -151,7 +156,7 @@ class Checkpoints(CheckpointReader):
             first_process(lambda: self._begin(step, meta))
             arguments = self._args.PyTreeSave(storable(content))
             self._writer.save(self._folders.temporary(step) / "state", args=arguments)
-        except Exception as error:  # Orbax raises many kinds
+        except Exception as error:  # Orbax raises exceptions of many classes
             raise self._failed(step, size, error) from error
         failpoint("mid_write")
         self._saving = (step, size, self._thread.submit(self._finish, step))
@@ -163,7 +168,7 @@ class Checkpoints(CheckpointReader):
         """Delete the checkpoints of later steps, newest first; the run will write them again.
 
         Returns:
-            The newest step that is left; 0 if there is none.
+            The newest remaining step; 0 if there is none.
         """
         self.wait()
 
@@ -177,7 +182,7 @@ class Checkpoints(CheckpointReader):
         return self.latest_step() or 0
 
     def _is_whole(self, step: int) -> bool:
-        """Say whether a step needs no saving; a damaged folder under its number makes room."""
+        """Return whether a step has an intact checkpoint; move a damaged one aside."""
 
         def check() -> int:
             try:
@@ -206,7 +211,7 @@ class Checkpoints(CheckpointReader):
         return 0
 
     def _finish(self, step: int) -> None:
-        """Wait for Orbax, then hash and commit; runs in a thread."""
+        """Wait for Orbax, then hash the files and commit the checkpoint; runs in a thread."""
         self._writer.wait_until_finished()
         if jax.process_index() == 0:
             self._folders.commit(step)
@@ -228,7 +233,7 @@ class Checkpoints(CheckpointReader):
         return None if error is None else self._failed(step, size, error)
 
     def _failed(self, step: int, size: int, error: BaseException) -> SaveError:
-        """Return an error that says what could not be saved, where, and how much room there is."""
+        """Return an error that names the step, the folder, the reason and the free disk space."""
         if jax.process_index() == 0:
             self._folders.discard(step)
         try:
@@ -243,23 +248,23 @@ class Checkpoints(CheckpointReader):
         )
 
     def wait(self) -> None:
-        """Return when everything that was saved is on disk.
+        """Wait until every saved checkpoint is on disk.
 
         Raises:
-            SaveError: it could not be written.
+            SaveError: a checkpoint could not be written.
         """
         pending = self._saving is not None
         while self._saving and any_process(
             bool(futures.wait([self._saving[2]], timeout=0.2).not_done)
         ):
-            # in turns: a process that stops is missed, one with a slow disk is not
+            # the processes meet repeatedly: one that died is noticed, one with a slow disk is waited for
             self._alive("save")
         error = self._joined()
         if pending and any_process(error is not None):
             raise error or SaveError("Another process of this job could not write its part.")
 
     def close(self) -> None:
-        """Wait and let go of the folder."""
+        """Wait for pending writes and close the folder."""
         self.wait()
         self._thread.shutdown()
         self._writer.close()

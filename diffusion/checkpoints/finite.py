@@ -1,4 +1,4 @@
-"""Whether every number of a state is finite: asked before anything is copied or written."""
+"""Check that every number of a train state is finite, before the state is copied or written."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ def not_finite(entries: Mapping[str, Any]) -> list[str]:
     """Return the names of leaves with a number that is not finite, by one reduction on the device.
 
     Args:
-        entries: a state by name; of it the parameters, the optimizer's state and the averages.
+        entries: entries of a state by name; the parameters, the optimizer state and the averages are checked.
 
     Returns:
         Names such as "params/out/bias".
@@ -27,7 +27,7 @@ def not_finite(entries: Mapping[str, Any]) -> list[str]:
     found = jax.tree_util.tree_leaves_with_path({k: entries[k] for k in CHECKED if k in entries})
     inexact = [(p, x) for p, x in found if jnp.issubdtype(x.dtype, jnp.inexact)]
     kinds: dict[str, list] = {"host": [], "local": [], "global": []}
-    for path, x in inexact:  # one program takes arrays of one kind only
+    for path, x in inexact:  # local and global arrays cannot go into one compiled program
         whole = isinstance(x, jax.Array) and x.is_fully_addressable
         kinds["local" if whole else "global" if isinstance(x, jax.Array) else "host"] += [(path, x)]
     wrong = [p for p, x in kinds["host"] if not np.isfinite(x).all()]

@@ -1,11 +1,11 @@
-"""Folders by step number: begun under a hidden name, committed by a rename, deleted by number.
+"""Folders by step number: written under a hidden name, committed by a rename, deleted by number.
 
-    120                       complete: what stands under a number was committed whole
+    120                       complete: committed as a whole
     .saving-120               being written, or left by a process that died
-    .removing-120             being deleted, likewise
-    120.damaged-checksum-1    set aside, and why
+    .removing-120             being deleted, or left by a process that died
+    120.damaged-checksum-1    damaged and set aside; the name has the reason
 
-Nothing here knows what the folders hold, and nothing asks a clock.
+This module is independent of the content of the folders and of file times.
 """
 
 import contextlib
@@ -23,16 +23,15 @@ from diffusion.runtime.reading import read_json
 from diffusion.types import Say
 
 _NUMBER = re.compile("0|[1-9][0-9]{0,17}")
-_LEFT_OVER = re.compile(
-    r"\.(saving|removing)-[0-9]+|[0-9]+\.orbax-checkpoint-tmp.*"
-)  # the last: format 1
+# the last alternative is a leftover of format 1
+_LEFT_OVER = re.compile(r"\.(saving|removing)-[0-9]+|[0-9]+\.orbax-checkpoint-tmp.*")
 
 
 class StepFolders:
-    """The folders of one directory, which need not exist until the first is begun."""
+    """The step folders of one directory, which need not exist before the first `begin`."""
 
     def __init__(self, directory: Path):
-        """Look at a directory; nothing is made or changed."""
+        """Set the directory; nothing is created or changed."""
         self.directory = directory
 
     def _names(self) -> list[str]:
@@ -48,20 +47,20 @@ class StepFolders:
         """Return the steps that have a complete folder, oldest first.
 
         Raises:
-            ReadError: what there is cannot be seen.
+            ReadError: the directory cannot be listed.
         """
         return tuple(s for s in self._numbered() if stat.S_ISDIR(mode_of(self.path(s))))
 
     def _numbered(self) -> list[int]:
-        """Return the numbers that something stands under, also a link or a file, lowest first."""
+        """Return the step numbers of all entries, also of links and files, lowest first."""
         return sorted(int(name) for name in self._names() if _NUMBER.fullmatch(name))
 
     def has_any(self) -> bool:
-        """Say whether anything is left of any checkpoint: under a number, or set aside."""
+        """Return whether there is any complete or damaged checkpoint."""
         return bool(self._numbered() or self.set_aside_before())
 
     def path(self, step: int) -> Path:
-        """Return where the folder of a step is, or would be."""
+        """Return the path of the folder of a step, which need not exist."""
         return self.directory / str(step)
 
     def set_aside_before(self) -> list[str]:
@@ -71,27 +70,27 @@ class StepFolders:
     # ---- writing --------------------------------------------------------------------------------
 
     def sweep(self) -> None:
-        """Delete what processes that died have left; only the owner of the directory may."""
+        """Delete incomplete folders of dead processes; only the owner of the directory may call this."""
         for name in filter(_LEFT_OVER.fullmatch, self._names()):
             shutil.rmtree(self.directory / name)
 
     def temporary(self, step: int) -> Path:
-        """Return where the folder of a step is written."""
+        """Return the hidden path under which the folder of a step is written."""
         return self.directory / f".saving-{step}"
 
     def begin(self, step: int) -> Path:
-        """Make the folder that a step is written to."""
+        """Create the hidden folder of a step."""
         self.discard(step)
         self.temporary(step).mkdir()
         failpoint("after_tmp_open")
         return self.temporary(step)
 
     def discard(self, step: int) -> None:
-        """Delete what was begun."""
+        """Delete the hidden folder of a step."""
         shutil.rmtree(self.temporary(step), ignore_errors=True)
 
     def commit(self, step: int) -> None:
-        """Give a folder that is written its manifest, bring it to the disk, then give it its name."""
+        """Write the manifest of a finished folder, flush it to disk, then rename it to its step number."""
         failpoint("before_manifest")
         write_manifest(self.temporary(step), step=step)
         failpoint("before_rename")
@@ -100,12 +99,12 @@ class StepFolders:
         failpoint("after_rename")
 
     def prune(self, keep: int, new: int) -> None:
-        """Delete the lowest numbers below the step that was just committed.
+        """Delete the oldest steps before the step that was just committed.
 
-        Numbers above it are left alone: they are not of this run's making, and none is kept less for them.
+        Later steps, which this run has not written, are neither deleted nor counted.
 
         Args:
-            keep: how many stay, the new one included.
+            keep: number of steps to keep, including the new one.
             new: the step that was just committed.
         """
         older = [step for step in self.steps() if step < new]
@@ -116,17 +115,18 @@ class StepFolders:
     def remove(self, step: int) -> None:
         """Delete a complete folder."""
         doomed = self.directory / f".removing-{step}"
-        self.path(step).rename(doomed)  # a folder under a number is whole, also in between
+        # rename first: a folder under a step number is always complete
+        self.path(step).rename(doomed)
         failpoint("mid_prune")
         shutil.rmtree(doomed)
 
     def set_aside(self, step: int, reason: str) -> Path:
-        """Give a damaged folder a name that says why, and make its number free."""
+        """Rename a damaged folder to a name with the reason, which frees its step number."""
         number = 1
         while (path := self.directory / f"{step}.damaged-{reason}-{number}").exists():
             number += 1
         self.path(step).rename(path)
-        with contextlib.suppress(OSError):  # lost by a crash, it is done again
+        with contextlib.suppress(OSError):  # if a crash undoes the rename, it is repeated
             sync(self.directory)
         return path
 
@@ -136,11 +136,11 @@ class StepFolders:
         """Check a folder before anything in it is interpreted.
 
         Returns:
-            Whether it has checksums; those of format 1 have none.
+            Whether it has checksums; a folder of format 1 has none.
 
         Raises:
-            DamageError: it is not what was written.
-            ReadError: it cannot be read, so nobody knows.
+            DamageError: the content differs from what was written.
+            ReadError: the folder cannot be read; it may be intact.
         """
         folder = self.path(step)
         if not stat.S_ISDIR(mode_of(folder)):
@@ -154,26 +154,26 @@ class StepFolders:
         return True
 
     def newest(self, say: Say, *, move: bool, known: Collection[int] = ()) -> int | None:
-        """Return the newest step whose folder is whole, and say what is wrong with newer ones.
+        """Return the newest step whose folder is intact, and report damaged newer ones.
 
         Args:
-            say: gets one line about each damaged folder.
-            move: set these aside, so that their numbers are free.
-            known: steps that were verified before, and need not be again.
+            say: called with one message about each damaged folder.
+            move: set damaged folders aside, which frees their step numbers.
+            known: steps that were verified before and are not verified again.
 
         Returns:
             The step, or None if nothing was ever saved here.
 
         Raises:
-            CheckpointError: there are folders, but none is whole; they stay as they are.
-            ReadError: one that may be the newest cannot be read; nothing is moved.
+            CheckpointError: there are folders, but none is intact; they are not changed.
+            ReadError: a folder that may be the newest cannot be read; nothing is moved.
         """
         wrong: dict[int, DamageError] = {}
         for step in reversed(self._numbered()):
             try:
                 hashed = step in known or self.verify(step)
             except (DamageError, ReadError) as error:
-                if not mode_of(self.path(step)):  # its owner deleted it just now
+                if not mode_of(self.path(step)):  # the owner has deleted it in the meantime
                     return self.newest(say, move=move, known=known)
                 if isinstance(error, ReadError):
                     raise
@@ -192,7 +192,7 @@ class StepFolders:
         return step
 
     def _none(self, wrong: dict[int, DamageError]) -> None:
-        """Refuse to take a directory for an empty one if something is left of its checkpoints."""
+        """Raise CheckpointError if there are damaged checkpoints, so that the directory does not count as empty."""
         before = self.set_aside_before()
         if not wrong and not before:
             return
@@ -200,12 +200,12 @@ class StepFolders:
         lines += [f"set aside before: {', '.join(before)}"] if before else []
         raise CheckpointError(
             f"No checkpoint in {self.directory} is whole ({'; '.join(lines)}). Nothing was changed. "
-            "To begin anew, give `demolish train --restart`, which moves the old run aside."
+            "`demolish train --restart` begins anew, and moves the old run aside."
         )
 
 
 def _is_format_1(folder: Path, step: int) -> bool:
-    """Say whether a folder is of the format without a manifest, as far as can be told."""
+    """Return whether a folder seems to have format 1, which has no manifest."""
     meta = folder / "meta" / "metadata"
     if mode_of(folder / "meta.json") or not stat.S_ISREG(mode_of(meta)):
         return False

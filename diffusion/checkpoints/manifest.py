@@ -1,11 +1,11 @@
-"""What a finished folder consists of: a manifest with the size and SHA-256 of every file in it.
+"""Manifest of a finished folder: the size and SHA-256 of every file in it.
 
     manifest.json    {"algorithm", "files": [{"path", "sha256", "size"}, ...], "format", "self", ...}
 
-`self` is the SHA-256 of everything else in it, and the file has exactly one spelling: any bit that
-changes in it is seen, like any bit in the files. Files that it does not name are ignored. Nothing of
-a folder is interpreted before it was verified, and nothing that a manifest says is believed before
-it was compared with what is there: paths are only looked up among the files that were found.
+`self` is the SHA-256 of all other entries, and the file has a canonical serialization: a change of any bit of the
+manifest is detected, like a change of any bit of the files. Files that the manifest does not name are ignored. No file
+of a folder is interpreted before the folder is verified, and no entry of a manifest is trusted before it is compared
+with the folder: paths are only looked up among the files found there.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ _ENTRY = {"path": str, "sha256": str, "size": int}
 
 
 def failed(error: OSError, path: Path, reason: str) -> DamageError | ReadError:
-    """Return what an error of reading means: damage where something is missing, else nothing of the content.
+    """Return a DamageError for a missing file, and a ReadError for any other error of reading.
 
     Args:
-        error: of the system.
-        path: of what was to be read.
-        reason: of the damage, if it is one.
+        error: error of the operating system.
+        path: the file or folder that was read.
+        reason: reason of the DamageError.
     """
     what = f"{path}: {error.strerror or error}"
     if not cannot_read(error):
@@ -45,10 +45,10 @@ def failed(error: OSError, path: Path, reason: str) -> DamageError | ReadError:
 
 
 def mode_of(path: Path) -> int:
-    """Return the mode of what stands at a path, a link or what else; 0 if nothing does.
+    """Return the mode of a path, without following links; 0 if it does not exist.
 
     Raises:
-        ReadError: nobody can tell.
+        ReadError: the path cannot be examined.
     """
     try:
         return path.lstat().st_mode
@@ -59,7 +59,7 @@ def mode_of(path: Path) -> int:
 
 
 def digest(path: Path, *, synced: bool = False) -> str:
-    """Return the SHA-256 of a file; bring the file to the disk as well if `synced`."""
+    """Return the SHA-256 of a file; also flush the file to disk if `synced`."""
     with path.open("rb") as file:
         if synced:
             os.fsync(file.fileno())
@@ -67,7 +67,7 @@ def digest(path: Path, *, synced: bool = False) -> str:
 
 
 def spelled(content: Mapping[str, Any]) -> bytes:
-    """Return the one spelling of a manifest, its own hash included."""
+    """Return the canonical serialization of a manifest, including its own hash."""
     body = {k: v for k, v in content.items() if k != "self"}
     inner = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
     body["self"] = hashlib.sha256(inner).hexdigest()
@@ -75,7 +75,7 @@ def spelled(content: Mapping[str, Any]) -> bytes:
 
 
 def _found(folder: Path) -> tuple[dict[str, os.stat_result], list[Path]]:
-    """Return what a folder holds below it by relative path, and its folders; links are not followed."""
+    """Return the files below a folder by relative path, and its subfolders; links are not followed."""
     entries: dict[str, os.stat_result] = {}
     folders, waiting = [folder], [folder]
     while waiting:
@@ -92,11 +92,11 @@ def _found(folder: Path) -> tuple[dict[str, os.stat_result], list[Path]]:
 
 
 def write_manifest(folder: Path, **facts: Any) -> None:
-    """Hash every file of a folder, write the manifest, and bring all of it to the disk.
+    """Hash every file of a folder, write the manifest, and flush everything to disk.
 
     Args:
-        folder: complete but for the manifest.
-        **facts: further entries, as JSON.
+        folder: folder that is complete except for the manifest.
+        **facts: further entries, as JSON data.
     """
     entries, folders = _found(folder)
     files = [
@@ -114,11 +114,11 @@ def write_manifest(folder: Path, **facts: Any) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read a manifest that is well-formed and agrees with its own hash.
+    """Read a manifest, and check its form and its own hash.
 
     Raises:
-        DamageError: it does not, or there is none.
-        ReadError: it cannot be read.
+        DamageError: the manifest is missing, malformed, or does not agree with its own hash.
+        ReadError: the manifest cannot be read.
     """
     path = folder / NAME
     mode = mode_of(path)
@@ -145,12 +145,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_entries(content: Mapping[str, Any], path: Path) -> None:
-    """Refuse a manifest of another format, and one with entries that no file can have."""
-    if content.get("format") != FORMAT or content.get("algorithm") != "sha256":
-        raise DamageError(
-            "format",
-            f"{path} has format {str(content.get('format'))[:20]}; this version reads {FORMAT}",
-        )
+    """Raise DamageError for a manifest of another format or with impossible entries."""
+    given = content.get("format")
+    if given != FORMAT or content.get("algorithm") != "sha256":
+        raise DamageError("format", f"{path} has format {str(given)[:20]}, not {FORMAT}")
     files = content.get("files")
     if not isinstance(files, list) or not files:
         raise DamageError("manifest", f"{path} names no files")
@@ -170,17 +168,17 @@ def _check_entries(content: Mapping[str, Any], path: Path) -> None:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Check that a folder is what was written, before anything in it is interpreted.
+    """Check a folder against its manifest, before anything in it is interpreted.
 
     Args:
-        folder: one that `write_manifest` has finished.
+        folder: folder with a manifest from `write_manifest`.
 
     Returns:
         The manifest.
 
     Raises:
-        DamageError: a file is missing or is not what was written; the message says which and how.
-        ReadError: a file cannot be read, so nobody knows.
+        DamageError: a file is missing or differs from what was written; the message names the file and the difference.
+        ReadError: a file cannot be read; it may be intact.
     """
     if not stat.S_ISDIR(mode_of(folder)):
         raise DamageError("no-folder", f"{folder} is not a folder")
@@ -189,10 +187,10 @@ def verify(folder: Path) -> dict[str, Any]:
         present, _ = _found(folder)
     except OSError as error:
         raise failed(error, Path(error.filename or folder), "missing") from None
-    for entry in content["files"]:  # all sizes first: they cost nothing
+    for entry in content["files"]:  # all sizes first: they are cheap to check
         _check_size(folder / entry["path"], present.get(entry["path"]), entry["size"])
     workers = min(4, len(content["files"]), os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:  # hashing lets go of the interpreter's lock
+    with ThreadPoolExecutor(workers) as pool:  # hashing releases the GIL
         list(pool.map(lambda entry: _check_content(folder, entry), content["files"]))
     return content
 

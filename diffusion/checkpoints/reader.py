@@ -1,8 +1,8 @@
-"""Reading checkpoints: the newest that is whole is found, verified, compared with what is wanted, read.
+"""Reading checkpoints: find the newest intact one, verify it, compare it with the expected state, and read it.
 
-Before a byte of a checkpoint is interpreted all of it is verified; and what is restored is compared
-with what was asked for, leaf by leaf, before it is read, since Orbax would cast a float32 to a bfloat16
-without a word. Nothing here makes, moves or deletes a file, and nothing can run code from one.
+All bytes of a checkpoint are verified before any is interpreted. The stored state is compared with the expected state
+leaf by leaf before it is read, since Orbax would silently cast float32 to bfloat16. This module does not create, move
+or delete files, and cannot execute code from one.
 """
 
 import math
@@ -15,7 +15,6 @@ import jax
 from diffusion.checkpoints.folders import Say, StepFolders
 from diffusion.checkpoints.manifest import FORMAT, failed, mode_of
 from diffusion.checkpoints.stored import differences, entries, storable_template
-from diffusion.registry import nearest
 from diffusion.runtime.distributed import first_process
 from diffusion.runtime.exits import CheckpointError, ReadError, cannot_read
 from diffusion.runtime.progress import nobody
@@ -23,39 +22,38 @@ from diffusion.runtime.reading import MAX_BYTES, check_plain, read_json, unpacke
 from diffusion.training.state import TrainState, data_to_keys
 from diffusion.types import Params
 
-_NUMBER = re.compile(
-    r"os[_ ]error(?:_code=')? ?([0-9]{1,3})\b", re.IGNORECASE
-)  # as TensorStore writes it
-_TOLD = ("_METADATA", "_CHECKPOINT_METADATA", "_sharding")  # what Orbax writes as JSON
+# as TensorStore writes it
+_NUMBER = re.compile(r"os[_ ]error(?:_code=')? ?([0-9]{1,3})\b", re.IGNORECASE)
+_JSON_FILES = ("_METADATA", "_CHECKPOINT_METADATA", "_sharding")  # written by Orbax
 
 
 class CheckpointReader:
     """The checkpoints of a run, for reading. Also a context manager.
 
-    With several processes all of them call every method, in the same order.
+    With several processes, all of them have to call every method, in the same order.
 
     Attributes:
-        directory: where they are; one run, one folder. It need not exist.
+        directory: folder of the checkpoints of one run. It need not exist.
     """
 
     _moves = False  # whether damaged checkpoints are moved aside
 
     def __init__(self, directory: str | Path, *, say: Say = nobody):
-        """Look at a folder.
+        """Open a folder for reading.
 
         Args:
             directory: the folder.
-            say: gets a line about what is damaged, and what is done about it.
+            say: called with a message about every damaged checkpoint.
         """
         import orbax.checkpoint as ocp
-        from etils import epath  # Orbax's own kind of path
+        from etils import epath  # the path class of Orbax
 
         self.directory = Path(directory).absolute()
         self._folders, self._say = StepFolders(self.directory), say
         self._args, self._construct = ocp.args, ocp.checkpoint_utils.construct_restore_args
         self._as_path = epath.Path
         self._handler = ocp.PyTreeCheckpointHandler()
-        self._verified: set[int] = set()  # by this object, since the last read
+        self._verified: set[int] = set()  # steps verified by this object since the last read
 
     def __enter__(self) -> "CheckpointReader":
         return self
@@ -64,7 +62,7 @@ class CheckpointReader:
         self.close()
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Close the folder."""
         self._handler.close()
 
     def steps(self) -> tuple[int, ...]:
@@ -72,17 +70,17 @@ class CheckpointReader:
         return self._folders.steps()
 
     def latest_step(self) -> int | None:
-        """Return the newest of them, or None."""
+        """Return the newest step that has a complete checkpoint, or None."""
         return max(self.steps(), default=None)
 
     def recover(self) -> int | None:
-        """Return the newest step whose checkpoint is whole, or None if nothing was ever saved.
+        """Return the newest step whose checkpoint is intact, or None if nothing was ever saved.
 
-        Newer ones that are damaged are said; where the folder is open for writing they are moved aside.
+        Damaged newer checkpoints are reported, and moved aside if the folder is open for writing.
 
         Raises:
-            CheckpointError: there are checkpoints, but all of them are damaged; they stay as they are.
-            ReadError: one that may be the newest cannot be read; nothing is moved.
+            CheckpointError: there are checkpoints, but all of them are damaged; they are not changed.
+            ReadError: a checkpoint that may be the newest cannot be read; nothing is moved.
         """
 
         def find() -> int:
@@ -96,10 +94,10 @@ class CheckpointReader:
         return step
 
     def path(self, step: int) -> Path:
-        """Return the folder of a complete checkpoint: the place for anything that belongs to it.
+        """Return the folder of a complete checkpoint.
 
         Raises:
-            CheckpointError: there is none for this step.
+            CheckpointError: there is no checkpoint of this step.
         """
         if step not in self.steps():
             raise CheckpointError(
@@ -111,7 +109,7 @@ class CheckpointReader:
         """Check a checkpoint against its manifest, and return its folder.
 
         Raises:
-            CheckpointError: there is none for this step, or it is damaged; the message says how.
+            CheckpointError: there is no checkpoint of this step, or it is damaged; the message gives the reason.
         """
         folder = self.path(step)
         if step not in self._verified:
@@ -120,7 +118,7 @@ class CheckpointReader:
         return folder
 
     def meta(self, step: int) -> dict[str, Any]:
-        """Return what is stored beside the state: format, step, config, versions, devices."""
+        """Return the metadata of a checkpoint: format, step, config, versions, devices."""
         folder = self.verify(step)
         file = folder / "meta.json"
         try:
@@ -132,13 +130,11 @@ class CheckpointReader:
         if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
             raise CheckpointError(f"Checkpoint {folder} cannot be read: it names no config")
         if meta.get("step", step) != step:
+            raise CheckpointError(f"Checkpoint {folder} is of step {str(meta['step'])[:20]}.")
+        if (given := meta.get("format")) not in (1, FORMAT):
             raise CheckpointError(
-                f"Checkpoint {folder} was written as step {str(meta['step'])[:20]}."
-            )
-        if meta.get("format") not in (1, FORMAT):
-            raise CheckpointError(
-                f"Checkpoint {folder} has format {str(meta.get('format'))[:20]}; this version reads "
-                f"formats 1 and {FORMAT}. It was written by {str(meta.get('versions'))[:300]}."
+                f"Checkpoint {folder} has format {str(given)[:20]}, not 1 or {FORMAT}; "
+                f"it was written by {str(meta.get('versions'))[:300]}."
             )
         return meta
 
@@ -146,11 +142,11 @@ class CheckpointReader:
 
     def _stored(self, step: int) -> Any:
         """Return shapes and types of the stored state, as nested dictionaries and lists."""
-        self.meta(step)  # the format is known before anything is interpreted
+        self.meta(step)  # checks the format before anything is interpreted
         state = self.path(step) / "state"
-        told = [state / name for name in _TOLD] + sorted(state.glob("array_metadatas/*"))
+        described = [state / name for name in _JSON_FILES] + sorted(state.glob("array_metadatas/*"))
         try:
-            for file in told:  # Orbax reads all of them, whatever their size
+            for file in described:  # Orbax reads all of them, regardless of their size
                 if check_plain(file):
                     read_json(file, 4 * MAX_BYTES)
         except (OSError, ValueError) as error:
@@ -161,7 +157,7 @@ class CheckpointReader:
             raise self._unreadable(step, error) from error
 
     def count_arrays(self, step: int) -> int:
-        """Return how many arrays the stored parameters are.
+        """Return the number of arrays of the stored parameters.
 
         Raises:
             CheckpointError: there is no such checkpoint, or it cannot be read.
@@ -170,7 +166,7 @@ class CheckpointReader:
         return len(jax.tree.leaves(self._stored(step)["params"], is_leaf=leaf))
 
     def _check_room(self, step: int, target: Any) -> None:
-        """Refuse arrays that no files of this size can hold: reading reserves memory for what they claim."""
+        """Raise CheckpointError if the stated sizes of arrays exceed the files: reading would allocate this memory."""
         claimed = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(target))
         try:
             size = sum(f.lstat().st_size for f in self.path(step).rglob("*") if f.is_file())
@@ -178,8 +174,7 @@ class CheckpointReader:
             raise self._unreadable(step, error) from error
         if claimed > unpacked_limit(size):
             raise CheckpointError(
-                f"Checkpoint {self.path(step)} claims {claimed / 2**20:.0f} MiB of arrays in {size / 2**20:.1f} MiB of "
-                "files."
+                f"Checkpoint {self.path(step)} claims {claimed >> 20} MiB of arrays in {size >> 20} MiB of files."
             )
 
     def _read(self, step: int, target: Any, *, partial: bool) -> Any:
@@ -208,43 +203,41 @@ class CheckpointReader:
         return ReadError(f"{text}. Try again.") if _of_the_machine(error) else CheckpointError(text)
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """Read a state into the shapes, types and placement of another.
+        """Read a state with the shapes, dtypes and shardings of `like`.
 
         Args:
-            step: which checkpoint.
+            step: step of the checkpoint.
             like: arrays, or shapes with shardings as `layout.template` makes them. The device layout
                 need not be the one that wrote the checkpoint.
 
         Returns:
-            The state, on the devices of `like`, still to be handed to `layout.place_state`.
+            The state, on the devices of `like`; pass it to `layout.place_state`.
 
         Raises:
-            CheckpointError: there is no such checkpoint, or any leaf differs in name, shape or type.
+            CheckpointError: there is no such checkpoint, or a leaf differs in name, shape or dtype.
         """
         target = storable_template(entries(like))
         self._require_same(step, self._stored(step), target)
         return data_to_keys(TrainState(**self._read(step, target, partial=False)), like)
 
     def restore_params(self, step: int, ema: str | None = None, like: Params = None) -> Params:
-        """Read parameters alone onto one device, whatever layout wrote them.
+        """Read only the parameters, onto one device, independent of the device layout that wrote them.
 
         Args:
-            step: which checkpoint.
-            ema: the name of an average; None: the parameters of the last step.
-            like: arrays or shapes that they must agree with in name, shape and type; None: take what
-                there is.
+            step: step of the checkpoint.
+            ema: name of an average; None for the parameters themselves.
+            like: arrays or shapes whose names, shapes and dtypes the parameters must match; None for no check.
 
         Returns:
             Nested dictionaries of arrays on the first local device.
 
         Raises:
-            CheckpointError: there is no such checkpoint or no such average, or it does not agree.
+            CheckpointError: there is no such checkpoint or no such average, or it does not match `like`.
         """
         stored = self._stored(step)
         if ema is not None and ema not in stored["ema"]:
             raise CheckpointError(
-                f"Checkpoint {self.path(step)} has no average {ema!r}."
-                f"{nearest(ema, stored['ema'])} It has: {', '.join(stored['ema']) or 'none'}."
+                f"Checkpoint {self.path(step)} has no average {ema!r}. It has: {', '.join(stored['ema']) or 'none'}."
             )
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         chosen = stored["params"] if ema is None else stored["ema"][ema]
@@ -260,20 +253,19 @@ class CheckpointReader:
         return read["params"] if ema is None else read["ema"][ema]
 
     def _require_same(self, step: int, stored: Any, wanted: Any) -> None:
-        """Refuse what differs in any leaf."""
+        """Raise CheckpointError if any leaf differs."""
         if wrong := differences(stored, wanted):
-            more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+            shown = "\n  ".join(wrong[:10]) + (
+                f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+            )
             raise CheckpointError(
-                f"Checkpoint {self.path(step)} does not fit this config:\n  "
-                + "\n  ".join(wrong[:10])
-                + more
-                + "\nRestore it with the network, optimizer and ema it was written with: its config "
-                "is stored beside it."
+                f"Checkpoint {self.path(step)} does not fit this config:\n  {shown}\n"
+                "Restore it with the network, optimizer and ema of its own config, which is stored beside it."
             )
 
 
 def _of_the_machine(error: BaseException | None) -> bool:
-    """Say whether the system refused to read, whatever the libraries made of its error on the way."""
+    """Return whether an error, or one of its causes, is an error of the operating system while reading."""
     while error is not None:
         if isinstance(error, OSError) and cannot_read(error):
             return True

@@ -1,4 +1,4 @@
-"""What a train state looks like in a file: by name, with keys as integers, and how two of them differ."""
+"""Stored form of a train state: entries by name, with random keys as integers; and differences of two states."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from diffusion.training.state import TrainState, is_key, keys_to_data
 
 
 def _path(keys: tuple) -> tuple[str, ...]:
-    """Name a leaf: a field of a named tuple and a key of the dictionary it is stored as agree."""
+    """Return the path of a leaf, the same for a field of a named tuple and for a key of its stored dictionary."""
     return tuple(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in keys)
 
 
@@ -19,7 +19,7 @@ def _leaves(tree: Any) -> dict[tuple[str, ...], tuple[tuple[int, ...], np.dtype]
 
 
 def differences(stored: Any, wanted: Any) -> list[str]:
-    """List every leaf that is missing, left over, or of another shape or type."""
+    """Return a line for every leaf that is missing, unexpected, or of another shape or dtype."""
     have, want = _leaves(stored), _leaves(wanted)
     name = lambda path: "/".join(path)
     show = lambda leaf: f"{leaf[1].name}{list(leaf[0])}"
@@ -33,14 +33,14 @@ def differences(stored: Any, wanted: Any) -> list[str]:
 
 
 def entries(state: TrainState) -> dict[str, Any]:
-    """Return the state by name, without entries that hold nothing: files do not know of them then."""
+    """Return the entries of a state by name, without empty ones, which are not stored."""
     optional = ("statistics", "guard")
     held = lambda name, entry: name not in optional or bool(jax.tree.leaves(entry))
     return {k: v for k, v in state._asdict().items() if held(k, v)}
 
 
 def storable(state: Any) -> Any:
-    """Return keys as integers and, with several processes, what each of them holds as host arrays."""
+    """Return a state with random keys as integers and, with several processes, local arrays on the host."""
     plain = keys_to_data(state)
     if jax.process_count() == 1:
         return plain
@@ -49,11 +49,11 @@ def storable(state: Any) -> Any:
 
 
 def storable_template(like: Any) -> Any:
-    """Return shapes, types and placement of a state as it is stored: keys as integers."""
+    """Return shapes, dtypes and shardings of a state in its stored form."""
 
     def shape(x: Any) -> jax.ShapeDtypeStruct:
         sharding = getattr(x, "sharding", None)
-        if is_key(x):  # eval_shape shows which integers hold the key; they are never divided
+        if is_key(x):  # eval_shape gives the shape of the key's integers, which are never sharded
             data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(x.shape, x.dtype))
             return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=sharding)
         return jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding)

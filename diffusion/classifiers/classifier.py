@@ -81,13 +81,13 @@ def columns_of(
     sizes = num_classes if isinstance(num_classes, tuple) else (num_classes,) * bool(num_classes)
     if loss.multi_label and multi_hot_dim:
         return Columns(multi_hot=multi_hot_dim, multi_label=True)
-    if not sizes:
+    if not sizes and multi_hot_dim:
         raise ValueError(
             f"{type(loss).__name__} learns one label of several classes, and the data has multi-hot attributes: "
             "take classifier_loss zlpr or binary_cross_entropy."
-            if multi_hot_dim
-            else "a classifier learns labels, and this data set has none."
         )
+    if not sizes:
+        raise ValueError("a classifier learns labels, and this data set has none.")
     return Columns(sizes=sizes, multi_label=loss.multi_label)
 
 
@@ -143,9 +143,7 @@ def classification_loss(
         scores = network.apply(params, inputs, level, None, key_net)
         each = total(scores, target)
         if loss.consistency:
-            require(
-                "noise" not in batch, "`consistency` needs noise that is drawn, not a coupling."
-            )
+            require("noise" not in batch, "`consistency` needs noise that is drawn, no coupling.")
             z = process.sample_noise(row_keys(key_z, batch["row"]), d.x_0.shape)
             again, _ = classifier_inputs(process, process.interpolate(d.x_0, z, d.t), d.t)
             other = network.apply(params, again, level, None, key_again)

@@ -1,7 +1,7 @@
-"""The command `demolish`: train, sample, evaluate and the other programs.
+"""The command `demolish`: one module per subcommand (train, sample, evaluate, ...).
 
-Each program is a module with two functions: `command_line()` returns its Parser, `main(flags)` does the work and
-returns an exit code. Everything heavy is imported inside functions, so that --help answers at once.
+Each of these modules has two functions: `command_line()` returns the Parser, `main(flags)` does the work and
+returns an exit code. JAX and other slow imports happen inside functions, so that --help answers at once.
 """
 
 from diffusion.cli.commands import main, start

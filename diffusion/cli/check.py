@@ -1,4 +1,4 @@
-"""Hold a process or a sampler to the laws that every definition must obey, and say what was measured.
+"""Check a process or a sampler against the laws that every definition must obey, and print the measurements.
 
 Examples:
   demolish check --process vp
@@ -32,24 +32,24 @@ def command_line() -> Parser:
         "--data_mean",
         type=real_number,
         default=0.0,
-        help="Of the data per dimension, for the mismatch of the prior.",
+        help="Mean of the data per dimension, to compute the mismatch between prior and noised data.",
     )
     parser.add_argument(
         "--data_std",
         type=real_number,
         default=1.0,
-        help="Standard deviation of the data per dimension, likewise.",
+        help="Standard deviation of the data per dimension, for the same purpose.",
     )
     return parser
 
 
 def fields_of(flags: argparse.Namespace, kind: str) -> list[tuple[str, str]]:
-    """Return the fields of a kind on the command line, as (kind.field, value)."""
+    """Return the command-line overrides of one kind of object, as pairs (kind.field, value)."""
     return [(path, value) for path, value in flags.overrides if path.startswith(f"{kind}.")]
 
 
 def spec_of(flags: argparse.Namespace, kind: str, name: str) -> Any:
-    """Return what builds an object of this kind, with the fields of the command line."""
+    """Return the specification of an object of this kind, with the overrides of the command line."""
     from diffusion.config.overrides import apply_overrides
 
     return apply_overrides({kind: {"name": name}}, fields_of(flags, kind), imports=True)[kind]

@@ -1,4 +1,4 @@
-"""The commands by name, and the one that the first word of the command line names."""
+"""Entry points of `demolish`: the list of commands, and the dispatch on the first word of the command line."""
 
 import importlib
 import sys
@@ -32,10 +32,10 @@ Commands:"""
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run a command in this process and return its exit code; signals are handled as before afterward.
+    """Run a command in this process and return its exit code; signal handlers are restored afterward.
 
     Args:
-        words: of the command line, such as ["train", "--config=digits"]; None are those of the process.
+        words: the command line, such as ["train", "--config=digits"]; None uses `sys.argv`.
     """
     words = sys.argv[1:] if words is None else list(words)
     with program.as_a_guest():
@@ -43,12 +43,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def start(words: Sequence[str] | None = None) -> NoReturn:
-    """Run a command as the only work of this process, and leave with its exit code."""
+    """Run a command as the only work of this process, and exit with its code."""
     sys.exit(_run(sys.argv[1:] if words is None else list(words)))
 
 
 def _run(words: list[str]) -> int:
-    sys.argv = ["demolish", *words]  # as cards record it, however it was started
+    # cards record this command line, however the command was started
+    sys.argv = ["demolish", *words]
     try:
         name = _chosen(words)
     except SystemExit as left:
@@ -58,7 +59,7 @@ def _run(words: list[str]) -> int:
 
 
 def _chosen(words: list[str]) -> str:
-    """Return the name of the command; leave if there is none, or after what was asked for instead."""
+    """Return the name of the command; exit if there is none, or after printing the version or the help."""
     if not words:
         fail(f"the first word is a command: {', '.join(COMMANDS)}. See --help.")
     if words[0] in ("--version", "-version"):
@@ -76,7 +77,7 @@ def _chosen(words: list[str]) -> str:
 
 
 def overview() -> str:
-    """Return the text of --help: every command with the first line of its own text."""
+    """Return the text of `demolish --help`: every command with the first line of its own help."""
     width = max(map(len, COMMANDS))
     rows = [f"  {name:<{width}}  {_summary(name)}" for name in COMMANDS]
     return "\n".join([HEAD, *rows, "", "  --version    Show the version.", "", exits.table()])

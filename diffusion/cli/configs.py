@@ -1,4 +1,4 @@
-"""The config that a command works with: a recipe by name, a file, or that of a run; with overrides."""
+"""Loading of configs for commands: a recipe by name, a file, or the config of a run; with overrides."""
 
 import argparse
 import importlib.machinery
@@ -14,23 +14,23 @@ from diffusion.runtime import exits
 _PACKAGE = Path(__file__).parents[1]
 
 
-def add_config(parser: Parser, told: str) -> None:
-    """Add the flag that names a config."""
+def add_config(parser: Parser, purpose: str) -> None:
+    """Add the flag --config, whose help begins with `purpose`."""
     parser.add_argument(
         "--config",
-        help=f"{told}: a recipe by name, such as digits, or a file; NAME:VARIANT gives its variant.",
+        help=f"{purpose}: a recipe by name, such as digits, or a file; NAME:VARIANT gives its variant.",
     )
 
 
 def recipes() -> dict[str, Path]:
-    """Return the recipes by name: those in the installed package, or in the checkout that the package lies in."""
+    """Return the recipes by name, from the installed package or from the checkout that contains the package."""
     folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
     folder = next((f for f in folders if f.is_dir()), folders[0])
     return {p.stem: p for p in sorted(folder.glob("[!_]*.py"))}
 
 
 def file_of(name: str) -> Path:
-    """Return the file of a recipe, or of a path: what exists, has a slash or ends in .py is one."""
+    """Return the file of a recipe or of a path; a name that exists, has a slash or ends in .py is a path."""
     path = Path(name)
     if path.is_file() or path.suffix == ".py" or "/" in name or os.sep in name:
         return path
@@ -44,17 +44,17 @@ def file_of(name: str) -> Path:
 
 
 def read_config(text: str) -> dict[str, Any]:
-    """Return what `get_config` of a config file returns, plain.
+    """Return the result of `get_config` of a config file, as plain dictionaries.
 
     Args:
-        text: NAME or FILE, or either with ":VARIANT", which is the argument of `get_config`.
+        text: NAME or FILE, or either followed by ":VARIANT", the argument of `get_config`.
     """
     name, colon, variant = text.partition(":")
     file = file_of(name)
     try:
         found = _module(file).get_config(*([variant] if colon else []))
     except SystemExit:
-        fail("--config cannot be loaded: the file leaves by itself (sys.exit).")
+        fail("--config cannot be loaded: the file calls sys.exit.")
     except Exception as error:  # raised by the config file itself
         code = exits.FILES if isinstance(error, OSError) else exits.USAGE
         fail(missing_extra(error) or f"--config cannot be loaded: {exits.sentence(error)}", code)
@@ -78,14 +78,14 @@ def load_config(flags: argparse.Namespace, overrides: list[tuple[str, str]]) -> 
 
     if not flags.config:
         fail("--config is required, such as --config digits. See --help.")
-    # the file is a program, and was run: what it names may be imported
+    # the config file is a program that was just executed, so importing modules that it names adds no risk
     return apply_overrides(read_config(flags.config), overrides, imports=True)
 
 
 def stored_config(
     flags: argparse.Namespace, workdir: Any, overrides: list[tuple[str, str]]
 ) -> dict[str, Any]:
-    """Return the config of a work directory with overrides; what it names of code must be the user's own."""
+    """Return the config of a work directory with overrides; refuse it if it imports code that is not trusted."""
     from diffusion.config.overrides import apply_overrides
     from diffusion.run.trust import refuse_code
 

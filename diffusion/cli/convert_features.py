@@ -1,12 +1,12 @@
-"""Convert published weights of Inception v3 or DINOv2, a .pth file of PyTorch, to .safetensors.
+"""Convert published weights of Inception v3 or DINOv2 from a PyTorch .pth file to .safetensors.
 
     demolish convert_features pt_inception-2015-12-05-6726825d.pth inception.safetensors
     demolish convert_features dinov2_vitl14_pretrain.pth dinov2.safetensors
 
-PyTorch is not needed, and nothing that stands in the file is executed. The arrays keep their published names. The
-program finds out which network they belong to and refuses those of any other; where the name of the file carries
-the first eight digits of its SHA-256, as the published one of Inception does, they are compared. Name and SHA-256
-of the source are noted in the new file, and appear on the card of every number that is made with it.
+PyTorch is not needed, and no code in the file is executed. The arrays keep their published names. The network is
+recognized from the names and shapes; weights of any other network are refused. If the file name contains the first
+eight digits of the file's SHA-256, as that of the published Inception file does, the digits are compared. The name
+and the SHA-256 of the source are stored in the new file and appear on the card of every number computed with it.
 """
 
 import argparse
@@ -28,21 +28,19 @@ def command_line() -> Parser:
 
 
 def check_digest(source: Path) -> str:
-    """Return the SHA-256 of a file; refuse one that is not what its name says."""
+    """Return the SHA-256 of a file; raise ValueError if it contradicts the digits in the file name."""
     from diffusion.runtime.reading import open_plain
 
     with open_plain(source, links=True) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     named = re.search(r"-([0-9a-f]{8})$", source.stem)
     if named and not digest.startswith(named[1]):
-        raise ValueError(
-            f"{source} is not whole: its SHA-256 begins with {digest[:8]}, its name says {named[1]}. Download it again."
-        )
+        raise ValueError(f"{source} is not whole: its SHA-256 is {digest[:8]}..., not {named[1]}.")
     return digest
 
 
 def recognize(shapes: dict[str, tuple[int, ...]]) -> Any:
-    """Return the network that arrays belong to."""
+    """Return the network whose weights have these names and shapes; raise ValueError if there is none."""
     from diffusion.evaluation.features import dinov2, inception
     from diffusion.evaluation.features.published import disagreement
     from diffusion.networks.dinov2 import SIZES
@@ -53,16 +51,15 @@ def recognize(shapes: dict[str, tuple[int, ...]]) -> Any:
     for a in known:
         if not differences[a.title]:
             return a
-    # Networks of one family share all names up to a depth: the fewer words, the nearer.
+    # Networks of one family share all names up to a depth, so ties go to the shortest list of differences.
     nearest = max(known, key=lambda a: (shared[a.title], -len(differences[a.title]))).title
     raise ValueError(
-        f"these are no weights of a network that is known here ({', '.join(shared)}). Nearest is {nearest}: "
-        f"{differences[nearest]}."
+        f"these weights are of no known network ({', '.join(shared)}). Nearest is {nearest}: {differences[nearest]}."
     )
 
 
 def convert(source: Path, out: Path) -> str:
-    """Write the arrays of one file to the other; return what they are."""
+    """Convert the file `source` to the file `out`; return a line that describes the weights."""
     from diffusion.runtime.torch_files import read_pth
 
     if out.suffix != ".safetensors":
@@ -83,5 +80,5 @@ def convert(source: Path, out: Path) -> str:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Convert."""
+    """Convert the file that the flags name."""
     say(convert(options.source, options.out))

@@ -8,7 +8,7 @@
     demolish data inspect folder --set path=my_pictures --set size=32
     demolish data inspect fashion_mnist --duplicates pairs.png
 
-Data lie in --data_dir, else in $DEMOLISH_DATA, else in ~/.cache/demolish.
+The data folder is --data_dir, else $DEMOLISH_DATA, else ~/.cache/demolish.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def command_line() -> Parser:
     parser = Parser(__doc__, cleans_up=True)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     root = argparse.ArgumentParser(add_help=False)
-    root.add_argument("--data_dir", help="folder of the data sets")
+    root.add_argument("--data_dir", help="folder of prepared data sets")
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("name", metavar="NAME", help="a name that `list` shows, or module:attribute")
     named.add_argument(
@@ -33,37 +33,37 @@ def command_line() -> Parser:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="a hyperparameter of the data set, such as split=test or path=my_pictures; repeatable",
+        help="set a field of the data set, such as split=test or path=my_pictures; repeatable",
     )
 
-    def add(name: str, told: str, *parents: Any) -> Parser:
-        title = f"demolish data {name}: {told}."
+    def add(name: str, purpose: str, *parents: Any) -> Parser:
+        title = f"demolish data {name}: {purpose}."
         return commands.add_parser(
-            name, parents=parents, help=told, description=title, allow_abbrev=True
+            name, parents=parents, help=purpose, description=title, allow_abbrev=True
         )
 
-    add("list", "names, and which are prepared", root)
-    add("prepare", "download and write a set, once", root, named)
-    show = add("inspect", "counts, moments, a picture", root, named)
-    show.add_argument("--out", help="write a batch as it is trained on, augmented, to this PNG")
+    add("list", "show the names of all data sets, and which are prepared", root)
+    add("prepare", "download a data set and write it to the data folder", root, named)
+    show = add("inspect", "print counts and moments, and draw a picture", root, named)
+    show.add_argument("--out", help="write a training batch, with augmentation, to this PNG")
     show.add_argument(
         "--batch_size", type=whole_number, help="examples in the picture (64; points: 2000)"
     )
     show.add_argument("--step", type=whole_number, default=0, help="which batch to draw")
     show.add_argument(
-        "--seed", type=whole_number, default=0, help="of the order and the augmentation"
+        "--seed", type=whole_number, default=0, help="seed of the order and the augmentation"
     )
     show.add_argument(
         "--duplicates",
         metavar="PNG",
-        help="find the nearest training example of each held-out one; list and draw the closest pairs",
+        help="find the nearest training example of every held-out example; list and draw the closest pairs",
     )
     show.add_argument(
         "--pairs", type=whole_number, default=20, help="how many pairs to list and draw"
     )
-    show.add_argument("--against", metavar="SPLIT", help="the split that is held out (test)")
+    show.add_argument("--against", metavar="SPLIT", help="the held-out split (test)")
     show.add_argument(
-        "--max", type=whole_number, help="compare at most so many examples of each split (all)"
+        "--max", type=whole_number, help="compare at most this many examples of each split (all)"
     )
     show.add_argument(
         "--near",
@@ -75,7 +75,7 @@ def command_line() -> Parser:
 
 
 def read_fields(name: str, pairs: list[str]) -> dict[str, Any]:
-    """Read FIELD=VALUE as the fields of a data set take it: a path `2024_01` is text, a size `32` a number."""
+    """Parse FIELD=VALUE pairs by the types of the data set's fields: a path `2024_01` is text, a size `32` a number."""
     from diffusion.registry.typed import field_type, read
 
     fields = {}
@@ -97,21 +97,21 @@ def make_dataset(name: str, pairs: list[str], data_dir: str | None) -> Any:
 
 @contextlib.contextmanager
 def progress_bar(text: str) -> Iterator[Any]:
-    """Yield a callback (done, total) that draws a bar with the time left, on stderr."""
+    """Yield a callback (done, total) that draws a progress bar with the time left on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
     console = Console(stderr=True)
-    still = not console.is_terminal  # a log file wants no moving bar
+    still = not console.is_terminal  # no moving bar in a log file
     with Progress(*columns, console=console, transient=True, disable=still) as bar:
         task = bar.add_task(text, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def list_datasets(data_dir: str | None) -> None:
-    """Print every name with its first line of documentation and its state."""
+    """Print every registered data set with the first line of its documentation, and whether it is prepared."""
     from diffusion.data import PreparedImages, data_root
     from diffusion.registry import build, lookup, registered
 
@@ -127,7 +127,7 @@ def list_datasets(data_dir: str | None) -> None:
 
 
 def prepare(name: str, pairs: list[str], data_dir: str | None) -> None:
-    """Prepare a set and decode its splits."""
+    """Prepare a data set and decode its splits."""
     import dataclasses
 
     from diffusion.data import PreparedImages
@@ -142,12 +142,12 @@ def prepare(name: str, pairs: list[str], data_dir: str | None) -> None:
     for split, size in split_sizes(folder).items():
         part = dataclasses.replace(dataset, split=split)
         say(f"{split}: {size} examples of shape {part.spec.shape}")
-        len(part.source)  # decodes what will be held in memory
+        len(part.source)  # decodes the split, if it is held in memory
     say(f"Prepared in {folder}")
 
 
 def inspect(options: argparse.Namespace) -> None:
-    """Print what is in a set, and draw a batch."""
+    """Print statistics of a data set; draw a batch, or the nearest pairs of two splits."""
     from diffusion.data import summarize
     from diffusion.data.classes import remarks
 
@@ -182,13 +182,13 @@ def inspect(options: argparse.Namespace) -> None:
 
 
 def print_rows(rows: dict[str, Any]) -> None:
-    """Print titles and values in two columns."""
+    """Print names and values in two columns."""
     for title, value in rows.items():
         say(f"{title:14}{value}")
 
 
 def check_duplicates(dataset: Any, options: argparse.Namespace) -> None:
-    """Refuse what cannot be compared, before anything is read."""
+    """Raise ValueError if the examples cannot be compared, before anything is read."""
     if dataset.spec.bits != 8 or dataset.spec.shape[-1] not in (1, 3):
         raise ValueError("`--duplicates` compares 8-bit images of 1 or 3 channels.")
     if options.pairs < 1 or (options.max is not None and options.max < 1):
@@ -196,7 +196,7 @@ def check_duplicates(dataset: Any, options: argparse.Namespace) -> None:
 
 
 def list_duplicates(dataset: Any, options: argparse.Namespace) -> None:
-    """Print how near the examples of two splits are, and draw the closest pairs side by side."""
+    """Print how close the examples of two splits are, and draw the closest pairs side by side."""
     import dataclasses
 
     import numpy as np
@@ -224,7 +224,7 @@ def list_duplicates(dataset: Any, options: argparse.Namespace) -> None:
 
 
 def draw_pairs(path: str, train: Any, held_out: Any, pairs: list[tuple[int, int, float]]) -> None:
-    """List pairs, the nearest first, and draw each as a row: held out at the left, training at the right."""
+    """List pairs, the closest first, and draw each as a row: held out on the left, training on the right."""
     import numpy as np
 
     from diffusion.evaluation.images import image_grid, label_rows, save_png, to_uint8
@@ -242,14 +242,14 @@ def draw_pairs(path: str, train: Any, held_out: Any, pairs: list[tuple[int, int,
 
 
 def class_of(spec: Any, example: Any) -> str:
-    """Return the class of a batch of one, by name where there are names; empty without labels."""
+    """Return the class of a batch of one example, by name if classes have names; "" without labels."""
     if not isinstance(spec.num_classes, int) or "label" not in example.get("cond", {}):
         return ""
     return spec.class_name(int(example["cond"]["label"][0]))
 
 
 def draw(dataset: Any, options: argparse.Namespace) -> None:
-    """Write a training batch as a picture."""
+    """Draw a training batch and write it to --out."""
     import math
 
     from diffusion.evaluation.images import save_grid, scatter_grid
@@ -271,7 +271,7 @@ def draw(dataset: Any, options: argparse.Namespace) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Run a command."""
+    """Run list, prepare or inspect."""
     if options.command == "list":
         list_datasets(options.data_dir)
     elif options.command == "prepare":

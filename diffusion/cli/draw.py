@@ -7,11 +7,11 @@ Examples:
   demolish draw --process mymodule:MyProcess --data checkerboard --out drawings/mine
   demolish draw --workdir runs/toy2d --out drawings/toy2d
 
-The field is the exact one of a finite data set, without any network; with --workdir it is that of a trained run.
-Fields of the process and the sampler are set by --process.field=value and --sampler.field=value.
+The velocity field is the exact one for a finite data set, without a network; with --workdir it is that of a trained
+run. Set fields of the process and the sampler by --process.field=value and --sampler.field=value.
 
-Written to --out: trajectories.png, field.png, density.png, demolition.gif, and card.json, which says what they
-are made of. A definition that states no density is drawn from estimates: paths, histograms, averages.
+Files written to --out: trajectories.png, field.png, density.png, demolition.gif, and card.json, which records how
+they were made. If a definition states no density, the pictures show estimates: paths, histograms, averages.
 """
 
 import argparse
@@ -36,39 +36,42 @@ def command_line() -> Parser:
         "--workdir", help="Draw the field of this trained run, instead of --process."
     )
     parser.add_argument(
-        "--ema", default="", help="With --workdir: which average of the weights, or 'raw'."
+        "--ema", default="", help="With --workdir: name of the averaged weights (EMA), or 'raw'."
     )
     add_trust(parser)
     parser.add_argument(
         "--data",
-        help="Points in the plane (8gaussians, checkerboard, moons, ...) or a data set of points by name.",
+        help="Points in the plane (8gaussians, checkerboard, moons, ...), or the name of a data set of points.",
     )
     parser.add_argument("--data_1d", help="Points on a line instead, such as 0.5,0.5,1.2,1.7.")
     parser.add_argument(
         "--num_points",
         type=whole_number,
         default=512,
-        help="How many examples of --data make the finite data set.",
+        help="Number of examples of --data in the finite data set.",
     )
-    parser.add_argument("--sampler", default="heun", help="Solver of the paths, by name.")
+    parser.add_argument("--sampler", default="heun", help="Sampler that solves the paths, by name.")
     parser.add_argument(
         "--num_steps",
         type=whole_number,
-        help="Steps of the solver, on the process's default times; 64, on a line 256.",
+        help="Steps of the sampler, on the default times of the process; by default 64, or 256 for data on a line.",
     )
     parser.add_argument(
-        "--num_paths", type=whole_number, default=400, help="How many paths to solve."
+        "--num_paths", type=whole_number, default=400, help="Number of paths to solve."
     )
     parser.add_argument("--out", default="drawings", help="The folder to write to.")
     parser.add_argument(
-        "--animate", type=one_of("gif", "mp4", "none"), default="gif", help="The kind of film."
+        "--animate",
+        type=one_of("gif", "mp4", "none"),
+        default="gif",
+        help="Format of the animation.",
     )
-    parser.add_argument("--seed", type=whole_number, default=0, help="Seed of all draws.")
+    parser.add_argument("--seed", type=whole_number, default=0, help="Seed of all random draws.")
     return parser
 
 
 def check_flags(flags: argparse.Namespace) -> None:
-    """Leave with a message for a command line that cannot be meant."""
+    """Exit with a message if flags contradict each other."""
     if (flags.process is None) == (flags.workdir is None):
         fail("give one of --process and --workdir. See --help.")
     if flags.data is not None and flags.data_1d is not None:
@@ -101,11 +104,11 @@ def points_on_a_line(text: str) -> Any:
 
 
 def load_points(flags: argparse.Namespace, dataset: Any) -> tuple[Any, Any]:
-    """Return the finite data set, (n, 1) or (n, 2), and the spec it was made from.
+    """Return the finite data set, (n, 1) or (n, 2), and the spec of its source.
 
     Args:
-        flags: of the command line.
-        dataset: of the trained run or None, taken where no data is named.
+        flags: parsed command line.
+        dataset: data set of the trained run, used if no data is named; or None.
     """
     from diffusion.data.shapes2d import SHAPES
     from diffusion.registry import build, nearest, registered, resolve, spec_of
@@ -139,7 +142,7 @@ def load_points(flags: argparse.Namespace, dataset: Any) -> tuple[Any, Any]:
 
 
 def defined(flags: argparse.Namespace) -> dict[str, Any]:
-    """Return the definition of --process, with the sampler."""
+    """Return the process of --process and the sampler."""
     from diffusion.config.overrides import apply_overrides
     from diffusion.registry import build, resolve
 
@@ -151,7 +154,7 @@ def defined(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def trained(flags: argparse.Namespace) -> dict[str, Any]:
-    """Return the same of --workdir, with its model."""
+    """Return the process, the sampler and the model of the run in --workdir."""
     from diffusion.config.recording import check_contents
     from diffusion.guidance import without_condition
     from diffusion.registry import resolve
@@ -176,7 +179,7 @@ def trained(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw(animate: str, scene: Any, out: Path) -> list[str]:
-    """Write all pictures, a line for each; return their names."""
+    """Write all pictures and print a line for each; return their names."""
     from diffusion import drawing
 
     written = []
@@ -188,7 +191,7 @@ def draw(animate: str, scene: Any, out: Path) -> list[str]:
 
 
 def film(animate: str, scene: Any, out: Path) -> list[str]:
-    """Write the animation that --animate asks for; return its name."""
+    """Write the animation in the format of --animate; return its name in a list."""
     from diffusion import drawing
 
     if animate == "none":
@@ -252,7 +255,7 @@ def main(flags: argparse.Namespace) -> int:
 
 
 def report_mismatch(scene: Any) -> dict[str, float] | None:
-    """Print how far the prior is from what the data becomes at t_max, if that is known."""
+    """Print the divergence of the prior from the noised data at t_max, if it is known."""
     from diffusion import drawing
 
     found = drawing.prior_mismatch(scene)
@@ -260,13 +263,13 @@ def report_mismatch(scene: Any) -> dict[str, float] | None:
         return None
     value, error = found
     exact = scene.process.exact_prior
-    said = "0, by construction" if exact else f"{value:.3g} +- {error:.1g} nats"
-    say(f"prior mismatch at t_max, KL(p_T || prior): {said}")
+    result = "0, by construction" if exact else f"{value:.3g} +- {error:.1g} nats"
+    say(f"prior mismatch at t_max, KL(p_T || prior): {result}")
     return {"value": value, "standard_error": error}
 
 
 def report_landed(scene: Any) -> list[dict[str, float]] | None:
-    """Print which fraction of the paths ended at each value of data on a line."""
+    """Print the fraction of paths that end at each data value, for data on a line."""
     from diffusion import drawing
 
     found = drawing.landed(scene)
@@ -277,5 +280,5 @@ def report_landed(scene: Any) -> list[dict[str, float]] | None:
         for row in zip(*found, strict=True)
     ]
     words = ", ".join(f"{r['value']:g}: {r['paths']:.3f} (data {r['data']:.3f})" for r in rows)
-    say(f"shares of paths that end at each value: {words}")
+    say(f"fraction of paths that end at each value: {words}")
     return rows

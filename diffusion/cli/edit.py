@@ -1,4 +1,4 @@
-r"""Edit images with a trained run: fill in, sharpen, color, blend and vary, without training for it.
+r"""Edit images with a trained run, without further training: inpaint, sharpen, colorize, blend and vary.
 
 Examples:
   demolish edit inpaint --workdir runs/digits --image data:0,5,7 --mask box:0,0,4,8 --out inpainted.png
@@ -10,20 +10,21 @@ Examples:
   demolish edit vary --workdir runs/digits --image data:0,5 --level 0.5
 
 Commands:
-  inpaint      fill what --mask hides
-  superres     images --factor times as large, from means over blocks
+  inpaint      fill in the pixels that --mask hides
+  superres     reconstruct images from means over blocks of --factor x --factor pixels
   deblur       undo a Gaussian blur of --width pixels
-  colorize     colors for the mean over the channels
+  colorize     reconstruct colors from the mean over the channels
   interpolate  between two images, by noising both to --level, or through their latents (--through latent)
-  vary         variations: noise to --level and back; 0 is the image, 1 knows nothing of it
+  vary         make variations: add noise up to --level and denoise; 0 returns the image, 1 ignores it
 
-The first four measure y = A x + std n of each image and sample x given y; the grid has a row per image: input,
-measurement, results. --method is one of dps, moment_matching, pigdm, repaint, replacement (docs/editing.md
-compares them). Generation is unconditional; guidance of the config that compares conditions is left out.
+The first four simulate a measurement y = A x + std n of each image x and sample from p(x | y); the output grid has one
+row per image: input, measurement, results. --method is one of dps, moment_matching, pigdm, repaint, replacement
+(docs/editing.md compares them). Generation is unconditional; entries of the config's guidance that compare conditions
+are ignored.
 
---image is a list of files with commas between, cropped and resized as data sets do it, or data:INDICES of the held-out
-split. --mask is a picture (white is known, black is filled in) or a .npy file (1 and 0), box:TOP,LEFT,BOTTOM,RIGHT
-(hidden, in pixels), or random:SHARE (hidden fraction of the pixels).
+--image is a comma-separated list of files, cropped and resized as training data is, or data:INDICES of the held-out
+split. --mask is a picture (white is known, black is filled in), a .npy file (1 is known, 0 is filled in),
+box:TOP,LEFT,BOTTOM,RIGHT (hidden box, in pixels), or random:FRACTION (hidden fraction of the pixels).
 """
 
 import argparse
@@ -49,16 +50,16 @@ def command_line() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(__doc__, sections=("config",))
     parser.add_argument("command", nargs="?", metavar="COMMAND")
-    parser.add_argument("--workdir", help="The run whose model is used.")
-    parser.add_argument("--image", help="Files with commas between, or data:INDICES.")
+    parser.add_argument("--workdir", help="Work directory of the trained run.")
+    parser.add_argument("--image", help="Comma-separated files, or data:INDICES.")
     parser.add_argument(
-        "--mask", help="inpaint: a file, box:TOP,LEFT,BOTTOM,RIGHT or random:SHARE."
+        "--mask", help="inpaint: a file, box:TOP,LEFT,BOTTOM,RIGHT or random:FRACTION."
     )
     parser.add_argument(
         "--factor",
         type=whole_number,
         default=2,
-        help="superres: how many times smaller the measurement is.",
+        help="superres: factor by which height and width of the measurement are smaller.",
     )
     parser.add_argument(
         "--width",
@@ -70,7 +71,7 @@ def command_line() -> Parser:
         "--border",
         type=one_of("circular", "zero"),
         default="circular",
-        help="deblur: what lies beyond the image.",
+        help="deblur: padding beyond the border of the image.",
     )
     parser.add_argument(
         "--method", default="moment_matching", help="How the measurement guides the model."
@@ -78,10 +79,13 @@ def command_line() -> Parser:
     parser.add_argument(
         "--scale",
         type=real_number,
-        help="Scale of the method, 1 but for dps; 0 ignores the measurement. dps must be tuned.",
+        help="Scale of the method; 0 ignores the measurement. Usually 1; for dps it must be tuned.",
     )
     parser.add_argument(
-        "--repeats", type=whole_number, default=5, help="repaint: how often each step is taken."
+        "--repeats",
+        type=whole_number,
+        default=5,
+        help="repaint: number of times each step is repeated.",
     )
     parser.add_argument(
         "--std",
@@ -91,29 +95,32 @@ def command_line() -> Parser:
     )
     parser.switch(
         "consistent",
-        "Put the measurement back at the end: x + A^+ (y - A x). For measurements without noise, and methods that "
-        "keep to them only roughly, such as dps.",
+        "Project the results onto the measurement at the end: x + A^+ (y - A x). For measurements without noise, and "
+        "methods that match them only approximately, such as dps.",
     )
     parser.add_argument(
         "--level",
         type=real_number,
         default=0.5,
-        help="interpolate, vary: fraction of noise, 0 to 1.",
+        help="interpolate, vary: noise level, from 0 (none) to 1 (only noise).",
     )
     parser.add_argument(
         "--through",
         type=one_of("noise", "latent"),
         default="noise",
-        help="interpolate: where images are mixed.",
+        help="interpolate: the space in which the images are mixed.",
     )
     parser.add_argument(
         "--num_samples",
         type=whole_number,
         default=4,
-        help="Results per image; interpolate: steps from one to the other.",
+        help="Results per image; interpolate: number of interpolated images.",
     )
     parser.add_argument(
-        "--seed", type=whole_number, default=0, help="Seed of noise, random masks and results."
+        "--seed",
+        type=whole_number,
+        default=0,
+        help="Seed of the noise, the random masks and the results.",
     )
     parser.add_argument("--sampler", help="A sampler by name, in place of the config's.")
     parser.add_argument(
@@ -129,7 +136,7 @@ def command_line() -> Parser:
 
 
 def check_flags(flags: argparse.Namespace) -> None:
-    """Check what can be checked before anything is loaded."""
+    """Exit with a message if a flag is invalid, before anything is loaded."""
     for name in ("workdir", "image"):
         if getattr(flags, name) is None:
             fail(f"--{name} is required. See --help.")
@@ -156,10 +163,10 @@ def short_overrides(flags: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 def edit(command: str, flags: argparse.Namespace) -> int:
-    """Read, check, compute and write."""
+    """Run an editing command; return the exit code."""
     check_flags(flags)
     if command == "inpaint" and flags.mask is None:
-        fail("inpaint needs --mask: a file, box:TOP,LEFT,BOTTOM,RIGHT or random:SHARE.")
+        fail("inpaint needs --mask: a file, box:TOP,LEFT,BOTTOM,RIGHT or random:FRACTION.")
     if command != "inpaint" and flags.mask is not None:
         fail(f"--mask belongs to inpaint; {command} does not know it.")
     if flags.consistent and (flags.std > 0 or command in ("interpolate", "vary")):
@@ -169,7 +176,9 @@ def edit(command: str, flags: argparse.Namespace) -> int:
 
     workdir = Workdir.of(flags.workdir)
     config = stored_config(flags, workdir, short_overrides(flags) + flags.overrides)
-    config["guidance"] = []  # what compares conditions has no meaning here
+    config[
+        "guidance"
+    ] = []  # generation is unconditional here, so guidance by conditions has no meaning
     inverse = command not in ("interpolate", "vary")
     if inverse:
         edit_inputs.check_method(flags.method)
@@ -201,7 +210,7 @@ def edit(command: str, flags: argparse.Namespace) -> int:
 
 
 def main(flags: argparse.Namespace) -> int:
-    """Find the command and run it."""
+    """Check the command name and run it."""
     command = flags.command
     if command is None:
         fail(f"the first word is a command: {', '.join(COMMANDS)}. See --help.")

@@ -29,9 +29,9 @@ SAMPLER_METHODS = ("repaint",)  # methods that are a sampler around the guidance
 def load_images(
     text: str, spec: Any, config: dict
 ) -> tuple[np.ndarray, list[str], set[tuple[int, ...]]]:
-    """Return the images of --image, (count, height, width, channels) in [-1, 1], their names, and the sizes of files.
+    """Return the images of --image, (count, height, width, channels) in [-1, 1], their names, and the file sizes.
 
-    Files are cropped and resized as data sets do it.
+    Files are cropped and resized as training data is.
     """
     if spec is None:
         fail(
@@ -79,7 +79,7 @@ def load_image(name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int
 
 
 def mask_of(text: str, shape: tuple[int, ...], seed: int, sizes: set[tuple[int, ...]]) -> Operator:
-    """Return the mask of --mask; a picture as large as all the files of --image is cropped and resized like them."""
+    """Return the mask of --mask; a picture of the same size as all files of --image is cropped and resized likewise."""
     kind, _, numbers = text.partition(":")
     try:
         if kind == "box":
@@ -90,7 +90,7 @@ def mask_of(text: str, shape: tuple[int, ...], seed: int, sizes: set[tuple[int, 
         fail(f"--mask {text}: {error}")
     if not Path(text).is_file():
         fail(
-            f"--mask {text}: there is no such file, and it is neither box:TOP,LEFT,BOTTOM,RIGHT nor random:SHARE.",
+            f"--mask {text}: there is no such file, and it is neither box:TOP,LEFT,BOTTOM,RIGHT nor random:FRACTION.",
             exits.FILES,
         )
     if Path(text).suffix == ".npy":
@@ -113,7 +113,7 @@ def mask_of(text: str, shape: tuple[int, ...], seed: int, sizes: set[tuple[int, 
 def operator_of(
     command: str, flags: Any, shape: tuple[int, ...], sizes: set[tuple[int, ...]]
 ) -> Operator:
-    """Return the operator that a command measures with, checked against the images."""
+    """Return the measurement operator of a command, checked against the images."""
     makers: dict[str, Callable[[], Operator]] = {
         "inpaint": lambda: mask_of(flags.mask, shape, flags.seed, sizes),
         "superres": lambda: Superres(factor=flags.factor),
@@ -128,20 +128,20 @@ def operator_of(
 
 
 def check_method(name: str) -> None:
-    """Leave with a message unless there is such a method."""
+    """Exit with a message if the method is unknown."""
     methods = sorted((*_guidance_methods(), *SAMPLER_METHODS))
     if name not in methods:
         fail(f"unknown --method {name!r}.{nearest(name, methods)} Methods: {', '.join(methods)}.")
 
 
 def _guidance_methods() -> list[str]:
-    """Return the entries of guidance that have an operator."""
+    """Return the names of the guidance entries that take an operator."""
     fields = lambda name: getattr(lookup("guidance", name), "__dataclass_fields__", {})
     return [name for name in registered("guidance") if "operator" in fields(name)]
 
 
 def repaint(config: dict, inner: str | None, repeats: int) -> dict:
-    """Return the sampler section of RePaint; it steps with `inner`, or with ancestral."""
+    """Return the sampler section of RePaint, with the sampler `inner`, by default ancestral."""
     from diffusion.config.sections import section_of
 
     given = section_of(config, "sampler") if inner else {"name": "ancestral"}

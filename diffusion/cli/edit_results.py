@@ -15,18 +15,18 @@ from diffusion.inverse_problems.base import unexplained
 from diffusion.inverse_problems.operators import Operator
 from diffusion.runtime import exits
 
-VISIBLE = 4  # levels of 255 that a pixel may be off before it is said
+VISIBLE = 4  # largest error of a pixel, in levels of 255, that needs no warning
 
 
 def batches(total: int, size: int) -> Iterator[np.ndarray]:
-    """Yield global indices in batches of one size, the last one padded."""
+    """Yield global indices in batches of equal size, the last one padded."""
     size = min(size, total)
     for first in range(0, total, size):
         yield np.arange(first, first + size)
 
 
 def invert(run: Any, operator: Operator, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], str]:
-    """Sample x given y for every image: return rows of pictures, and what to say of them."""
+    """Sample x given y for every image; return rows of pictures and a summary line."""
     experiment, count = run.experiment, flags.num_samples
     key = jax.random.key(flags.seed)
     y = np.asarray(operator.measure(jax.random.fold_in(key, 1), jnp.asarray(x), flags.std))
@@ -66,7 +66,7 @@ def levels_of(difference: np.ndarray) -> float:
 
 
 def say_if_far(operator: Operator, off: np.ndarray, flags: Any) -> None:
-    """Say that a method keeps to a measurement without noise only roughly, and what does better."""
+    """Warn if results match a noiseless measurement only approximately, and suggest an alternative."""
     if flags.std > 0 or levels_of(off) <= VISIBLE:
         return
     ways = ["take more steps"] if flags.method == "moment_matching" else ["take moment_matching"]
@@ -78,12 +78,12 @@ def say_if_far(operator: Operator, off: np.ndarray, flags: Any) -> None:
 
 
 def visible(operator: Operator, y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return measurements as pictures of the size of the images."""
+    """Return measurements as pictures of the image size."""
     return y if y.shape[1:] == shape else np.asarray(operator.pinv(jnp.asarray(y), shape))
 
 
 def finite(x: np.ndarray) -> np.ndarray:
-    """Return results if they are finite."""
+    """Return the results; exit with a message if some are not finite."""
     if not np.isfinite(x).all():
         fail(
             "some results are not finite; try more steps, another --method or --std above 0.",
@@ -93,7 +93,7 @@ def finite(x: np.ndarray) -> np.ndarray:
 
 
 def _times(experiment: Any, level: float) -> np.ndarray:
-    """Return the run's grid from a noise level down; say it if that is the level at which it ends."""
+    """Return the run's time grid from a noise level down; warn if this is already the final level of the grid."""
     process = experiment.process
     times = editing.times_below(experiment.times(), editing.time_of_level(process, level))
     if len(times) < 2:
@@ -106,7 +106,7 @@ def _times(experiment: Any, level: float) -> np.ndarray:
 
 
 def vary(run: Any, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], str]:
-    """Make variations of every image: return rows of pictures, and what to say of them."""
+    """Make variations of every image; return rows of pictures and a summary line."""
     experiment, count = run.experiment, flags.num_samples
     times = _times(experiment, flags.level)
     total = count * len(x)
@@ -127,7 +127,7 @@ def vary(run: Any, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], str]:
 
 
 def interpolate(run: Any, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], str]:
-    """Go from the first image to the second: return one row of pictures, and what to say of it."""
+    """Interpolate from the first image to the second; return one row of pictures and a summary line."""
     experiment, process, count = run.experiment, run.experiment.process, flags.num_samples
     fraction = np.linspace(0, 1, count + 2)[1:-1] if count < 2 else np.linspace(0, 1, count)
     model = experiment.model(run.params, experiment.conditions(None, count))
@@ -138,7 +138,7 @@ def interpolate(run: Any, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], 
         how = "through latents"
     else:
         key = jax.random.key(flags.seed)
-        keys = jnp.broadcast_to(key, (count,))  # one noise for the whole row
+        keys = jnp.broadcast_to(key, (count,))  # the same noise for the whole row
         times = _times(experiment, flags.level)
         found = editing.interpolate(experiment.sampler, process, model, keys, a, b, fraction, times)
         how = f"through noise of level {flags.level:g}"
@@ -150,6 +150,6 @@ def interpolate(run: Any, x: np.ndarray, flags: Any) -> tuple[list[np.ndarray], 
 
 
 def write(path: str, rows: list[np.ndarray], spec: Any, names: list[str]) -> None:
-    """Write the rows as one PNG; an image is named where it has a row of its own."""
+    """Write the rows as one PNG; rows are titled with the image names if each image has its own row."""
     labels = names if len(rows) == len(names) else []
     pictures.save_examples(path, np.concatenate(rows), spec, columns=len(rows[0]), names=labels)

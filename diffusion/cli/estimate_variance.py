@@ -1,15 +1,15 @@
-"""Estimate the posterior variance of a trained run, for the sampler ancestral with variance=analytic.
+"""Estimate the posterior variance of a trained run, for the sampler `ancestral` with variance=analytic.
 
 Examples:
   demolish estimate_variance --workdir runs/digits
   demolish estimate_variance --workdir runs/digits --num_examples 5000 --kind noise
   demolish sample --workdir runs/digits --sampler ancestral --config.sampler.variance=analytic --num_steps 10
 
-The variance of x_0 given x_t per dimension at times evenly spaced in log-SNR, from the training data and the
-denoiser, without more training. Kinds: residual (the mean squared error; the most likely value for an imperfect
-mean, Bao et al., 2022b), noise (Bao et al., 2022a), data (from the variance of the data). The table and what it
-was made of go to WORKDIR/variance.npz, where `demolish sample` and `demolish evaluate` find it; it belongs
-to one checkpoint and one average.
+Computes the variance of x_0 given x_t per dimension, at times evenly spaced in log-SNR, from the training data and the
+denoiser; no training is needed. Kinds: residual (the mean squared error; the most likely value for an imperfect
+mean, Bao et al., 2022b), noise (Bao et al., 2022a), data (from the variance of the data). The table and its settings
+are written to WORKDIR/variance.npz, where `demolish sample` and `demolish evaluate` look for it. A table is valid for
+one checkpoint and one set of averaged weights.
 """
 
 import argparse
@@ -27,16 +27,21 @@ from diffusion.cli.parser import Parser, add_weights, check_positive, whole_numb
 def command_line() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(__doc__, sections=("config",))
-    parser.add_argument("--workdir", help="The run to measure.")
+    parser.add_argument("--workdir", help="Work directory of the trained run.")
     parser.add_argument(
         "--num_examples",
         type=whole_number,
         default=1000,
-        help="Training examples to estimate from.",
+        help="Number of training examples to use.",
     )
-    parser.add_argument("--num_levels", type=whole_number, default=100, help="Times in the table.")
+    parser.add_argument(
+        "--num_levels", type=whole_number, default=100, help="Number of times in the table."
+    )
     parser.add_argument("--kind", default="residual", help="The estimate: noise, data or residual.")
-    parser.switch("diagonal", "One variance per dimension of the data instead of their mean.")
+    parser.switch(
+        "diagonal",
+        "Keep one variance per dimension of the data instead of the mean over dimensions.",
+    )
     add_weights(parser)
     parser.add_argument(
         "--batch_size", type=whole_number, default=100, help="Examples per compiled call."
@@ -47,7 +52,7 @@ def command_line() -> Parser:
 
 
 def check_flags(flags: argparse.Namespace) -> None:
-    """Check what can be checked before anything is loaded."""
+    """Exit with a message if a flag is invalid, before anything is loaded."""
     if flags.workdir is None:
         fail("--workdir is required: the run to measure. See --help.")
     check_positive(flags, "num_examples", "num_levels", "batch_size")
@@ -56,7 +61,7 @@ def check_flags(flags: argparse.Namespace) -> None:
 
 
 def main(flags: argparse.Namespace) -> int:
-    """Estimate, print and write."""
+    """Estimate the table, print some of its rows and write it."""
     check_flags(flags)
     from diffusion.run.variance_file import write_variance
     from diffusion.run.workdir import Workdir, open_run
@@ -65,7 +70,7 @@ def main(flags: argparse.Namespace) -> int:
     workdir = Workdir.of(flags.workdir)
     out = Path(flags.out) if flags.out else workdir.variance
     check_writable(out)
-    # no sampler is run: one that needs the table must not ask for it here
+    # no sampler is run here, so the config's sampler, which may need the table, is replaced
     config = stored_config(flags, workdir, [*flags.overrides, ("sampler.name", "ddim")])
     use_compilation_cache()
 

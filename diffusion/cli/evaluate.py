@@ -1,4 +1,4 @@
-r"""Measure a trained run, or examples in a folder or a file, against held-out data.
+r"""Evaluate a trained run, or examples in a folder or a file, against held-out data.
 
 Examples:
   demolish evaluate --workdir runs/digits
@@ -10,15 +10,15 @@ Examples:
   demolish evaluate --compare runs/a runs/b
   demolish evaluate --workdir runs/digits --report_only
 
-Every number is printed with its card in one line, and written with the whole card to WORKDIR/evaluation.json (or
---out), metric by metric: after a kill or a signal the same command measures what is missing. Generated examples
-are made once for all metrics; until the end they lie in shards in EVALUATION.json.parts. --fresh measures all
-anew. At the end a page for people is written, WORKDIR/report.html, or --out with the suffix .html. A metric that
-cannot be measured is told and left out; the exit code is then that of the first such error.
+Every number is printed with a one-line card that records how it was measured, and written with the full card to
+WORKDIR/evaluation.json (or --out) after each metric. After an interruption, the same command measures only the missing
+metrics; --fresh measures all of them again. Examples are generated once for all metrics and kept in shards in
+EVALUATION.json.parts until the end. Finally a report is written to WORKDIR/report.html, or to --out with the suffix
+.html. A metric that cannot be measured is reported and skipped; the exit code is then that of the first such error.
 
---images takes a folder of pictures, an .npz or an .npy, against the data set of --data or --config; metrics that
-need a model are refused. --compare takes two work directories or files of results, and says of each number by how
-much they differ, or why they may not be compared.
+--images compares a folder of pictures, an .npz or an .npy file with the data set of --data or --config; metrics that
+need a model are refused. --compare takes two work directories or files of results and prints, for each number, the
+difference or the reason why the two cannot be compared.
 """
 
 import argparse
@@ -38,33 +38,37 @@ from diffusion.runtime import exits
 def command_line() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(__doc__, sections=("config",), in_pairs=("compare",))
-    add_config(parser, "With --images: the config whose data the examples are compared with")
-    parser.add_argument("--workdir", help="The run to measure.")
+    add_config(parser, "With --images: the config whose data set is the reference")
+    parser.add_argument("--workdir", help="Work directory of the run to evaluate.")
     parser.add_argument(
-        "--images", help="Examples to measure: a folder of pictures, an .npz or .npy."
+        "--images", help="Examples to evaluate: a folder of pictures, an .npz or .npy file."
     )
-    parser.add_argument("--data", help="With --images: the data set by name, in place of --config.")
+    parser.add_argument(
+        "--data", help="With --images: name of the reference data set, instead of --config."
+    )
     parser.add_argument(
         "--compare", action="append", help="Two work directories or files of results."
     )
-    parser.switch("verbose", "With --compare: also show what agrees.")
-    parser.switch("report_only", "Measure nothing; write the page of what there is.")
-    parser.add_argument("--metrics", help="Comma-separated metrics, in place of the config's.")
+    parser.switch("verbose", "With --compare: also show entries that agree.")
+    parser.switch("report_only", "Measure nothing; write the report from existing results.")
+    parser.add_argument("--metrics", help="Comma-separated metrics, instead of the config's.")
     parser.add_argument(
-        "--num_samples", type=whole_number, help="Generated examples, in place of the config's."
+        "--num_samples",
+        type=whole_number,
+        help="Number of generated examples, instead of the config's.",
     )
     add_weights(parser)
     parser.add_argument("--seed", type=whole_number, default=0, help="Seed of all random numbers.")
     parser.add_argument(
         "--out",
-        help="Where to write the results; by default WORKDIR/evaluation.json, of a --step evaluation-STEP.json.",
+        help="File of the results; by default WORKDIR/evaluation.json, or evaluation-STEP.json with --step.",
     )
-    parser.switch("fresh", "Measure all anew, whatever was measured before.")
+    parser.switch("fresh", "Measure all metrics again, ignoring earlier results.")
     return parser
 
 
 def main(flags: argparse.Namespace) -> int:
-    """Compare, report, or measure, print and write."""
+    """Compare results, write the report, or evaluate; return the exit code."""
     check_flags(flags)
     if flags.compare:
         first, second = map(Path, flags.compare)
@@ -84,7 +88,7 @@ def main(flags: argparse.Namespace) -> int:
 
 
 def check_flags(flags: argparse.Namespace) -> None:
-    """Check what can be checked before anything is loaded."""
+    """Exit with a message if a flag is invalid, before anything is loaded."""
     given = [f"--{k}" for k in ("workdir", "images", "compare") if getattr(flags, k)]
     if len(given) > 1:
         fail(f"give one of --workdir, --images and --compare; got {', '.join(given)}.")
@@ -101,7 +105,7 @@ def check_flags(flags: argparse.Namespace) -> None:
 
 
 def out_of(flags: argparse.Namespace) -> Path:
-    """Return where the results go."""
+    """Return the file of the results."""
     from diffusion.runtime.files import located
 
     if flags.out:
@@ -114,7 +118,7 @@ def out_of(flags: argparse.Namespace) -> Path:
 
 
 def config_of(flags: argparse.Namespace) -> dict[str, Any]:
-    """Return the config of the run, or that of --config or --data, with what the flags say."""
+    """Return the config of the run, of --config or of --data, with the overrides of the flags."""
     from diffusion.config.overrides import apply_overrides
     from diffusion.evaluation.metrics import parse_list, written
     from diffusion.run.workdir import Workdir
@@ -133,7 +137,7 @@ def config_of(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def measured(flags: argparse.Namespace, out: Path, config: dict[str, Any]) -> int:
-    """Measure, write, and make the page."""
+    """Evaluate, write the results and the report; return the exit code."""
     from diffusion.evaluation.results import ResultsFile
     from diffusion.runtime.progress import Terminal
     from diffusion.runtime.stop import StopFlag, StopRequestedError
@@ -171,7 +175,7 @@ def measured(flags: argparse.Namespace, out: Path, config: dict[str, Any]) -> in
 def opened(
     flags: argparse.Namespace, config: dict[str, Any], folder: Path, poll: Any, stop: Any
 ) -> tuple[Any, Any]:
-    """Open the run or the examples; return the metrics by name, and what they measure."""
+    """Open the run or the examples; return the metrics by name, and the evaluation target."""
     from diffusion.cli import targets
     from diffusion.run.workdir import Workdir, open_run
     from diffusion.runtime.files import expanded
@@ -189,9 +193,9 @@ def opened(
 
 
 def measure(metrics: Any, there: Any, target: Any, file: Any, poll: Any, debug: bool) -> int:
-    """Measure what is missing from `there`, write after every metric, and print all.
+    """Measure the metrics that are missing from `there`, write after each one, and print all.
 
-    A metric that cannot be measured, such as one that does not fit the data, is told and left out.
+    A metric that cannot be measured, such as one that does not fit the data, is reported and skipped.
 
     Returns:
         The exit code: that of the first metric that could not be measured.
@@ -209,7 +213,8 @@ def measure(metrics: Any, there: Any, target: Any, file: Any, poll: Any, debug: 
         poll()
         try:
             measure_one(name, metric, there, target, file)
-        except (StopRequestedError, WriteError, LockedError):  # those after it would meet the same
+        except (StopRequestedError, WriteError, LockedError):
+            # these would affect every later metric
             raise
         except Exception as error:
             there.pop(name, None)
@@ -219,7 +224,7 @@ def measure(metrics: Any, there: Any, target: Any, file: Any, poll: Any, debug: 
 
 
 def measure_one(name: str, metric: Any, there: Any, target: Any, file: Any) -> None:
-    """Measure one metric unless it is there, write it, and print it."""
+    """Measure one metric unless its result exists, write it, and print it."""
     from diffusion.evaluation.cards import one_line, still_holds
     from diffusion.evaluation.metrics import numbers_of
     from diffusion.evaluation.results import Entry

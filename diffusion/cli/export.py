@@ -1,4 +1,4 @@
-r"""Write a trained model to a .safetensors file with a JSON file beside it, or make a run from such files.
+r"""Export a trained model to a .safetensors file and a JSON file, or import a run from such files.
 
 Examples:
   demolish export --workdir runs/digits --out digits.safetensors
@@ -6,10 +6,10 @@ Examples:
   demolish export --from digits.safetensors --workdir runs/imported
   demolish sample --workdir runs/imported --out samples.png
 
-The first form writes the weights of the newest whole checkpoint, one average of them, and beside them config, data,
-step, average, versions and SHA-256. The second makes a work directory that holds these weights as step 0:
-the commands sample and evaluate open it, and train goes on from it, with a new optimizer. Nothing in the files is
-executed; a config that names modules to import ("mymodule:MyProcess") is refused without --allow_code.
+--out writes the weights of the newest complete checkpoint (raw, or one average) and, in a JSON file next to them, the
+config, data description, step, average, versions and SHA-256. --from creates a work directory with these weights as
+step 0; `sample` and `evaluate` can open it, and `train` continues from it with a new optimizer. No code in the files
+is executed; a config that names modules to import ("mymodule:MyProcess") is refused without --allow_code.
 """
 
 import argparse
@@ -22,17 +22,15 @@ from diffusion.cli.parser import Parser, add_weights
 def command_line() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(__doc__, sections=("config",))
-    parser.add_argument("--workdir", help="The run to export, or the folder to make with --from.")
-    parser.add_argument(
-        "--out", help="Where to write the weights: a file that ends in .safetensors."
-    )
-    parser.add_argument("--from", help="Make a run from this file instead.")
+    parser.add_argument("--workdir", help="The run to export, or with --from the folder to create.")
+    parser.add_argument("--out", help="File to write the weights to; must end in .safetensors.")
+    parser.add_argument("--from", help="Import a run from this file instead of exporting.")
     add_weights(parser)
     return parser
 
 
 def main(flags: argparse.Namespace) -> int:
-    """Write files from a run, or a run from files."""
+    """Export or import a run."""
     if flags.overrides:
         fail("a model is exported as it is: --config.* has no place here.")
     if flags.workdir is None:

@@ -1,4 +1,4 @@
-"""Flags that guide generation, what they mean for a config, and the other runs that they open."""
+"""Flags of guidance: their effect on a config, and the other trained runs (classifier, guide) that they open."""
 
 import argparse
 import dataclasses
@@ -10,34 +10,34 @@ from diffusion.cli.parser import Parser, real_number
 
 
 def add_flags(parser: Parser) -> None:
-    """Add them to a command."""
+    """Add the guidance flags to a parser."""
     parser.add_argument(
         "--guidance",
         type=real_number,
-        help="Scale of classifier-free guidance, or of autoguidance with --guide, in place of the config's: 1 is "
-        "the conditional model, 0 the unconditional one (or the guide), above 1 extrapolates; the omega, or w, of some "
-        "papers is scale - 1.",
+        help="Scale of classifier-free guidance, or with --guide of autoguidance, instead of the config's: 1 is the "
+        "conditional model, 0 the unconditional model (or the guide), above 1 extrapolates; omega (w) of some papers "
+        "is scale - 1.",
     )
     parser.add_argument(
         "--guidance_interval",
-        help="LOW,HIGH: guide only where the log-SNR, log(alpha^2 / sigma^2), lies between, noise being low; or "
-        "t:LOW,HIGH for an interval of the process's time. Elsewhere the model is not guided and costs no more.",
+        help="LOW,HIGH: guide only while the log-SNR, log(alpha^2 / sigma^2), is in this interval (noise has low "
+        "log-SNR); or t:LOW,HIGH for an interval of the process time. No guidance, and no extra cost, elsewhere.",
     )
     parser.add_argument(
         "--classifier",
-        help="Work directory of a classifier: its gradient guides as well. One of clean data is asked about the "
+        help="Work directory of a classifier for classifier guidance. A classifier of clean data is applied to the "
         "predicted x_0.",
     )
     parser.add_argument(
         "--classifier_scale",
         type=real_number,
-        help="Scale of --classifier: 0 is none of it, 1 (if not given) Bayes' rule on an unconditional "
-        "model (--guidance 0 makes one).",
+        help="Scale of --classifier: 0 disables it; 1, the default, is Bayes' rule for an unconditional model "
+        "(--guidance 0).",
     )
     parser.add_argument(
         "--guide",
-        help="Work directory of a weaker version of the model, smaller or less trained, to extrapolate away from "
-        "(autoguidance), at the scale --guidance (2 if not given).",
+        help="Work directory of a weaker version of the model, smaller or less trained, for autoguidance; the scale "
+        "is --guidance, by default 2.",
     )
 
 
@@ -45,7 +45,7 @@ STEERING = ("classifier_free", "autoguidance", "negative", "cfg_pp", "classifier
 
 
 def check_flags(flags: argparse.Namespace) -> None:
-    """Check what can be checked before anything is loaded."""
+    """Exit with a message if a guidance flag is invalid, before anything is loaded."""
     interval(flags)
     for name in ("guidance", "classifier_scale"):
         value = getattr(flags, name)
@@ -59,7 +59,7 @@ def check_flags(flags: argparse.Namespace) -> None:
 
 
 def interval(flags: argparse.Namespace) -> tuple[str, float, float] | None:
-    """Return the clock and the bounds of --guidance_interval."""
+    """Return the variable (log-SNR or t) and the bounds of --guidance_interval."""
     if flags.guidance_interval is None:
         return None
     by, _, bounds = flags.guidance_interval.rpartition(":")
@@ -85,14 +85,14 @@ def _named(spec: Any) -> dict[str, Any]:
 
 
 def _innermost(spec: Mapping[str, Any]) -> str:
-    """Return the name of an entry, or of the one that it wraps."""
+    """Return the name of a guidance entry, or of the innermost entry that it wraps."""
     while "inner" in spec:
         spec = _named(spec["inner"])
     return spec["name"]
 
 
 def section(flags: argparse.Namespace, given: Any) -> list[dict[str, Any]]:
-    """Return the section `guidance` of a config with the flags in place of what they replace."""
+    """Return the section `guidance` of a config with the entries that the flags replace."""
     entries = [_named(g) for g in given]
     front: list[dict[str, Any]] = []
     if flags.guide is not None:
@@ -117,7 +117,7 @@ def section(flags: argparse.Namespace, given: Any) -> list[dict[str, Any]]:
 def within(
     bounds: tuple[str, float, float] | None, entries: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Wrap what steers the model into --guidance_interval."""
+    """Restrict the entries that steer the model to --guidance_interval."""
     if bounds is None:
         return entries
     if not any(_innermost(e) in STEERING for e in entries):
@@ -135,27 +135,27 @@ def within(
 
 @dataclasses.dataclass(frozen=True)
 class Helpers:
-    """The runs that the flags name, opened and checked; `speaker` knows the labels."""
+    """The runs that the flags name, opened and checked; `label_source` is the experiment that defines the labels."""
 
     given: Mapping[str, Any]
-    speaker: Any
+    label_source: Any
     card: Mapping[str, Any]
     params: Mapping[str, Any]
 
 
 def open_helpers(flags: argparse.Namespace, experiment: Any) -> Helpers:
-    """Open the classifier and the guide; leave if they do not fit the model."""
+    """Open the classifier and the guide; exit with a message if they do not fit the model."""
     from diffusion.run.guides import check_guide
     from diffusion.run.workdir import Workdir, open_classifier, open_run
 
-    given, card, params, speaker = {}, {}, {}, experiment
+    given, card, params, label_source = {}, {}, {}, experiment
     if flags.classifier is not None:
         found = open_classifier(flags.classifier, allow_code=flags.allow_code)
         spec, own = experiment.spec, found.experiment.spec
-        if not experiment.conditional:  # the classifier alone knows classes
+        if not experiment.conditional:  # only the classifier knows the classes
             known = ("num_classes", "multi_hot_dim", "class_names")
             spec = dataclasses.replace(spec, **{k: getattr(own, k) for k in known})
-            speaker = found.experiment
+            label_source = found.experiment
         given["classifier"] = found.log_probs(experiment.process, spec)
         params["classifier"] = found.params
         card["classifier"] = {"workdir": found.where, "step": found.step, "ema": found.ema}
@@ -163,16 +163,18 @@ def open_helpers(flags: argparse.Namespace, experiment: Any) -> Helpers:
         workdir = Workdir.of(flags.guide)
         run = open_run(workdir, workdir.read_config(), allow_code=flags.allow_code)
         check_guide(experiment, run.experiment, str(workdir.path))
-        told = run.experiment.conditional
-        given["guide"] = lambda cond: run.experiment.base_model(run.params, cond if told else None)
+        conditional = run.experiment.conditional
+        given["guide"] = lambda cond: run.experiment.base_model(
+            run.params, cond if conditional else None
+        )
         params["guide"] = run.params
         card["guide"] = {"workdir": str(workdir.path), "step": run.step, "ema": run.ema}
-    return Helpers(given, speaker, card, params)
+    return Helpers(given, label_source, card, params)
 
 
-def check_labels(flags: argparse.Namespace, experiment: Any, told: bool) -> None:
-    """Leave if what guides needs labels and none are told."""
-    if told:
+def check_labels(flags: argparse.Namespace, experiment: Any, conditional: bool) -> None:
+    """Exit with a message if guidance needs labels and there are none."""
+    if conditional:
         return
     if flags.classifier is not None:
         fail("--classifier guides to labels, and there are none: omit --labels none.")

@@ -1,18 +1,18 @@
-"""What programs set up before JAX starts, and what of the machine their numbers depend on."""
+"""Setup of the machine before JAX starts, and a record of the versions and devices that results depend on."""
 
 import os
 import sys
 
 
 def use_all_cores(batch_size: int = 0, blocks: int = 0) -> None:
-    """Make one CPU device per core, up to eight, before JAX starts; other platforms do not notice.
+    """Make one CPU device per core, up to eight; call before JAX starts. Other platforms are not affected.
 
-    XLA runs many small operations of one CPU device on one core; dividing the batch uses the others too.
-    A number that is already in XLA_FLAGS stands.
+    XLA runs many small operations of one CPU device on one core; dividing the batch over devices uses all cores.
+    A device count that is already in XLA_FLAGS is kept.
 
     Args:
-        batch_size: of training, which the number of devices has to divide; or
-        blocks: of sampling; there are no more devices than these.
+        batch_size: of training; the number of devices must divide it.
+        blocks: of sampling; the number of devices does not exceed it.
     """
     given, flag = os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count"
     if flag in given:
@@ -26,21 +26,21 @@ def use_all_cores(batch_size: int = 0, blocks: int = 0) -> None:
 
 
 def use_fixed_sums() -> None:
-    """Have sums on CPUs not depend on cores and devices, before JAX starts."""
+    """Make sums on CPUs independent of the number of cores and devices; call before JAX starts."""
     from diffusion.runtime.compilation import use_fixed_sums
 
     use_fixed_sums()
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs in the user's own folder, so that a second start is quick."""
+    """Cache compiled programs in the user's cache folder, so that a second start is quick."""
     from diffusion.runtime import compilation
 
     compilation.use_compilation_cache(say=lambda text: print(text, file=sys.stderr, flush=True))
 
 
 def versions() -> dict[str, str]:
-    """Return what computes: other versions, flags of the compiler or kinds of device may give other bits."""
+    """Return package versions, compiler flags and device kind: a change of any of them may change bits."""
     import jax
 
     from diffusion.runtime.compilation import compiler_flags, order_of_sums

@@ -1,4 +1,4 @@
-"""Lines that programs show; an error is one line on standard error and an exit code from one table."""
+"""Messages of the commands; an error is one line on standard error and an exit code from `runtime.exits`."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from diffusion.runtime import exits
 
-EXTRAS = {  # modules that the package is installed without, by the extra of pyproject.toml that brings them
+EXTRAS = {  # optional modules, by the extra of pyproject.toml that installs them
     "train": (
         "optax", "orbax", "ml_collections", "tensorflow_datasets", "array_record", "sklearn", "PIL", "fontTools",
         "matplotlib", "rich", "tensorboardX", "safetensors",
@@ -18,7 +18,7 @@ EXTRAS = {  # modules that the package is installed without, by the extra of pyp
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
+    """Print a line to standard output and flush."""
     try:
         print(text, flush=True)
     except OSError as error:
@@ -26,24 +26,24 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Say on standard error what is no error, and should be known."""
+    """Print a notice, not an error, to standard error."""
     print(f"note: {exits.one_line(text)}", file=sys.stderr, flush=True)
 
 
 def leave_without_output(error: OSError) -> NoReturn:
-    """Leave with a line when standard output takes nothing more: a full disk, a reader that is gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # takes the rest of the buffer at the end
+    """Exit with a message because standard output cannot be written: a full disk, or a closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # discards the rest of the buffer at exit
     fail(f"cannot write to standard output: {error.strerror}.", exits.FILES)
 
 
 def fail(message: object, code: int = exits.USAGE) -> NoReturn:
-    """Leave with one line on standard error."""
+    """Print a one-line error to standard error and exit with `code`."""
     print(f"error: {exits.one_line(str(message))}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 
 def missing_extra(error: BaseException) -> str:
-    """Return a sentence that says which extra of the package has a module that is missing, or nothing."""
+    """Return a sentence that names the extra which installs a missing module; "" for other errors."""
     name = (getattr(error, "name", None) or "").partition(".")[0]
     extra = next((extra for extra, modules in EXTRAS.items() if name in modules), "")
     if not isinstance(error, ModuleNotFoundError) or not extra:
@@ -54,12 +54,12 @@ def missing_extra(error: BaseException) -> str:
 
 
 def tell(error: BaseException, debug: bool = False, what: str = "") -> int:
-    """Print the line of an error, and return the code to leave with.
+    """Print an error in one line and return its exit code.
 
     Args:
-        error: it.
+        error: the exception.
         debug: print its traceback as well.
-        what: could not be done, if that is less than all.
+        what: prefix that names the part of the work that failed; "" if all of it did.
     """
     if debug:
         traceback.print_exception(error)
@@ -77,7 +77,7 @@ def tell(error: BaseException, debug: bool = False, what: str = "") -> int:
 
 
 def check_writable(path: os.PathLike[str] | str) -> None:
-    """Leave with a message unless this path, or the nearest folder above it, can be written to."""
+    """Exit with a message unless this path, or the nearest existing folder above it, is writable."""
     import tempfile
 
     nearest = os.path.abspath(path)
@@ -86,14 +86,15 @@ def check_writable(path: os.PathLike[str] | str) -> None:
             fail(f"{path} cannot be written: {nearest} is a file.", exits.FILES)
         nearest = os.path.dirname(nearest)
     try:
-        with tempfile.TemporaryFile(dir=nearest):  # asking for permission is not enough for root
+        # permission bits are not enough: root passes them
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         fail(f"{path} cannot be written: {nearest}: {error.strerror}.", exits.FILES)
 
 
 def progress(label: str, total: int, done: int = 0) -> Callable[[int], None]:
-    """Return a callback that takes the number of examples done and shows a line on standard error now and then."""
+    """Return a callback that takes the number of finished examples and reports progress on standard error."""
     from diffusion.runtime.progress import Progress, Terminal
 
     shown = Terminal(sys.stderr)

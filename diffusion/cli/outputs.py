@@ -1,4 +1,4 @@
-"""Places where `demolish sample` puts examples: a grid, arrays, or a folder of images; and what is kept meanwhile."""
+"""Outputs of `demolish sample`: a grid, arrays, or a folder of images; and the shards of an unfinished run."""
 
 import json
 import re
@@ -9,19 +9,19 @@ from diffusion.cli.messages import check_writable, fail
 
 
 def check(out: Path) -> None:
-    """Leave unless the path can be written to and its kind is known."""
+    """Exit with a message unless the path is writable and its kind is known."""
     if out.suffix not in (".png", ".npz", ""):
         fail(f"--out must end in .png or .npz, or name a folder; got {str(out)!r}.")
     check_writable(out)
 
 
 def kept_in(out: Path) -> Path:
-    """Return the folder that remembers what is done."""
+    """Return the folder of the shards of an output."""
     return out.with_name(f"{out.name}.parts") if out.suffix else out / ".shards"
 
 
 def shards_of(out: Path, manifest: dict[str, Any], size: int) -> Any:
-    """Return the shards that lead to this output."""
+    """Return the shards from which an output is assembled."""
     import sys
 
     from diffusion.evaluation.shards import MANIFEST, ArrayShards, ImageShards
@@ -43,7 +43,7 @@ def shards_of(out: Path, manifest: dict[str, Any], size: int) -> Any:
 def finish(
     out: Path, shards: Any, start: int, stop: int, spec: Any, labels: Any, card: Any
 ) -> None:
-    """Put the shards together, in memory that does not grow with their number."""
+    """Assemble the shards into the output, in memory that does not grow with their number."""
     import numpy as np
 
     from diffusion.runtime.npz import Stream, save_arrays
@@ -61,7 +61,7 @@ def finish(
 
 
 def write(out: Path, x: Any, labels: Any, spec: Any, card: dict) -> None:
-    """Write a grid or arrays, whole or not at all."""
+    """Write a grid or arrays atomically."""
     from diffusion.evaluation import pictures
     from diffusion.runtime.npz import save_arrays
 
@@ -73,7 +73,7 @@ def write(out: Path, x: Any, labels: Any, spec: Any, card: dict) -> None:
 
 
 def write_card(folder: Path, card: dict) -> None:
-    """Write beside images what they were made of."""
+    """Write the card, which records how images were made, to their folder."""
     from diffusion.runtime.files import write_atomically
 
     text = json.dumps(card, indent=2, default=str) + "\n"
@@ -81,22 +81,22 @@ def write_card(folder: Path, card: dict) -> None:
 
 
 def arrange(labels: Any, count: int, spec: Any) -> tuple[Any, int, list[str]]:
-    """Put the examples of one label into one row: return their order, the columns and the rows' names."""
+    """Arrange examples with one row per label; return their order, the number of columns and the row names."""
     import numpy as np
 
     if labels is None:
         return np.arange(count), max(1, round(count**0.5)), []
-    if labels.ndim > 1:  # several attributes: told apart, and named, by all of them
+    if labels.ndim > 1:  # several attributes: a row for every combination, named after all of them
         name = lambda k, place: spec.class_name(k, place) or str(k)
         some = isinstance(spec.num_classes, tuple)  # else they are multi-hot
-        told = lambda row: [name(k, place) if some else str(k) for place, k in enumerate(row)]
-        words = np.array([":".join(told(row)) for row in labels.tolist()])
+        names_of = lambda row: [name(k, place) if some else str(k) for place, k in enumerate(row)]
+        words = np.array([":".join(names_of(row)) for row in labels.tolist()])
         names_of, labels = str, words
     else:
         names_of = lambda k: spec.class_name(k) or str(k)
     kinds = list(dict.fromkeys(labels.tolist()))
     rows = [np.flatnonzero(labels == k) for k in kinds]
     columns = min(len(r) for r in rows) if count % len(kinds) == 0 else max(len(r) for r in rows)
-    if len({len(r) for r in rows}) > 1:  # unequal rows: no names, in order
+    if len({len(r) for r in rows}) > 1:  # rows of different lengths: keep the order, without names
         return np.concatenate(rows), max(1, round(count**0.5)), []
     return np.concatenate(rows), columns, [names_of(k) for k in kinds]

@@ -1,7 +1,7 @@
-"""Command lines: argparse, with flags as they have always been written here, and errors of one line.
+"""Command-line parser: argparse with dotted flags, a more tolerant flag syntax, and one-line errors.
 
-`--flag=value`, `--flag value` and `-flag value` are the same, also where the value begins with a minus sign; a switch
-is `--flag`, `--noflag` or `--flag=false`; of a flag that is given twice the last value counts.
+`--flag=value`, `--flag value` and `-flag value` are equivalent, even if the value begins with a minus sign; a switch
+is `--flag`, `--noflag` or `--flag=false`; if a flag is repeated, the last value counts.
 """
 
 import argparse
@@ -18,18 +18,18 @@ HELP = ("--help", "-help", "-h")
 
 
 class Parser(argparse.ArgumentParser):
-    """The flags of one command.
+    """Parser of the flags of one command.
 
-    Namespaces that it returns have the attribute `overrides`: pairs (path, value) of the dotted flags.
+    The namespace of a parsed command line has the attribute `overrides`: pairs (path, value) of the dotted flags.
 
     Args:
-        doc: the head of --help.
-        sections: that have dotted flags, such as `config` for --config.process.name=vp. Paths begin with the section,
-            but for those of `config`.
-        cleans_up: an interrupt is an exception, so that the command can remove files that are half made; else the
-            first signal leaves at once until the command handles signals itself.
+        doc: first part of the text of --help.
+        sections: names of the sections with dotted flags, such as `config` for --config.process.name=vp. Paths begin
+            with the name of the section, except for `config`.
+        cleans_up: raise an exception on an interrupt, so that the command can remove incomplete files; otherwise the
+            first signal exits at once until the command handles signals itself.
         in_pairs: flags that take two words, such as --compare A B.
-        options: of argparse.
+        options: further arguments of `argparse.ArgumentParser`.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Parser(argparse.ArgumentParser):
             **{"description": doc, "add_help": False, "allow_abbrev": False, **options}
         )
         self.sections, self.cleans_up, self.in_pairs = sections, cleans_up, in_pairs
-        self.add_argument("--help", "-h", action="store_true", help="Show this text.")
+        self.add_argument("--help", "-h", action="store_true", help="Show this help.")
         self.switch("debug", "Show the traceback of an error.", default=argparse.SUPPRESS)
 
-    def switch(self, name: str, told: str, default: Any = False) -> None:
-        """Add a flag that is on or off."""
+    def switch(self, name: str, text: str, default: Any = False) -> None:
+        """Add a boolean flag."""
         self.add_argument(
-            f"--{name}", type=truth, nargs="?", const=True, default=default, help=told
+            f"--{name}", type=truth, nargs="?", const=True, default=default, help=text
         )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -61,10 +61,10 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse all words; none may be left.
+        """Parse all words; exit with a message if one is unknown.
 
         Returns:
-            The namespace and an empty list, as argparse wants it.
+            The namespace and an empty list, the return type of `argparse`.
         """
         words = list(args or ())
         commands = self._commands()
@@ -90,7 +90,7 @@ class Parser(argparse.ArgumentParser):
         ]
 
     def _spelled(self, words: list[str]) -> list[str]:
-        """Return the command line with every known flag as --flag=value; words after `--` stay."""
+        """Return the command line with every known flag as --flag=value; words after `--` are unchanged."""
         spelled, rest = [], iter(words)
         for word in rest:
             if word == "--" or (self._commands() and not word.startswith("-")):
@@ -116,26 +116,26 @@ class Parser(argparse.ArgumentParser):
         return spelled
 
     def _refuse(self, word: str) -> NoReturn:
-        """Leave with a line about a word that belongs to nothing."""
+        """Exit with a message about an unknown word."""
         if not word.startswith("-"):
             fail(f"unexpected argument {word!r}: flags are written --name=value. See --help.")
         name = word.lstrip("-").partition("=")[0]
         known = [flag.removeprefix("--") for flag in self._option_string_actions if flag != "-h"]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        told = f"Unknown command line flag {name!r}." + (
+        message = f"Unknown command line flag {name!r}." + (
             f" Did you mean: {near[0]}?" if near else ""
         )
         if "." in name and "config" in self.sections:
-            told += f" Fields of the config are written --config.{name}=VALUE."
-        fail(f"{told} See --help.")
+            message += f" Fields of the config are written --config.{name}=VALUE."
+        fail(f"{message} See --help.")
 
     def error(self, message: str) -> NoReturn:
-        """Leave with one line."""
+        """Exit with a one-line message."""
         message = re.sub(r"^argument (\S+): (?=must )", r"\1 ", message)
         fail(f"{message.removeprefix('argument ').rstrip('.')}. See --help.")
 
     def format_help(self) -> str:
-        """Return the head, every word and flag with its default, and the table of exit codes."""
+        """Return the text of --help: description, arguments and flags with defaults, and exit codes."""
         commands = [
             c
             for a in self._actions
@@ -170,7 +170,7 @@ def _default(action: argparse.Action) -> str:
 
 
 def unknown(what: str, name: str, known: Iterable[str], title: str) -> str:
-    """Return the message for a name that is none of those known: the nearest, and all of them."""
+    """Return the message for an unknown name, with the nearest known name and the list of all."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {what}.{hint} {title}: {', '.join(known)}."
@@ -179,10 +179,10 @@ def unknown(what: str, name: str, known: Iterable[str], title: str) -> str:
 def dotted(
     words: Sequence[str], sections: Sequence[str]
 ) -> tuple[list[str], list[tuple[str, str]]]:
-    """Take `--section.path=value` and `--section.path value` out of a command line.
+    """Extract `--section.path=value` and `--section.path value` from a command line.
 
     Returns:
-        The words that are left, and pairs of a path and its value. Of the section `config` the paths stand alone.
+        The remaining words, and pairs (path, value). Paths of the section `config` omit the name of the section.
     """
     kept, found, rest = [], [], iter(words)
     for word in rest:
@@ -203,7 +203,7 @@ def dotted(
 
 
 def truth(text: str) -> bool:
-    """Read the value of a switch."""
+    """Parse the value of a switch."""
     values = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"must be true or false; got {text!r}")
@@ -211,7 +211,7 @@ def truth(text: str) -> bool:
 
 
 def whole_number(text: str) -> int:
-    """Read an integer, as 12 or 0xc."""
+    """Parse an integer, such as 12 or 0xc."""
     try:
         return int(
             text,
@@ -222,7 +222,7 @@ def whole_number(text: str) -> int:
 
 
 def real_number(text: str) -> float:
-    """Read a number; `nan` and `inf` are some."""
+    """Parse a number; `nan` and `inf` are accepted."""
     try:
         return float(text)
     except ValueError:
@@ -230,7 +230,7 @@ def real_number(text: str) -> float:
 
 
 def one_of(*values: str) -> Callable[[str], str]:
-    """Return a reader that takes only these words."""
+    """Return a parser that accepts only these words."""
 
     def read(text: str) -> str:
         if text not in values:
@@ -241,7 +241,7 @@ def one_of(*values: str) -> Callable[[str], str]:
 
 
 def check_positive(flags: argparse.Namespace, *names: str) -> None:
-    """Leave with a message for a flag that is given and below 1."""
+    """Exit with a message if one of these flags is set and below 1."""
     for name in names:
         value = getattr(flags, name)
         if value is not None and value < 1:
@@ -252,20 +252,22 @@ def check_positive(flags: argparse.Namespace, *names: str) -> None:
 
 
 def add_weights(parser: Parser) -> None:
-    """Add the flags that say which weights of a run are taken."""
+    """Add the flags that select the weights of a run: --ema and --step."""
     parser.add_argument(
         "--ema",
         default="",
-        help="Which average of the weights, or 'raw'; by default the config's first.",
+        help="Name of the averaged weights (EMA), or 'raw' for the unaveraged; by default the first of the config.",
     )
     parser.add_argument(
-        "--step", type=whole_number, help="Which checkpoint; by default the newest that is whole."
+        "--step",
+        type=whole_number,
+        help="Step of the checkpoint; by default the newest intact one.",
     )
     add_trust(parser)
 
 
 def add_trust(parser: Parser) -> None:
-    """Add the flag of a command that opens stored files, which may come from anyone."""
+    """Add the flag --allow_code, for commands that open stored files from possibly untrusted sources."""
     parser.switch(
         "allow_code",
         "Let a stored config import modules by name, which runs their code; what your own training recorded needs "

@@ -1,4 +1,4 @@
-"""The plan of `demolish sample`: which examples are generated, from which model, conditions and seed."""
+"""Plan of `demolish sample`: the examples to generate, and their model, conditions and seed."""
 
 import argparse
 import dataclasses
@@ -11,13 +11,13 @@ from diffusion.cli.messages import fail
 from diffusion.runtime import exits
 
 
-def told(flags: argparse.Namespace, labels: Any, speaker: Any) -> bool:
-    """Say whether examples get conditions: labels, or others that the held-out data has."""
-    return labels is not None or (flags.labels is None and speaker.conditional)
+def has_conditions(flags: argparse.Namespace, labels: Any, label_source: Any) -> bool:
+    """Return whether examples get conditions: labels, or conditions of the held-out data."""
+    return labels is not None or (flags.labels is None and label_source.conditional)
 
 
 class Plan:
-    """What is generated, from what: the arguments that all calls of the sampler share."""
+    """Arguments that all sampler calls of `demolish sample` share."""
 
     def __init__(self, flags: argparse.Namespace, run: Any, helpers: Any, labels: Any):
         import numpy as np
@@ -26,27 +26,27 @@ class Plan:
 
         experiment = run.experiment.replaced(given=helpers.given)
         self.flags = flags
-        if not told(flags, labels, helpers.speaker):
+        if not has_conditions(flags, labels, helpers.label_source):
             guidance = without_condition(experiment.guidance)
             experiment = experiment.replaced(guidance=guidance)
-        self.experiment, self.labels, self.speaker = experiment, labels, helpers.speaker
+        self.experiment, self.labels, self.label_source = experiment, labels, helpers.label_source
         self.run, self.helpers = run, helpers
         self.indices = np.arange(flags.start, flags.start + flags.num_samples)
         shape = output_shape(experiment.guidance, experiment.spec.shape)
         self.spec = dataclasses.replace(experiment.spec, shape=shape)
         self.model_of = functools.partial(experiment.model, run.params)
-        # what does not fit is said before anything is compiled
+        # checks the labels before anything is compiled
         self.model_of(self.cond_of(self.indices[:1]))
 
     def cond_of(self, indices: Any) -> Any:
-        """Return the conditions of these examples."""
-        if not told(self.flags, self.labels, self.speaker):
-            return self.speaker.conditions(None, len(indices))
+        """Return the conditions of the examples with these global indices."""
+        if not has_conditions(self.flags, self.labels, self.label_source):
+            return self.label_source.conditions(None, len(indices))
         labels = None if self.labels is None else self.labels[indices % len(self.labels)]
-        return self.speaker.conditions_in_turn(indices, asked=labels)
+        return self.label_source.conditions_in_turn(indices, asked=labels)
 
     def manifest(self) -> dict[str, Any]:
-        """Return all that determines the examples; not the batch size or the devices."""
+        """Return everything that determines the examples; batch size and devices do not."""
         from diffusion.runtime.digests import digest_of
 
         sections = ("process", "prediction", "network", "data", "sampler", "grid", "guidance")
@@ -58,19 +58,19 @@ class Plan:
             "helpers_sha256": {k: digest_of(v) for k, v in self.helpers.params.items()},
             "variance_sha256": digest_of(self.experiment.variance), "config": config,
             "labels": None if self.labels is None else self.labels.tolist(),
-            "conditions": told(self.flags, self.labels, self.speaker), "shape": list(self.spec.shape),
+            "conditions": has_conditions(self.flags, self.labels, self.label_source), "shape": list(self.spec.shape),
             "seed": self.flags.seed, "start": self.flags.start, "block": self.block, "made_by": versions(),
         }  # fmt: skip
 
     @property
     def block(self) -> int:
-        """How many examples a device computes at once."""
+        """Number of examples that a device computes at once."""
         from diffusion.evaluation.generate import block_size
 
         return self.flags.block or block_size(self.spec.shape)
 
     def batches(self, first: int, count: int) -> Iterator[Any]:
-        """Generate a range of examples, batch by batch, or leave if some are not finite."""
+        """Generate a range of examples, batch by batch; exit with a message if some are not finite."""
         import numpy as np
 
         for x in self.experiment.generate(

@@ -1,4 +1,4 @@
-"""How every program runs: its command line is read, it works, and any error becomes one line and an exit code."""
+"""Execution of a command: parse the command line, run, and turn any error into one line and an exit code."""
 
 import argparse
 import contextlib
@@ -19,12 +19,12 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 def run(
     parser: Parser, work: Callable[[argparse.Namespace], int | None], words: Sequence[str]
 ) -> int:
-    """Run a program; return its exit code.
+    """Run a command; return its exit code.
 
     Args:
-        parser: of its command line.
-        work: the program; it gets the flags and returns an exit code, or None for success.
-        words: of the command line, without the program's name.
+        parser: parser of its command line.
+        work: function that takes the flags and returns an exit code, or None for success.
+        words: words of the command line, without the name of the command.
     """
     try:
         flags = parser.parse_args(list(words))
@@ -43,12 +43,13 @@ def _work(flags: argparse.Namespace, work: Callable[[argparse.Namespace], int | 
     except KeyboardInterrupt:
         fail("interrupted; nothing half-made was left.", exits.INTERRUPTED)
     except SystemExit as left:
-        if hasattr(left, "signal"):  # a training run that was stopped says what it saved
+        # raised by a training run that was stopped; its message says what was saved
+        if hasattr(left, "signal"):
             from diffusion.runtime.progress import Terminal
 
             Terminal(sys.stderr).say(f"{left} The same command goes on.")
         raise
-    except Exception as error:  # the boundary of the program: every error becomes one line
+    except Exception as error:  # the outermost frame: every error becomes one line
         return tell(error, flags.debug)
     try:
         sys.stdout.flush()
@@ -65,14 +66,14 @@ def _code(left: SystemExit) -> int:
 
 
 def _leave_on_signals() -> None:
-    """Until a program takes over, the first signal leaves at once: there is nothing to save yet.
+    """Exit at once on the first signal, until the command handles signals itself: there is nothing to save yet.
 
-    Without an exception, which some library that is being imported might catch.
+    No exception is raised, because a library that is being imported might catch it.
     """
 
     def leave(number: int, frame: object) -> None:
         name = signal.Signals(number).name
-        with contextlib.suppress(OSError):  # a terminal that was closed
+        with contextlib.suppress(OSError):  # the terminal was closed
             os.write(2, f"Stopped by {name} before there was anything to save.\n".encode())
         os._exit(128 + number)
 
@@ -80,18 +81,18 @@ def _leave_on_signals() -> None:
         return
     for number in SIGNALS:
         ignored = signal.getsignal(number) is signal.SIG_IGN
-        if number != signal.SIGHUP or not ignored:  # as under nohup
+        if number != signal.SIGHUP or not ignored:  # nohup ignores SIGHUP
             signal.signal(number, leave)
 
 
 @contextlib.contextmanager
 def _messages() -> Iterator[None]:
-    """Show the package's messages on standard error."""
+    """Show log messages of the package on standard error."""
     log, handler = logging.getLogger("diffusion"), logging.StreamHandler(sys.stderr)
     levels = log.level, logging.getLogger("urllib3").level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # ten retries are not ten messages
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # otherwise one message per retry
     try:
         yield
     finally:
@@ -102,7 +103,7 @@ def _messages() -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_a_guest() -> Iterator[None]:
-    """Give back to a process that goes on what a program changes in it: sys.argv, and who handles signals."""
+    """Restore sys.argv and the signal handlers when the block ends, for a process that continues after a command."""
     argv, handlers = sys.argv, {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield

@@ -1,13 +1,14 @@
-"""Make the statistics of a data set that generated examples are compared with, or say what a file of them holds.
+"""Compute the reference statistics of a data set, for metrics such as FID, or show the content of such a file.
 
     demolish reference digits --split test --features pixels
     demolish reference fashion_mnist --split train --features classifier
     demolish reference digits --features random_conv,seeds=(0,1)
     demolish reference --check FILE
 
-All examples of the split count, the last incomplete batch too. `demolish evaluate` makes the same file when it is
-missing. It lies in the folder `statistics` of the data (--data_dir, else $DEMOLISH_DATA, else ~/.cache/demolish), under
-a name made of its content. A damaged file, or one of other data, is made again; --fresh makes it again anyway.
+All examples of the split count, including the last incomplete batch. `demolish evaluate` computes the same file if it
+is missing. The file is written to the folder `statistics` of the data folder (--data_dir, else $DEMOLISH_DATA, else
+~/.cache/demolish) under a name derived from its content. A file that is damaged or belongs to other data is computed
+again; --fresh always computes it again.
 """
 
 import argparse
@@ -24,20 +25,22 @@ def command_line() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(__doc__, cleans_up=True, allow_abbrev=True)
     parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="a data set that `demolish data list` shows"
+        "name", nargs="?", metavar="NAME", help="a data set listed by `demolish data list`"
     )
-    parser.add_argument("--split", default="test", help="which part of it")
-    parser.add_argument("--features", default="pixels", help="NAME or NAME,field=value,...")
-    parser.add_argument("--data_dir", help="folder of the data sets")
-    parser.switch("fresh", "Make the file again.")
+    parser.add_argument("--split", default="test", help="split of the data set")
     parser.add_argument(
-        "--check", metavar="FILE", help="say what this file holds, and make nothing"
+        "--features", default="pixels", help="feature extractor: NAME or NAME,field=value,..."
+    )
+    parser.add_argument("--data_dir", help="folder of prepared data sets")
+    parser.switch("fresh", "compute the file even if it exists")
+    parser.add_argument(
+        "--check", metavar="FILE", help="show the content of this file, and compute nothing"
     )
     return parser
 
 
 def make(options: argparse.Namespace) -> Path:
-    """Make the statistics unless they are there, and return their file."""
+    """Compute the statistics unless they exist, and return their file."""
     from diffusion.evaluation import reference
     from diffusion.evaluation.metrics import parse
     from diffusion.evaluation.metrics.base import open_features
@@ -46,12 +49,10 @@ def make(options: argparse.Namespace) -> Path:
     folder = {} if options.data_dir is None else {"data_dir": options.data_dir}
     dataset = build("dataset", options.name, **folder)
     features = build("features", parse(f"frechet[{options.features}]")["features"])
-    extractor = open_features(features, dataset)  # trained on the training split, if trained at all
+    extractor = open_features(features, dataset)  # a classifier is trained on the training split
     fields = {f.name for f in dataclasses.fields(dataset)}
     if "split" not in fields:
-        raise ValueError(
-            f"the data set {options.name} has no splits; `demolish evaluate` reads it itself."
-        )
+        raise ValueError(f"{options.name} has no splits; `demolish evaluate` reads it itself.")
     part = dataclasses.replace(dataset, split=options.split)
     about = reference.about_of(part, extractor)
     path = reference.path_of(about, options.data_dir)
@@ -64,7 +65,7 @@ def make(options: argparse.Namespace) -> Path:
 
 
 def existing(file: str) -> Path:
-    """Return the path of a file, or say that it is not there."""
+    """Return the path of an existing file; raise MissingFileError if there is none."""
     from diffusion.runtime.files import MissingFileError
 
     if not Path(file).is_file():
@@ -73,7 +74,7 @@ def existing(file: str) -> Path:
 
 
 def show(path: Path) -> None:
-    """Print what a file holds, after its digest was checked."""
+    """Check the digest of a file and print its content."""
     from diffusion.evaluation import reference
 
     found = reference.read(path)
@@ -96,7 +97,7 @@ def show(path: Path) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Make or check."""
+    """Compute the statistics, or show a file."""
     if (options.name is None) == (options.check is None):
         fail("give the NAME of a data set, or --check FILE. See --help.")
     show(existing(options.check) if options.check else make(options))

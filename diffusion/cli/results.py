@@ -1,4 +1,4 @@
-"""Results of `demolish evaluate` for people: on a terminal, two results side by side, a page for a browser."""
+"""Presentation of the results of `demolish evaluate`: on a terminal, two results side by side, an HTML report."""
 
 import json
 import re
@@ -9,22 +9,22 @@ from typing import Any
 from diffusion.cli.messages import say
 
 SHOWN = 100  # images in the picture of a report
-MANY = 1000  # points or signals in it
-PAIRS = 8  # side by side
+MANY = 1000  # points or signals in the picture of a report
+PAIRS = 8  # pairs (generated, nearest training example) in a picture
 MOST_OF_A_PICTURE = 2**26  # bytes
 
 
 def show(key: str, value: object) -> None:
-    """Print one result for people."""
+    """Print one result in readable form."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         names = list(value[0])
         say(f"  {key}: {', '.join(names)}")
         for row in value:
             first, *rest = (row[name] for name in names)
-            told = [f"{v:10.5f}" if isinstance(v, float) else f"{v!s:>6}" for v in rest]
+            cells = [f"{v:10.5f}" if isinstance(v, float) else f"{v!s:>6}" for v in rest]
             digits = "2f" if isinstance(first, float) and abs(first) >= 0.1 else "2g"
             head = f"{first:8.{digits}}" if isinstance(first, float) else f"{first!s:>8}"
-            say(f"    {head}  {'  '.join(told)}")
+            say(f"    {head}  {'  '.join(cells)}")
     elif isinstance(value, dict):
         inner = ", ".join(
             f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items()
@@ -38,7 +38,7 @@ def show(key: str, value: object) -> None:
 
 
 def compare(first: Path, second: Path, verbose: bool) -> int:
-    """Print two results side by side: what their cards say, and what may be said of their numbers."""
+    """Print two results side by side: their cards, and the differences of comparable numbers."""
     from diffusion.evaluation.cards import compared, obstacles, read_measured
 
     a, b = read_measured(first), read_measured(second)
@@ -66,7 +66,7 @@ def compare(first: Path, second: Path, verbose: bool) -> int:
 
 
 def side_by_side(a: Any, b: Any, verbose: bool) -> None:
-    """Print two cards, entry by entry; what differs is marked."""
+    """Print two cards, entry by entry; mark the differences."""
     from diffusion.evaluation.cards import flat
 
     a, b = flat(a), flat(b)
@@ -83,9 +83,8 @@ def side_by_side(a: Any, b: Any, verbose: bool) -> None:
 
 def _cell(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    width = (
-        12 if re.fullmatch(r"[0-9a-f]{40,64}\+?", text) else 60
-    )  # of a digest the beginning is enough
+    # the first digits of a digest are enough
+    width = 12 if re.fullmatch(r"[0-9a-f]{40,64}\+?", text) else 60
     return text if len(text) <= width else f"{text[:width]}..."
 
 
@@ -93,14 +92,14 @@ def _cell(value: Any) -> str:
 
 
 def picture_of(out: Path, what: str) -> Path:
-    """Return where a picture of these results lies."""
+    """Return the path of a picture that belongs to these results."""
     return out.with_name(f"{out.stem}_{what}.png")
 
 
 def save_pictures(out: Path, target: Any, results: Any) -> None:
-    """Draw what was just measured beside the results: the first examples, and the pairs of `memorization`.
+    """Draw the first generated examples and the pairs of `memorization`, next to the file of results.
 
-    Nothing is drawn where no metric asked for examples; pictures of an earlier start then stay.
+    Nothing is drawn if no metric needed examples; pictures of an earlier run of the command are then kept.
     """
     from diffusion.evaluation import pictures
 
@@ -108,7 +107,8 @@ def save_pictures(out: Path, target: Any, results: Any) -> None:
     if not count:
         return
     classes = spec.num_classes if isinstance(spec.num_classes, int) else 0
-    columns = classes if 2 <= classes <= 12 else 10  # classes come in turn: one column each
+    # examples cycle through the classes: one column per class
+    columns = classes if 2 <= classes <= 12 else 10
     shown = min(count, SHOWN) if spec.pictured else min(count, MANY)
     if spec.pictured:
         shown = max(min(columns, shown), shown - shown % columns)
@@ -117,7 +117,7 @@ def save_pictures(out: Path, target: Any, results: Any) -> None:
 
 
 def save_pairs(out: Path, target: Any, spec: Any, results: Any) -> None:
-    """Draw generated examples, and under each the training example that is nearest to it."""
+    """Draw generated examples, and below each its nearest training example."""
     import numpy as np
 
     from diffusion.evaluation import images, pictures
@@ -139,7 +139,7 @@ def save_pairs(out: Path, target: Any, spec: Any, results: Any) -> None:
 
 
 def write_page(out: Path, workdir: str | None, title: str = "") -> Path:
-    """Write the page of what has been measured and trained; return where it lies."""
+    """Write the HTML report of the evaluation and the training; return its path."""
     from diffusion.evaluation.cards import Measured, read_measured
     from diffusion.evaluation.report import Report
     from diffusion.run.workdir import Workdir
@@ -182,7 +182,7 @@ def _name(section: Any) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """Read a file that may be missing or damaged: a page shows what there is."""
+    """Read a JSON file; return {} if it is missing or damaged, so that the report shows the rest."""
     from diffusion.runtime.reading import read_json
 
     try:
@@ -211,7 +211,7 @@ def _summary(about: Any, trained: Any) -> list[str]:
 
 
 def _pictures(out: Path, run: Any) -> list[Any]:
-    """Return the pictures that lie beside the results; for examples else the last ones of training."""
+    """Return the pictures next to the results; without a picture of examples, the last one drawn in training."""
     from diffusion.evaluation.report import Picture
     from diffusion.runtime.reading import check_plain, read_bytes
 
@@ -224,7 +224,7 @@ def _pictures(out: Path, run: Any) -> list[Any]:
         found.append(Picture(title="Examples", png=read(last[-1]), caption=caption))
     if check_plain(nearest := picture_of(out, "nearest")):
         caption = (
-            "the nearest pairs of all: generated examples, and below each its training example"
+            "the closest pairs: generated examples, and below each its nearest training example"
         )
         found.append(Picture(title="Nearest neighbors", png=read(nearest), caption=caption))
     return found

@@ -10,17 +10,17 @@ Examples:
   demolish sample --workdir runs/digits --guidance 0 --classifier runs/digits_classifier
   demolish sample --workdir runs/digits --guidance 2 --guide runs/digits_small
 
-The sections sampler, grid and guidance of the run's config can be replaced by flags, and any of their
-fields by --config.section.field=value. Example i depends on the seed and on i alone, not on the batch size
-or the number of devices (--block is what a device computes at once). Guidance has one convention: scale 1
-is the conditional model, 0 the unconditional one, above 1 extrapolates (omega = scale - 1). Without --labels
-a model of labeled data generates all classes in turn.
+Flags replace the sections sampler, grid and guidance of the run's config; --config.section.field=value sets any of
+their fields. Example i depends only on the seed and on i, not on the batch size or the number of devices (--block is
+the number of examples that a device computes at once). Guidance scale 1 is the conditional model, 0 the unconditional
+model, and above 1 extrapolates (omega = scale - 1). Without --labels, a model of labeled data cycles through all
+classes.
 
---out names a .png (a grid), a .npz (arrays x and label), or a folder (one PNG each).
+--out is a .png (a grid), a .npz (arrays x and label), or a folder (one PNG per example).
 
-More than --shard_size examples, and folders, are made in shards of that size, in OUT.parts or FOLDER/.shards:
-after a kill, or a signal, the same command goes on where it was. Damaged shards are made anew; a folder of
-another command is refused.
+A folder, or more than --shard_size examples, are generated in shards of that size, kept in FOLDER/.shards or OUT.parts.
+After an interruption the same command continues from the last complete shard. Damaged shards are generated again; a
+folder that belongs to another command is refused.
 """
 
 import argparse
@@ -34,57 +34,58 @@ from diffusion.cli.configs import stored_config
 from diffusion.cli.machine import use_all_cores, use_compilation_cache, use_fixed_sums
 from diffusion.cli.messages import check_writable, fail, note, progress, say
 from diffusion.cli.parser import Parser, add_weights, check_positive, whole_number
-from diffusion.cli.plan import Plan, told
+from diffusion.cli.plan import Plan, has_conditions
 
 
 def command_line() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(__doc__, sections=("config",))
-    parser.add_argument("--workdir", help="The run to sample from.")
-    parser.add_argument("--num_samples", type=whole_number, default=64, help="How many examples.")
-    parser.add_argument("--sampler", help="A sampler by name, in place of the config's.")
+    parser.add_argument("--workdir", help="Work directory of the run to sample from.")
+    parser.add_argument("--num_samples", type=whole_number, default=64, help="Number of examples.")
+    parser.add_argument("--sampler", help="Name of a sampler, instead of the config's.")
     parser.add_argument(
-        "--num_steps", type=whole_number, help="Sampling steps, in place of the config's."
+        "--num_steps", type=whole_number, help="Number of sampling steps, instead of the config's."
     )
-    parser.add_argument("--grid", help="A time grid by name, in place of the config's.")
+    parser.add_argument("--grid", help="Name of a time grid, instead of the config's.")
     guidance_flags.add_flags(parser)
     parser.add_argument(
         "--labels",
-        help="Comma-separated labels, by name or number, to go through in turn; colons join the attributes of one "
-        "example, '+' those that hold of a multi-hot condition; 'none' for unconditional.",
+        help="Comma-separated labels, by name or number, which the examples cycle through; ':' separates several "
+        "attributes of an example, '+' joins the active classes of a multi-hot label; 'none' is unconditional.",
     )
     parser.add_argument("--seed", type=whole_number, default=0, help="Seed of the examples.")
-    parser.add_argument(
-        "--out", default="samples.png", help="Where to write: .png, .npz or a folder."
-    )
+    parser.add_argument("--out", default="samples.png", help="Output: .png, .npz or a folder.")
     add_weights(parser)
     parser.add_argument(
         "--batch_size",
         type=whole_number,
         default=100,
-        help="Examples between looks at signals and the clock; changes no bit of any.",
+        help="Examples generated between checks for signals; does not change the results.",
     )
     parser.add_argument(
         "--block",
         type=whole_number,
-        help="Examples that a device computes at once; by default 32, or 256 of few values each.",
+        help="Examples that a device computes at once; by default 32, or 256 if examples are small.",
     )
     parser.add_argument(
         "--shard_size",
         type=whole_number,
         default=1000,
-        help="Examples that are kept at once while many are made.",
+        help="Examples per shard when many are generated.",
     )
     parser.add_argument(
         "--start", type=whole_number, default=0, help="Global index of the first example."
     )
-    parser.add_argument("--trajectory", help="Also write a strip from noise to data to this PNG.")
-    parser.add_argument("--gif", help="Also write an animation to this GIF.")
+    parser.add_argument(
+        "--trajectory",
+        help="Also draw trajectories of a few examples, from noise to data, to this PNG.",
+    )
+    parser.add_argument("--gif", help="Also write an animation of these trajectories to this GIF.")
     return parser
 
 
 def sampling_overrides(flags: argparse.Namespace) -> list[tuple[str, str]]:
-    """Turn flags into overrides; those of the form --config.* come after them."""
+    """Translate flags into config overrides, which --config.* overrides follow."""
     short = []
     if flags.sampler is not None:
         short.append(("sampler.name", flags.sampler))
@@ -96,7 +97,7 @@ def sampling_overrides(flags: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 def check_flags(flags: argparse.Namespace) -> Path:
-    """Check what can be checked before anything is loaded; return the output path."""
+    """Exit with a message if a flag is invalid, before anything is loaded; return the output path."""
     if flags.workdir is None:
         fail("--workdir is required: the run to sample from. See --help.")
     check_positive(flags, "num_samples", "batch_size", "block", "shard_size", "num_steps")
@@ -109,13 +110,13 @@ def check_flags(flags: argparse.Namespace) -> Path:
     return out
 
 
-def labels_of(flags: argparse.Namespace, speaker: Any) -> Any:
-    """Return the labels to go through in turn, an array, or None for unconditional generation."""
+def labels_of(flags: argparse.Namespace, label_source: Any) -> Any:
+    """Return the array of labels that examples cycle through, or None for unconditional generation."""
     import numpy as np
 
     from diffusion.data.conditions import parse_labels
 
-    spec = speaker.spec
+    spec = label_source.spec
     if flags.labels is not None:
         return parse_labels(flags.labels, spec)
     one = isinstance(spec.num_classes, int) and spec.num_classes
@@ -123,7 +124,7 @@ def labels_of(flags: argparse.Namespace, speaker: Any) -> Any:
 
 
 def main(flags: argparse.Namespace) -> int:
-    """Sample and write."""
+    """Generate examples and write them."""
     out = check_flags(flags)
     guidance_flags.check_flags(flags)
     from diffusion.config.checks import SAMPLING, notes
@@ -140,8 +141,10 @@ def main(flags: argparse.Namespace) -> int:
     with StopFlag() as stop:
         run = open_run(workdir, config, flags.ema, flags.step, allow_code=flags.allow_code)
         helpers = guidance_flags.open_helpers(flags, run.experiment)
-        labels = labels_of(flags, helpers.speaker)
-        guidance_flags.check_labels(flags, run.experiment, told(flags, labels, helpers.speaker))
+        labels = labels_of(flags, helpers.label_source)
+        guidance_flags.check_labels(
+            flags, run.experiment, has_conditions(flags, labels, helpers.label_source)
+        )
         plan = Plan(flags, run, helpers, labels)
         for text in notes(plan.experiment, SAMPLING):
             note(text)
@@ -155,7 +158,7 @@ def main(flags: argparse.Namespace) -> int:
 
 
 def stopped(flags: argparse.Namespace, out: Path, done: int, number: signal.Signals) -> int:
-    """Say how to go on; return the exit code of the signal."""
+    """Print how to continue; return the exit code of the signal."""
     from diffusion.runtime.progress import Terminal
 
     folder = outputs.kept_in(out)
@@ -169,7 +172,7 @@ def stopped(flags: argparse.Namespace, out: Path, done: int, number: signal.Sign
 
 
 def made(out: Path, plan: Plan, card: dict[str, Any], stop: Any) -> int:
-    """Make all examples and write them, unless a signal comes; return how many there are."""
+    """Generate and write all examples, or stop at a signal; return the number that was generated."""
     import numpy as np
 
     flags = plan.flags
@@ -190,7 +193,7 @@ def made(out: Path, plan: Plan, card: dict[str, Any], stop: Any) -> int:
         fail(
             f"--out names a folder of images, but this data is of kind {plan.spec.kind}: use .npz."
         )
-    size = -(-flags.shard_size // plan.block) * plan.block  # no block is made twice
+    size = -(-flags.shard_size // plan.block) * plan.block  # whole blocks: none is computed twice
     with outputs.shards_of(out, plan.manifest(), size).opened() as shards:
         there = flags.num_samples - sum(b - a for a, b in shards.missing(first, end))
         if there:
@@ -203,7 +206,7 @@ def made(out: Path, plan: Plan, card: dict[str, Any], stop: Any) -> int:
 
 
 def save_ways(plan: Plan) -> None:
-    """Write the way of a few examples from noise to data, if that was asked for."""
+    """Write the trajectories of a few examples, if --trajectory or --gif is set."""
     flags = plan.flags
     if not flags.trajectory and not flags.gif:
         return
@@ -226,7 +229,7 @@ def save_ways(plan: Plan) -> None:
 
 
 def made_of(flags: argparse.Namespace, run: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """Return what the examples were made of."""
+    """Return the card of the examples: the model, the seed, the sampling sections and the environment."""
     from diffusion.runtime.provenance import provenance
 
     sections = {k: config.get(k) for k in ("process", "sampler", "grid", "guidance")}

@@ -1,4 +1,4 @@
-"""Targets of `demolish evaluate`: a run in its work directory, or examples in a file, with what cards say of them."""
+"""Targets of `demolish evaluate`: a run in its work directory, or examples in a file, and their card entries."""
 
 import dataclasses
 import shutil
@@ -12,22 +12,22 @@ from typing import Any
 from diffusion.cli.machine import versions
 from diffusion.cli.messages import fail, progress
 
-CONFIG_ONLY = ("metrics", "trend_every", "trend_samples", "trend_metrics")  # of no number's making
+CONFIG_ONLY = ("metrics", "trend_every", "trend_samples", "trend_metrics")  # affect no metric
 
 
 @dataclass(kw_only=True)
 class Target:
-    """What is measured, and what is known about it.
+    """Subject of an evaluation, with the entries that its cards share.
 
     Attributes:
-        inputs: as metrics want it; its examples and data ask for signals.
-        title: of a report.
-        made_of: what all numbers depend on.
-        about: what is worth knowing besides.
-        model: of a card; None for examples from a file.
-        generated: from a count to what a card says about the examples.
-        read: read(first, count) returns examples that lie ready: those of a metric that was just measured.
-        asked: the counts of examples that metrics have asked for.
+        inputs: inputs of the metrics; reading its examples or data checks for signals.
+        title: title of the report.
+        made_of: everything that the results depend on.
+        about: further information for the report.
+        model: card entry of the model; None for examples from a file.
+        generated: function from a number of examples to the card entry that describes them.
+        read: read(first, count) returns examples that exist already, as those of a metric that was just measured.
+        asked: numbers of examples that metrics have requested.
     """
 
     inputs: Any
@@ -53,7 +53,7 @@ class Target:
 
 
 def metrics_of(given: Any) -> dict[str, Any]:
-    """Build metrics, by the name that they have on a command line."""
+    """Build metrics; the keys are their names on the command line."""
     from diffusion.evaluation.metrics import parse, written
     from diffusion.registry import build
 
@@ -62,7 +62,7 @@ def metrics_of(given: Any) -> dict[str, Any]:
 
 
 def versions_of(made_of: Mapping[str, Any]) -> dict[str, Any]:
-    """Add what computes to what all numbers depend on."""
+    """Add versions and devices to a description of everything that results depend on."""
     return {**made_of, "made_by": versions()}
 
 
@@ -70,7 +70,7 @@ def versions_of(made_of: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_run(run: Any, seed: int, folder: Path, poll: Callable[[], None], stop: Any) -> Target:
-    """Return a trained run, whose generated examples are made once and kept in shards in `folder`."""
+    """Return the target of a trained run; examples are generated once and kept in shards in `folder`."""
     from diffusion.config.identity import config_digest, without_places
     from diffusion.runtime.digests import digest_of
     from diffusion.runtime.provenance import provenance
@@ -103,7 +103,7 @@ def of_run(run: Any, seed: int, folder: Path, poll: Callable[[], None], stop: An
 
 
 def _recipe(run: Any, config: Mapping[str, Any]) -> Callable[[int], dict[str, Any]]:
-    """Return what says how examples are made; the evaluations are counted once, when they are asked for."""
+    """Return the function `generated` of a run; the NFE is counted once, on the first call."""
     import functools
 
     import numpy as np
@@ -133,7 +133,7 @@ def _recipe(run: Any, config: Mapping[str, Any]) -> Callable[[int], dict[str, An
 def _with_shards(
     inputs: Any, folder: Path, made_of: Any, poll: Callable, stop: Any, asked: list[int]
 ) -> tuple[Any, Callable[[int, int], Any]]:
-    """Return a inputs that heeds signals and keeps its generated examples, and what reads those."""
+    """Return inputs that check for signals and keep generated examples in shards, and a function to read those."""
     import contextlib
 
     import numpy as np
@@ -151,7 +151,7 @@ def _with_shards(
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(shards.opened())
-            except ShardsError:  # what an evaluation of something else left behind
+            except ShardsError:  # left behind by an evaluation of another model or config
                 shutil.rmtree(folder)
                 stack.enter_context(shards.opened())
             stopping = lambda: stop.received is not None
@@ -172,10 +172,10 @@ def _with_shards(
 def of_examples(
     path: Path, config: Mapping[str, Any], seed: int, num_samples: int | None, poll: Callable
 ) -> Target:
-    """Return examples in a folder or a file, to be compared with the data set of a config.
+    """Return the target of examples in a folder or a file, to be compared with the data set of a config.
 
     Raises:
-        ValueError: an example does not fit the data set, or there are not as many as were asked for.
+        ValueError: an example does not fit the data set, or there are fewer than `num_samples`.
     """
     import numpy as np
 
@@ -221,21 +221,21 @@ def of_examples(
 
 
 def refuse_those_of_runs(metrics: Mapping[str, Any]) -> None:
-    """Leave unless examples alone are enough for every metric."""
+    """Exit with a message if a metric needs a model, not only examples."""
     needing = [name for name, metric in metrics.items() if metric.needs_run]
     if needing:
         fail(
-            f"{', '.join(needing)} cannot be measured on examples alone: the model, or the labels that were asked "
-            "for, are not in them. Give --workdir, or other --metrics."
+            f"{', '.join(needing)} cannot be measured on examples alone: they need the model, or the labels that the "
+            "examples were generated for. Give --workdir, or other --metrics."
         )
 
 
 def _watched(dataset: Any, poll: Callable[[], None]) -> Any:
-    """Return a data set that asks for signals before every batch."""
+    """Return a data set that checks for signals before every batch."""
     from diffusion.data import Dataset
 
     class Watched(Dataset):
-        wrapped = dataset  # where references find out what it is
+        wrapped = dataset  # read by reference statistics, which need the original data set
         spec = property(lambda self: dataset.spec)
 
         def batch(self, *given: Any, **named: Any) -> Any:

@@ -1,4 +1,4 @@
-r"""Train what a config describes, or go on where an earlier run in the same work directory stopped.
+r"""Train a model from a config, or resume an earlier run in the same work directory.
 
 Examples:
   demolish train --config digits --workdir runs/digits
@@ -7,9 +7,9 @@ Examples:
   demolish train --config digits --workdir runs/mine --config.process.name=mymodule:MyProcess
   demolish train --config fashion_mnist --dry_run
 
-Any field can be set by --config.section.field=value. Swapping a name (--config.network.name=dit) forgets
-the other fields that the config file gave to the old one. --data_dir, or the environment variable
-DEMOLISH_DATA, says where prepared data sets lie. On several hosts give --distributed.
+--config.section.field=value sets any field of the config. Replacing a name (--config.network.name=dit) discards the
+other fields that the config file sets for the old one. Prepared data sets are read from --data_dir, else from the
+folder in the environment variable DEMOLISH_DATA, else from ~/.cache/demolish. On several hosts use --distributed.
 """
 
 import argparse
@@ -24,24 +24,26 @@ from diffusion.cli.parser import Parser
 def command_line() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(__doc__, sections=("config",))
-    add_config(parser, "What to train")
-    parser.add_argument("--workdir", help="Where the run lives: checkpoints, metrics, samples.")
-    parser.add_argument("--data_dir", help="Where prepared data sets lie.")
+    add_config(parser, "The config to train")
+    parser.add_argument("--workdir", help="Folder of the run: checkpoints, metrics, samples.")
+    parser.add_argument("--data_dir", help="Folder of prepared data sets.")
     parser.switch(
         "dry_run",
-        "Compile one step, print parameters, memory, FLOPs and the config; train nothing.",
+        "Compile one step and print parameters, memory, FLOPs and the config, without training.",
     )
-    parser.switch("restart", "Move an earlier run in the work directory aside and begin anew.")
+    parser.switch(
+        "restart", "Move an earlier run in the work directory aside and start from step 0."
+    )
     parser.switch("tensorboard", "Write TensorBoard event files to WORKDIR/tensorboard.")
     parser.switch("distributed", "Join the other processes of this job (jax.distributed).")
     return parser
 
 
 def main(flags: argparse.Namespace) -> int:
-    """Train."""
+    """Train, or do a dry run; return the exit code."""
     config = load_config(flags, flags.overrides)
     if flags.workdir is None and not flags.dry_run:
-        fail("--workdir is required: where the run shall live. See --help.")
+        fail("--workdir is required: the folder of the run. See --help.")
     if flags.data_dir is not None:
         config.setdefault("data", {})["data_dir"] = flags.data_dir
     data, training = config.get("data", {}), config.get("train", {})

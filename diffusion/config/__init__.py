@@ -1,4 +1,4 @@
-"""Configs: sections of names and fields, checked, built, compared, and written down."""
+"""Configs: sections with a name and fields; their checks, construction, comparison and recording."""
 
 from diffusion.config.experiment import Experiment
 from diffusion.config.overrides import apply_overrides

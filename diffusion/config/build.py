@@ -1,4 +1,4 @@
-"""From the sections of a config to the objects that they name: what an `Experiment` is made of."""
+"""Construction of the objects that the sections of a config name: the parts of an `Experiment`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from diffusion.config.sections import (
     EvaluateOptions,
     TrainOptions,
     check_sections,
+    config_errors,
     kind_of,
     own_fields,
     plain,
@@ -37,7 +38,7 @@ PARTS = (
 
 
 def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
-    """Build every section, or say which one cannot be built and why; see `Experiment.from_config`."""
+    """Build every section; raise ConfigError with section and reason if one fails; see `Experiment.from_config`."""
     given, config = config, with_defaults(config)
     check_sections(config)
     process = build_section(config, "process")
@@ -46,12 +47,10 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
         config["sampler"] = {"name": default_sampler(process)}
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         raise ConfigError(f"config.seed must be an integer from 0 up; got {config['seed']!r}.")
-    try:
+    with config_errors():
         train = options(TrainOptions, "train", config["train"])
         metrics = {"metrics": default_metrics(config["task"], process)}
         evaluate = options(EvaluateOptions, "evaluate", metrics | config["evaluate"])
-    except (TypeError, ValueError) as error:
-        raise ConfigError(str(error)) from None
     batch_size = positive_field(config, "data", "batch_size", 64)
     positive_field(config, "grid", "num_steps", 50)
     dataset: Dataset = dataset_of(config)
@@ -64,11 +63,9 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
         config, "optimizer", **optimizer_extras(train, batch_size, network)
     )
     built["network"] = built["weight"].wrap(network) if config["task"] == "generator" else network
-    try:
+    with config_errors("config.ema or config.guidance"):
         ema = make_ema(config["ema"])
         guidance = tuple(build("guidance", numbered_labels(g, found)) for g in config["guidance"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"config.ema or config.guidance: {error.args[0]}") from None
     return dict(
         config=config, dataset=dataset, spec=found, train=train, evaluate=evaluate, ema=ema,
         guidance=guidance, **built,
@@ -76,48 +73,41 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
 
 
 def options(cls: type, section: str, given: Mapping) -> Any:
-    """Build a section without a name, strictly."""
+    """Build an options section, which has no name; refuse unknown fields."""
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key, value in given.items():
         if key not in fields:
             raise ConfigError(
-                f"config.{section} has no field {key!r}.{nearest(key, fields)} "
-                f"It accepts: {', '.join(fields)}."
+                f"config.{section} has no field {key!r}.{nearest(key, fields)} It accepts: {', '.join(fields)}."
             )
         check_type(f"config.{section}", key, value, fields[key].default, fields[key].type)
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
 def build_section(config: Mapping, section: str, **extra: Any) -> Any:
-    """Build one section; an error says which."""
+    """Build one section; errors name the section."""
     spec = own_fields(config, section)
     kind = kind_of(config, section)
     if section == "data" and spec.get("data_dir") is None:
         spec.pop("data_dir", None)
-    try:
-        return build(kind, spec, **extra)
-    except (
-        FieldError
-    ) as error:  # the section has fields of the experiment's own besides those of the class
-        accepted = (*error.accepted, *KEPT.get(section, ()))
-        message = str(FieldError(error.owner, error.field, accepted))
-        raise ConfigError(f"config.{section}: {message}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        message = error.args[0] if error.args else str(error)
-        raise ConfigError(f"config.{section}: {message}") from None
+    with config_errors(f"config.{section}"):
+        try:
+            return build(kind, spec, **extra)
+        except FieldError as error:
+            # the section has fields of the experiment's own besides those of the class
+            accepted = (*error.accepted, *KEPT.get(section, ()))
+            raise FieldError(error.owner, error.field, accepted) from None
 
 
 def dataset_of(config: Mapping) -> Dataset:
-    """Build the data set of a config, with the condition that `data.condition` computes from it."""
+    """Build the data set of a config, with the condition of `data.condition`, if there is one."""
     dataset = build_section(config, "data")
-    try:
+    with config_errors("config.data.condition"):
         return conditioned(section_of(config, "data").get("condition"), dataset)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"config.data.condition: {error.args[0]}") from None
 
 
 def _spec_of(dataset: Dataset) -> DataSpec:
-    """Describe the data; what a computed condition cannot be computed from is an error of the config."""
+    """Return the spec of the data; raise ConfigError if its condition cannot be computed from the data."""
     try:
         return dataset.spec
     except ValueError as error:
@@ -130,14 +120,12 @@ def network_extras(
     """Return the fields of the network that follow from the data and the task.
 
     Raises:
-        ConfigError: a classifier is to learn what the data does not say.
+        ConfigError: a classifier is to be trained on data without the needed labels.
     """
     if config["task"] == "generator":
         return network_fields(spec) | ({"outputs": 2} if train.learn_variance else {})
-    try:
+    with config_errors(f"config.task {config['task']!r}"):
         return {"num_classes": columns_of(loss, spec.num_classes, spec.multi_hot_dim).count}
-    except ValueError as error:
-        raise ConfigError(f"config.task {config['task']!r}: {error}") from None
 
 
 def optimizer_extras(train: TrainOptions, batch_size: int, network: Any) -> dict[str, Any]:
@@ -146,19 +134,17 @@ def optimizer_extras(train: TrainOptions, batch_size: int, network: Any) -> dict
 
 
 def loss_target(name: str) -> Prediction | None:
-    """Build the prediction that the loss is taken of; "" is the network's own, None.
+    """Build the prediction in whose space the loss is computed; None for "", the prediction of the network.
 
     Raises:
         ConfigError: there is no such prediction.
     """
-    try:
+    with config_errors("config.train.loss_target"):
         return build("prediction", name) if name else None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"config.train.loss_target: {error.args[0]}") from None
 
 
 def default_sampler(process: Process) -> str:
-    """Return the sampler of a config that names none: the first of `SAMPLERS` for processes of this class."""
+    """Return the default sampler of a process: the first of `SAMPLERS` that supports its class."""
     carried = lambda name: isinstance(
         process, getattr(lookup("sampler", name), "requires", Process)
     )
@@ -166,7 +152,7 @@ def default_sampler(process: Process) -> str:
 
 
 def default_metrics(task: str, process: Process) -> list[Any]:
-    """Return what is measured where a config does not say: what the task and the process have."""
+    """Return the default metrics of a task and a process."""
     if task != "generator":
         return ["accuracy_by_level"]
     of_denoisers = () if isinstance(process, AffineProcess) else ("loss_by_level",)
@@ -174,7 +160,7 @@ def default_metrics(task: str, process: Process) -> list[Any]:
 
 
 def resolved(experiment: Any) -> dict[str, Any]:
-    """Return the config of an Experiment with every default of every class written out, as JSON would hold it."""
+    """Return the config of an Experiment with the defaults of all classes filled in, as JSON data."""
     config, train = experiment.config, experiment.train
     extras = {
         "network": network_extras(config, train, experiment.spec, experiment.classifier_loss),

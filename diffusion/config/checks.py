@@ -1,18 +1,17 @@
-"""Where the sections of a config do not fit together, and what a person should know before a run costs anything.
+"""Checks of whether the sections of a config fit together, and warnings before a run starts.
 
-A check raises ConfigError before anything is computed. A note is no error: a function of an Experiment that returns
-one sentence, or nothing. `TRAINING` and `SAMPLING` list the notes; the programs say them on standard error.
+A check raises ConfigError before anything is computed. A note is a warning: a function of an Experiment that returns
+one sentence, or None. `TRAINING` and `SAMPLING` list the notes; the commands print them to standard error.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.config.sections import DEFAULTS, ConfigError, section_of
+from diffusion.config.sections import DEFAULTS, ConfigError, config_errors, section_of
 from diffusion.guidance import check_entries
 from diffusion.models.prediction import error_gain
 from diffusion.numerics import is_traced, on_host
@@ -22,27 +21,19 @@ from diffusion.samplers import StepSampler, sample
 
 Note = Callable[[Any], str | None]
 
-LARGE_GAIN = 100  # of errors, above which it is said
-FEW_STEPS = 10  # up to which a grid is looked at
-NORMAL_STD, TOO_WIDE = 0.5, 3  # of the data that it is tried on; times as much is said
-
-
-@contextlib.contextmanager
-def _as_config_error(section: str) -> Iterator[None]:
-    """Say which section an error is about."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"config.{section}: {error}") from None
+LARGE_GAIN = 100  # amplification of errors above which there is a note
+FEW_STEPS = 10  # number of sampling steps up to which a grid is tested
+# std of the test data; ratio of standard deviations above which there is a note
+NORMAL_STD, TOO_WIDE = (0.5, 3)
 
 
 def check_parts(experiment: Any) -> None:
-    """Raise ConfigError where the parts of an Experiment do not fit together."""
+    """Raise ConfigError if the parts of an Experiment do not fit together."""
     train, process = experiment.train, experiment.process
-    with _as_config_error("sampler"):
+    with config_errors("config.sampler"):
         who = f"the sampler {type(experiment.sampler).__name__}"
         require_process(process, getattr(experiment.sampler, "requires", Process), who)
-    with _as_config_error("guidance"):
+    with config_errors("config.guidance"):
         check_entries(
             experiment.guidance, process, experiment.spec.shape,
             conditional=experiment.conditional, dropout=train.label_dropout,
@@ -51,14 +42,12 @@ def check_parts(experiment: Any) -> None:
     extras = experiment.loss_target or train.batch_target or train.learn_variance or learned
     if not experiment.affine and extras:
         raise ConfigError(
-            f"{type(process).__name__} trains a velocity: train.loss_target, train.batch_target, "
-            "train.learn_variance and the weight learned_uncertainty belong to processes with alpha(t) and "
-            "sigma(t)."
+            f"{type(process).__name__} trains a velocity: train.loss_target, train.batch_target, train.learn_variance "
+            "and the weight learned_uncertainty belong to processes with alpha(t) and sigma(t)."
         )
     if "learned" in experiment.variances and not train.learn_variance:
         raise ConfigError(
-            "config.sampler.variance: 'learned' needs a network that learned it: train with "
-            "--config.train.learn_variance=True, or choose posterior, beta or analytic."
+            "config.sampler.variance: 'learned' needs train.learn_variance=True; else take posterior, beta, analytic."
         )
     if train.learn_variance:
         _check_learned_variance(experiment)
@@ -67,32 +56,34 @@ def check_parts(experiment: Any) -> None:
 def _check_learned_variance(experiment: Any) -> None:
     if not isinstance(experiment.process, GaussianProcess):
         raise ConfigError(
-            f"config.train.learn_variance needs a process with normal noise; "
-            f"{type(experiment.process).__name__} has another."
+            f"config.train.learn_variance needs normal noise, which {type(experiment.process).__name__} has not."
         )
     x = jax.ShapeDtypeStruct((1, *experiment.spec.shape), jnp.float32)
     params, cond = jax.eval_shape(experiment.init_params), experiment.example_cond(1)
     y = jax.eval_shape(experiment.network.apply, params, x, jnp.zeros(1), cond)
     if y.shape != (*x.shape[:-1], 2 * x.shape[-1]):
         raise ConfigError(
-            "config.train.learn_variance needs a network of twice the outputs, with a field `outputs`; from "
-            f"inputs {x.shape} this one makes {y.shape}."
+            f"config.train.learn_variance needs twice the outputs (field `outputs`); this makes {y.shape} of {x.shape}."
         )
 
 
 def check_training(experiment: Any) -> None:
-    """Raise ConfigError for what only a trained model can do."""
-    with _as_config_error("grid"):
+    """Raise ConfigError for settings that need a model that is already trained."""
+    with config_errors("config.grid"):
         times = experiment.times()
     if experiment.train.sample_every and isinstance(experiment.sampler, StepSampler):
-        with _as_config_error("sampler"):  # such as noise beyond what the steps of the grid allow
+        with config_errors(
+            "config.sampler"
+        ):  # such as noise beyond what the steps of the grid allow
             experiment.sampler.prepare(experiment.process, times)
-    with _as_config_error("time"):
+    with config_errors("config.time"):
         experiment.time.quantile(experiment.process, jnp.linspace(0.1, 0.9, 3))
-    with _as_config_error("coupling"):
+    with config_errors("config.coupling"):
         getattr(experiment.coupling, "check", lambda size: None)(experiment.spec.size)
     if experiment.train.sample_every and experiment.task == "generator":
-        with _as_config_error("data"):  # grids of samples take some conditions from held-out data
+        with config_errors(
+            "config.data"
+        ):  # grids of samples take some conditions from held-out data
             experiment.conditions_in_turn(np.arange(1))
     if (
         experiment.train.sample_every
@@ -100,9 +91,8 @@ def check_training(experiment: Any) -> None:
         and experiment.variance is None
     ):
         raise ConfigError(
-            "config.sampler.variance: 'analytic' needs a table that is estimated from the trained model. "
-            "Train with another sampler or with train.sample_every=0; then run "
-            "`demolish estimate_variance --workdir`, and sample with --config.sampler.variance=analytic."
+            "config.sampler.variance: 'analytic' needs a table that is estimated from the trained model. Train with "
+            "another sampler or train.sample_every=0, run `demolish estimate_variance --workdir`, and sample with it."
         )
 
 
@@ -110,7 +100,7 @@ def check_training(experiment: Any) -> None:
 
 
 def unused_sections(experiment: Any) -> str | None:
-    """Say which sections were given and are not used, because of what is trained."""
+    """Return a note about sections of the config that the task or the process does not use."""
     if experiment.task == "generator" and experiment.affine:
         return None
     given = {
@@ -129,7 +119,7 @@ def unused_sections(experiment: Any) -> str | None:
 
 
 def endless_noise_level(experiment: Any) -> str | None:
-    """Say where the number that tells the network of the noise is not finite: no output of it will be."""
+    """Return a note if the network's noise conditioning is not finite at t_max, so that its output is not either."""
     process = experiment.process
     if is_traced(process):
         return None
@@ -144,7 +134,7 @@ def endless_noise_level(experiment: Any) -> str | None:
 
 
 def gain_of_errors(experiment: Any) -> str | None:
-    """Say where the prediction multiplies the errors of the network at the time from which samples start."""
+    """Return a note if the prediction amplifies errors of the network at t_max, where sampling starts."""
     if experiment.task != "generator" or not experiment.affine or is_traced(experiment.process):
         return None
     t = float(experiment.process.t_max)
@@ -159,7 +149,7 @@ def gain_of_errors(experiment: Any) -> str | None:
 
 
 def long_warmup(experiment: Any) -> str | None:
-    """Say that the learning rate never reaches its peak."""
+    """Return a note if the learning rate never reaches its peak."""
     steps = experiment.train.steps(experiment.batch_size)
     warmup = getattr(experiment.optimizer, "warmup", 0)
     if warmup <= steps:
@@ -171,13 +161,16 @@ def long_warmup(experiment: Any) -> str | None:
 
 
 def coarse_grid(experiment: Any) -> str | None:
-    """Say where a sampler with so few steps leaves noise behind, or makes some, on data that it is easy for.
+    """Return a note if a sampler with so few steps leaves or adds noise even on easy data.
 
     Measured on normal data with a standard deviation of 0.5, whose denoiser is linear, from draws at t_max.
     """
     sampler, process = experiment.sampler, experiment.process
     stepping = isinstance(sampler, StepSampler) and isinstance(process, AffineProcess)
-    asks_more = {"analytic", "learned"} & experiment.variances  # than a denoiser
+    asks_more = {
+        "analytic",
+        "learned",
+    } & experiment.variances  # the sampler needs more than a denoiser
     generates = experiment.task == "generator" and not asks_more
     if not generates or not stepping or experiment.num_steps > FEW_STEPS:
         return None
@@ -193,7 +186,7 @@ def coarse_grid(experiment: Any) -> str | None:
 
 
 def spread_on_normal_data(sampler: StepSampler, process: Any, times: np.ndarray) -> float:
-    """Return the standard deviation that samples of N(0, 0.5^2) get; a NaN counts as infinite."""
+    """Return the standard deviation of samples for the data distribution N(0, 0.5^2); infinite for a NaN."""
 
     def denoise(x: Any, t: Any) -> Any:
         c = process.coefficients(t, x)

@@ -1,8 +1,7 @@
-"""From a config to objects: the only module that knows how the sections fit together.
+"""The `Experiment`: the objects that a config describes, and their combinations.
 
-Nothing below this layer sees a config. An `Experiment` holds what the sections name, already built and
-checked, and offers the few combinations that programs need: the loss, the optimizer, the state, and a
-guided denoiser.
+Only this layer sees a config. An `Experiment` holds the objects that the sections name, built and checked, and
+combines them into the loss, the train state, and the guided model.
 """
 
 import dataclasses
@@ -45,10 +44,10 @@ INITIAL, STEPS, COUPLING = range(3)  # purposes of random numbers: their streams
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What a config names, built.
+    """The objects that a config describes.
 
-    `variance` is a table of posterior variances, estimated after training, for samplers that ask for one;
-    `given` is what a program hands to guidance besides the config, such as a classifier, by name.
+    `variance` is a table of posterior variances, estimated after training, for samplers that need one;
+    `given` holds further arguments of guidance by name, such as a classifier, that are not part of the config.
     """
 
     config: Mapping[str, Any]
@@ -75,11 +74,11 @@ class Experiment:
 
     @classmethod
     def from_config(cls, config: Any, spec: DataSpec | None = None) -> "Experiment":
-        """Build every section, or say which one cannot be built and why.
+        """Build every section of a config.
 
         Args:
             config: sections by name, a mapping or a ConfigDict.
-            spec: what the data is, where that is known: the data set itself is then not touched.
+            spec: description of the data, if it is known; the data set itself is then not opened.
 
         Raises:
             ConfigError: a section, a name or a field is unknown, or a value is impossible.
@@ -89,49 +88,49 @@ class Experiment:
         return experiment
 
     def replaced(self, **sections: Any) -> "Experiment":
-        """Return the experiment with other objects in some sections, for sampling with other settings."""
+        """Return the experiment with some objects replaced, as for sampling with other settings."""
         return dataclasses.replace(self, **sections)
 
     # ---- sizes ----------------------------------------------------------------------------------
 
     @property
     def seed(self) -> int:
-        """The root of all randomness."""
+        """Seed of all random numbers."""
         return int(self.config["seed"])
 
     def key(self, purpose: int) -> Key:
-        """Return the root of all random numbers of a purpose: `INITIAL`, `STEPS` or `COUPLING`."""
+        """Return the root key of the random numbers for a purpose: `INITIAL`, `STEPS` or `COUPLING`."""
         return jax.random.fold_in(jax.random.key(self.seed), purpose)
 
     @property
     def batch_size(self) -> int:
-        """The size of the global batch."""
+        """Size of the global batch."""
         return positive_field(self.config, "data", "batch_size", 64)
 
     @property
     def num_steps(self) -> int:
-        """The number of sampling steps."""
+        """Number of sampling steps."""
         return positive_field(self.config, "grid", "num_steps", 50)
 
     @property
     def conditional(self) -> bool:
         """Whether the data has labels or other conditions."""
-        return bool(conditioning.shapes(self.spec, 1))  # shapes alone: nothing is computed
+        return bool(conditioning.shapes(self.spec, 1))  # only shapes: nothing is computed
 
     @property
     def task(self) -> str:
-        """What is trained: one of `diffusion.config.sections.TASKS`."""
+        """Task of the training: one of `diffusion.config.sections.TASKS`."""
         return self.config["task"]
 
     @property
     def columns(self) -> Columns:
-        """What the scores of a classifier stand for."""
+        """Meaning of the output columns of a classifier."""
         spec = self.spec
         return classifying.columns_of(self.classifier_loss, spec.num_classes, spec.multi_hot_dim)
 
     @property
     def variances(self) -> set[str]:
-        """What the sampler, and those inside it, take for the variance of their noise, such as "analytic"."""
+        """Kinds of reverse variance that the sampler, and samplers inside it, use, such as "analytic"."""
         found, sampler = set(), self.sampler
         while sampler is not None:
             found.add(getattr(sampler, "variance", ""))
@@ -146,7 +145,7 @@ class Experiment:
     # ---- training -------------------------------------------------------------------------------
 
     def loss(self, batch_size: int | None = None) -> Loss:
-        """Return the loss that the process's class asks for."""
+        """Return the loss for the class of the process and the task."""
         size = batch_size or self.batch_size
         if self.task != "generator":
             time = self.time if self.task == "classifier" else AtData()
@@ -167,7 +166,7 @@ class Experiment:
 
     @property
     def learned_variance(self) -> LearnedVariance | None:
-        """How the variance of reverse steps is learned, if it is."""
+        """Settings for learning the variance of reverse steps; None if it is not learned."""
         if not self.train.learn_variance:
             return None
         return LearnedVariance(step=self.train.variance_step, weight=self.train.variance_weight)
@@ -177,7 +176,7 @@ class Experiment:
         return conditioning.null_conditions(self.spec, batch_size)
 
     def init_params(self) -> Params:
-        """Draw the network's parameters, a function of the seed."""
+        """Initialize the network's parameters from the seed."""
         x = jnp.zeros((1, *self.spec.shape), jnp.float32)
         return self.network.init(self.key(INITIAL), x, jnp.zeros(1), self.example_cond(1))
 
@@ -187,7 +186,7 @@ class Experiment:
         return init_state(self.init_params(), self.optimizer, self.ema, self.key(STEPS), *known)
 
     def abstract_state(self) -> TrainState:
-        """Return shapes and dtypes of the state, at no cost."""
+        """Return shapes and dtypes of the train state, without computing it."""
         return jax.eval_shape(self.init_state)
 
     # ---- sampling -------------------------------------------------------------------------------
@@ -197,11 +196,10 @@ class Experiment:
         return self.grid(self.process, self.num_steps)
 
     def base_model(self, params: Params, cond: Cond = None) -> Any:
-        """Return the network as a denoiser, or as a velocity for a plain `Process`; no guidance."""
+        """Return the network as a denoiser, or as a velocity for a plain `Process`, without guidance."""
         if self.task != "generator":
             raise ConfigError(
-                f"this run trained a {self.task.replace('_', ' ')}, which generates nothing; it can guide the run of "
-                "a generator."
+                f"this run trained a {self.task.replace('_', ' ')}, which generates nothing; it can guide a generator."
             )
         if not isinstance(self.process, AffineProcess):
             return make_velocity(self.network, params, self.process, cond)
@@ -218,12 +216,12 @@ class Experiment:
         )  # fmt: skip
 
     def model(self, params: Params, cond: Cond = None) -> Any:
-        """Return the network under all guidance of the config, the first entry innermost.
+        """Return the network with all guidance of the config, the first entry innermost.
 
-        Guidance changes the mean alone: a variance that was learned or estimated stays.
+        Guidance changes only the mean: a variance that was learned or estimated is kept.
         """
-        told = cond if self.conditional else None  # it may be for a classifier alone
-        base = model = self.base_model(params, told)
+        own = cond if self.conditional else None  # `cond` may be meant only for a classifier
+        base = model = self.base_model(params, own)
         given = {"times": self.times, **self.given}
         for guide in self.guidance:
             model = guide(ConditionalModel(base, model, given, asked=cond))
@@ -246,18 +244,18 @@ class Experiment:
         batch_size: int | None = None,
         block: int | None = None,
     ) -> Iterator[np.ndarray]:
-        """Generate examples by this sampler, a batch at a time; see `diffusion.evaluation.generate`.
+        """Generate examples with the sampler of this experiment, batch by batch; see `diffusion.evaluation.generate`.
 
         Args:
-            model_of: from a condition to the model, such as `partial(experiment.model, params)`.
-            num_samples: how many examples, from number `start` on.
-            seed: of the examples.
-            start: the number of the first.
-            cond_of: from their numbers to their conditions; `conditions_in_turn` unless given.
-            times: those of the section `grid` unless given.
-            shape: of one example; that of the data unless given.
-            batch_size: `evaluate.batch_size` unless given.
-            block: what a device computes at once, on which the bits depend.
+            model_of: function from a condition to the model, such as `partial(experiment.model, params)`.
+            num_samples: number of examples.
+            seed: seed of the examples.
+            start: index of the first example.
+            cond_of: function from indices to conditions; by default `conditions_in_turn`.
+            times: sampling times; by default those of the section `grid`.
+            shape: shape of one example; by default that of the data.
+            batch_size: by default `evaluate.batch_size`.
+            block: number of examples that a device computes at once; the bits of the results depend on it.
         """
         return generate(
             self.sampler, self.process, model_of, seed, num_samples, shape or self.spec.shape,
@@ -267,14 +265,14 @@ class Experiment:
         )  # fmt: skip
 
     def conditions(self, given: Any, count: int) -> Cond:
-        """Return the condition of `count` examples: labels or a dictionary of entries, or none.
+        """Return the condition of `count` examples from labels, from a dictionary of entries, or from None.
 
         See `diffusion.data.conditions.make_conditions`.
         """
         return conditioning.make_conditions(self.spec, given, count)
 
     def conditions_in_turn(self, indices: np.ndarray, classes: int = 0, asked: Any = None) -> Cond:
-        """Return conditions for a survey: the classes in turn, all else from held-out examples.
+        """Return conditions for evaluation: the classes in turn, all other entries from held-out examples.
 
         See `diffusion.data.conditions.eval_conditions`.
         """
@@ -283,20 +281,20 @@ class Experiment:
     # ---- evaluation -----------------------------------------------------------------------------
 
     def held_out(self) -> Dataset:
-        """Return the data that is not trained on: the split "test", or fresh draws of what never ends.
+        """Return the held-out data: the split "test", or new draws from an endless data set.
 
         Raises:
-            ConfigError: the data is not that which the run was trained on.
+            ConfigError: the data differs from the data that the run was trained on.
         """
         check_contents(self)
         return self.dataset.held_out()
 
     def eval_inputs(self, params: Params, seed: int = 0) -> EvalInputs:
-        """Return the trained model with its data, ready to be measured."""
+        """Return the inputs of the metrics: the trained model and its data."""
         generates = self.task == "generator"
 
         def generated(count: int, start: int = 0) -> Iterator[np.ndarray]:
-            self.base_model(params)  # a classifier says here that it generates nothing
+            self.base_model(params)  # raises for a classifier, which cannot generate
             return self.generate(partial(self.model, params), count, seed=seed, start=start)
 
         return EvalInputs(
@@ -311,8 +309,8 @@ class Experiment:
             seed=seed,
         )
 
-    # ---- words ----------------------------------------------------------------------------------
+    # ---- description ----------------------------------------------------------------------------
 
     def resolved(self) -> dict[str, Any]:
-        """Return the config with every default of every class written out."""
+        """Return the config with the defaults of all classes filled in."""
         return resolved(self)

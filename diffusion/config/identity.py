@@ -1,9 +1,9 @@
-"""What makes two configs describe the same run: what was stored, what lies where, and what differs.
+"""Identity of configs: whether two of them describe the same run, and in which fields they differ.
 
-Classes say it of their fields (`diffusion.registry.marked`): where something lies is no part of what it is, so
-such fields are free, and the digests of what lay there are compared instead, which a run records in `data.content`;
-and a field whose default has changed since a config was stored means there what it meant then. Where the new default,
-None, stands for an attribute of the process, the field names it as "of_process".
+Classes mark their fields (`diffusion.registry.marked`). A field that holds a location, such as a path, may differ;
+the digests of the content, which a run records in `data.content`, are compared instead. A field whose default has
+changed since a config was stored keeps its old meaning in that config. If the new default is None and stands for an
+attribute of the process, the mark "of_process" names the attribute.
 """
 
 import dataclasses
@@ -15,11 +15,11 @@ from diffusion.config.sections import IDENTITY, NEUTRAL, TrainOptions, kind_of, 
 from diffusion.registry import marked
 from diffusion.runtime.digests import as_json, digest_of_json, shortened
 
-CONTENT = "data.content"  # digests by what they are of: "data", "coupling", "process.prior.dataset"
+CONTENT = "data.content"  # digests by the path of their object: "data", "coupling", "process.prior.dataset"
 
 
 def at(config: Mapping, path: str) -> Any:
-    """Return what stands at a dotted path, or None."""
+    """Return the value at a dotted path, or None."""
     found: Any = config
     for key in path.split("."):
         found = found.get(key) if hasattr(found, "get") else None
@@ -27,7 +27,7 @@ def at(config: Mapping, path: str) -> Any:
 
 
 def put(config: Mapping, path: str, value: Any) -> dict[str, Any]:
-    """Return a config with another value at a dotted path; a spec that is a name becomes a mapping."""
+    """Return a config with a new value at a dotted path; a section that is only a name becomes a mapping."""
     key, _, rest = path.partition(".")
     if not rest:
         return {**config, key: value}
@@ -37,7 +37,7 @@ def put(config: Mapping, path: str, value: Any) -> dict[str, Any]:
 
 
 def marks(config: Mapping, mark: str) -> dict[str, Any]:
-    """Return what the fields of a config say of themselves under a mark, by dotted path."""
+    """Return the values of a mark of the fields of a config, by dotted path."""
     options = dataclasses.fields(TrainOptions)
     found = {f"train.{f.name}": f.metadata[mark] for f in options if mark in f.metadata}
     for section, spec in config.items():
@@ -48,7 +48,7 @@ def marks(config: Mapping, mark: str) -> dict[str, Any]:
 
 
 def without_places(config: Mapping) -> dict[str, Any]:
-    """Return a config without the fields that say where something lies."""
+    """Return a config without the fields that hold a location."""
     new = dict(config)
     for path in (*marks(config, "where"), "data.data_dir"):
         parent, _, last = path.rpartition(".")
@@ -58,12 +58,12 @@ def without_places(config: Mapping) -> dict[str, Any]:
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a resolved config, wherever its data lies."""
+    """Return the SHA-256 of a resolved config, independent of the location of its data."""
     return digest_of_json(as_json(without_places(config)))
 
 
 def as_stored(config: Mapping) -> dict[str, Any]:
-    """Return a config that was read from a run, with what it means where defaults have changed since."""
+    """Return a config read from a run, with old defaults filled in for fields whose default has changed since."""
     new, meant = dict(config), marks(config, "formerly")
     for path in unsaid(config):
         new = put(new, path, meant[path])
@@ -71,16 +71,16 @@ def as_stored(config: Mapping) -> dict[str, Any]:
 
 
 def unsaid(config: Mapping) -> list[str]:
-    """Return the fields whose default has changed, and which a config leaves to it."""
+    """Return the fields whose default has changed and which a config does not set."""
     return [path for path in marks(config, "formerly") if at(config, path) is None]
 
 
 def stated(config: Mapping, process: Any) -> dict[str, Any]:
-    """Return a config that gives the fields which it leaves to a changed default that the process knows.
+    """Return a config in which fields with a changed default are set, if the default is an attribute of the process.
 
     Args:
         config: all sections by name.
-        process: the object that its section `process` makes.
+        process: the object built from the section `process`.
     """
     new, names, meant = dict(config), marks(config, "of_process"), marks(config, "formerly")
     for path in unsaid(config):
@@ -97,12 +97,12 @@ def stated(config: Mapping, process: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a number as JSON would hold it, and anything else as it is."""
+    """Return a number as a Python number, and any other value unchanged."""
     return value if isinstance(value, bool) or not isinstance(value, Real) else float(value)
 
 
 def same_class(a: Mapping, b: Mapping, path: str) -> bool:
-    """Say whether two configs name the same classes on the way to a field."""
+    """Return whether two configs name the same classes along the path to a field."""
     names = []
     for config in (a, b):
         keys = path.split(".")[:-1]
@@ -112,10 +112,9 @@ def same_class(a: Mapping, b: Mapping, path: str) -> bool:
 
 
 def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> list[str]:
-    """Return lines "path: old -> new" for what differs in these sections, but for what is `NEUTRAL`.
+    """Return a line "path: old -> new" for every difference in these sections, except for `NEUTRAL` fields.
 
-    Free are also fields that say where something lies, and those whose default has changed since and which `new` leaves
-    to it.
+    Also ignored are fields that hold a location, and fields whose default has changed and which `new` does not set.
     """
     old, new = plain(with_defaults(old)), plain(with_defaults(new))
     old, free = as_stored(old), {*NEUTRAL, *marks(new, "where"), *unsaid(new)}
@@ -132,14 +131,14 @@ def differences(old: Mapping, new: Mapping, keys: Iterable[str] = IDENTITY) -> l
 
 
 def flat(value: Any, path: str) -> dict[str, Any]:
-    """Return the values of nested mappings by their dotted path."""
+    """Return the values of nested mappings by dotted path."""
     if not isinstance(value, Mapping):
         return {path: value}
     return {k: v for key, inner in value.items() for k, v in flat(inner, f"{path}.{key}").items()}
 
 
 def _change(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Say how a field differs; "" for a digest that only one has: runs of before recorded none."""
+    """Return the line about a field that differs; "" for a digest that only one has: older runs recorded none."""
     what = path.removeprefix(f"{CONTENT}.")
     if what == path:
         return f"{path}: {old.get(path, 'default')} -> {new.get(path, 'default')}"
@@ -147,5 +146,5 @@ def _change(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def another(what: str, old: str, new: str) -> str:
-    """Say that what lies somewhere is not what it was."""
+    """Return a message that the content of `what` has changed."""
     return f"the content of {what} is another: {shortened(old)} -> {shortened(new)}"

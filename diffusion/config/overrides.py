@@ -1,6 +1,6 @@
-"""Overrides of a command line: `--config.section.field=value`.
+"""Config overrides on the command line: `--config.section.field=value`.
 
-`--config.process.name=edm` swaps the class *and forgets the other fields that the file gave to the old one*;
+`--config.process.name=edm` replaces the class *and discards the other fields that the file sets for the old class*;
 `--config.process.t_max=50` sets a field, also one that the file does not mention.
 """
 
@@ -10,15 +10,15 @@ from typing import Any
 
 from diffusion.config.sections import (
     KEPT,
-    SECTIONS,
     SHAPES,
     UNNAMED,
     ConfigError,
+    check_section,
     check_shape,
     kind_of,
     plain,
 )
-from diffusion.registry import check_type, nearest
+from diffusion.registry import check_type
 from diffusion.registry.typed import admits_text, field_type, read
 
 
@@ -27,28 +27,24 @@ def apply_overrides(
 ) -> dict[str, Any]:
     """Return a plain config with dotted overrides applied, in order.
 
-    Where a field is a string, by its annotation or by the value that it has, the text counts as it was typed.
+    If a field is a string, by its annotation or by its current value, the text is taken literally.
 
     Args:
         config: sections by name, a mapping or a ConfigDict.
         overrides: pairs such as ("process.t_max", "50.0").
-        imports: whether classes outside the package that `config` names may be imported for their annotations; those
-            that the overrides themselves name are.
+        imports: whether classes outside the package that `config` names may be imported for their annotations;
+            classes that the overrides name are always imported.
 
     Raises:
-        ConfigError: a section does not exist or is none, or a value has another type than the one it replaces.
+        ConfigError: a section does not exist or is not a section, or a value has another type than the old one.
     """
     new: dict[str, Any] = plain(config)
     overrides = list(overrides)
-    _swap_names(new, overrides)  # first: a swap clears what belonged to the old class
+    _swap_names(new, overrides)  # first: replacing a class discards the fields of the old one
     typed = {text for _, text in overrides}
     for path, text in overrides:
         section, *rest = path.split(".")
-        if section not in SECTIONS:
-            raise ConfigError(
-                f"config has no section {section!r} (--config.{path}).{nearest(section, SECTIONS)} "
-                f"Sections: {', '.join(SECTIONS)}."
-            )
+        check_section(section, f" (--config.{path})")
         keys = [section, *rest]
         annotation = _annotation(new, keys, lambda name: imports or name in typed)
         try:
@@ -57,13 +53,13 @@ def apply_overrides(
             raise ConfigError(str(error).removeprefix(": ")) from None
     for section, default in SHAPES.items():
         given = new.get(section, {})
-        if not isinstance(given, Mapping):  # of a mapping the name may still come from the defaults
+        if not isinstance(given, Mapping):  # a mapping may still get its name from the defaults
             check_shape(section, given, default)
     return new
 
 
 def _swap_names(config: dict[str, Any], overrides: Iterable[tuple[str, str]]) -> None:
-    """Give sections the names that overrides ask for, without the fields of the class before."""
+    """Set the names that overrides give to sections, and discard the fields of the replaced classes."""
     for path, text in overrides:
         section, _, field = path.partition(".")
         if field not in ("", "name") or not _is_named(section):
@@ -92,12 +88,12 @@ def _set(config: dict, keys: list[str], text: str, annotation: Any, path: str) -
 
 
 def _is_named(section: str) -> bool:
-    """Say whether a section names a class."""
+    """Return whether a section names a class."""
     return isinstance(SHAPES.get(section), dict) and section not in UNNAMED
 
 
 def _annotation(config: Mapping, keys: list[str], may_import: Callable[[str], bool]) -> Any:
-    """Return the annotation of the field at a path, or None if nothing is known of it."""
+    """Return the annotation of the field at a path, or None if it is not known."""
     section, *path = keys
     if not path:
         return dict | str if _is_named(section) else {"task": str}.get(section)
@@ -111,7 +107,7 @@ def _annotation(config: Mapping, keys: list[str], may_import: Callable[[str], bo
 
 
 def _convert(path: str, value: Any, old: Any, annotation: Any) -> Any:
-    """Hold a new value to the type of the one it replaces, or to the annotation, which goes first."""
+    """Convert a new value to the type of the annotation or, without one, of the old value; raise if it does not fit."""
     if isinstance(old, list) and isinstance(value, str | int | float):
         value = [value]
     if annotation is None or not (admits_text(annotation) or isinstance(old, str)):

@@ -1,4 +1,4 @@
-"""What a run writes down of what it is trained on, and whether that is still what lies there."""
+"""Recording of the data that a run is trained on, and the check that the data is still the same."""
 
 import dataclasses
 import os
@@ -22,13 +22,14 @@ from diffusion.data import Conditioned
 
 
 def continued(config: Mapping, stored: Mapping | None) -> tuple[dict[str, Any], list[str]]:
-    """Return a config for going on with a run, and a line for each default that has changed since that counts.
+    """Return a config to resume a run with, and a line for each changed default that matters for it.
 
-    What the config leaves unsaid is what the stored config means. Nothing that only that one names is imported.
+    Fields that the config does not set have their meaning in the stored config. Modules that only the stored config
+    names are not imported.
 
     Args:
         config: sections by name; those with defaults may be missing.
-        stored: the config of the run that is to go on, if there is one.
+        stored: the config of the run to resume, if there is one.
     """
     new, lines = dict(config), []
     if stored is None:
@@ -38,7 +39,7 @@ def continued(config: Mapping, stored: Mapping | None) -> tuple[dict[str, Any], 
         check_sections(whole)
         today = stated(whole, build_section(whole, "process"))
     except ConfigError:
-        return new, lines  # whoever builds the rest says what is wrong
+        return new, lines  # an invalid config is reported later, when it is built
     for path in unsaid(whole):
         value = at(former, path)
         if value is None or not same_class(whole, former, path):
@@ -53,15 +54,14 @@ def continued(config: Mapping, stored: Mapping | None) -> tuple[dict[str, Any], 
 
 
 def recorded(experiment: Any, stored: Mapping[str, Any] | None = None) -> Any:
-    """Return an Experiment with a config that says what it was trained on, for a run to keep.
+    """Return an Experiment whose config identifies its data, to be stored with the run.
 
-    Where the config is silent on a field whose default has changed, it gets what the stored config means, or else
-    what was decided now; what says where something lies becomes absolute; and the digests of what lies there are
-    added.
+    Unset fields whose default has changed get their meaning in the stored config or, without one, the value decided
+    now; locations become absolute; and digests of the data are added.
 
     Args:
         experiment: the Experiment to be trained.
-        stored: the config of the run that is to go on, if there is one.
+        stored: the config of the run to resume, if there is one.
     """
     config: Any = continued(experiment.config, stored)[0]
     if config != experiment.config:
@@ -78,13 +78,13 @@ def recorded(experiment: Any, stored: Mapping[str, Any] | None = None) -> Any:
 
 
 def contents_of(experiment: Any) -> dict[str, str]:
-    """Return the digests of what the sections read from files, by the path of the object that read it."""
+    """Return the digests of the data that sections read from files, by the path of the object that reads them."""
     found = {path: content() for path, content in _contents(experiment)}
     return {path: words for path, words in found.items() if words}
 
 
 def check_contents(experiment: Any) -> None:
-    """Raise ConfigError unless the data is that which the run was trained on, as far as it wrote that down."""
+    """Raise ConfigError if the data differs from the recorded data that the run was trained on."""
     before = at(experiment.config, CONTENT) or {}
     for path, content in _contents(experiment):
         if path in before and path != "coupling" and (now := content()) and now != before[path]:
@@ -113,14 +113,14 @@ def _contents(experiment: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _inner(dataset: Any) -> Any:
-    """Return the data set that the section `data` names, without the condition that is computed from it."""
+    """Return the data set of the section `data`, without the wrapper that computes a condition."""
     while isinstance(dataset, Conditioned):
         dataset = dataset.base
     return dataset
 
 
 def _decided(experiment: Any, path: str) -> Any:
-    """Return the value of a field that its config does not give."""
+    """Return the decided value of a field that the config does not set."""
     section, *fields, last = path.split(".")
     found = _inner(experiment.dataset) if section == "data" else getattr(experiment, section)
     for field in fields:

@@ -5,7 +5,7 @@
     dataset.batch(step, batch_size=64, seed=0)      # {"data", "cond": {"label"}, "index"}
     dataset.examples(0, 100)                        # in order, for evaluation
 
-Importing this package is cheap: what reads and writes files is imported when it is needed.
+Importing this package is cheap: modules that read and write files are imported when they are needed.
 """
 
 from diffusion.data.arrays import ArrayFile

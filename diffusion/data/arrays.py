@@ -21,35 +21,35 @@ from diffusion.runtime.files import decoding
 from diffusion.runtime.npz import read_arrays
 from diffusion.runtime.reading import check_plain
 
-RULES = 2  # by which arrays are read; 1 are those of runs that recorded none
+RULES = 2  # version of the rules for reading arrays; 1 for older runs, which recorded none
 
 
 @register("dataset", "array")
 @dataclass(frozen=True, kw_only=True)
 class ArrayFile(Divided):
-    """Examples from a .npz file with the key "data" and maybe conditions, or from a .npy file.
+    """Examples from a .npz file with the key "data" and optional conditions, or from a .npy file.
 
-    What is a legal array of examples is said in `diffusion.data.legal`. uint8 images are scaled to [-1, 1]; float
-    images must lie there already, or have a `range`; other floats are used as they are.
+    `diffusion.data.legal` defines the accepted arrays of examples. uint8 images are scaled to [-1, 1]; float
+    images must already be in this range, or have a `range`; other floats are used unchanged.
 
-    Conditions are further arrays with as many rows: "label", integers or words (n,), or (n, k) for k labels each, -1
-    or "" where none is said, whose classes are those that are there; "multi_hot", (n, k) of 0 and 1; "vector",
-    floats (n, k); "image", pictures of the same height and width as the examples.
+    Conditions are further arrays with one row per example: "label", integers or words (n,), or (n, k) for k labels
+    each, -1 or "" if unknown, whose classes are the values that occur; "multi_hot", (n, k) of 0 and 1; "vector",
+    floats (n, k); "image", images of the same height and width as the examples.
 
     Args:
         path: the file.
         split: "train", "test" or "all".
-        test_fraction: fraction of the examples that a fixed permutation keeps for "test"; None: a tenth, and nothing
-            of fewer than 20 examples, or where the file holds the noise of each
+        test_fraction: fraction of the examples that a fixed permutation holds out for "test"; None for 0.1, or 0 if
+            there are fewer than 20 examples or the file contains the noise of each example
             (`diffusion.objectives.coupling.Stored`).
-        flip: mirror images at random in training.
-        num_classes: None: as many as there are labels; a number, or a tuple for several labels each: labels are
-            numbers of classes from 0.
-        kind: "image", "signal", "points" or "latent", the numbers of an autoencoder; None: what the shape says.
-        range: of floats that are to be scaled to [-1, 1], such as (0, 1); "any" for none; None: (-1, 1) for images,
-            none for all else.
-        ignore: names of arrays in the file that are no conditions.
-        rules: of reading, 2; 1 are those of runs that recorded none.
+        flip: flip images horizontally at random in training.
+        num_classes: None for the number of different labels; a number, or a tuple for several labels per example, if
+            labels are class indices from 0.
+        kind: "image", "signal", "points" or "latent", the latents of an autoencoder; None: inferred from the shape.
+        range: range of floats to be scaled to [-1, 1], such as (0, 1); "any" for no scaling; None: (-1, 1) for images,
+            no scaling for other kinds.
+        ignore: names of arrays in the file that are not conditions.
+        rules: version of the reading rules, 2; 1 for older runs, which recorded none.
     """
 
     path: str = field(metadata=WHERE)
@@ -76,7 +76,7 @@ class ArrayFile(Divided):
 
     @functools.cached_property
     def _read(self) -> tuple[tuple[str, ...], str, ConditionedTable]:
-        """The names of the arrays of the file, the kind of the examples, and all of them, checked."""
+        """Names of the arrays in the file, the kind of the examples, and all examples, checked."""
         path = Path(self.path).expanduser()
         arrays = _load(path)
         kind, values = self._checked(f"'data' in {path}", arrays["data"])
@@ -90,7 +90,7 @@ class ArrayFile(Divided):
 
     @functools.cached_property
     def _classes(self) -> Classes | None:
-        """The labels as numbers of classes, and what these are."""
+        """Labels as class indices, and the classes."""
         label = self._read[2].cond.get("label")
         if label is None:
             return None
@@ -108,11 +108,9 @@ class ArrayFile(Divided):
         return ConditionedTable(values=read.values, cond=cond)
 
     def _checked(self, where: str, values: np.ndarray) -> tuple[str, np.ndarray]:
-        """Return the kind of the examples, and them as uint8 or float32 with a channel; refuse what is not legal."""
+        """Return the kind of the examples, and the examples as uint8 or float32 with a channel axis; check them."""
         if values.ndim < 2 or 0 in values.shape:
-            raise ValueError(
-                f"{where} must hold examples with 1 to 3 axes; got shape {values.shape}."
-            )
+            raise ValueError(f"{where} must hold examples with 1 to 3 axes; got {values.shape}.")
         if self.rules == 1:
             kind = legal.kind_by_axes(where, values.shape[1:], values.dtype)
         else:
@@ -151,7 +149,7 @@ class ArrayFile(Divided):
         return digests.of_arrays({"data": self._whole.values, **self._whole.cond})
 
     def content(self) -> str:
-        """Return the digest of all examples of the file, as they are trained on; see `Dataset.content`."""
+        """Return the digest of all examples of the file in the form used for training; see `Dataset.content`."""
         return self._content
 
     @functools.cached_property
@@ -177,7 +175,7 @@ def _load(path: Path) -> Mapping[str, Any]:
 
     Raises:
         MissingDataError: there is no such file; the message names the folder that was searched.
-        ValueError: it cannot be read, or has no "data".
+        ValueError: the file cannot be read, or has no array "data".
     """
     if not check_plain(path, links=True):
         raise nowhere("file", path)

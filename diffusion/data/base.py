@@ -1,13 +1,13 @@
-"""What a data set must offer, and what every finite one shares.
+"""Interface of data sets, and the base class of finite data sets.
 
 `batch(step, batch_size, seed)` is a pure function: no iterator, no position to save. Rows are
-addressed by position (see `diffusion.data.order`), batches run across the ends of epochs, nothing is
+addressed by position (see `diffusion.data.order`), batches cross the ends of epochs, and no example is
 dropped. A batch is a dictionary:
 
     data    float32 (batch, ...); images are NHWC in [-1, 1], 8-bit levels u become u / 127.5 - 1
     cond    {"label": int32 (batch,)}, or (batch, k) for k labels; perhaps with "multi_hot" int32 (batch, k),
             "vector" float32 (batch, k) and "image" float32 (batch, ...); absent without conditions
-    index   int64 (batch,): which examples these are
+    index   int64 (batch,): indices of the examples in the data set
 """
 
 import abc
@@ -25,25 +25,24 @@ from diffusion.data.pixels import to_float
 Batch: TypeAlias = dict[str, Any]
 Labels: TypeAlias = np.ndarray | Mapping[str, np.ndarray] | None  # a mapping: conditions by name
 Names: TypeAlias = tuple[str, ...] | tuple[tuple[str, ...], ...]
-WHERE = MappingProxyType(
-    {"where": True}
-)  # metadata of fields that say where data lies, not what it is
+# metadata of fields that hold the location of data, not its content
+WHERE = MappingProxyType({"where": True})
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """What a data set contains.
+    """Description of a data set.
 
     Args:
-        shape: of one example, such as (8, 8, 1).
-        num_classes: 0 without labels, a tuple when every example has several labels.
-        size: number of examples; None when they never end.
+        shape: shape of one example, such as (8, 8, 1).
+        num_classes: number of classes; 0 without labels, a tuple if every example has several labels.
+        size: number of examples; None for an endless data set.
         kind: "image", "points", "signal", or "latent": (height, width, channels) without a range.
-        bits: of each value before scaling, for likelihoods of discrete data; None if continuous.
-        class_names: as many as there are classes, or none; of several labels a tuple of them for each.
-        multi_hot_dim: entries of the condition "multi_hot"; 0 without.
-        vector_dim: length of the condition "vector"; 0 without.
-        image_channels: of the condition "image", as large as the example; 0 without.
+        bits: bits of each value before scaling, for likelihoods of discrete data; None if continuous.
+        class_names: one name per class, or (); a tuple of such tuples for several labels.
+        multi_hot_dim: entries of the condition "multi_hot"; 0 without this condition.
+        vector_dim: length of the condition "vector"; 0 without this condition.
+        image_channels: channels of the condition "image", which is as large as the example; 0 without this condition.
     """
 
     shape: tuple[int, ...]
@@ -57,11 +56,11 @@ class DataSpec:
     image_channels: int = 0
 
     def class_name(self, label: int, place: int = 0) -> str:
-        """Return the name of a class, its number where it has none, and "" for -1: not said.
+        """Return the name of a class, or its index if it has no name; "" for -1, an unknown class.
 
         Args:
-            label: the number of the class.
-            place: which of several labels.
+            label: index of the class.
+            place: index of the label, if examples have several.
         """
         if label < 0:
             return ""
@@ -69,13 +68,13 @@ class DataSpec:
         return names[label] if names else str(label)
 
     def names(self, place: int = 0) -> tuple[str, ...]:
-        """Return the names of the classes, () if they have none; `place` is which of several labels."""
+        """Return the names of the classes, () if they have none; `place` is the index of the label, if several."""
         found: Any = self.class_names
         return found[place] if found and isinstance(self.num_classes, tuple) else found
 
     @property
     def pictured(self) -> bool:
-        """Whether an example is shown as a picture."""
+        """Whether examples are shown as pictures: images and latents."""
         return self.kind in ("image", "latent")
 
 
@@ -85,7 +84,7 @@ class Dataset(abc.ABC):
     @property
     @abc.abstractmethod
     def spec(self) -> DataSpec:
-        """Describe the contents; may prepare or read the set on the first call."""
+        """Description of the data; the first access may prepare or read the data set."""
 
     @abc.abstractmethod
     def batch(
@@ -100,12 +99,12 @@ class Dataset(abc.ABC):
         """Return batch number `step`, a pure function of the arguments.
 
         Args:
-            step: batches are counted from 0.
-            batch_size: of the global batch; may exceed the size of the set.
-            seed: of the order and the augmentation; not negative.
-            index: the examples to take, shape (batch_size,), instead of the order of the set.
-            train: shuffle and augment; otherwise the natural order, and the data as they are.
-            rows: return only these rows of the global batch: the fraction of one process.
+            step: index of the batch, from 0.
+            batch_size: size of the global batch; may exceed the size of the data set.
+            seed: seed of the order and the augmentation; not negative.
+            index: indices of the examples to take, shape (batch_size,), instead of the shuffled order.
+            train: shuffle and augment; otherwise natural order without augmentation.
+            rows: return only these rows of the global batch, those of one process.
         """
 
     @abc.abstractmethod
@@ -117,26 +116,26 @@ class Dataset(abc.ABC):
         """
 
     def content(self) -> str | None:
-        """Return a digest of what lies where the fields of this set say; None where its other fields say it all.
+        """Return a digest of the data at the locations in the fields; None if the other fields define the data.
 
-        A run records it, and goes on with, and is measured on, the same content alone, wherever that lies then.
+        A run records the digest, and is resumed and evaluated only with data of the same digest, at any location.
         """
         return None
 
     def decided(self) -> dict[str, Any]:
-        """Return the values of fields that are None for "as the data suggests"; a run records them."""
+        """Return the decided values of fields that are None, "inferred from the data"; a run records them."""
         return {}
 
     def notes(self) -> dict[str, str]:
-        """Return what a person may want to know beyond the `spec`, by short titles."""
+        """Return further information besides the `spec`, by short titles."""
         return {}
 
     def division(self) -> str:
-        """Say how many examples are held out, if the data set itself decides it; otherwise ""."""
+        """Return a sentence on how many examples are held out, if the data set decides it; otherwise ""."""
         return ""
 
     def held_out(self) -> "Dataset":
-        """Return the data that is not trained on: the split "test", or the set itself where nothing is held out."""
+        """Return the held-out data: the split "test", or the data set itself if nothing is held out."""
         fields: Any = self
         names = {f.name for f in dataclasses.fields(fields)}
         return dataclasses.replace(fields, split="test") if "split" in names else self
@@ -144,7 +143,7 @@ class Dataset(abc.ABC):
 
 @runtime_checkable  # for the type checks of the tests
 class Source(Protocol):
-    """Random access to examples that lie in memory or on disk."""
+    """Random access to examples in memory or on disk."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -193,38 +192,34 @@ class ConditionedTable:
 def requested(
     index: Sequence[int] | np.ndarray, batch_size: int, size: int | None, rows: slice | None
 ) -> np.ndarray:
-    """Check explicit example indices against the batch and the set, and return the wanted rows.
+    """Check explicit example indices against the batch and the data set, and return those of the wanted rows.
 
     Raises:
-        ValueError: not one index per row of the global batch.
-        IndexError: an index is outside the set.
+        ValueError: there is not one index per row of the global batch.
+        IndexError: an index is out of range.
     """
     chosen = np.asarray(index, np.int64)
     if chosen.shape != (batch_size,):
         raise ValueError(f"`index` must have shape ({batch_size},); got {chosen.shape}.")
     if chosen.min() < 0 or (size is not None and chosen.max() >= size):
-        raise IndexError(
-            f"`index` must lie in 0 ... {'' if size is None else size - 1}; "
-            f"got {chosen.min()} ... {chosen.max()}."
-        )
+        last = "" if size is None else size - 1
+        raise IndexError(f"`index` must be 0 ... {last}; got {chosen.min()} ... {chosen.max()}.")
     return chosen[rows or slice(None)]
 
 
 def bounded(start: int, count: int, size: int | None) -> np.ndarray:
-    """Return the indices start ... start + count - 1, cut at the end of the set, as int64."""
+    """Return the indices start ... start + count - 1, truncated at the end of the data set, as int64."""
     if start < 0 or count < 0 or (size is not None and start >= size):
-        raise IndexError(
-            f"`start` must lie in 0 ... {'' if size is None else size - 1} and `count` must not be "
-            f"negative; got start={start}, count={count}."
-        )
+        last = "" if size is None else size - 1
+        raise IndexError(f"`start` must lie in 0 ... {last}, `count` >= 0; got {start}, {count}.")
     stop = start + count if size is None else min(start + count, size)
     return np.arange(start, stop, dtype=np.int64)
 
 
 class FiniteDataset(Dataset):
-    """Batches from a `source`. A subclass gives `spec` and `source`, usually cached properties.
+    """Data set with batches from a `source`. A subclass defines `spec` and `source`, usually cached properties.
 
-    A subclass with a field `flip` gets random mirror images along the width in training.
+    A subclass with a field `flip` gets random horizontal flips in training.
     """
 
     flip: bool = False
@@ -232,7 +227,7 @@ class FiniteDataset(Dataset):
     @property
     @abc.abstractmethod
     def source(self) -> Source:
-        """Where the examples are."""
+        """Random access to the examples."""
 
     def batch(
         self,
@@ -269,7 +264,7 @@ def _mirrored(images: np.ndarray, mirror: np.ndarray) -> np.ndarray:
 
 
 def collate(values: np.ndarray, labels: Labels, index: np.ndarray) -> Batch:
-    """Put examples into the dictionary of this module; uint8 values are scaled to [-1, 1]."""
+    """Return examples as a batch dictionary; uint8 values are scaled to [-1, 1]."""
     batch: Batch = {"data": _scaled(values), "index": index}
     if isinstance(labels, Mapping) and labels:
         batch["cond"] = {

@@ -1,4 +1,4 @@
-"""Classes: numbers from 0 for the labels that a set of one's own holds, their names, and who has none."""
+"""Classes of the user's own data: class indices from 0 for its labels, class names, and classes without examples."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from diffusion.data.storage import LOG
 
 
 class Classes(NamedTuple):
-    """Labels (n,) or (n, k) as int32 numbers of classes from 0, the number of classes, and their names."""
+    """Labels (n,) or (n, k) as int32 class indices from 0, the number of classes, and their names."""
 
     labels: np.ndarray
     number: int | tuple[int, ...]
@@ -19,20 +19,20 @@ class Classes(NamedTuple):
 
 
 def classes_by_what_is_there(path: Path, label: np.ndarray) -> Classes:
-    """Return labels as numbers from 0 without gaps.
+    """Return labels as class indices from 0 without gaps.
 
-    Labels keep their order, words that of the alphabet; -1, or an empty word, stays -1: not said. Of several labels
-    each has its own classes, and one that holds nothing but 0 and 1 has these two.
+    Integers keep their order, and words are sorted; -1, or an empty word, becomes -1, an unknown class. With several
+    labels, each has its own classes; a label with only the values 0 and 1 has these two classes.
 
     Args:
-        path: of the file, for messages.
+        path: the file, for messages.
         label: (n,) or (n, k), integers from -1 up, or words.
 
     Returns:
-        Labels of the same shape; names are () where they are the numbers, and of several labels a tuple for each.
+        Labels of the same shape. Names are () if they equal the indices, and with several labels a tuple for each.
 
     Raises:
-        ValueError: no label is said.
+        ValueError: all labels are unknown.
     """
     several = label.ndim > 1
     columns = [_numbered(path, column, several) for column in label.reshape(len(label), -1).T]
@@ -46,7 +46,7 @@ def classes_by_what_is_there(path: Path, label: np.ndarray) -> Classes:
 
 
 def _numbered(path: Path, column: np.ndarray, several: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of one label, and the labels that there are."""
+    """Return the class indices of one label, and its different values."""
     words = column.dtype.kind == "U"
     said = column != "" if words else column >= 0
     found = np.unique(column[said])
@@ -61,7 +61,7 @@ def _numbered(path: Path, column: np.ndarray, several: bool) -> tuple[np.ndarray
 
 
 def labels_of(dataset: Dataset) -> np.ndarray | None:
-    """Return the labels of all examples, (n, labels of each), where they lie in memory; else None."""
+    """Return the labels of all examples, (n, labels per example), if they are in memory; otherwise None."""
     while isinstance(dataset, Conditioned):
         dataset = dataset.base
     source = getattr(dataset, "source", None)
@@ -70,7 +70,7 @@ def labels_of(dataset: Dataset) -> np.ndarray | None:
 
 
 def remarks(dataset: Dataset) -> list[str]:
-    """Return what should be known of the labels before training: classes without an example, labels not said."""
+    """Return remarks on the labels before training: classes without an example, unknown labels."""
     labels, spec = labels_of(dataset), dataset.spec
     if labels is None or not spec.num_classes:
         return []
@@ -92,7 +92,7 @@ def remarks(dataset: Dataset) -> list[str]:
 
 
 def same_classes(a: DataSpec, b: DataSpec) -> bool:
-    """Say whether the classes of two data sets, as many in both, mean the same, as far as names tell."""
+    """Return whether the classes of two data sets, equal in number, have the same meaning, judged by their names."""
 
     def named(spec: DataSpec) -> Any:
         sizes = spec.num_classes if isinstance(spec.num_classes, tuple) else (spec.num_classes,)
@@ -103,4 +103,4 @@ def same_classes(a: DataSpec, b: DataSpec) -> bool:
 
     words = lambda names: any(not name.isdigit() for column in names for name in column)
     x, y = named(a), named(b)
-    return x == y or (words(x) != words(y))  # words on one side alone: nobody can tell
+    return x == y or (words(x) != words(y))  # unknown if only one side has words

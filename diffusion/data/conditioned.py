@@ -1,7 +1,7 @@
-"""Conditions computed from what a data set says: super-resolution, image-to-image, attributes.
+"""Conditions computed from the examples of a data set: super-resolution, image-to-image, attributes.
 
-`data = dict(name="fashion_mnist", condition=dict(name="superres", factor=4))` makes any set of images one whose
-examples come with cond["image"]; what else the set says of an example stays.
+`data = dict(name="fashion_mnist", condition=dict(name="superres", factor=4))` adds cond["image"] to the examples of
+any data set of images; other conditions are kept.
 """
 
 import abc
@@ -13,45 +13,40 @@ from typing import Any, final
 import numpy as np
 
 from diffusion.data.base import Batch, Dataset, DataSpec
-from diffusion.numerics import at_least, require
+from diffusion.numerics import at_least, multiple_of, require
 from diffusion.registry import build, register
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condition(abc.ABC):
-    """From the batches of a data set to their conditions."""
+    """A condition computed from the batches of a data set."""
 
     @abc.abstractmethod
     def respec(self, spec: DataSpec) -> DataSpec:
-        """Describe the data with this condition.
+        """Return the spec of the data with this condition.
 
         Raises:
-            ValueError: it cannot be computed from such data.
+            ValueError: the condition cannot be computed from such data.
         """
 
     @abc.abstractmethod
     def cond(self, batch: Batch) -> dict[str, Any]:
-        """Return the conditions of a batch, those that it has already included."""
+        """Return the conditions of a batch, including those that it already has."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageCondition(Condition):
-    """A picture computed from a picture, of the same height and width."""
+    """An image computed from an image, of the same height and width."""
 
     @abc.abstractmethod
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the conditioning images (batch, height, width, channels) of images x."""
 
     def check(self, spec: DataSpec) -> None:
-        """Raise ValueError for data that this cannot be computed from."""
-        require(
-            spec.kind == "image",
-            f"{type(self).__name__} is for images; this data is made of {spec.kind}.",
-        )
-        require(
-            not spec.image_channels,
-            f"{type(self).__name__} makes cond['image'], which this data set has already.",
-        )
+        """Raise ValueError if the condition cannot be computed from such data."""
+        who = type(self).__name__
+        require(spec.kind == "image", f"{who} is for images; this data is made of {spec.kind}.")
+        require(not spec.image_channels, f"{who} makes cond['image'], which is there already.")
 
     def respec(self, spec: DataSpec) -> DataSpec:
         self.check(spec)
@@ -75,10 +70,7 @@ class SuperResolution(ImageCondition):
 
     def check(self, spec: DataSpec) -> None:
         super().check(spec)
-        require(
-            not any(n % self.factor for n in spec.shape[:-1]),
-            f"`factor` must divide height and width, {spec.shape[:-1]}; got {self.factor}.",
-        )
+        multiple_of(self.factor, height=spec.shape[0], width=spec.shape[1], of="superres")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         n, height, width, channels = x.shape
@@ -91,7 +83,7 @@ class SuperResolution(ImageCondition):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Gray(ImageCondition):
-    """The mean over channels: what colorization starts from."""
+    """The mean over channels, the input of colorization."""
 
     def check(self, spec: DataSpec) -> None:
         super().check(spec)
@@ -111,8 +103,7 @@ class LabelsAsMultiHot(Condition):
         sizes = spec.num_classes
         require(
             isinstance(sizes, tuple) and set(sizes) == {2} and not spec.multi_hot_dim,
-            "the condition multi_hot is made of several labels of two classes each; this data has "
-            f"num_classes = {sizes}.",
+            f"the condition multi_hot takes several labels of two classes each; this data has num_classes = {sizes}.",
         )
         assert isinstance(sizes, tuple)
         return dataclasses.replace(spec, num_classes=0, multi_hot_dim=len(sizes), class_names=())
@@ -124,11 +115,11 @@ class LabelsAsMultiHot(Condition):
 
 @dataclass(frozen=True, kw_only=True)
 class Conditioned(Dataset):
-    """A data set with a condition computed from what it says.
+    """A data set with a computed condition.
 
     Args:
         base: the data set.
-        condition: what is computed.
+        condition: the condition to compute.
     """
 
     base: Dataset = field(metadata={"kind": "dataset"})
@@ -158,26 +149,26 @@ class Conditioned(Dataset):
         return {**batch, "cond": self.condition.cond(batch)}
 
     def content(self) -> str | None:
-        """Return that of the data set; see `Dataset.content`."""
+        """Return the digest of the data set; see `Dataset.content`."""
         return self.base.content()
 
     def division(self) -> str:
-        """Say that of the data set; see `Dataset.division`."""
+        """Return the sentence of the data set; see `Dataset.division`."""
         return self.base.division()
 
     def held_out(self) -> "Conditioned":
-        """Return the same of the held-out data; the set itself where nothing is held out."""
+        """Return the held-out data with the same condition; the data set itself if nothing is held out."""
         base = self.base.held_out()
         return self if base is self.base else dataclasses.replace(self, base=base)
 
 
 def conditioned(spec: str | Mapping[str, Any] | None, dataset: Dataset) -> Dataset:
-    """Return the data set with the condition that this names, "superres:4" or a mapping; None is none.
+    """Return a data set with the condition of a spec, "superres:4" or a mapping; None for no condition.
 
     Raises:
         KeyError: there is no such condition.
         TypeError: a field is unknown.
-        ValueError: a field is impossible.
+        ValueError: a field has an invalid value.
     """
     if spec is None:
         return dataset

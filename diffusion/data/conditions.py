@@ -1,7 +1,7 @@
-"""The conditions of a data set: shaped, checked, and read from a command line.
+"""Conditions of a data set: shapes, checks, and parsing from a command line.
 
-A condition is None or a dictionary with the entries of `diffusion.networks.embeddings`. Which of them a data set
-has, and their widths, is said by its `DataSpec`.
+A condition is None or a dictionary with the entries of `diffusion.networks.embeddings`. The `DataSpec` of a data set
+defines which entries it has, and their widths.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.data import Dataset, DataSpec
+from diffusion.numerics import shaped
 from diffusion.registry import nearest
 from diffusion.types import Cond
 
 
 def network_fields(spec: DataSpec) -> dict[str, Any]:
-    """Return the fields that tell a network which conditions it will get."""
+    """Return the fields of a network that describe its conditions."""
     return {
         "num_classes": spec.num_classes,
         "multi_hot_dim": spec.multi_hot_dim,
@@ -26,7 +27,7 @@ def network_fields(spec: DataSpec) -> dict[str, Any]:
 
 
 def shapes(spec: DataSpec, count: int) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Return shape and dtype of every entry that the conditions of `count` examples have."""
+    """Return shape and dtype of every entry of the conditions of `count` examples."""
     found: dict[str, tuple[tuple[int, ...], Any]] = {}
     if spec.num_classes:
         classes = spec.num_classes
@@ -51,15 +52,15 @@ def null_conditions(spec: DataSpec, count: int) -> Cond:
 
 
 def array_entry(spec: DataSpec) -> str:
-    """Return the entry that an array without a name means."""
+    """Return the name of the entry that an unnamed array stands for."""
     return "multi_hot" if spec.multi_hot_dim and not spec.num_classes else "label"
 
 
 def make_conditions(spec: DataSpec, given: Any, count: int) -> Cond:
-    """Return the conditions of `count` examples, checked; what is not given is null.
+    """Return the conditions of `count` examples, checked; missing entries are null.
 
     Args:
-        spec: of the data that the model was trained on.
+        spec: data that the model was trained on.
         given: None; an array of labels, or of multi-hot rows for data that has those instead; or a
             dictionary of entries.
         count: number of examples.
@@ -80,10 +81,7 @@ def make_conditions(spec: DataSpec, given: Any, count: int) -> Cond:
         values = np.asarray(values)
         if name == "label" and values.shape == (count, 1) and len(shape) == 1:
             values = values[:, 0]
-        if values.shape != shape:
-            raise ValueError(
-                f"the condition {name!r} of {count} examples must have shape {shape}; got {values.shape}."
-            )
+        shaped(f"the condition {name!r}", values, shape, f"for {count} examples")
         filled[name] = jnp.asarray(values, dtype)
     return filled
 
@@ -95,14 +93,14 @@ def eval_conditions(
     classes: int = 0,
     asked: Any = None,
 ) -> Cond:
-    """Return conditions for a survey of a model: the classes in turn, all else from held-out examples.
+    """Return conditions for evaluation: the classes in turn, all other entries from held-out examples.
 
     Args:
-        spec: of the data that the model was trained on.
-        held_out: gives the held-out data; called where there is more to say than was asked for.
-        indices: the numbers of the examples.
-        classes: how many classes to go through; 0 is all.
-        asked: what stands in place of the classes: an array or a dictionary, as in `make_conditions`.
+        spec: data that the model was trained on.
+        held_out: function that returns the held-out data; called if entries are needed that `asked` lacks.
+        indices: indices of the examples.
+        classes: number of classes to cycle through; 0 for all.
+        asked: explicit conditions instead of the classes: an array or a dictionary, as in `make_conditions`.
     """
     count, one = len(indices), isinstance(spec.num_classes, int) and spec.num_classes
     turn = {"label": indices % (classes or spec.num_classes)} if one else {}
@@ -124,21 +122,14 @@ def check_conditions(spec: DataSpec, given: Mapping[str, Any]) -> None:
             check_labels(spec.num_classes, np.asarray(values))
             continue
         if name not in known:
-            raise ValueError(
-                f"the condition {name!r} was given, but this model was trained with "
-                f"{' and '.join(map(repr, known)) or 'no conditions'}."
-            )
+            names = " and ".join(map(repr, known)) or "no conditions"
+            raise ValueError(f"the model has no condition {name!r}; it was trained with {names}.")
         values, width = np.asarray(values), known[name][0][1:]
-        if values.shape[1:] != width:
-            raise ValueError(
-                f"the condition {name!r} must have {width} numbers per example, as in training; got "
-                f"{values.shape[1:]}."
-            )
+        shaped(f"the condition {name!r}", values, (*values.shape[:1], *width), "as in training")
         if name == "multi_hot" and not np.isin(values, (-1, 0, 1)).all():
             bad = values[~np.isin(values, (-1, 0, 1))][0]
             raise ValueError(
-                "the condition 'multi_hot' is 1 where an attribute holds, 0 where not, -1 where that is not "
-                f"said; got {bad}."
+                f"the condition 'multi_hot' must be 1 (holds), 0 (does not) or -1 (unknown); got {bad}."
             )
 
 
@@ -146,7 +137,7 @@ def check_labels(classes: Any, labels: np.ndarray) -> None:
     """Raise ValueError for a label that the data set does not have; -1 means unconditional.
 
     Args:
-        classes: how many there are, an integer or one per attribute; 0 or None for data without labels.
+        classes: number of classes, an integer or one per attribute; 0 or None for data without labels.
         labels: (count,) or (count, attributes).
     """
     if not classes:
@@ -154,37 +145,36 @@ def check_labels(classes: Any, labels: np.ndarray) -> None:
     limits = np.atleast_1d(np.asarray(classes))
     columns = labels.reshape(len(labels), -1)
     if columns.shape[1] != len(limits):
+        sizes = ", ".join(map(str, limits))
         raise ValueError(
-            f"`labels` must name {len(limits)} attribute{'s' * (len(limits) > 1)} per example, with "
-            f"{', '.join(map(str, limits))} classes; got {columns.shape[1]}. Several are written 3:1,0:2."
+            f"`labels` must be {len(limits)} per example, of {sizes} classes, as in 3:1,0:2; got {columns.shape[1]}."
         )
     wrong = (columns < -1) | (columns >= limits)
     if wrong.any():
         row, place = np.argwhere(wrong)[0]
         which = f" for attribute {place}" if len(limits) > 1 else ""
         raise ValueError(
-            f"`labels` must lie in 0 ... {limits[place] - 1}{which}, or be -1 for no label; got "
-            f"{columns[row, place]}."
+            f"`labels` must lie in 0 ... {limits[place] - 1}{which}, or be -1 for no label; got {columns[row, place]}."
         )
 
 
 def parse_labels(text: str, spec: DataSpec) -> np.ndarray | None:
-    """Read the conditions of a command line: the examples in turn, None for "none".
+    """Parse the conditions of a command line, one per example in turn; None for "none".
 
         3,1         one label each
-        cats,dogs   the same by name, where the classes have names
-        3:1,0:-1    several labels each; -1 for one that is not said
-        0+4,2,-     multi-hot: the attributes that hold; "-" for none of them
+        cats,dogs   class names, if the classes have names
+        3:1,0:-1    several labels each; -1 for an unknown one
+        0+4,2,-     multi-hot: the attributes that are 1; "-" for none of them
 
     Args:
-        text: what was written.
-        spec: of the data that the model was trained on.
+        text: text of the flag.
+        spec: data that the model was trained on.
 
     Returns:
         int array of shape (examples,), (examples, attributes) or (examples, multi_hot_dim).
 
     Raises:
-        ValueError: it cannot be read, or names what the data set does not have.
+        ValueError: the text cannot be parsed, or names a class that the data set does not have.
     """
     if text.strip().lower() == "none":
         return None
@@ -202,7 +192,7 @@ def parse_labels(text: str, spec: DataSpec) -> np.ndarray | None:
 
 
 def _class_of(word: str, spec: DataSpec, place: int) -> int:
-    """Return the number of a class that is named, or given by its number; -1 for none."""
+    """Return the index of a class from its name or its index; -1 for none."""
     places = len(spec.num_classes) if isinstance(spec.num_classes, tuple) else 1
     names = spec.names(place) if place < places else ()
     if names == tuple(map(str, range(len(names)))):
@@ -220,13 +210,12 @@ def _class_of(word: str, spec: DataSpec, place: int) -> int:
         some = ", ".join(names[:20]) + ", ..." * (len(names) > 20)
         raise ValueError(f"there is no class {word!r}.{nearest(word, names)} Classes: {some}.")
     raise ValueError(
-        "labels are whole numbers with commas between examples and colons between the attributes of one, such as 3,1 "
-        f"or 3:1,0:2, or 'none'; got {word!r}."
+        f"labels are whole numbers, 3,1 for two examples, 3:1,0:2 for two each, or 'none'; got {word!r}."
     )
 
 
 def numbered_labels(entry: Any, spec: DataSpec) -> Any:
-    """Return an entry of guidance whose `label`, and that of the one inside it, is a number, where it is a name."""
+    """Return an entry of guidance with class names in `label`, also of the entry inside it, replaced by indices."""
     if not isinstance(entry, Mapping):
         return entry
     entry = {k: numbered_labels(v, spec) if k == "inner" else v for k, v in entry.items()}
@@ -246,8 +235,7 @@ def _multi_hot(words: list[str], width: int) -> np.ndarray:
         for part in [] if word == "-" else word.split("+"):
             if not part.strip().isdigit() or int(part) >= width:
                 raise ValueError(
-                    f"attributes are numbers from 0 to {width - 1} joined by '+', such as 0+{width - 1}, or '-' "
-                    f"for none of them; got {word!r}."
+                    f"attributes are numbers below {width} joined by '+', such as 0+{width - 1}, or '-'; got {word!r}."
                 )
             row[int(part)] = 1
     return rows

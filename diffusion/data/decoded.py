@@ -1,8 +1,8 @@
-"""Decoded pixels, kept beside the records of a prepared set.
+"""Cache of decoded pixels next to the records of a prepared data set.
 
 The pixels of a split are stored as .npy files, so that later starts read one array instead of
-decoding 60,000 pictures. `decoded.json` beside them holds the sizes of all files involved; when one
-of them differs, the arrays are made again.
+decoding 60,000 pictures. `decoded.json` in the same folder holds the sizes of all files involved; if one
+of them differs, the arrays are decoded again.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from diffusion.runtime.reading import read_json
 def facts(folder: Path, layout: Layout) -> dict[str, Any]:
     """Return shape, num_classes and class_names, from the decoded arrays if they are there."""
     for path in sorted(folder.glob(f"decoded/*-{layout.slug}/decoded.json")):
-        with contextlib.suppress(OSError):  # what cannot be read is not needed either
+        with contextlib.suppress(OSError):  # an unreadable cache is not needed
             if _matches(path.parent, folder):
                 return read_json(path, links=True)
     return _describe(RecordReader(folder, next(iter(split_sizes(folder))), layout))
@@ -42,8 +42,8 @@ def decoded(
 ) -> Table:
     """Return the pixels and labels of rows start ... stop - 1 of a split.
 
-    Makes the .npy files when they are missing or do not fit the records. Where they cannot be
-    written, the arrays are made in memory, and the next start decodes again.
+    Writes the .npy files if they are missing or do not fit the records. If they cannot be
+    written, the arrays are decoded in memory, and the next start decodes again.
     """
     cache = folder / "decoded" / f"{split}-{layout.slug}"
 
@@ -58,7 +58,7 @@ def decoded(
 
     try:
         kept = ready() is not None
-    except OSError as error:  # it may be whole: it is not made anew
+    except OSError as error:  # the cache may be intact: it is not overwritten
         LOG.warning("Decoded pixels cannot be read (%s); they are decoded again.", error)
         table, _ = _decode_all(folder, split, layout)
         return _rows(table.values, table.labels, start, stop)
@@ -85,7 +85,7 @@ def _rows(values: np.ndarray, labels: np.ndarray | None, start: int, stop: int |
 
 
 def _matches(cache: Path, folder: Path) -> bool:
-    """Tell whether the decoded arrays are whole and belong to these records; OSError if they cannot be read."""
+    """Return whether the decoded arrays are intact and belong to these records; OSError if they cannot be read."""
     try:
         notes = read_json(cache / "decoded.json", links=True)
         arrays = {k: v for k, v in file_sizes(cache).items() if k.endswith(".npy")}
@@ -104,7 +104,7 @@ def _decode_all(folder: Path, split: str, layout: Layout) -> tuple[Table, Record
 
 
 def _save(target: Path, folder: Path, split: str, layout: Layout) -> None:
-    """Write the arrays of a split, and the notes that `_matches` compares."""
+    """Write the arrays of a split, and the sizes that `_matches` compares."""
     table, reader = _decode_all(folder, split, layout)
     with writing(target):
         np.save(target / "images.npy", table.values)

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that come with scikit-learn: 8x8, gray, 17 levels, no network."""
+"""The 1,797 handwritten digits of scikit-learn: 8x8, gray, 17 levels; no download."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ def stratified_test(labels: np.ndarray, fraction: float = TEST_FRACTION) -> np.n
 @register("dataset", "digits")
 @dataclass(frozen=True, kw_only=True)
 class Digits(PreparedImages):
-    """scikit-learn's digits: splits "train" (1,438) and "test" (359), every class cut 80 to 20.
+    """scikit-learn's digits: splits "train" (1,438) and "test" (359), every class divided 80 to 20.
 
     Prepared on first use, in a few seconds.
     """
@@ -53,8 +53,7 @@ class Digits(PreparedImages):
             from sklearn.datasets import load_digits
         except ImportError as error:
             raise MissingDataError(
-                "The digits come with scikit-learn, which is not installed: "
-                "pip install 'demolish[train]'."
+                "The digits come with scikit-learn, which is not installed: pip install 'demolish[train]'."
             ) from error
         LOG.info("Preparing the digits in %s (once, a few seconds).", root)
         found: Any = load_digits()

@@ -1,4 +1,4 @@
-"""Sets of one's own, divided into what is trained on and what is held out."""
+"""Division of the user's own data into training and held-out examples."""
 
 import abc
 import dataclasses
@@ -10,18 +10,18 @@ import numpy as np
 from diffusion.data.base import Dataset, FiniteDataset
 from diffusion.data.order import hold_out
 
-HELD_OUT = 0.1  # fraction that is held out when nobody says how much
-SMALLEST = 20  # examples; smaller sets are not divided unless asked
+HELD_OUT = 0.1  # default held-out fraction
+SMALLEST = 20  # examples; by default, smaller data sets are not divided
 
 
 @dataclass(frozen=True, kw_only=True)
 class Divided(FiniteDataset):
-    """A finite set of which a fixed choice of examples is held out. A subclass gives `_size`.
+    """A finite data set with a fixed choice of held-out examples. A subclass defines `_size`.
 
     Args:
         split: "train", "test" or "all".
-        test_fraction: fraction of the examples that a fixed permutation keeps for "test"; None: a tenth, and nothing
-            of fewer than 20 examples.
+        test_fraction: fraction of the examples that a fixed permutation holds out for "test"; None for 0.1, or 0 if
+            there are fewer than 20 examples.
     """
 
     split: str = "train"
@@ -34,7 +34,7 @@ class Divided(FiniteDataset):
 
     @property
     def _dividable(self) -> bool:
-        """Whether examples may be held out that nobody asked to."""
+        """Whether examples may be held out by default."""
         return self._size >= SMALLEST
 
     @property
@@ -54,13 +54,13 @@ class Divided(FiniteDataset):
         return {"test_fraction": self.fraction}
 
     def held_out(self) -> Dataset:
-        """Return the split "test"; where nothing is held out, the set itself."""
+        """Return the split "test", or the data set itself if nothing is held out."""
         if self.split == "all" or round(self.fraction * self._size) == 0:
             return self
         return dataclasses.replace(self, split="test")
 
     def division(self) -> str:
-        """Say how many examples are held out; see `Dataset.division`."""
+        """Return a sentence on how many examples are held out; see `Dataset.division`."""
         number = round(self.fraction * self._size)
         if number and self.split == "train":
             return f"{number} of {self._size} examples for evaluation (data.test_fraction={self.fraction:g})"

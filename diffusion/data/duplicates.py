@@ -1,8 +1,8 @@
 """Examples that two splits have in common, exactly or nearly.
 
-A test set that holds copies of training examples measures memory instead of learning. The distance of
+A test set that contains copies of training examples measures memorization instead of generalization. The distance of
 two examples is the root mean square over their values: in levels of 0 ... 255 for 8-bit images, in the
-units of the data otherwise. It sees neither mirror images nor shifts.
+units of the data otherwise. It detects neither flips nor shifts.
 
 Distances of 8-bit images are exact. With |a - b|^2 = |a|^2 + |b|^2 - 2 a.b and levels centered to -128 ... 127, a
 sum of at most 1,024 products is an integer of at most 2^24, which float32 holds without rounding; longer sums
@@ -22,23 +22,22 @@ from diffusion.data.storage import Progress
 
 _EXACT_TERMS = 1024
 _TILE = (512, 4096)  # queries times references compared at once: 16 MiB of distances
-_QUERY_BYTES = (
-    256 * 1024**2
-)  # of queries held in memory; references are read once for each such lot
+# bytes of queries held in memory; the references are read once for each such block
+_QUERY_BYTES = 256 * 1024**2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """The nearest training example of each example that is held out.
+    """The nearest training example of each held-out example.
 
     Args:
-        index: of the held-out examples compared, increasing, int64 (n,).
+        index: indices of the compared held-out examples, increasing, int64 (n,).
         nearest: index of the nearest training example, int64 (n,).
         distance: root mean square over the values, float64 (n,).
         exact: number of held-out examples with an exact copy in training, of all held-out examples.
-        repeats: number of examples that repeat an earlier one within training and within the held-out.
-        num_train: training examples compared.
-        same_label: fraction of the held-out examples whose nearest has the same label, or labels; None
+        repeats: numbers of examples that repeat an earlier one within the training and within the held-out data.
+        num_train: number of training examples compared.
+        same_label: fraction of the held-out examples whose nearest example has the same label, or labels; None
             without labels.
     """
 
@@ -51,13 +50,13 @@ class Duplicates:
     same_label: float | None
 
     def closest(self, count: int) -> list[tuple[int, int, float]]:
-        """Return (held out, training, distance) of the closest pairs, at most `count`, nearest first."""
+        """Return (held out, training, distance) of the `count` closest pairs, closest first."""
         order = np.argsort(self.distance, kind="stable")[:count]
         return [(int(self.index[i]), int(self.nearest[i]), float(self.distance[i])) for i in order]
 
 
 def _rows(values: np.ndarray) -> np.ndarray:
-    """Flatten examples; levels are centered so that products of them stay small."""
+    """Flatten examples; levels are centered so that their products stay small."""
     flat = values.reshape(len(values), -1)
     if values.dtype == np.uint8:
         return (flat.astype(np.int16) - 128).astype(np.float32)
@@ -83,8 +82,8 @@ def nearest(
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Return the index of the nearest reference of each query, and their squared distance.
 
-    Works in tiles, so that memory beyond the arguments stays below about 100 MB. Among equals the
-    first reference counts.
+    Works in tiles, so that memory beyond the arguments stays below about 100 MB. Ties go to the
+    first reference.
     """
     best, where = np.full(len(queries), np.inf), np.zeros(len(queries), np.int64)
     for left, m in chunks(len(references), _TILE[1]):
@@ -104,7 +103,7 @@ def nearest(
 
 
 def _spread(size: int, limit: int | None) -> np.ndarray:
-    """Return at most `limit` indices, evenly spread: sets may be sorted by class."""
+    """Return at most `limit` evenly spaced indices, since data sets may be sorted by class."""
     if limit is None or limit >= size:
         return np.arange(size)
     return np.arange(limit) * size // limit
@@ -143,27 +142,24 @@ def find_duplicates(
     """Compare two splits of a data set.
 
     Args:
-        train: the examples that are trained on.
-        held_out: the others.
-        limit: compare at most so many examples of each, evenly spread; None compares all. Exact
-            copies are counted among all examples in any case.
-        progress: called with the comparisons made so far and their total.
+        train: the training examples.
+        held_out: the held-out examples.
+        limit: compare at most this many evenly spaced examples of each split; None compares all. Exact
+            copies are always counted among all examples.
+        progress: called with the number of comparisons made so far and their total.
 
     Raises:
-        ValueError: a set is endless, the splits are the same, or their examples differ in shape.
+        ValueError: a data set is endless, the splits are the same, or their examples differ in shape.
     """
     if not (isinstance(train, FiniteDataset) and isinstance(held_out, FiniteDataset)):
         raise ValueError("Duplicates can be looked for in finite data sets only.")
     if train == held_out:
         raise ValueError(
-            "The data set would be compared with itself: it has no splits, or `split` is the one that "
-            "is held out; build it with the split that is trained on."
+            "The data set would be compared with itself: build it with the split that is trained on, not held out."
         )
     shapes = train.spec.shape, held_out.spec.shape
     if shapes[0] != shapes[1] or (limit is not None and limit < 1):
-        raise ValueError(
-            f"The splits must have one shape, and `limit` must be at least 1; got {shapes} and {limit}."
-        )
+        raise ValueError(f"splits need one shape, `limit` 1 or more; got {shapes} and {limit}.")
     ours, theirs = _digests(held_out.source), _digests(train.source)
     known = set(theirs)
     index, others = (_spread(len(d.source), limit) for d in (held_out, train))
@@ -181,7 +177,7 @@ def find_duplicates(
 
 
 def _agreement(ours: np.ndarray | None, theirs: np.ndarray | None) -> float | None:
-    """Return the fraction of pairs with the same labels, of those where all are said."""
+    """Return the fraction of pairs with the same labels, among pairs without unknown labels."""
     if ours is None or theirs is None:
         return None
     said = (np.minimum(ours, theirs) >= 0).all(axis=1)
@@ -195,7 +191,7 @@ def _search(
     others: np.ndarray,
     progress: Progress | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the position in `others` and the squared distance of the nearest, for each of `index`."""
+    """Return the position in `others` and the squared distance of the nearest example, for each of `index`."""
     best, where = np.full(len(index), np.inf), np.zeros(len(index), np.int64)
     one = ours.take(index[:1])[0]
     lot = max(1, _QUERY_BYTES // one.nbytes)

@@ -1,12 +1,12 @@
-"""Emoji from an installed font: small color pictures of nine kinds, without any download.
+"""Emoji from an installed font: small color pictures of nine classes, without any download.
 
-The pictures come from the bitmaps of Noto Color Emoji, the kinds from Unicode's list; see
-`diffusion.data.glyphs`. They lie on white, for which they were drawn: dark ones vanish on gray.
+The pictures come from the bitmaps of Noto Color Emoji, the classes from Unicode's list; see
+`diffusion.data.glyphs`. They are drawn on white, for which they were designed: dark ones vanish on gray.
 
-Variants of one emoji (its skin tones, and the man, the woman and the person who do the same) form a family,
-and a family lies in one split: else the test set would hold copies of training pictures in other
+Variants of one emoji (its skin tones, and man, woman and person in the same role) form a family, and a family
+belongs to one split: otherwise the test set would contain copies of training pictures in other
 colors. A fifth of the families, chosen by a hash of their name, is for testing, so that a newer font
-or the skin tones move no family.
+or the option `skin_tones` does not move a family to another split.
 """
 
 import hashlib
@@ -25,7 +25,8 @@ from diffusion.registry import register
 from diffusion.runtime import digests
 
 FONT, LIST = "NotoColorEmoji.ttf", "emoji-test.txt"
-FONT_FOLDERS = (  # Debian and Ubuntu; Arch; older Fedora
+# Debian and Ubuntu; Arch; older Fedora
+FONT_FOLDERS = (
     Path("/usr/share/fonts/truetype/noto"),
     Path("/usr/share/fonts/noto"),
     Path("/usr/share/fonts/google-noto-emoji"),
@@ -60,7 +61,7 @@ def family(emoji: Emoji) -> str:
 
 
 def is_test(emoji: Emoji) -> bool:
-    """Tell whether the family of an emoji is for testing."""
+    """Return whether the family of an emoji is in the test split."""
     digest = hashlib.sha256(family(emoji).encode()).digest()
     return int.from_bytes(digest[:8], "big") % _TEST_EVERY == 0
 
@@ -74,7 +75,7 @@ class EmojiImages(PreparedImages):
 
     Args:
         size: height and width: 16, 32, 64 or 128.
-        skin_tones: with the five tones of every emoji that has them: twice as many, half of them people.
+        skin_tones: include the five skin tones of emoji that have them: twice as many examples, half of them people.
     """
 
     size: int = 32
@@ -85,7 +86,7 @@ class EmojiImages(PreparedImages):
         one_of(SIZES, size=self.size)
 
     def content(self) -> str:
-        """Return the digest of the pictures, which another version of the font changes; see `Dataset.content`."""
+        """Return the digest of the pictures, which depend on the version of the font; see `Dataset.content`."""
         found = self.source.take(np.arange(len(self.source)))
         assert isinstance(found[1], np.ndarray)
         return digests.of_arrays({"data": found[0], "label": found[1]})
@@ -101,9 +102,7 @@ class EmojiImages(PreparedImages):
         try:
             font = BitmapFont(font_path)
         except ImportError as error:
-            raise MissingDataError(
-                "Reading the font needs fontTools, which is not installed: pip install fonttools."
-            ) from error
+            raise MissingDataError("fontTools reads the font: pip install fonttools.") from error
         listed = [e for e in read_list(list_path) if self.skin_tones or not e.toned]
         pictures = draw_all(font, listed, self.size)
         digest = hashlib.sha256(font_path.read_bytes()).hexdigest()
@@ -119,13 +118,13 @@ class EmojiImages(PreparedImages):
 
 
 def draw_all(font: BitmapFont, listed: list[Emoji], size: int) -> list[tuple[Emoji, np.ndarray]]:
-    """Draw the emoji in their order, leaving out what the font lacks and repeated pictures.
+    """Draw the emoji in order, without repeated pictures and without emoji that the font lacks.
 
-    Fonts give several names one picture, such as the flags of a state and of its islands; the
-    first name keeps it.
+    Fonts have one picture for several names, such as the flags of a state and of its islands; the
+    picture is kept under the first name.
 
     Raises:
-        ValueError: a group has no class, or the font has nothing of the list.
+        ValueError: a group has no class, or the font has no emoji of the list.
     """
     drawn, seen, lacking = [], set(), 0
     for emoji in listed:
@@ -157,13 +156,12 @@ def split_up(
 
 
 def _find(name: str, folders: tuple[Path, ...], root: Path) -> Path:
-    """Return the first of the places where a file is."""
+    """Return the first path at which a file exists."""
     manual = root / "downloads" / "manual"
     for folder in (manual, *folders):
         if (folder / name).is_file():
             return folder / name
     raise MissingDataError(
-        f"The emoji are made from {FONT} and Unicode's {LIST}; {name} was not found. Do one of these: "
-        "install Debian's packages (apt-get install fonts-noto-color-emoji unicode-data); put the "
-        f"two files into {manual}; or give a folder with a prepared copy as `data_dir`."
+        f"The emoji are made from {FONT} and Unicode's {LIST}; {name} was not found. Install Debian's "
+        f"fonts-noto-color-emoji and unicode-data, put both files into {manual}, or give a prepared copy as `data_dir`."
     )

@@ -35,7 +35,7 @@ def read_idx(path: Path) -> np.ndarray:
     """Read a gzipped idx file of unsigned bytes, the format of MNIST (LeCun et al., 1998).
 
     Raises:
-        OSError: the file cannot be read, so nobody knows.
+        OSError: the file cannot be read; its content is unknown.
         ValueError: the file is damaged or of another kind.
     """
     with open_plain(path, links=True) as packed:
@@ -102,13 +102,11 @@ class FashionMNIST(PreparedImages):
         if download:
             try:
                 return _download(names, root / "downloads")
-            except Exception as error:  # the manager raises whatever its transport raises
+            except Exception as error:  # the download manager raises exceptions of many classes
                 reason = f" The download failed: {type(error).__name__}: {error}."
         raise MissingDataError(
-            f"Fashion-MNIST is not in {root}.{reason} Do one of these: install Debian's package "
-            "(apt-get install dataset-fashion-mnist); give a folder with a prepared copy as "
-            "`data_dir`; or run `demolish data prepare fashion_mnist` where there is a "
-            "network, and copy the folder that it names."
+            f"Fashion-MNIST is not in {root}.{reason} Install Debian's dataset-fashion-mnist, give a prepared copy as "
+            "`data_dir`, or run `demolish data prepare fashion_mnist` where there is a network."
         )
 
     def _write(self, scratch: Path, root: Path, download: bool, progress: Progress | None) -> Path:

@@ -1,6 +1,6 @@
-"""A folder of pictures: one class per subfolder, or no classes when the pictures lie flat.
+"""A folder of pictures: one class per subfolder, or no classes if there are no subfolders with pictures.
 
-What is not used is counted by reason in a warning, with the first few names; see `diffusion.data.scan`.
+Unused files are counted by reason in a warning, with the first few names; see `diffusion.data.scan`.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ _THREADS = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Files:
-    """Pictures that are decoded when a batch asks for them."""
+    """Pictures that are decoded when a batch needs them."""
 
     paths: tuple[Path, ...]
     labels: np.ndarray | None
@@ -48,9 +48,7 @@ class Files:
         try:
             return decode(path, self.channels, self.size)
         except ValueError as error:
-            raise ValueError(
-                f"{error}. Remove or repair the file; with in_memory=True damaged ones are left out."
-            ) from error
+            raise ValueError(f"{error}. Repair it; in_memory=True leaves it out.") from error
 
 
 @register("dataset", "folder")
@@ -59,17 +57,17 @@ class Folder(Divided):
     """Pictures below a folder, in the order of their paths.
 
     Args:
-        path: the folder. With pictures in subfolders, the first level of these names the classes.
+        path: the folder. If pictures are in subfolders, the names of the first level are the classes.
         size: height and width, by a centered crop and a resize.
         channels: 1 for gray, 3 for color.
         split: "train", "test" or "all".
-        test_fraction: fraction of the pictures that a fixed permutation keeps for "test"; None: a tenth, and nothing
-            of fewer than 20 pictures.
-        flip: mirror at random in training.
+        test_fraction: fraction of the pictures that a fixed permutation holds out for "test"; None for 0.1, or 0 if
+            there are fewer than 20 pictures.
+        flip: flip horizontally at random in training.
         in_memory: load everything (True), decode on demand (False), or choose by size (None, "auto").
 
-    Of animations the first frame is used. Files that are no pictures, and, when loading everything,
-    pictures that are damaged are left out with a warning. A class folder without a usable picture is an error.
+    The first frame of an animation is used. Files that are not pictures and, if everything is loaded, damaged
+    pictures are skipped with a warning. A class folder without a usable picture is an error.
     """
 
     path: str = field(metadata=WHERE)
@@ -89,7 +87,7 @@ class Folder(Divided):
 
     @functools.cached_property
     def _scan(self) -> Scan:
-        """The pictures that belong together: all in class folders, or all beside each other."""
+        """The pictures, either all in class folders or all directly in the folder."""
         root, found = self._root, scan(self._root)
         nested = [p for p in found.pictures if p.path.parent != root]
         loose = [p for p in found.pictures if p.path.parent == root]
@@ -124,7 +122,7 @@ class Folder(Divided):
 
     @functools.cached_property
     def _opened(self) -> tuple[Source, LeftOut]:
-        """Arrays in memory and what turned out to be damaged, or files that are decoded on demand."""
+        """Arrays in memory and the damaged files, or files that are decoded on demand."""
         pictures, labels = self._chosen
         paths = tuple(p.path for p in pictures)
         files = Files(paths=paths, labels=labels, size=self.size, channels=self.channels)
@@ -159,11 +157,11 @@ class Folder(Divided):
         )
 
     def content(self) -> str:
-        """Return the digest of all pictures and their classes, whatever their names; see `Dataset.content`."""
+        """Return the digest of all pictures and their classes, independent of file names; see `Dataset.content`."""
         return self._content
 
     def notes(self) -> dict[str, str]:
-        """Say how large the files are, and what was left out."""
+        """Return the sizes of the pictures, and the skipped files."""
         pictures, root = self._chosen[0], self._root
         sides = np.array([p.size for p in pictures])
         (w, h), (low, high) = np.median(sides, axis=0).astype(int), (sides.min(0), sides.max(0))
@@ -187,18 +185,17 @@ def _class(picture: Picture, root: Path) -> str:
 def _require_classes(
     root: Path, classes: tuple[str, ...], usable: set[str], left_out: LeftOut
 ) -> None:
-    """Refuse class folders without a usable picture."""
+    """Raise MissingDataError for class folders without a usable picture."""
     empty = tuple(name for name in classes if name not in usable)
     if empty:
         reasons = f" Left out: {counted(left_out)}." if left_out else ""
         raise MissingDataError(
-            f"No usable pictures in the class folders {', '.join(empty)} of {root}; fill or remove "
-            f"them.{reasons}"
+            f"No usable pictures in the class folders {', '.join(empty)} of {root}; fill or remove them.{reasons}"
         )
 
 
 def _load(root: Path, files: Files, classes: tuple[str, ...]) -> tuple[Table, LeftOut]:
-    """Decode everything, leaving out what is damaged."""
+    """Decode all pictures, skipping damaged ones."""
     values = np.empty((len(files), files.size, files.size, files.channels), np.uint8)
 
     def attempt(row: int) -> bool:

@@ -1,4 +1,4 @@
-"""Pictures of emoji from a color font that stores bitmaps, and the list of emoji that there are.
+"""Pictures of emoji from a color font with bitmaps, and Unicode's list of emoji.
 
 Such a font (OpenType tables CBDT and CBLC; Noto Color Emoji is one) holds one PNG per glyph. A sequence of
 code points becomes one glyph through the ligatures of the table GSUB: a hand and a skin tone are one
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-_VARIATION = 0xFE0F  # "as a picture, not as text": fonts of pictures ignore it
+_VARIATION = 0xFE0F  # variation selector for emoji presentation, ignored by emoji fonts
 _TONES = range(0x1F3FB, 0x1F400)
 _LIGATURES = 4  # type of a lookup in GSUB
 _LINE = re.compile(r"(?P<points>[0-9A-F ]+?)\s*; fully-qualified\s*# \S+ (E[0-9.]+ )?(?P<name>.+)")
@@ -27,8 +27,8 @@ class Emoji:
 
     Args:
         points: code points.
-        group: such as "Food & Drink".
-        name: such as "waving hand: dark skin tone".
+        group: group, such as "Food & Drink".
+        name: name, such as "waving hand: dark skin tone".
     """
 
     points: tuple[int, ...]
@@ -37,7 +37,7 @@ class Emoji:
 
     @property
     def toned(self) -> bool:
-        """Whether a skin tone is part of it."""
+        """Whether the emoji has a skin tone."""
         return any(point in _TONES for point in self.points)
 
 
@@ -45,7 +45,7 @@ def read_list(path: Path) -> list[Emoji]:
     """Read the fully qualified emoji of an `emoji-test.txt`, in its order.
 
     Raises:
-        ValueError: the file is something else.
+        ValueError: the file has another format.
     """
     found, group = [], ""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -60,7 +60,7 @@ def read_list(path: Path) -> list[Emoji]:
 
 
 def join(glyphs: Sequence[str], ligatures: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Replace the runs of glyphs that have a ligature, from left to right, the first match winning."""
+    """Replace runs of glyphs that have a ligature, from left to right; the first match is used."""
     joined, i = [], 0
     while i < len(glyphs):
         for ligature in ligatures.get(glyphs[i], ()):
@@ -79,26 +79,23 @@ class BitmapFont:
     """The pictures of a font with embedded bitmaps.
 
     Args:
-        path: of the font.
+        path: the font.
 
     Raises:
         ImportError: fontTools is not installed.
-        ValueError: the file is no font, or one without bitmaps.
+        ValueError: the file is not a font, or has no bitmaps.
     """
 
     def __init__(self, path: Path):
         from fontTools.ttLib import TTFont, TTLibError
 
         try:
-            # From memory: a lazy font would keep its file open.
+            # Read from memory: fontTools loads lazily and would keep the file open.
             font: Any = TTFont(io.BytesIO(path.read_bytes()), lazy=True)
         except (OSError, TTLibError) as error:
             raise ValueError(f"Cannot read the font {path}: {error}.") from error
         if "CBDT" not in font or "GSUB" not in font:
-            raise ValueError(
-                f"The font {path} holds no bitmaps (tables CBDT and GSUB); the editions of Noto Color "
-                "Emoji with outlines (COLR) cannot be used."
-            )
+            raise ValueError(f"The font {path} holds no bitmaps (CBDT, GSUB), only outlines.")
         self.version = str(font["name"].getDebugName(5) or "unknown version").partition(";")[0]
         self._glyphs = font.getBestCmap()
         strikes = zip(font["CBLC"].strikes, font["CBDT"].strikeData, strict=True)
@@ -111,7 +108,7 @@ class BitmapFont:
         ]
 
     def picture(self, points: Sequence[int]) -> Any:
-        """Return the RGBA picture of a sequence, or None where the font has not one glyph for it."""
+        """Return the RGBA picture of a sequence, or None if the font does not have a single glyph for it."""
         from PIL import Image
 
         glyphs = [self._glyphs.get(point) for point in points if point != _VARIATION]
@@ -128,7 +125,7 @@ class BitmapFont:
 
 
 def render(picture: Any, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Lay an RGBA picture on white, cut or fill it to the square of its height, and average blocks.
+    """Draw an RGBA picture on white, crop or pad it to the square of its height, and average blocks.
 
     Args:
         picture: PIL image.
@@ -143,7 +140,7 @@ def render(picture: Any, size: int) -> UInt8[np.ndarray, "size size 3"]:
 
 
 def _placed(picture: Any, side: int) -> tuple[Any, tuple[int, int]]:
-    """Cut the sides of a picture that is wider than `side`, or say where to put a narrower one."""
+    """Crop a picture that is wider than `side`; return it with the offset at which to paste it."""
     spare = (picture.width - side) // 2
     if spare >= 0:
         return picture.crop((spare, 0, spare + side, side)), (0, 0)

@@ -1,12 +1,12 @@
-"""The one idea of a legal array of examples, for training and for measuring.
+"""Definition of valid arrays of examples, for training and for evaluation.
 
     (n, d)                        points
     (n, length, channels)         signals, much longer than they have channels
     (n, height, width)            gray images: uint8, or square floats
     (n, height, width, channels)  images, channels last; latents if `kind` says so
 
-uint8 are images, from black at 0 to white at 255. Floats of images are black at -1 and white at 1. What could be read
-in two ways is refused, in one sentence that says what to do.
+uint8 arrays are images, from black at 0 to white at 255. Float images are black at -1 and white at 1. An ambiguous
+array is refused, with a message that says how to resolve the ambiguity.
 """
 
 from collections.abc import Sequence
@@ -15,37 +15,38 @@ from typing import Any
 import numpy as np
 
 KINDS = {"points": (1,), "signal": (2,), "image": (2, 3), "latent": (3,)}  # axes of one example
-_MANY = 4  # at most so many channels come first; a signal is at least so many times as long as wide
+_MANY = (
+    4  # largest number of channels in front; least ratio of the length of a signal to its channels
+)
 
 
 class ArrayError(ValueError):
-    """An array that is no legal array of examples; the message says why and what to do."""
+    """An array is not a valid array of examples; the message gives the reason and a remedy."""
 
 
 def kind_of(where: str, shape: Sequence[int], dtype: Any, kind: str | None = None) -> str:
-    """Return what the examples of an array are.
+    """Return the kind of the examples of an array.
 
     Args:
-        where: what to call the array in messages.
-        shape: of one example.
-        dtype: of the numbers.
-        kind: one of `KINDS` where somebody said it.
+        where: name of the array in messages.
+        shape: shape of one example.
+        dtype: dtype of the array.
+        kind: one of `KINDS`, if it is known.
 
     Raises:
-        ArrayError: it is no legal array, or could be read in two ways.
+        ArrayError: the array is not valid, or ambiguous.
     """
     shape = tuple(shape)
     kind = require_kind(where, shape, dtype, kind or _kind_by_shape(where, shape, dtype))
     if len(shape) == 3 and shape[0] <= _MANY < min(shape[1:]):
         raise ArrayError(
-            f"{where} has examples of shape {shape}, which looks like channels first. Put the channels last: "
-            "np.moveaxis(data, 1, -1)."
+            f"{where} seems to have its channels first, {shape}. Put them last: np.moveaxis(data, 1, -1)."
         )
     return kind
 
 
 def kind_by_axes(where: str, shape: Sequence[int], dtype: Any) -> str:
-    """Return what runs of before took the examples for: the number of axes decides, and uint8 are images."""
+    """Return the kind by the rules of older runs: the number of axes decides, and uint8 arrays are images."""
     shape = tuple(shape)
     return require_kind(where, shape, dtype, _by_axes(shape, dtype))
 
@@ -57,7 +58,7 @@ def _by_axes(shape: tuple[int, ...], dtype: Any) -> str:
 
 
 def require_kind(where: str, shape: tuple[int, ...], dtype: Any, kind: str) -> str:
-    """Return the kind if an array can be of it; see `kind_of`."""
+    """Return the kind if it is possible for an array; see `kind_of`."""
     levels = np.dtype(dtype) == np.uint8
     if not levels and not np.issubdtype(dtype, np.floating):
         raise ArrayError(f"{where} is made of {dtype}; uint8 or floats are needed.")
@@ -65,19 +66,16 @@ def require_kind(where: str, shape: tuple[int, ...], dtype: Any, kind: str) -> s
         raise ArrayError(f"`kind` must be one of {', '.join(KINDS)}; got {kind!r}.")
     if levels and (kind != "image" or len(shape) not in KINDS[kind] or 0 in shape):
         raise ArrayError(
-            f"{where} is made of uint8, which are images of shape (height, width) or (height, width, channels); "
-            f"got kind {kind}, shape {shape}."
+            f"{where} is uint8: images of 2 axes, or 3 with the channels last; got kind {kind}, shape {shape}."
         )
     if len(shape) not in KINDS[kind] or 0 in shape:
         axes = " or ".join(map(str, KINDS[kind]))
-        raise ArrayError(
-            f"{where} must hold examples with 1 to 3 axes, {axes} for kind {kind}; got shape {shape}."
-        )
+        raise ArrayError(f"{where} must have {axes} axes for kind {kind}; got examples of {shape}.")
     return kind
 
 
 def _kind_by_shape(where: str, shape: tuple[int, ...], dtype: Any) -> str:
-    """Return what the shape says by itself: only floats with two axes can be one or the other."""
+    """Return the kind inferred from the shape; only floats with two axes are ambiguous."""
     if len(shape) != 2 or np.dtype(dtype) == np.uint8 or not np.issubdtype(dtype, np.floating):
         return _by_axes(shape, dtype)
     if shape[0] == shape[1] > 1:
@@ -85,18 +83,17 @@ def _kind_by_shape(where: str, shape: tuple[int, ...], dtype: Any) -> str:
     if shape[0] >= _MANY * shape[1]:
         return "signal"
     raise ArrayError(
-        f"{where} has float examples of shape {shape}: signals (length, channels), or gray images (height, width)? "
-        "Give kind='signal' or kind='image'."
+        f"{where} has float examples of shape {shape}: give kind='signal', (length, channels), or kind='image', gray."
     )
 
 
 def with_channel(shape: Sequence[int], kind: str) -> tuple[int, ...]:
-    """Return the shape of one example; a gray image gets its channel."""
+    """Return the shape of one example, with a channel axis added for a gray image."""
     return (*shape, 1) if kind == "image" and len(shape) == 2 else tuple(shape)
 
 
 def looks_like_unit(low: float, high: float) -> bool:
-    """Say whether values from `low` to `high` look like images in [0, 1]: nothing is darker than middle gray."""
+    """Return whether values from `low` to `high` look like images in [0, 1], with none darker than middle gray."""
     return high > low >= 0
 
 
@@ -104,18 +101,18 @@ def check_range(where: str, low: float, high: float, farthest: float = 1.0, hint
     """Raise ArrayError unless floats from `low` to `high` are images in [-1, 1].
 
     Args:
-        where: what to call the array in messages.
-        low: the least value.
-        high: the largest.
-        farthest: how far from 0 values may be.
-        hint: what else can be done.
+        where: name of the array in messages.
+        low: smallest value.
+        high: largest value.
+        farthest: largest allowed absolute value.
+        hint: further remedy for the message.
     """
     if max(-low, high) <= farthest and not looks_like_unit(low, high):
         return
     unit = ", and none is darker than middle gray" if looks_like_unit(low, high) else ""
     raise ArrayError(
-        f"float images must lie in [-1, 1], with black at -1; those in {where} reach from {low:.3g} to {high:.3g}"
-        f"{unit}. Scale [0, 1] by 2 x - 1, or store 8-bit levels as uint8{hint}."
+        f"float images must lie in [-1, 1], with black at -1; {where} reaches from {low:.3g} to {high:.3g}{unit}. "
+        f"Scale [0, 1] by 2 x - 1, or store 8-bit levels as uint8{hint}."
     )
 
 
@@ -123,17 +120,13 @@ def scaled(where: str, values: np.ndarray, low: float, high: float) -> np.ndarra
     """Return floats from `low` ... `high` as float32 in [-1, 1].
 
     Raises:
-        ArrayError: there are others.
+        ArrayError: there are values outside this range.
     """
     if not low < high:
-        raise ArrayError(
-            f"`range` goes from black to white, such as (0, 1); got ({low:g}, {high:g})."
-        )
+        raise ArrayError(f"`range` goes from black to white, as (0, 1); got ({low:g}, {high:g}).")
     least, most = float(values.min()), float(values.max())
     if least < low or most > high:
-        raise ArrayError(
-            f"range=({low:g}, {high:g}) was given, and {where} reaches from {least:.3g} to {most:.3g}."
-        )
+        raise ArrayError(f"range=({low:g}, {high:g}), but {where} spans {least:.3g} to {most:.3g}.")
     x = values.astype(np.float32)
     x -= low
     x *= 2 / (high - low)

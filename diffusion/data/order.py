@@ -1,10 +1,10 @@
-"""Randomness that is addressed, not consumed: the order of the examples and the coins of each row.
+"""Counter-based random numbers: the order of the examples, and random augmentation per row.
 
-A batch must depend on (seed, step) alone, so that a resumed run needs no saved state and any number
+A batch must depend only on (seed, step), so that a resumed run needs no saved state and any number
 of processes sees the same global batch. Row r of step k has the position p = k * batch_size + r.
-Everything random about it comes from a Philox counter (Salmon et al., 2011) at p, under a key made
+All its random numbers come from a Philox counter (Salmon et al., 2011) at p, under a key derived
 from the seed and the purpose. Only the raw words of the generator are used, whose values NumPy
-guarantees across versions; its distributions carry no such promise.
+guarantees across versions; its distributions have no such guarantee.
 """
 
 import functools
@@ -30,14 +30,14 @@ def stream_key(seed: int, *purpose: int) -> tuple[int, int]:
 
 
 def _block(key: tuple[int, int], start: int, count: int) -> np.ndarray:
-    """Words start, start + 1, ... of a stream, shape (count,)."""
+    """Return words start, start + 1, ... of a stream, shape (count,)."""
     first, skip = divmod(start, _WORDS_PER_BLOCK)
     generator = np.random.Philox(key=np.array(key, np.uint64), counter=first)
     return generator.random_raw(skip + count)[skip:]
 
 
 def words(key: tuple[int, int], positions: np.ndarray, width: int) -> np.ndarray:
-    """Return the random words that belong to each position.
+    """Return the random words of each position.
 
     Args:
         key: from `stream_key`.
@@ -68,11 +68,12 @@ def normals(raw: np.ndarray) -> np.ndarray:
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
 
 
-@functools.lru_cache(maxsize=4)  # a batch touches one or two epochs; a large set is 4 bytes each
+# a batch spans one or two epochs; an order takes 4 bytes per example
+@functools.lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, size: int, purpose: int = ORDER) -> np.ndarray:
     """Return the order of an epoch: read-only integers of shape (size,).
 
-    Sorting random words gives every order the same chance, up to ties of probability size^2 / 2^65.
+    Sorting random words makes all orders equally likely, up to ties of probability size^2 / 2^65.
     """
     raw = _block(stream_key(seed, purpose, epoch), 0, size)
     order = np.argsort(raw, kind="stable").astype(np.int32 if size < 2**31 else np.int64)
@@ -108,7 +109,7 @@ def coins(seed: int, positions: np.ndarray) -> np.ndarray:
 
 
 def hold_out(size: int, fraction: float, split: str) -> np.ndarray:
-    """Return the sorted indices of a split, cut by one fixed permutation.
+    """Return the sorted indices of a split, divided by one fixed permutation.
 
     Args:
         size: number of examples.
@@ -127,13 +128,12 @@ def hold_out(size: int, fraction: float, split: str) -> np.ndarray:
     one_of(parts, split=split)
     if len(parts[split]) == 0:
         raise ValueError(
-            f"The split {split!r} of {size} examples is empty with `test_fraction={fraction:g}`: nothing is held "
-            "out; train with, say, test_fraction=0.1."
+            f"The split {split!r} of {size} examples is empty with `test_fraction={fraction:g}`: give 0.1, say."
         )
     return np.sort(parts[split])
 
 
 def chunks(total: int, size: int) -> Iterator[tuple[int, int]]:
-    """Cut 0 ... total into (start, count) pieces, the last one shorter."""
+    """Divide 0 ... total into pieces (start, count), of which the last may be shorter."""
     for start in range(0, total, size):
         yield start, min(size, total - start)

@@ -1,6 +1,6 @@
-"""Pixels: 8-bit levels to floats and back, and any picture file to a fixed shape.
+"""Pixels: conversion of 8-bit levels to floats and back, and of picture files to arrays of a fixed shape.
 
-A level u in 0 ... 255 becomes x = u / 127.5 - 1 in [-1, 1]; round(127.5 (x + 1)) gives it back
+A level u in 0 ... 255 becomes x = u / 127.5 - 1 in [-1, 1]; round(127.5 (x + 1)) recovers it
 exactly.
 """
 
@@ -16,7 +16,7 @@ _LEVELS = (np.arange(256) / 127.5 - 1).astype(np.float32)
 
 def to_float(images: UInt8[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Scale 8-bit levels to float32 in [-1, 1]."""
-    return _LEVELS[images]  # a table of 256 entries is faster than arithmetic and rounds once
+    return _LEVELS[images]  # a lookup table is faster than arithmetic and rounds once
 
 
 def to_picture(image: UInt8[np.ndarray, "height width channels"]) -> Any:
@@ -27,7 +27,7 @@ def to_picture(image: UInt8[np.ndarray, "height width channels"]) -> Any:
 
 
 def _eight_bits(picture: Any) -> Any:
-    """Bring the deep modes of PIL to 8 bits; its own conversion would clip them to white."""
+    """Convert the modes of PIL with more than 8 bits to 8 bits; PIL's own conversion would clip them to white."""
     from PIL import Image
 
     if picture.mode.startswith("I"):  # 16-bit files open as "I;16" or "I"; 65535 / 257 = 255
@@ -44,16 +44,16 @@ def _eight_bits(picture: Any) -> Any:
 
 
 def _opaque(where: np.ndarray) -> Any:
-    """Return a channel of opacity from a mask (height, width)."""
+    """Return an alpha channel from a mask (height, width)."""
     from PIL import Image
 
     return Image.fromarray(where.astype(np.uint8) * 255)
 
 
 def _upright(stream: Any) -> Any:
-    """Open a picture and turn it as the note of the camera says; a transparent color of a PNG stays one.
+    """Open a picture and rotate it by its EXIF orientation; keep the transparent color of a PNG.
 
-    Pillow compares that color, which has the depth of the file, with pixels that it has brought to 8 bits.
+    Pillow compares that color, which has the bit depth of the file, with pixels that it has converted to 8 bits.
     """
     from PIL import Image, ImageOps
 
@@ -62,7 +62,7 @@ def _upright(stream: Any) -> Any:
         clear = opened.info.get("transparency")
         if form in ("L;2", "L;4") and isinstance(clear, int):
             opened.info["transparency"] = clear * {"L;2": 85, "L;4": 17}[form]
-        picture = ImageOps.exif_transpose(opened)  # cameras store rotation as a note
+        picture = ImageOps.exif_transpose(opened)  # cameras store the rotation as metadata
         picture.load()
     if form == "RGB;16B" and isinstance(clear, tuple):
         del picture.info["transparency"]
@@ -77,7 +77,7 @@ def _upright(stream: Any) -> Any:
 
 
 def _flatten(picture: Any, channels: int) -> Any:
-    """Lay transparent pictures on white and convert to gray or color."""
+    """Draw transparent pictures on white and convert to gray or color."""
     from PIL import Image
 
     if picture.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in picture.info:
@@ -88,7 +88,7 @@ def _flatten(picture: Any, channels: int) -> Any:
 
 
 def fit(picture: Any, size: int | tuple[int, int]) -> Any:
-    """Cut the largest part of the wanted proportions from the middle of a PIL image, and resize it.
+    """Crop the largest centered part with the target's aspect ratio from a PIL image, and resize it.
 
     Args:
         picture: the image.
@@ -110,15 +110,15 @@ def fit(picture: Any, size: int | tuple[int, int]) -> Any:
 def decode(
     source: Any, channels: int, size: int | tuple[int, int] | None = None
 ) -> UInt8[np.ndarray, "height width channels"]:
-    """Read one picture of any common mode into 8 bits.
+    """Decode one picture of any common mode to 8 bits.
 
     Args:
         source: encoded bytes, a path, an open file, or an array (height, width, channels).
-        channels: 1 for gray, 3 for color. Transparency is laid on white.
-        size: height and width of the result, or both in one number, by a centered crop; None keeps the picture's own.
+        channels: 1 for gray, 3 for color. Transparent pictures are drawn on white.
+        size: height and width of the result, or both in one number, by a centered crop; None keeps the original size.
 
     Raises:
-        ValueError: the picture cannot be read; the message has the reason.
+        ValueError: the picture cannot be read; the message gives the reason.
     """
     try:
         if isinstance(source, np.ndarray):
@@ -128,7 +128,7 @@ def decode(
         picture = _flatten(_eight_bits(picture), channels)
     except MemoryError:  # says nothing about the picture
         raise
-    except Exception as error:  # decoders of damaged files raise whatever they stumble over
+    except Exception as error:  # decoders raise exceptions of many classes for damaged files
         name = f" {source}" if isinstance(source, str | Path) else ""
         raise ValueError(f"cannot read picture{name}: {error}") from error
     picture = picture if size is None else fit(picture, size)

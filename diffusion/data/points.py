@@ -1,8 +1,8 @@
-"""Points from formulas: endless, or the first `size` of them as a finite set.
+"""Random points from formulas: an endless stream, or the first `size` points as a finite data set.
 
 Point number p of a stream is computed from the Philox words at p, so batches need no state. Training
-data of an endless set come from the seed of the run; `examples`, and batches with train=False, read
-a second stream that no training seed touches.
+data of an endless data set come from the seed of the run; `examples`, and batches with train=False, use
+a second stream that is independent of all training seeds.
 """
 
 import abc
@@ -23,7 +23,7 @@ from diffusion.data.base import (
     requested,
 )
 from diffusion.data.shapes2d import SHAPES, moments
-from diffusion.numerics import at_least, one_of
+from diffusion.numerics import alike, at_least, one_of
 from diffusion.registry import register
 
 _STREAMS = {"train": 0, "test": 1}
@@ -33,12 +33,12 @@ _WIDTH = 8  # words per point: the component, two uniforms, one spare, two pairs
 
 @dataclass(frozen=True, kw_only=True)
 class Points(Dataset, abc.ABC):
-    """Random points of a formula.
+    """Random points from a formula.
 
     Args:
         split: "train" or "test": independent streams.
-        size: None for endless data; a number for a fixed set that is shuffled anew every epoch.
-        label: tell the component as label.
+        size: None for endless data; a number for a fixed data set that is reshuffled every epoch.
+        label: use the mixture component as label.
     """
 
     split: str = "train"
@@ -64,7 +64,7 @@ class Points(Dataset, abc.ABC):
 
     @property
     def spec(self) -> DataSpec:
-        """Describe the points."""
+        """Description of the points."""
         return DataSpec(
             shape=(self._dims,),
             num_classes=self.num_components if self.label else 0,
@@ -156,7 +156,7 @@ class Points2D(Points):
 @register("dataset", "points1d")
 @dataclass(frozen=True, kw_only=True)
 class Points1D(Points):
-    """A mixture of given points on the line, left at the given scale.
+    """A mixture of points on the line, without rescaling.
 
     Args:
         points: the locations.
@@ -173,10 +173,8 @@ class Points1D(Points):
         weights = self.weights
         if not self.points:
             raise ValueError("`points` must hold at least one number.")
-        if weights is not None and len(weights) != len(self.points):
-            raise ValueError(
-                f"`weights` must be as many as `points`; got {len(weights)} and {len(self.points)}."
-            )
+        if weights is not None:
+            alike("length", weights=len(weights), points=len(self.points))
         if weights is not None and (min(weights) < 0 or sum(weights) <= 0):
             raise ValueError(f"`weights` must not be negative nor all zero; got {weights}.")
         at_least(0, std=self.std)

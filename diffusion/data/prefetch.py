@@ -1,4 +1,4 @@
-"""Batches made ahead of time in one thread."""
+"""Prefetching of batches in one thread."""
 
 import itertools
 from collections import deque
@@ -14,8 +14,8 @@ T = TypeVar("T")
 class Prefetch(Iterator[T], Generic[T]):
     """Iterator over make_batch(start_step), make_batch(start_step + 1), ...
 
-    Close it when done, or use it in a `with` block. An exception in the thread is raised where the
-    batch would have been returned, after the batches before it.
+    Close it when done, or use it in a `with` block. An exception in the thread is raised in place of its
+    batch, after the earlier batches.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Prefetch(Iterator[T], Generic[T]):
         self._make, self._steps = make_batch, iter(steps)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._ahead: deque[Future[T]] = deque()
-        for _ in range(depth + 1):  # one is in hand
+        for _ in range(depth + 1):  # one more than `depth`: the batch in use
             self._begin()
 
     def _begin(self) -> None:
@@ -47,7 +47,7 @@ class Prefetch(Iterator[T], Generic[T]):
         try:
             found = batch.result()
         except BaseException:
-            if batch.done():  # else a signal ended the wait
+            if batch.done():  # otherwise a signal ended the wait
                 self.close()
             raise
         self._ahead.popleft()
@@ -55,7 +55,7 @@ class Prefetch(Iterator[T], Generic[T]):
         return found
 
     def close(self) -> None:
-        """Stop the thread and wait for the batch that it is making."""
+        """Stop the thread and wait for its current batch."""
         self._steps = iter(())
         self._ahead.clear()
         self._thread.shutdown(cancel_futures=True)
@@ -73,12 +73,12 @@ def prefetch(
     depth: int = 2,
     stop_step: int | None = None,
 ) -> Prefetch[T]:
-    """Run ahead of the consumer in one thread.
+    """Return an iterator that makes batches ahead of the consumer in one thread.
 
     Args:
         make_batch: a pure function of the step.
         start_step: the first step.
-        depth: batches that wait at most.
+        depth: largest number of finished batches that wait.
         stop_step: the step after the last one; None: endless.
 
     Example:

@@ -1,7 +1,7 @@
-"""Image sets that are prepared once and then read from a folder.
+"""Image data sets that are prepared once and then read from a folder.
 
-Below `MEMORY_LIMIT` a split is held in memory, from arrays that are kept beside the records
-(`diffusion.data.decoded`); above it, examples are read and decoded when a batch asks for them.
+Below `MEMORY_LIMIT`, a split is held in memory, from arrays that are cached next to the records
+(`diffusion.data.decoded`); above it, examples are read and decoded when a batch needs them.
 """
 
 import abc
@@ -30,8 +30,8 @@ class PreparedImages(FiniteDataset, abc.ABC):
 
     Args:
         data_dir: the data root; None: see `diffusion.data.storage.data_root`.
-        split: such as "train", "test" or "train[:90%]".
-        flip: mirror at random in training.
+        split: split, such as "train", "test" or "train[:90%]".
+        flip: flip horizontally at random in training.
         in_memory: load everything (True), decode on demand (False), or choose by size (None, "auto").
     """
 
@@ -50,7 +50,7 @@ class PreparedImages(FiniteDataset, abc.ABC):
 
     @property
     def layout(self) -> Layout:
-        """How records become arrays."""
+        """Conversion of records to arrays."""
         return Layout()
 
     @abc.abstractmethod
@@ -62,14 +62,14 @@ class PreparedImages(FiniteDataset, abc.ABC):
         return newest_version(data_root(self.data_dir) / self.path_name)
 
     def prepare(self, *, download: bool = False, progress: Progress | None = None) -> Path:
-        """Return the prepared folder; make it when it is not there.
+        """Return the prepared folder; prepare it if it does not exist.
 
         Args:
-            download: may use the network.
-            progress: called with the examples written so far and their total.
+            download: whether the network may be used.
+            progress: called with the number of examples written so far and their total.
 
         Raises:
-            MissingDataError: the set cannot be made here.
+            MissingDataError: the data set cannot be prepared here.
         """
         found = self.find()
         if found is not None:
@@ -131,7 +131,7 @@ class PreparedImages(FiniteDataset, abc.ABC):
         )
 
     def notes(self) -> dict[str, str]:
-        """Name the splits there are, and where the data come from."""
+        """Return the available splits, and the source of the data."""
         folder = self.prepare()
         splits = ", ".join(f"{name} {size}" for name, size in split_sizes(folder).items())
         return {"splits": splits, "origin": description(folder)}
@@ -139,7 +139,7 @@ class PreparedImages(FiniteDataset, abc.ABC):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pieces:
-    """Slices of splits, one after the other, decoded on demand."""
+    """Concatenated slices of splits, decoded on demand."""
 
     readers: dict[str, RecordReader]
     pieces: tuple[tuple[str, int, int], ...]

@@ -20,11 +20,11 @@ from diffusion.data.storage import Progress
 from diffusion.runtime.files import decoding
 from diffusion.runtime.reading import read_json
 
-_THREADS = 4  # decoders release the interpreter lock; more threads only wait for each other
+_THREADS = 4  # decoders release the GIL; more threads only wait for each other
 
 
 def _builder_class(name: str, version: str, features: Any, splits: Any, note: str) -> Any:
-    """Make a TFDS builder that yields the examples of `splits` in their order."""
+    """Return a TFDS builder class that yields the examples of `splits` in order."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import registered
 
@@ -42,9 +42,9 @@ def _builder_class(name: str, version: str, features: Any, splits: Any, note: st
         "VERSION": tfds.core.Version(version),
         "_info": info,
         "_split_generators": lambda self, manager: splits,
-        "_generate_examples": lambda self: iter(()),  # demanded by the base class, never called
+        "_generate_examples": lambda self: iter(()),  # required by the base class, never called
     }
-    with registered.skip_registration():  # stock sets of the same name stay reachable
+    with registered.skip_registration():  # does not replace TFDS data sets of the same name
         return type(name, (tfds.core.GeneratorBasedBuilder,), body)
 
 
@@ -61,13 +61,13 @@ def write_records(
     """Write labeled uint8 images as PNG into ArrayRecord files.
 
     Args:
-        folder: becomes the data folder of the builder.
-        name: of the set.
+        folder: data folder of the builder.
+        name: name of the data set.
         version: three numbers with dots.
         splits: images (n, height, width, channels) and labels (n,) of each split, in order.
         class_names: one per label.
-        note: where the data come from.
-        progress: called with the examples written so far and their total.
+        note: source of the data.
+        progress: called with the number of examples written so far and their total.
 
     Returns:
         The folder with the records.
@@ -121,7 +121,7 @@ def newest_version(folder: Path) -> Path | None:
 
 
 def _info(folder: Path) -> dict[str, Any]:
-    """Return what a prepared set says about itself."""
+    """Return the dataset_info.json of a prepared data set."""
     path = folder / "dataset_info.json"
     with decoding(path, "as the description of a prepared set"):
         return dict(read_json(path, links=True))
@@ -135,28 +135,28 @@ def split_sizes(folder: Path) -> dict[str, int]:
     """
     info = _info(folder)
     if info.get("fileFormat") != "array_record":
+        kind = info.get("fileFormat", "tfrecord")
         raise ValueError(
-            f"{folder} holds {info.get('fileFormat', 'tfrecord')} files, which allow no random "
-            "access; prepare it again with `demolish data prepare`, into another --data_dir."
+            f"{folder} holds {kind} files, without random access; run `demolish data prepare` into another --data_dir."
         )
     return {s["name"]: sum(int(n) for n in s["shardLengths"]) for s in info["splits"]}
 
 
 def description(folder: Path) -> str:
-    """Return the first line of what a prepared set says about itself."""
+    """Return the first line of the description of a prepared data set."""
     text = str(_info(folder).get("description", ""))
     return next(iter(text.strip().splitlines()), "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How examples of a prepared set become arrays.
+    """Conversion of the examples of a prepared data set to arrays.
 
     Args:
-        image: feature that holds the picture.
-        labels: features that become labels; parts of nested ones are joined by "/".
+        image: feature with the picture.
+        labels: features with the labels; the parts of nested names are joined by "/".
         size: height and width after a centered crop; None keeps the stored shape.
-        channels: 1, 3, or None for what is stored.
+        channels: 1, 3, or None for the stored number.
     """
 
     image: str = "image"
@@ -166,16 +166,15 @@ class Layout:
 
     @property
     def slug(self) -> str:
-        """A short name that tells layouts apart, for folders."""
-        labels = (
-            "-".join(self.labels).replace("/", ".") or "unlabelled"
-        )  # part of the names of folders
+        """A short name of the layout, for folders."""
+        # part of the names of folders
+        labels = "-".join(self.labels).replace("/", ".") or "unlabelled"
         fit = f"{self.size or 'stored'}x{self.channels or 'stored'}"
         return f"{self.image}-{labels}-{fit}"
 
 
 class RecordReader:
-    """Random access to the pictures of one split, decoded when asked for."""
+    """Random access to the pictures of one split, decoded on demand."""
 
     def __init__(self, folder: Path, split: str, layout: Layout):
         import tensorflow_datasets as tfds
@@ -185,7 +184,7 @@ class RecordReader:
         self.layout = layout
         self.class_names, self.num_classes = _classes(folder, features, layout)
         self.shape = _shape(folder, features, layout)
-        # Pictures are decoded here: resizing needs the picture, and TFDS would warn about OpenCV.
+        # Pictures are decoded by `_decode`: resizing needs the picture, and TFDS would warn about OpenCV.
         decoders = {layout.image: tfds.decode.SkipDecoding()}
         self._records = builder.as_data_source(split, decoders=decoders)
 
@@ -204,9 +203,7 @@ class RecordReader:
         labels = np.array([[int(_part(r, p)) for p in self.layout.labels] for r in records])
         labels = labels.reshape(len(records), len(self.layout.labels)).astype(np.int32)
         if (labels < 0).any():
-            raise ValueError(
-                "This split has examples without labels (-1); build it with label=None."
-            )
+            raise ValueError("This split has unlabeled examples (-1); build it with label=None.")
         return values, labels if len(self.layout.labels) > 1 else labels[:, 0]
 
     def _decode(self, picture: Any) -> np.ndarray:
@@ -214,7 +211,7 @@ class RecordReader:
 
 
 def _part(record: Any, path: str) -> Any:
-    """Follow "a/b" into nested features."""
+    """Return the value at a path "a/b" of nested features."""
     part = record
     for name in path.split("/"):
         part = part[name]
@@ -225,9 +222,9 @@ def _feature(folder: Path, features: Any, path: str) -> Any:
     try:
         return _part(features, path)
     except (KeyError, TypeError):
+        names = ", ".join(sorted(features.keys()))
         raise ValueError(
-            f"The set in {folder} has no feature {path!r}; it has {', '.join(sorted(features.keys()))}. "
-            "Say which to use with `image=` and `label=` (None for no labels)."
+            f"The set in {folder} has no feature {path!r}; name others by `image=` and `label=`: {names}."
         ) from None
 
 

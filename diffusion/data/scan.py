@@ -1,7 +1,7 @@
-"""Which files below a folder are pictures, and why the others are not.
+"""Search for pictures below a folder, with the reasons why other files are skipped.
 
-Links to folders are followed, except into a folder that they lie in. Hidden files and folders are passed
-over without a word. Only headers are read here: a picture may still turn out to be damaged.
+Links to folders are followed, except into a folder that contains the link. Hidden files and folders are skipped
+silently. Only headers are read here: a picture may still turn out to be damaged.
 """
 
 import contextlib
@@ -14,17 +14,11 @@ from typing import Any
 
 from diffusion.data.storage import nowhere
 
-LeftOut = Mapping[str, tuple[str, ...]]  # names of files by the reason
+LeftOut = Mapping[str, tuple[str, ...]]  # names of skipped files by reason
 
 _NUM_NAMED = 3
-_NO_PIXELS = (
-    "BUFR",
-    "EPS",
-    "GRIB",
-    "HDF5",
-    "MPEG",
-    "WMF",
-)  # Pillow knows them; others must draw them
+# Pillow recognizes these formats, but needs other programs to render them
+_NO_PIXELS = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +26,9 @@ class Picture:
     """A file with the header of a picture.
 
     Args:
-        path: of the file.
+        path: the file.
         size: width and height in pixels.
-        animated: there is more than one frame; the first one is used.
+        animated: whether there is more than one frame; the first one is used.
     """
 
     path: Path
@@ -44,12 +38,12 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """What lies below a folder.
+    """Content of a folder and its subfolders.
 
     Args:
-        pictures: sorted by their paths.
+        pictures: pictures sorted by path.
         folders: names of the subfolders of the first level, sorted.
-        left_out: names of files and folders, by the reason.
+        left_out: names of skipped files and folders, by reason.
     """
 
     pictures: tuple[Picture, ...]
@@ -58,7 +52,7 @@ class Scan:
 
 
 def scan(root: Path) -> Scan:
-    """Look at every file below a folder.
+    """Examine every file below a folder.
 
     Raises:
         MissingDataError: there is no such folder.
@@ -73,12 +67,13 @@ def scan(root: Path) -> Scan:
         else:
             left_out[found] = (*left_out.get(found, ()), shown(path, root))
     names = (n for n in os.listdir(root) if not n.startswith("."))
-    folders = sorted(n for n in names if os.path.isdir(root / n))  # links to themselves are none
+    # links to themselves do not count
+    folders = sorted(n for n in names if os.path.isdir(root / n))
     return Scan(pictures=tuple(pictures), folders=tuple(folders), left_out=left_out)
 
 
 def files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[tuple[Path, str]]:
-    """Yield the visible files below a folder with an empty text, and what cannot be entered with the reason."""
+    """Yield pairs (path, ""), for the visible files below a folder, and (folder, reason) for unreadable folders."""
     here = os.path.realpath(folder)
     if here in above:
         yield folder, "linked to a folder around it"
@@ -98,14 +93,14 @@ def files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[tuple[Path, str
 
 
 def not_plain(path: Path) -> str:
-    """Say why a file cannot be opened like any other: opening a pipe would wait for a writer forever."""
+    """Return why a path is not a regular file, or ""; opening a pipe would wait for a writer forever."""
     if path.is_file():
         return ""
     return "broken link" if path.is_symlink() else "not a plain file"
 
 
 def _look(path: Path) -> Picture | str:
-    """Read the header of a file, or say why it is left out."""
+    """Return the picture described by the header of a file, or the reason why the file is skipped."""
     from PIL import Image, UnidentifiedImageError
 
     if reason := not_plain(path):
@@ -121,7 +116,7 @@ def _look(path: Path) -> Picture | str:
         return "not a picture"
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         return f"larger than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels"
-    except Exception as error:  # readers of broken headers raise whatever they stumble over
+    except Exception as error:  # decoders raise exceptions of many classes for damaged headers
         return f"unreadable ({type(error).__name__})"
 
 
@@ -135,7 +130,7 @@ def _describe(path: Path, opened: Any) -> Picture | str:
 
 
 def shown(path: Path, root: Path) -> str:
-    """Return the name below `root`, with whatever cannot be printed replaced."""
+    """Return the name relative to `root`, with unprintable characters replaced."""
     name = os.path.relpath(path, root)
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
@@ -147,6 +142,6 @@ def some(names: tuple[str, ...]) -> str:
 
 
 def counted(left_out: LeftOut) -> str:
-    """Say how many files were left out for each reason, with the first few names."""
+    """Return the number of skipped files for each reason, with the first few names, as text."""
     parts = [f"{len(names)} {reason} ({some(names)})" for reason, names in sorted(left_out.items())]
     return "; ".join(parts)

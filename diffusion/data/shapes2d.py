@@ -2,8 +2,8 @@
 
 Each is an equal mixture of `num_components` pieces; a piece maps two uniforms (and, for the
 pinwheel, two normals) to the plane, and isotropic Gaussian noise of standard deviation `noise` is
-added. Mean and variance then follow by quadrature over the unit square, so that data can be scaled
-to exactly zero mean and unit variance in each coordinate instead of by estimates.
+added. Mean and variance then follow by quadrature over the unit square, so that data is scaled
+to exactly zero mean and unit variance in each coordinate, without estimates.
 """
 
 import functools

@@ -18,19 +18,18 @@ def parse_split(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int, in
     """Return the (name, start, stop) pieces of a split.
 
     Args:
-        split: names from `sizes`, each maybe with [start:stop] in examples or per cent, joined by +.
-        sizes: number of examples of each split there is.
+        split: names from `sizes`, each optionally with [start:stop] in examples or percent, joined by +.
+        sizes: number of examples of each available split.
 
     Raises:
-        ValueError: the text cannot be read, a name is unknown, or nothing is left.
+        ValueError: the text cannot be parsed, a name is unknown, or there are no examples.
     """
     pieces = []
     for part in split.replace(" ", "").split("+"):
         match = _PART.fullmatch(part)
         if match is None or match["name"] not in sizes:
             raise ValueError(
-                f"`split` {split!r} is not available; there are {', '.join(sizes) or 'none'}. "
-                "Parts may be cut and joined: 'train[:90%]', 'train[100:]+test'."
+                f"`split` must name {', '.join(sizes) or 'none'}, or parts as in 'train[:90%]+test'; got {split!r}."
             )
         size = sizes[match["name"]]
         start, stop = _bound(match["start"], size, 0), _bound(match["stop"], size, size)

@@ -1,7 +1,7 @@
-"""Image sets that TensorFlow Datasets knows by name.
+"""Image data sets of TensorFlow Datasets.
 
-Most of its builders need TensorFlow, once, to prepare; reading never does. So preparing is an
-explicit act, `demolish data prepare NAME`, with the extra `prepare` installed.
+Most of its builders need TensorFlow once, to prepare the data; reading never does. Preparation is therefore an
+explicit command, `demolish data prepare NAME`, with the extra `prepare` installed.
 """
 
 import importlib.util
@@ -21,12 +21,12 @@ class TFDS(PreparedImages):
     """Any image set of TensorFlow Datasets.
 
     Args:
-        dataset: its name, or name/config, as in the catalog.
+        dataset: name, or name/config, as in the catalog.
         image: the feature with the picture.
-        label: the feature with the class; several for several labels, "a/b" inside nested features,
+        label: the feature with the class; several for several labels, "a/b" for nested features,
             None for no labels.
         size: height and width, by a centered crop and a resize; None keeps the stored shape.
-        channels: 1 or 3; None keeps what is stored.
+        channels: 1 or 3; None keeps the stored number.
     """
 
     dataset: str
@@ -47,45 +47,41 @@ class TFDS(PreparedImages):
 
     @property
     def layout(self) -> Layout:
-        """How records become arrays."""
+        """Conversion of records to arrays."""
         labels = (self.label,) if isinstance(self.label, str) else tuple(self.label or ())
         return Layout(image=self.image, labels=labels, size=self.size, channels=self.channels)
 
     def _write(self, scratch: Path, root: Path, download: bool, progress: Progress | None) -> Path:
         if not download:
             raise MissingDataError(
-                f"{self.dataset!r} is not prepared in {root}. Run `demolish data prepare` "
-                f"for it once where there is a network (needs pip install 'demolish[prepare]'), or "
-                "give a folder with a prepared copy as `data_dir`."
+                f"{self.dataset!r} is not prepared in {root}. Run `demolish data prepare` for it where there is a "
+                "network (needs pip install 'demolish[prepare]'), or give a prepared copy as `data_dir`."
             )
         if importlib.util.find_spec("tensorflow") is None:
             raise MissingDataError(
-                f"Preparing {self.dataset!r} needs TensorFlow, this once: "
-                "pip install 'demolish[prepare]'. Reading it afterward does not."
+                f"Preparing {self.dataset!r} needs TensorFlow, this once: pip install 'demolish[prepare]'."
             )
         return _prepare_stock(self.dataset, scratch, root / "downloads")
 
 
 def _prepare_stock(dataset: str, scratch: Path, downloads: Path) -> Path:
-    """Let TFDS download a set and write ArrayRecord; shows its own progress bars."""
+    """Download a data set with TFDS and write ArrayRecord files; TFDS shows its own progress bars."""
     import tensorflow_datasets as tfds
 
     LOG.info("Preparing %s with TensorFlow Datasets.", dataset)
     try:
         builder = tfds.builder(dataset, data_dir=str(scratch), file_format="array_record")
     except tfds.core.DatasetNotFoundError as error:
-        raise MissingDataError(
-            f"TensorFlow Datasets has no set {dataset!r}; its catalog lists the names."
-        ) from error
+        raise MissingDataError(f"TensorFlow Datasets has no set {dataset!r}.") from error
     try:
         builder.download_and_prepare(
-            download_dir=str(downloads),  # kept when preparing fails half-way
+            download_dir=str(downloads),  # downloads are kept if the preparation fails
             download_config=tfds.download.DownloadConfig(manual_dir=str(downloads / "manual")),
         )
     except Exception as error:  # TFDS raises whatever its transport raises
+        reason, manual = f"{type(error).__name__}: {error}", downloads / "manual"
         raise MissingDataError(
-            f"TensorFlow Datasets could not prepare {dataset!r}: {type(error).__name__}: {error} "
-            f"(files to be fetched by hand belong in {downloads / 'manual'})."
+            f"TensorFlow Datasets could not prepare {dataset!r}: {reason} (files to fetch by hand: {manual})."
         ) from error
     return Path(builder.data_path)
 
@@ -111,7 +107,7 @@ class MNIST(TFDS):
 class CelebA(TFDS):
     """CelebA (Liu et al., 2015): 202,599 faces, cropped from the middle and resized.
 
-    Unlabeled by default; `label="attributes/Male"`, or several such, selects attributes.
+    Unlabeled by default; `label="attributes/Male"`, or several such names, selects attributes as labels.
     """
 
     dataset: str = "celeb_a"

@@ -1,8 +1,8 @@
-"""Where data sets lie, and how they get there without ever being half there.
+"""Folder of the data sets, and atomic preparation of data sets in it.
 
-Preparation writes to a temporary folder beside the target and renames it, so that a reader sees all
-or nothing. A lock file makes a second process wait instead of doing the work twice; where locks are
-not supported, both work and the first rename wins.
+Preparation writes to a temporary folder next to the target and renames it, so that a reader sees all
+or nothing. A lock file makes a second process wait instead of repeating the work; without support for
+locks, both processes do the work and the first rename succeeds.
 """
 
 import contextlib
@@ -17,25 +17,25 @@ from diffusion.runtime import exits
 from diffusion.runtime.files import flock, writing
 
 LOG = logging.getLogger("diffusion")
-MEMORY_LIMIT = 2 * 1024**3  # bytes of decoded pixels that are still loaded when not told otherwise
+MEMORY_LIMIT = 2 * 1024**3  # bytes of decoded pixels that are loaded into memory by default
 
-Progress = Callable[[int, int], None]  # (done, total), called now and then
+Progress = Callable[[int, int], None]  # (done, total), called from time to time
 
 
 class MissingDataError(FileNotFoundError):
-    """A data set is not there and cannot be made here; the message says how to get it."""
+    """A data set does not exist and cannot be prepared here; the message says how to get it."""
 
     exit_code = exits.DATA
 
 
 class UnwritableDataError(MissingDataError):
-    """A data set cannot be put where it belongs; the message says where and why."""
+    """A data set cannot be written to its folder; the message gives folder and reason."""
 
     exit_code = exits.FILES
 
 
 def nowhere(what: str, path: Path) -> MissingDataError:
-    """Return the error of a file or folder that is not there; it names the folder that was searched."""
+    """Return the error for a missing file or folder, which names the searched folder."""
     searched = "" if path.is_absolute() else f" in {Path.cwd()}"
     return MissingDataError(
         f"There is no {what} {path}{searched}; check `path` (--config.data.path of programs)."
@@ -45,31 +45,27 @@ def nowhere(what: str, path: Path) -> MissingDataError:
 def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder of the data sets.
 
-    The argument goes first, then the environment variable DEMOLISH_DATA, then ~/.cache/demolish.
+    The argument takes precedence, then the environment variable DEMOLISH_DATA, then ~/.cache/demolish.
 
     Raises:
-        MissingDataError: nothing is given and there is no home folder.
+        MissingDataError: neither is set and there is no home folder.
     """
     given = data_dir or os.environ.get("DEMOLISH_DATA")
     try:
         return Path(given or "~/.cache/demolish").expanduser()
     except RuntimeError as error:
-        raise MissingDataError(
-            "There is no home folder to keep data in; give `data_dir` or set DEMOLISH_DATA."
-        ) from error
+        raise MissingDataError("No home folder: give `data_dir` or DEMOLISH_DATA.") from error
 
 
 def check_in_memory(value: bool | str | None) -> None:
-    """Refuse a value of the hyperparameter `in_memory` that means nothing."""
+    """Raise ValueError for an invalid value of the hyperparameter `in_memory`."""
     if not isinstance(value, bool) and value not in (None, "auto"):
-        raise ValueError(
-            f"`in_memory` must be true, false, or None or 'auto' to choose by size; got {value!r}."
-        )
+        raise ValueError(f"`in_memory` must be true, false, None or 'auto'; got {value!r}.")
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold a lock file while the block runs; yields False where locks are not supported."""
+    """Hold a lock file while the block runs; yield False if locks are not supported."""
     with open(path, "a") as file:
         yield flock(file)
 
@@ -84,10 +80,9 @@ def _workplace(parent: Path) -> Iterator[Path]:
             exclusive = stack.enter_context(locked(parent / ".lock"))
         except OSError as error:
             raise UnwritableDataError(
-                f"Cannot write to {parent}: {error.strerror}. Give a folder that you may write to "
-                "as `data_dir`, or in the environment variable DEMOLISH_DATA."
+                f"Cannot write to {parent}: {error.strerror}. Give another folder as `data_dir` or in DEMOLISH_DATA."
             ) from error
-        if exclusive:  # whatever is here was left by a process that was killed
+        if exclusive:  # under the lock, existing content was left by a killed process
             for stale in parent.glob(f"{prefix}*"):
                 shutil.rmtree(stale, ignore_errors=True)
         scratch = parent / f"{prefix}{os.getpid()}-{threading.get_ident()}"
@@ -107,17 +102,17 @@ def publish(
     """Create a folder inside `parent` atomically, unless it is ready.
 
     Args:
-        parent: the folder that will hold it, made when missing.
-        ready: returns the wanted folder, or None as long as it is missing.
-        write: fills a temporary folder, and returns the folder in it that is to appear in `parent`
+        parent: the parent folder, created if necessary.
+        ready: function that returns the folder, or None as long as it is missing.
+        write: function that fills a temporary folder, and returns the folder in it that is to appear in `parent`
             under the same name.
-        replace: a folder of that name which is not ready may be removed.
+        replace: whether an existing folder of that name that is not ready may be removed.
 
     Raises:
-        UnwritableDataError: the place cannot be written to, or is taken by something else.
+        UnwritableDataError: the parent cannot be written to, or the name is in use.
     """
     with _workplace(parent) as scratch, writing(parent, scratch):
-        found = ready()  # asked again, now under the lock: another process may have been first
+        found = ready()  # again under the lock: another process may have been first
         if found is not None:
             return found
         scratch.mkdir()
@@ -131,14 +126,13 @@ def publish(
             found = ready()  # without locks another process may still have been first
             if found is None:
                 raise UnwritableDataError(
-                    f"{target} is in the way ({error.strerror}); remove it or choose another place "
-                    "with `data_dir`."
+                    f"{target} is in the way ({error.strerror}); remove it or give another `data_dir`."
                 ) from error
             return found
         return target
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
-    """Return the bytes of each plain, visible file of a folder: a cheap sign of its contents."""
+    """Return the size of each regular, visible file of a folder in bytes, a cheap fingerprint of its content."""
     files = (f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
     return {f.name: f.stat().st_size for f in sorted(files)}

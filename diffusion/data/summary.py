@@ -1,4 +1,4 @@
-"""What is in a data set: counts, moments, and the noise levels that suit it."""
+"""Summary of a data set: counts, moments, and suggested noise levels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import numpy as np
 from diffusion.data.base import Dataset
 from diffusion.data.order import chunks
 
-_NUM_ENDLESS = 10_000  # examples drawn from a set without an end
-_NUM_PAIRED = 500  # examples whose mutual distances are compared
+_NUM_ENDLESS = 10_000  # examples drawn from an endless data set
+_NUM_PAIRED = 500  # examples whose pairwise distances are computed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,13 +17,13 @@ class Summary:
     """Statistics of a data set, in the units of `batch["data"]`.
 
     Args:
-        num_examples: examples that were read.
-        class_counts: per class; empty without labels. With several labels, those of the first.
-        mean: over all values.
-        std: over all values: `sigma_data` of Karras et al., 2022.
+        num_examples: number of examples read.
+        class_counts: examples per class; empty without labels. With several labels, those of the first.
+        mean: mean over all values.
+        std: standard deviation over all values: `sigma_data` of Karras et al., 2022.
         low: smallest value.
         high: largest value.
-        sigma_min: suggested smallest noise: a quarter of the distance of two levels of discrete
+        sigma_min: suggested smallest noise: a quarter of the spacing of the levels of discrete
             data, a thousandth of `std` otherwise.
         sigma_max: suggested largest noise: the largest distance between two examples (Song and
             Ermon, 2020, technique 1), over 500 of them.
@@ -40,7 +40,7 @@ class Summary:
 
 
 def _largest_distance(points: np.ndarray) -> float:
-    """Largest Euclidean distance between two rows of (n, dims)."""
+    """Return the largest Euclidean distance between two rows of (n, dims)."""
     flat = points.reshape(len(points), -1).astype(np.float64)
     norms = (flat**2).sum(axis=1)
     squared = norms[:, None] + norms[None] - 2 * flat @ flat.T
@@ -52,12 +52,12 @@ def summarize(
     progress: Callable[[int, int], None] | None = None,
     chunk: int = 1024,
 ) -> Summary:
-    """Read a set once and describe it; of an endless one, the first 10,000 examples.
+    """Read a data set once and return its summary; for an endless one, that of the first 10,000 examples.
 
     Args:
-        dataset: the set.
-        progress: called with the examples read so far and their total.
-        chunk: examples read at a time.
+        dataset: the data set.
+        progress: called with the number of examples read so far and their total.
+        chunk: number of examples read at a time.
     """
     spec = dataset.spec
     total = spec.size or _NUM_ENDLESS
@@ -65,7 +65,8 @@ def summarize(
     counts = np.zeros(classes, np.int64)
     first = second = 0.0
     low, high, sample = np.inf, -np.inf, []
-    stride = max(1, total // _NUM_PAIRED)  # spread over the set, which may be sorted by class
+    # evenly spaced, since the data set may be sorted by class
+    stride = max(1, total // _NUM_PAIRED)
     for start, count in chunks(total, chunk):
         batch = dataset.examples(start, count)
         data = batch["data"].astype(np.float64)

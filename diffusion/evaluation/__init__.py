@@ -1,4 +1,4 @@
-"""Evaluation: generating, measuring, picturing."""
+"""Evaluation: generation of examples, metrics, pictures and reports."""
 
 from diffusion.evaluation.agreement import LabelAgreement
 from diffusion.evaluation.classifying import AccuracyByLevel, accuracy_by_level

@@ -1,4 +1,4 @@
-"""Do generated examples show what was asked for? A classifier of real data is the judge."""
+"""Agreement of generated examples with the labels they are conditioned on, judged by a classifier of real data."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -12,7 +12,7 @@ from diffusion.registry import register
 
 
 def _gather(dataset: Dataset, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return examples as rows, and their labels; an even choice of those with a label, as many as the limit at most."""
+    """Return at most `limit` evenly spaced labeled examples, as rows, and their labels."""
     size = dataset.spec.size
     assert size is not None
     chosen = np.unique(np.linspace(0, size - 1, min(limit, size)).astype(int))
@@ -32,27 +32,27 @@ def fitted_judge(dataset: Dataset, num_training: int = 10_000) -> Any:
 @final
 @dataclass(frozen=True, kw_only=True)
 class LabelAgreement(Metric):
-    """The fraction of generated examples that a classifier of real data gives the label they were asked for.
+    """The fraction of generated examples to which a classifier of real data assigns the label of their condition.
 
     The classifier is a support vector machine with a Gaussian kernel on pixels, fitted to the training data;
-    its accuracy on the held-out data stands beside the result.
+    its accuracy on the held-out data is reported with the result.
     """
 
-    needs_run: ClassVar[bool] = True  # it knows which labels were asked for
+    needs_run: ClassVar[bool] = True  # for the labels of the conditions
     num_training: int = 10_000
 
     def __call__(self, inputs: EvalInputs) -> Results:
         classes = inputs.train.spec.num_classes
+        size = inputs.train.spec.size
         require(
-            isinstance(classes, int) and classes > 1 and inputs.train.spec.size is not None,
-            "label_agreement needs a finite data set with one label per example; this one has "
-            f"num_classes={classes}, size={inputs.train.spec.size}.",
+            isinstance(classes, int) and classes > 1 and size is not None,
+            f"label_agreement needs finite data with one label per example; got num_classes={classes}, size={size}.",
         )
         assert isinstance(classes, int)
         judge = fitted_judge(inputs.train, self.num_training)
         accuracy = float(judge.score(*_gather(inputs.held_out, self.num_training)))
         x = np.concatenate(list(inputs.generate(inputs.num_samples)))
-        asked = np.arange(len(x)) % classes  # the classes in turn
+        asked = np.arange(len(x)) % classes  # generation cycles through the classes
         found = judge.predict(np.clip(x.reshape(len(x), -1), -1, 1))
         return {
             f"label_agreement_svm@{len(x)}": float((found == asked).mean()),

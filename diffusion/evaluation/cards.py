@@ -1,14 +1,14 @@
-"""Metric cards: what a number was made of, in one line and in full, and whether two numbers may be compared.
+"""Metric cards: records of how a number was measured, and the check whether two numbers are comparable.
 
-A card is a dictionary of JSON. Its own entries say what was measured with: the metric and its version, the
-features, the reference. Beside them stand `seed` and
+A card is a JSON dictionary. Its own entries describe the measurement: the metric and its version, the features, the
+reference. Further entries are `seed` and
 
     model       step, average, digests of weights and config; absent for examples from a file
-    generated   how examples were made, and how many; or the file they come from; absent if none were used
+    generated   sampling settings and number of examples, or the file they come from; absent if none were used
     made_by     versions, device, commit, date, command
 
-Two numbers may be compared if all that they were measured with agrees: what remains, another model, another
-sampler, is what one compares.
+Two numbers are comparable if their measurements agree; the model and the sampler may differ, since these are the
+subject of a comparison.
 """
 
 import math
@@ -23,7 +23,13 @@ from diffusion.runtime.files import MissingFileError
 from diffusion.runtime.reading import check_plain, read_json
 
 FORMAT = 1
-SUBJECT = ("model", "generated", "made_by", "seed", "format")  # what is measured, not with what
+SUBJECT = (
+    "model",
+    "generated",
+    "made_by",
+    "seed",
+    "format",
+)  # entries that do not describe the measurement
 _ERRORS = ("standard_error", "error_of_mean")
 _VALUES = ("value", "mean", "bits_per_dim", "error")
 
@@ -39,11 +45,11 @@ def make_card(
     """Return the card of a metric.
 
     Args:
-        measured_with: what the metric says of itself, its features and its reference.
-        seed: of all random numbers.
+        measured_with: description of the metric, its features and its reference.
+        seed: seed of all random numbers.
         made_by: versions, device, commit, date.
-        model: what was measured, if it was a model.
-        generated: the examples that were measured, if any were.
+        model: the measured model, if there is one.
+        generated: the measured examples, if there are any.
     """
     parts = {"model": model, "generated": generated}
     return {
@@ -53,7 +59,7 @@ def make_card(
 
 
 def still_holds(card: Mapping[str, Any], measured_with: Mapping[str, Any]) -> bool:
-    """Say whether a metric would still measure with what a card says: the same features, the same reference."""
+    """Return whether a card has the current features and reference of its metric."""
     then = {k: v for k, v in card.items() if k not in SUBJECT}
     return as_json(measured_with) == as_json(then)
 
@@ -106,7 +112,7 @@ def _short(digest: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A file of results: numbers and card by metric, and what else stands in it."""
+    """A file of results: numbers and card by metric, and further entries."""
 
     path: Path
     results: Mapping[str, Mapping[str, Any]]
@@ -118,7 +124,7 @@ def read_measured(path: Path) -> Measured:
     """Read the results of `demolish evaluate`, from a file or from the work directory that holds it.
 
     Raises:
-        ValueError: there are none, they are damaged, or they were written without cards.
+        ValueError: there are no results, they are damaged, or they were written without cards.
     """
     file = path / "evaluation.json" if path.is_dir() else path
     if not check_plain(file):
@@ -131,8 +137,7 @@ def read_measured(path: Path) -> Measured:
         fits = all(isinstance(part, dict) for entry in found.values() for part in entry)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{file} is no result of `demolish evaluate`, or is damaged, or was written without cards "
-            f"({type(error).__name__}: {error})."
+            f"{file} is no result of `demolish evaluate` with cards, or damaged ({type(error).__name__}: {error})."
         ) from None
     if not whole or not fits:
         raise ValueError(f"{file} is damaged: a number does not match its digest. Measure it anew.")
@@ -145,7 +150,7 @@ def read_measured(path: Path) -> Measured:
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings, and lists of these, by dotted path; another list is one leaf."""
+    """Return the leaves of nested mappings and of lists of mappings by dotted path; any other list is one leaf."""
     if isinstance(value, list | tuple) and value and all(isinstance(v, Mapping) for v in value):
         value = dict(enumerate(value))
     if not isinstance(value, Mapping):
@@ -155,7 +160,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def obstacles(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Return why numbers with these two cards may not be compared; nothing if they may."""
+    """Return the reasons why numbers with these two cards are not comparable; empty if they are."""
     words = {"features": "other features", "reference": "another reference"}
     pick = lambda card: flat({k: v for k, v in card.items() if k not in SUBJECT})
     reasons = [
@@ -176,13 +181,13 @@ def _changed(a: Mapping, b: Mapping) -> Iterator[tuple[str, Any, Any]]:
 
 
 def entries_of(value: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Return which entries of a result hold its number and its standard error, or None."""
+    """Return the names of the entries of a result with its number and its standard error, or None."""
     first = lambda keys: next((k for k in keys if isinstance(value.get(k), int | float)), None)
     return first(_VALUES), first(_ERRORS)
 
 
 def estimate_of(value: Any) -> tuple[float, float | None] | None:
-    """Return a number and its standard error, if it has one; None for what is not a single number."""
+    """Return a number and its standard error, if it has one; None if the value is not a single number."""
     if isinstance(value, bool) or not isinstance(value, int | float | Mapping):
         return None
     if not isinstance(value, Mapping):
@@ -194,10 +199,10 @@ def estimate_of(value: Any) -> tuple[float, float | None] | None:
 
 
 def compared(a: Any, b: Any) -> str:
-    """Say how two values of one name differ: by how much, and by how many standard errors.
+    """Return a description of the difference of two values, also in standard errors.
 
-    The error of the difference is taken as that of independent numbers; equal seeds and references make the true
-    one smaller, as a rule.
+    The error of the difference is computed as for independent numbers; with equal seeds and references, the true
+    error is usually smaller.
     """
     if isinstance(a, list) and isinstance(b, list):
         return _rows(a, b)
@@ -223,7 +228,7 @@ def _ratio(difference: float, error: float) -> str:
 
 
 def _rows(a: list, b: list) -> str:
-    """Compare tables row by row: the first entry of a row says which it is."""
+    """Compare tables row by row; the first entry of a row identifies it."""
     if not a or not b or [next(iter(r.values())) for r in a] != [next(iter(r.values())) for r in b]:
         return "their rows are not the same ones: other levels"
     worst, at, known = 0.0, None, False

@@ -1,4 +1,4 @@
-"""How well a classifier of noisy data knows what it sees: by noise level, and over all times."""
+"""Accuracy of a classifier of noisy data, by noise level and over all times."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, final
@@ -28,16 +28,16 @@ class LevelAccuracy(NamedTuple):
 
 @jax.jit
 def _judged(classifier: NetworkClassifier, x_t: Any, t: Any, cond: Any) -> tuple[Any, Any]:
-    """Return the fraction of labels that are right, and -log p(cond | x_t) per label that is said, of each example."""
+    """Return, for each example, the fraction of correct labels and -log p(cond | x_t) per known label."""
     columns, target = classifier.columns, classifier.columns.target(cond)
     answers, truths = columns.split(classifier(x_t, t)), columns.split(target)
-    if columns.multi_label:  # every column is a question of its own
+    if columns.multi_label:  # every column is a separate binary label
         right, known = (answers[0] > jnp.log(0.5)) == (target > 0.5), target >= 0
     else:
         pairs = list(zip(answers, truths, strict=True))
         right = jnp.stack([a.argmax(-1) == y.argmax(-1) for a, y in pairs], axis=-1)
         known = jnp.stack([y[:, 0] >= 0 for _, y in pairs], axis=-1)
-    labels = known.sum(axis=-1)  # 0 / 0 where none is said: such examples do not count
+    labels = known.sum(axis=-1)  # 0 / 0 without known labels: such examples do not count
     return (right & known).sum(axis=-1) / labels, -classifier.log_prob(x_t, t, cond) / labels
 
 
@@ -53,8 +53,8 @@ def accuracy_by_level(
 ) -> list[LevelAccuracy]:
     """Measure a classifier on noisy held-out examples, at levels in the middle of equal bins of log-SNR.
 
-    On processes without a log-SNR the bins are those of the process's own clock. A classifier of clean data is
-    shown clean data: one level.
+    For processes without a log-SNR, the bins are equal in the time conditioning of the process. A classifier of
+    clean data is measured on clean data, at a single level.
     """
     times = process.default_times(2 * num_levels)[1::2] if not classifier.clean else [process.t_min]
     num_examples = min(num_examples, dataset.spec.size or num_examples)

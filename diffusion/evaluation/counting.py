@@ -1,4 +1,4 @@
-"""What an example costs: how often the network is evaluated for it, with guidance counted as it is."""
+"""Cost of an example in network evaluations (NFE), including those of guidance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from diffusion.types import Cond, Network, Params
 
 @dataclass(frozen=True, eq=False)
 class CountingNetwork:
-    """A network that computes nothing, and counts the examples that it was asked for."""
+    """A network that returns zeros and counts the evaluated examples."""
 
     inner: Network
     counts: list[int] = field(default_factory=list)
@@ -32,7 +32,7 @@ class CountingNetwork:
         """Return zeros, shaped like the outputs of the network."""
         count = len(
             x
-        )  # told when it is computed, not when it is traced: branches that are not taken are free
+        )  # counts at run time, not at trace time, so that branches that are not taken do not count
         jax.debug.callback(lambda: self.counts.append(count))
         if x.shape not in self.shapes:
             self.shapes[x.shape] = jax.eval_shape(self.inner.apply, params, x, log_snr, cond, key)
@@ -48,22 +48,22 @@ def evaluations_per_example(
     times: np.ndarray,
     cond: Cond = None,
 ) -> int | None:
-    """Count the evaluations of the network for one example, by generating one with a network of no cost.
+    """Count the evaluations of the network for one example, by generating one with a `CountingNetwork`.
 
-    A doubled batch counts twice, an interval of guidance where it holds, a gradient through the network as the
-    evaluation that it goes through. Networks that guidance brings along, such as classifiers, are not counted.
+    A doubled batch counts twice; guidance in an interval counts only inside it; a gradient through the network counts
+    as the evaluation that it differentiates. Other networks of guidance, such as classifiers, are not counted.
 
     Args:
         sampler: an object of kind `sampler`.
         process: the process of the model.
-        network: of the model.
-        model_of: from a network and a condition to the guided model.
-        shape: of one example.
+        network: the network of the model.
+        model_of: function from a network and a condition to the guided model.
+        shape: shape of one example.
         times: decreasing sampling times.
         cond: the condition of one example, leading axis 1, or None.
 
     Returns:
-        The number; None for an adaptive sampler, whose steps depend on the model.
+        The number of evaluations; None for an adaptive sampler, whose steps depend on the model.
     """
     if not isinstance(sampler, StepSampler):
         return None

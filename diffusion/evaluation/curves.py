@@ -1,7 +1,7 @@
-"""Line plots as inline SVG, small enough to lie in a page: axes, ticks, lines, error bars.
+"""Line plots as small inline SVG: axes, ticks, lines, error bars.
 
-Colors come from the page: a line has the class `s0` ... `s9`, axes take `currentColor`, so that one file is
-readable in light and in dark.
+Colors come from the style sheet of the page: a line has the class `s0` ... `s9`, and axes use `currentColor`, so that
+plots are readable in light and dark mode.
 """
 
 import html
@@ -15,7 +15,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 20.0, 10.0, 38.0
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Points that belong together; what is not finite is left out, and so is what a log axis cannot show."""
+    """Points of one line; points that are not finite, or that a log axis cannot show, are omitted."""
 
     name: str
     x: Sequence[float | int]
@@ -23,7 +23,7 @@ class Line:
     errors: Sequence[float | int] = field(default_factory=tuple)
 
     def points(self, log: bool) -> list[tuple[float, float, float]]:
-        """Return (x, y, error) of what can be shown."""
+        """Return (x, y, error) of the points that can be shown."""
         errors = self.errors or [0.0] * len(self.x)
         rows = [tuple(map(float, row)) for row in zip(self.x, self.y, errors, strict=True)]
         return [
@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class _Axis:
-    """A range of numbers on a stretch of pixels."""
+    """A mapping of a range of numbers to a range of pixels."""
 
     low: float
     high: float
@@ -72,14 +72,14 @@ def _round_numbers(low: float, high: float, count: int = 5) -> list[float]:
 def line_plot(
     lines: Sequence[Line], *, xlabel: str, ylabel: str, log: bool = False, markers: bool = False
 ) -> str:
-    """Return a plot as an <svg> element, with a legend below where there are several lines.
+    """Return a plot as an <svg> element, with a legend below if there are several lines.
 
     Args:
-        lines: in the order of their colors.
-        xlabel: under the horizontal axis.
-        ylabel: beside the vertical axis.
+        lines: the lines, in the order of their colors.
+        xlabel: label of the horizontal axis.
+        ylabel: label of the vertical axis.
         log: whether the vertical axis is logarithmic.
-        markers: whether every point gets a dot.
+        markers: whether to draw a dot at every point.
 
     Returns:
         HTML; empty if no line has a point to show.

@@ -2,8 +2,8 @@
 
     D = 2 E|X - Y| - E|X - X'| - E|Y - Y'|
 
-It is 0 for equal distributions and positive for all others (Szekely and Rizzo, 2013). The estimate leaves out the
-pairs of an example with itself, so it is unbiased, and may be negative. In many dimensions all distances are
+It is 0 for equal distributions and positive for all others (Szekely and Rizzo, 2013). The estimate omits the
+pairs of an example with itself, so it is unbiased and may be negative. In many dimensions all distances are
 nearly equal: use features and `frechet`.
 """
 
@@ -34,7 +34,7 @@ def energy_distance(
         The unbiased estimate with its standard error; see `diffusion.evaluation.kernel.discrepancy`.
 
     Raises:
-        ValueError: there are too few examples, they differ in shape, or some number is not finite.
+        ValueError: there are too few examples, their shapes differ, or a number is not finite.
     """
     return discrepancy(x, y, lambda a, b: np.sqrt(squared_distances(a, b)))
 
@@ -45,10 +45,10 @@ def energy_distance(
 class EnergyDistanceMetric(Metric):
     """The energy distance between generated and held-out examples, for data of few dimensions.
 
-    Beside it stands that of training data from the held-out data: 0, but for the sampling noise.
+    The energy distance between training and held-out data is reported with it; it is 0 up to sampling noise.
 
     Args:
-        num_held_out: how many held-out examples; None: as many as are generated, or all there are.
+        num_held_out: number of held-out examples; None for as many as are generated, or all if there are fewer.
     """
 
     num_held_out: int | None = None

@@ -1,11 +1,11 @@
 """The Frechet distance for infinitely many generated examples, from finitely many.
 
-At N examples the distance is too large by about c / N, whatever the model, and c differs from model to model. A
+At N examples, the distance is too large by about c / N, where c depends on the model. A
 line in 1 / N through the distances of all examples, of halves and of quarters gives the value at 1 / N = 0 (after
-Chong and Forsyth, 2020). The bias that the finite reference adds remains.
+Chong and Forsyth, 2020). The bias from the finite reference remains.
 
-Its error is that of the delete-a-group jackknife: the examples in ten groups, the fit repeated without each. A
-bootstrap would draw examples twice, and a set with repetitions has a bias of its own, which is what is fitted.
+The standard error is that of the delete-a-group jackknife: the examples are divided into ten groups, and the fit is
+repeated without each group. A bootstrap would repeat examples, which changes the very bias that is fitted.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from diffusion.evaluation.frechet import Moments, factor_of
 from diffusion.evaluation.kernel import student_quantile
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 
 _GROUPS = 10
 _PARTS = (1, 2, 4)
@@ -38,19 +38,17 @@ def frechet_infinity(
 
     Args:
         rows: features of independent examples.
-        reference: what they are compared with.
-        seed: of the division into groups and parts.
+        reference: moments of the reference features.
+        seed: seed of the division into groups and parts.
 
     Raises:
-        ValueError: a quarter of the examples, less a tenth, is no more than there are features: the bias is not
-            of the form c / N there.
+        ValueError: a quarter of the examples, less a tenth, does not exceed the number of features; the bias then
+            does not have the form c / N.
     """
     n, dim = rows.shape
     needed = int(np.ceil(4 * (dim + 1) / (1 - 1 / _GROUPS))) + _GROUPS
-    require(
-        n >= needed,
-        f"the extrapolation over {dim} features needs at least {needed} examples, so that every part has more "
-        f"examples than features; got {n}. Use kid, which has no such bias.",
+    at_least(
+        needed, examples=n, of=f"extrapolation over {dim} features", hint="kid has no such bias."
     )
     factor = factor_of(reference.covariance)
     spread = float(np.trace(reference.covariance))
@@ -62,7 +60,7 @@ def frechet_infinity(
         return float(shift @ shift + np.trace(cov) + spread - 2 * cross)
 
     def fitted(x: np.ndarray) -> np.ndarray:
-        """Return slope and value at 0 of the line."""
+        """Return the slope and the intercept of the line."""
         means = [np.mean([distance(p) for p in np.array_split(x, k)]) for k in _PARTS]
         return np.polyfit([k / len(x) for k in _PARTS], means, 1)
 

@@ -2,10 +2,10 @@
 
     d^2 = |m_1 - m_2|^2 + tr(C_1) + tr(C_2) - 2 tr((C_1^(1/2) C_2 C_1^(1/2))^(1/2))
 
-(Heusel et al., 2017; Su, kexue.fm 8512). Everything in float64. With C_1 = A^T A and C_2 = B^T B the last term is
-2 |A B^T|_*, the sum of the singular values; no matrix square root of a non-symmetric product, which loses half the
-digits. A comes from the eigenvalues of the symmetric C_1; or, with fewer examples than features, it is the centered
-features themselves over sqrt(n - 1): then no covariance is needed, and equal sets have distance 0.
+(Heusel et al., 2017; Su, kexue.fm 8512). All computations are in float64. With C_1 = A^T A and C_2 = B^T B the last
+term is 2 |A B^T|_*, the sum of the singular values; this avoids the matrix square root of a non-symmetric product,
+which loses half the digits. A comes from the eigenvalues of the symmetric C_1; with fewer examples than features, A is
+the centered features divided by sqrt(n - 1): then no covariance is needed, and equal sets have distance 0.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from diffusion.numerics import at_least, finite, require
+from diffusion.numerics import alike, at_least, finite, require
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Moments:
 
     @classmethod
     def empty(cls, dim: int) -> "Moments":
-        """Return the moments of nothing."""
+        """Return the moments of an empty set."""
         return cls(0, np.zeros(dim), np.zeros((dim, dim)))
 
     def add(self, features: Float[np.ndarray, "batch dim"]) -> "Moments":
@@ -50,9 +50,9 @@ class Moments:
 
 
 def factor_of(cov: np.ndarray) -> np.ndarray:
-    """Return A of shape (rank, dim) with A^T A = cov, for a symmetric matrix that is not negative.
+    """Return A of shape (rank, dim) with A^T A = cov, for a symmetric positive semidefinite matrix.
 
-    Eigenvalues that round-off cannot tell from 0 are left out: the roots of +-1e-16 are not small.
+    Eigenvalues that are 0 up to roundoff are dropped, since the square root of 1e-16 is not small.
     """
     values, vectors = np.linalg.eigh(np.asarray(cov, np.float64))
     kept = values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0.0)
@@ -74,20 +74,17 @@ def gaussian_distance(
 
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Return the Frechet distance between two sets of features."""
-    require(
-        a.mean.shape == b.mean.shape,
-        f"both sets need features of one size; got {a.mean.shape[0]} and {b.mean.shape[0]}.",
-    )
+    alike("number of features", a=len(a.mean), b=len(b.mean))
     return gaussian_distance(a.mean, a.covariance, b.mean, b.covariance)
 
 
 @dataclass
 class Sample:
-    """The features of a set as they come: their moments, and the features themselves while these are few.
+    """Running statistics of features: their moments, and the features themselves while there are few examples.
 
     Attributes:
-        moments: over all.
-        rows: all features, (n, dim), as long as there are no more than `dim`; None after that.
+        moments: moments of all features.
+        rows: all features, (n, dim), while n <= dim; None after that.
     """
 
     moments: Moments
@@ -95,7 +92,7 @@ class Sample:
 
     @classmethod
     def of(cls, batches: Iterable[np.ndarray], dim: int) -> "Sample":
-        """Run through batches of features, holding one of them, `dim` rows and a matrix of dim x dim."""
+        """Accumulate batches of features; memory holds one batch, `dim` rows and a dim x dim matrix."""
         found = cls(Moments.empty(dim))
         for features in batches:
             found.add(features)
@@ -128,6 +125,6 @@ class Sample:
 
 
 def frechet_of_samples(a: Sample, b: Sample) -> float:
-    """Return the Frechet distance between two sets, by the form that suits their sizes."""
+    """Return the Frechet distance between two sets, by the formula that is efficient for their sizes."""
     require(a.dim == b.dim, f"both sets need features of one size; got {a.dim} and {b.dim}.")
     return _distance(a.moments.mean - b.moments.mean, a.factor(), b.factor())

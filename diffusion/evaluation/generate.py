@@ -1,10 +1,10 @@
-"""Generating many examples: example i is a function of (model, sampler, seed, i) alone.
+"""Generation of many examples: example i is a function of (model, sampler, seed, i) only.
 
-Each example has its own key, folded from the seed and its index, which draws its prior and all noise on
-its way. Compilers choose algorithms, and with them the order of summation, by the shapes that they see; so
-equal keys alone give equal examples up to round-off. What is computed at once on a device is therefore a
-block of fixed size: block j holds the examples j m ... j m + m - 1, whatever was asked for, and example i is
-row i mod m of block i // m. The batch size and the number of devices say how many blocks are under way, and
+Each example has its own key, folded from the seed and its index, for its prior sample and all noise of its trajectory.
+Compilers choose algorithms, and with them the order of summation, by the shapes; equal keys alone therefore
+give equal examples only up to roundoff. For equal bits, a device always computes a
+block of fixed size m: block j holds the examples j m ... j m + m - 1, even if fewer are requested, and example i is
+row i mod m of block i // m. The batch size and the number of devices determine how many blocks are in flight, and
 change no bit.
 """
 
@@ -25,7 +25,7 @@ from diffusion.types import Cond, Key
 
 
 def block_size(shape: Sequence[int]) -> int:
-    """Return the examples that a device computes at once unless told: 256 points, or 32 images."""
+    """Return the default number of examples that a device computes at once: 256 points, or 32 images."""
     return 256 if math.prod(shape) < 64 else 32
 
 
@@ -40,13 +40,13 @@ def _placed(tree: Any, spec: PartitionSpec) -> Any:
 
 
 def _spread(tree: Any, count: int) -> Any:
-    """Lay the leading axis over all local devices, where they divide it."""
+    """Shard the leading axis over all local devices, if their number divides it."""
     devices = len(jax.local_devices())
     return tree if devices == 1 or count % devices else _placed(tree, PartitionSpec("batch"))
 
 
 def replicated(tree: Any) -> Any:
-    """Put a copy of every array on each local device, once, before many batches are generated."""
+    """Copy every array to each local device, once, before many batches are generated."""
     return tree if len(jax.local_devices()) == 1 else _placed(tree, PartitionSpec())
 
 
@@ -70,22 +70,22 @@ def generate_batch(
     Args:
         sampler: an object of kind `sampler`.
         process: the process whose prior is drawn.
-        model_of: from a condition to the model, guided or not.
-        seed: of the examples.
+        model_of: function from a condition to the model, guided or not.
+        seed: seed of the examples.
         indices: global indices, (batch,).
-        shape: of one example.
+        shape: shape of one example.
         times: decreasing sampling times.
         cond: the condition of each example, leading axis batch, or None.
         save: keep the states at all times.
         denoise_last: end with the posterior mean.
-        spread: divide the batch over all local devices, where their number divides it; otherwise it is computed
-            on the first of them alone.
+        spread: divide the batch over all local devices, if their number divides it; otherwise compute it
+            on the first device only.
     """
     keys = example_keys(seed, indices)
     model = model_of(_spread(cond, len(indices)) if spread else cond)
     if spread:
         keys = _spread(keys, len(indices))
-    elif len(jax.local_devices()) > 1:  # a program of several devices is another program
+    elif len(jax.local_devices()) > 1:  # a program for several devices may give other bits
         model = jax.device_put(as_pytree(model), jax.local_devices()[0])
     x = process.sample_prior(fold_in(keys, 0), (len(indices), *shape))
     return solve(
@@ -109,17 +109,17 @@ def generate(
     start: int = 0,
     block: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Generate examples start ... start + num_samples - 1, a batch at a time, as float32 arrays.
+    """Generate examples start ... start + num_samples - 1 in batches, as float32 arrays.
 
-    Arguments beyond those of `generate_batch`: `num_samples` and `start` say which examples, and `cond_of`
-    gives the conditions of global indices. `batch_size` examples are handed out at once, and up to twice as
-    many are under way; no bit depends on it. `block` is what a device computes at once, `block_size(shape)` unless
-    told; it belongs to what determines the bits.
+    Arguments beyond those of `generate_batch`: `num_samples` and `start` select the examples, and `cond_of`
+    maps global indices to conditions. Batches of `batch_size` examples are yielded, and up to twice as
+    many are in flight; no bit depends on it. `block` is the number of examples that a device computes at once, by
+    default `block_size(shape)`; the bits depend on it.
     """
     size = block or block_size(shape)
     at_least(1, block=size, batch_size=batch_size)
     at_least(0, num_samples=num_samples, start=start)
-    # where the steps of an example depend on its neighbors, these are those of its block
+    # if the steps of an example depend on the rest of its batch, they depend only on its block
     spread = not sampler.coupled
     stop, call = start + num_samples, size * (len(jax.local_devices()) if spread else 1)
 
@@ -133,7 +133,7 @@ def generate(
         x = np.concatenate([np.asarray(part, np.float32) for part in under_way])
         return x[max(start - firsts[0], 0) : stop - firsts[0]]
 
-    before = None  # what is under way while the batch after it is begun: devices never wait for us
+    before = None  # batch in flight while the next one is dispatched, so that devices never wait for the host
     for firsts in batched(range(start - start % size, stop, call), -(-batch_size // call)):
         began = firsts, [begin(first) for first in firsts]
         if before is not None:
@@ -144,6 +144,6 @@ def generate(
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Cut a sequence into pieces of one size, the last one perhaps shorter."""
+    """Divide a sequence into pieces of equal size, of which the last may be shorter."""
     for k in range(0, len(items), size):
         yield items[k : k + size]

@@ -46,7 +46,7 @@ def loss_by_level(
 ) -> list[LevelLoss]:
     """Measure E|x_0 - E[x_0 | x_t]|^2 per dimension at noise levels evenly spaced in log-SNR.
 
-    In this unit models of different predictions, weights and processes can be compared.
+    In this unit, models with different predictions, weights and processes are comparable.
     """
     times = process.default_times(num_levels + 1)[1:-1]
     size = dataset.spec.size or num_examples
@@ -92,17 +92,16 @@ def bits_per_dim(
 ) -> Bits:
     """Estimate bits per dimension of uniformly dequantized held-out examples through the ODE.
 
-    The trace is exact up to `exact_below` dimensions, Hutchinson's with `num_probes` probes above. The
-    model is used without its conditions' guidance, since a guided field has no normalized density of its own.
+    The trace is exact up to `exact_below` dimensions, and Hutchinson's estimate with `num_probes` probes above. The
+    model is used without guidance, since a guided field is not that of a normalized density.
 
     Raises:
-        ValueError: the data is not made of integers.
+        ValueError: the data is not discrete.
     """
     spec = dataset.spec
     require(
         spec.bits is not None,
-        "bits per dimension need data made of integers, such as 8-bit images; this set is continuous: "
-        "report its log-likelihood in nats (`diffusion.log_prob`) instead.",
+        "bits per dimension need integers, such as 8-bit images; of continuous data report `diffusion.log_prob`.",
     )
     assert spec.bits is not None
     dims, quantize = int(np.prod(spec.shape)), Dequantization(levels=2**spec.bits)

@@ -1,6 +1,6 @@
 """Pictures of results: grids of images, labeled rows, animations, scatter plots.
 
-Files are written beside their target and renamed, so that a viewer never sees half a picture.
+Files are written under a temporary name and renamed, so that a viewer never sees an incomplete picture.
 Arrays are NHWC; floats in [-1, 1] become 8-bit levels by round(127.5 (x + 1)).
 """
 
@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float, Num, UInt8
 
+from diffusion.numerics import at_least
 from diffusion.runtime.files import replacing
 
-SEPARATOR = 64  # gray level between images: dark, yet not the black ground of digits
+SEPARATOR = 64  # gray level between images: dark, but different from the black background of digits
 
 
 def to_uint8(
     x: Float[Array, "*shape"] | Float[np.ndarray, "*shape"],
 ) -> UInt8[np.ndarray, "*shape"]:
-    """Round values in [-1, 1] to 8-bit levels; what lies outside is clipped, NaN becomes 0."""
+    """Round values in [-1, 1] to 8-bit levels; other values are clipped, and NaN becomes 0."""
     inside = np.clip(np.nan_to_num(np.asarray(x, np.float64), nan=-1.0), -1, 1)
     return np.floor((inside + 1) * 127.5 + 0.5).astype(np.uint8)
 
@@ -31,19 +32,16 @@ def image_grid(
     border: int = 1,
     scale: int = 1,
 ) -> UInt8[np.ndarray, "rows columns channels"]:
-    """Put images into a grid, row by row, with dark lines between and around them.
+    """Arrange images in a grid, row by row, with dark lines between and around them.
 
     Args:
         images: at least one.
         columns: images per row; the last row may be shorter.
         border: width of the lines in pixels of the images.
-        scale: each pixel, of images and lines alike, becomes scale x scale pixels.
+        scale: magnification; each pixel, of images and lines, becomes scale x scale pixels.
     """
-    if columns < 1 or border < 0 or scale < 1 or len(images) == 0:
-        raise ValueError(
-            f"A grid needs images, `columns` and `scale` of at least 1 and `border` of at least 0; "
-            f"got {len(images)} images, columns={columns}, scale={scale}, border={border}."
-        )
+    at_least(1, images=len(images), columns=columns, scale=scale, of="a grid")
+    at_least(0, border=border, of="a grid")
     number, height, width, channels = images.shape
     rows = -(-number // columns)
     down, across = height + border, width + border
@@ -67,20 +65,22 @@ def _picture(image: np.ndarray) -> Any:
 
 
 def write_file(path: str | os.PathLike[str], save: Callable[[Path], None]) -> None:
-    """Let `save` write a temporary file, and put it in the place of `path` when it succeeded.
+    """Call `save` with a temporary path, and rename the file to `path` if it succeeded.
 
     Raises:
         WriteError: the file cannot be written, with the path and the reason.
     """
-    with replacing(path, durable=False) as scratch:  # pictures can be drawn again
+    with replacing(
+        path, durable=False
+    ) as scratch:  # not flushed to disk, since pictures can be drawn again
         save(scratch)
 
 
 def save_png(path: str | os.PathLike[str], image: UInt8[np.ndarray, "..."]) -> None:
-    """Write (height, width[, channels]) as PNG, whatever the suffix; folders are made.
+    """Write (height, width[, channels]) as PNG, regardless of the suffix; folders are created.
 
     Raises:
-        ValueError: the shape is no picture.
+        ValueError: the shape is not that of a picture.
         WriteError: the path cannot be written.
     """
     picture = _picture(image)
@@ -93,9 +93,9 @@ def save_gif(
     """Write frames (height, width[, channels]) as an endless animation.
 
     Args:
-        path: of the file.
-        frames: at least one, all of one shape.
-        ms: milliseconds per frame; the format counts in tens.
+        path: the file.
+        frames: at least one, all of the same shape.
+        ms: milliseconds per frame, rounded to tens by the format.
 
     Raises:
         ValueError: there is no frame.
@@ -125,7 +125,7 @@ def save_grid(
 def label_rows(
     image: UInt8[np.ndarray, "height width channels"], labels: Sequence[str]
 ) -> UInt8[np.ndarray, "height wider channels"]:
-    """Write one text per row of a grid into a dark margin at its left."""
+    """Write one text per row of a grid into a dark margin on its left."""
     from PIL import Image, ImageDraw, ImageFont
 
     if not labels:
@@ -171,11 +171,11 @@ def scatter_grid(
     """Write scatter plots of points in the plane, side by side on equal axes, as PNG.
 
     Args:
-        path: of the file.
+        path: the file.
         panels: at least one set of points (n, 2).
         titles: one per panel, or none.
         columns: panels per row.
-        limit: the axes span [-limit, limit]; None: what holds 99.5 % of the coordinates.
+        limit: the axes span [-limit, limit]; None for the range of 99.5 % of the coordinates.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # not pyplot: no global state, no window system

@@ -2,12 +2,12 @@
 
     D = 2 E h(X, Y) - E h(X, X') - E h(Y, Y')
 
-With h = |x - y| it is the energy distance, with h = -k, for a kernel k, the squared maximum mean discrepancy
-(Gretton et al., 2012). It is 0 for equal distributions. The estimates leave out the pairs of an example with
-itself, so they are unbiased, and may be negative: they are never cut off at 0.
+With h = |x - y| it is the energy distance; with h = -k, for a kernel k, the squared maximum mean discrepancy
+(Gretton et al., 2012). It is 0 for equal distributions. The estimates omit the pairs of an example with
+itself, so they are unbiased and may be negative: they are never clipped at 0.
 
-Two estimates are here. `discrepancy` takes all pairs; its variance is that of Hoeffding's decomposition: what one
-example says alone, and what only pairs say, which is all that is left where the two distributions agree.
+There are two estimators. `discrepancy` uses all pairs; its variance follows from Hoeffding's decomposition into terms
+of single examples and terms of pairs; only the latter remain if the two distributions agree.
 `kernel_distance` is the mean over subsets, for many examples, with the kernel (x.y / d + 1)^3 (Binkowski et al.,
 2018: KID, if the features are Inception's).
 """
@@ -25,7 +25,7 @@ _CHUNK = 2**22  # pairs held at a time
 
 
 class Discrepancy(NamedTuple):
-    """An estimate of D, its standard error, and how many examples of each kind it is made of."""
+    """An estimate of D, its standard error, and the number of examples of each distribution."""
 
     value: float
     standard_error: float
@@ -34,7 +34,7 @@ class Discrepancy(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """What a matrix of pairs is needed for."""
+    """Sums over a matrix of pairs."""
 
     rows: np.ndarray
     columns: np.ndarray
@@ -42,7 +42,7 @@ class _Sums(NamedTuple):
 
 
 def checked_pair(x: np.ndarray, y: np.ndarray, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Return both sets as rows of float64, or refuse what cannot be compared."""
+    """Return both sets as rows of float64; raise ValueError if they cannot be compared."""
     x, y = (np.asarray(a, np.float64) for a in (x, y))
     require(
         x.shape[1:] == y.shape[1:] and min(len(x), len(y)) >= least,
@@ -53,7 +53,7 @@ def checked_pair(x: np.ndarray, y: np.ndarray, least: int = 2) -> tuple[np.ndarr
 
 
 def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return |x_i - y_j|^2; coordinate by coordinate where these are few, which loses no digits."""
+    """Return |x_i - y_j|^2; in few dimensions computed per coordinate, which is more accurate."""
     if x.shape[1] <= 8:
         found = np.zeros((len(x), len(y)))
         for a, b in zip(x.T, y.T, strict=True):
@@ -61,7 +61,7 @@ def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return found
     norms = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1)
     found = norms - 2 * (x @ y.T)
-    found[found < 1e-12 * norms] = 0.0  # equal rows; their difference would be round-off
+    found[found < 1e-12 * norms] = 0.0  # equal rows, whose difference is only roundoff
     return found
 
 
@@ -81,7 +81,7 @@ def _sums(x: np.ndarray, y: np.ndarray, h: PairFn, same: bool) -> _Sums:
 
 
 def _within(x: np.ndarray, h: PairFn) -> tuple[np.ndarray, float]:
-    """Return the mean of h of each example with the others, and the variance of what pairs add."""
+    """Return the mean of h of each example with the others, and the variance of the pair terms."""
     n, sums = len(x), _sums(x, x, h, same=True)
     means = sums.rows / (n - 1)
     pairs = sums.square / (n * (n - 1)) - means.mean() ** 2 - 2 * means.var()
@@ -97,11 +97,11 @@ def discrepancy(x: np.ndarray, y: np.ndarray, h: PairFn) -> Discrepancy:
         h: a symmetric function of pairs of rows.
 
     Returns:
-        The unbiased estimate with its standard error, which is up to 1.4 times too large where the distributions
-        agree: what single examples say is 0 there, and its estimate is cut off at 0.
+        The unbiased estimate with its standard error, which is up to 1.4 times too large if the distributions
+        agree: the variance of the terms of single examples is then 0, and its estimate is clipped at 0.
 
     Raises:
-        ValueError: there are too few examples, they differ in shape, or some number is not finite.
+        ValueError: there are too few examples, their shapes differ, or a number is not finite.
     """
     x, y = checked_pair(x, y)
     n, m = len(x), len(y)
@@ -110,7 +110,7 @@ def discrepancy(x: np.ndarray, y: np.ndarray, h: PairFn) -> Discrepancy:
     to_y, to_x = between.rows / m, between.columns / n
     across = between.square / (n * m) - to_y.mean() ** 2 - to_y.var() - to_x.var()
     across = max(0.0, across)
-    # the variance over single examples, less what the noise of their own averages adds to it
+    # the variance over single examples, minus the contribution of the noise of their averages
     alone_x = np.var(2 * (to_y - own_x), ddof=1) - 4 * across / m - 4 * pairs_x / (n - 1)
     alone_y = np.var(2 * (to_x - own_y), ddof=1) - 4 * across / n - 4 * pairs_y / (m - 1)
     pairs = 4 * across / (n * m) + 2 * pairs_x / (n * (n - 1)) + 2 * pairs_y / (m * (m - 1))
@@ -133,7 +133,7 @@ def gaussian_kernel(bandwidth: float) -> PairFn:
 
 
 def median_distance(x: Float[np.ndarray, " n *data"], limit: int = 1000) -> float:
-    """Return the median distance between two different examples, of the first `limit`: a usual bandwidth."""
+    """Return the median distance between two different examples among the first `limit`, a common bandwidth."""
     rows = np.asarray(x[:limit], np.float64).reshape(min(len(x), limit), -1)
     upper = np.triu_indices(len(rows), 1)
     found = float(np.sqrt(np.median(squared_distances(rows, rows)[upper])))
@@ -154,7 +154,7 @@ def mmd(
 
 
 class KernelDistance(NamedTuple):
-    """The mean over subsets, its standard error, a 95 % interval, and what the subsets were."""
+    """The mean over subsets, its standard error, a 95 % interval, and the size and number of the subsets."""
 
     value: float
     standard_error: float
@@ -192,23 +192,23 @@ def kernel_distance(
     seed: int = 0,
     kernel: PairFn = cubic_kernel,
 ) -> KernelDistance:
-    """Estimate the squared MMD by its mean over subsets, unbiased and never cut off at 0.
+    """Estimate the squared MMD by its mean over subsets, unbiased and never clipped at 0.
 
-    Both sets are shuffled and cut into disjoint subsets, again and again until there are enough. Subsets are no
-    larger than a tenth of the smaller set, so that at least ten are disjoint: these are independent, and the
-    standard error is their spread over the root of their number. What the other rounds add is not counted, so the
-    error is too large rather than too small: up to 3 times, where the distributions agree.
+    Both sets are shuffled and divided into disjoint subsets, repeatedly until there are enough. Subsets are no
+    larger than a tenth of the smaller set, so that at least ten are disjoint and therefore independent; the
+    standard error is their standard deviation over the root of their number. The gain from further rounds is not
+    counted, so the error is conservative: up to 3 times too large if the distributions agree.
 
     Args:
         x: features of one set, at least 4 rows.
-        y: of the other.
-        subset_size: the most that a subset holds of each set.
-        num_subsets: about how many; whole rounds of disjoint ones, or fewer than a round.
-        seed: of the shuffling.
-        kernel: of rows.
+        y: features of the other set.
+        subset_size: largest number of rows of each set in a subset.
+        num_subsets: approximate number of subsets; whole rounds of disjoint ones, or fewer than a round.
+        seed: seed of the shuffling.
+        kernel: kernel of rows.
 
     Raises:
-        ValueError: there are too few rows, they differ in size, or some number is not finite.
+        ValueError: there are too few rows, their sizes differ, or a number is not finite.
     """
     x, y = checked_pair(x, y, least=4)
     at_least(2, subset_size=subset_size, num_subsets=num_subsets)
@@ -230,7 +230,7 @@ def kernel_distance(
 def kernel_distance_of_all(
     x: Float[np.ndarray, "n dim"], y: Float[np.ndarray, "m dim"], kernel: PairFn = cubic_kernel
 ) -> KernelDistance:
-    """Estimate the squared MMD from all pairs, unbiased, with a 95 % interval: one subset, the whole.
+    """Estimate the squared MMD from all pairs, unbiased, with a 95 % interval: a single subset with all rows.
 
     Raises:
         ValueError: there are too few rows, they differ in size, or some number is not finite.

@@ -119,8 +119,7 @@ class Shards(abc.ABC):
         except ValueError:  # also UnicodeDecodeError; it is replaced only if nothing depends on it
             if any(_NAME.fullmatch(p.name) for p in self.folder.iterdir()):
                 raise ShardsError(
-                    f"{file} is damaged, so nobody knows what the examples in {self.folder} are. Remove the "
-                    "folder or give another --out."
+                    f"{file} is damaged: it says what {self.folder} holds. Remove the folder or give another --out."
                 ) from None
             there = None
         if there is None:
@@ -143,8 +142,7 @@ class Shards(abc.ABC):
                 else ""
             )
             raise ShardsError(
-                f"{self.folder} holds examples of another command ({shown}{more}). Give the command that began "
-                "it, another --out, or remove the folder."
+                f"{self.folder} holds examples of another command ({shown}{more}). Give that, or another --out."
             )
 
     def committed(self) -> list[Shard]:

@@ -111,6 +111,5 @@ def require_guidable(process: Process, requires: type[Process], who: str) -> Non
     except TypeError as error:
         needs = str(error).partition(". ")[0]
         raise TypeError(
-            f"{needs}. On every process work classifier_free, negative, autoguidance, channels, and "
-            "interval with by='t'."
+            f"{needs}. Every process has classifier_free, negative, autoguidance, channels, interval with by='t'."
         ) from None

@@ -35,13 +35,12 @@ def check_entries(
         name = entry_name(entry)
         require(
             conditional or not entry.needs_cond,
-            f"guidance {name!r} extrapolates between conditions, but this model was trained without any; leave "
-            "it out, or train on data with labels. Without labels there are autoguidance, classifier, similarity.",
+            f"guidance {name!r} needs a model trained under conditions; without them use autoguidance or classifier.",
         )
         require(
             dropout > 0 or not entry.needs_null,
-            f"guidance {name!r} compares with the model under no condition, which this one never saw: it was "
-            "trained with train.label_dropout=0. Train with 0.1, or use autoguidance or classifier.",
+            f"guidance {name!r} compares with the model under no condition, which train.label_dropout=0 never trained. "
+            "Train with 0.1, or use autoguidance or classifier.",
         )
 
 

@@ -96,10 +96,8 @@ class Extrapolation(Guidance):
     def __post_init__(self, omega: Any) -> None:
         if omega is not None:
             default = type(self).__dataclass_fields__["scale"].default
-            require(
-                is_number(self.scale) and self.scale == default,
-                f"give either `scale` or `omega`, which is scale - 1; got {self.scale} and {omega}.",
-            )
+            unset = is_number(self.scale) and self.scale == default
+            require(unset, f"give `scale` or `omega`, scale - 1; got {self.scale} and {omega}.")
             object.__setattr__(self, "scale", above_one(omega))
         check_scale(self.scale)
 
@@ -158,11 +156,9 @@ class Negative(Extrapolation):
     def _avoided(self, model: ConditionalModel) -> Cond:
         if self.label is None:
             return _like(given(model, "negative", self), model.cond)
-        if not isinstance(model.cond, Mapping) or "label" not in model.cond:
-            raise ValueError(
-                "guidance 'negative' with `label` needs a model under the condition 'label'; this one has "
-                f"{sorted(model.cond) if isinstance(model.cond, Mapping) else 'no condition'}."
-            )
+        known = sorted(model.cond) if isinstance(model.cond, Mapping) else []
+        if "label" not in known:
+            raise ValueError(f"'negative' with `label` needs a condition 'label'; got {known}.")
         label = jnp.asarray(self.label, model.cond["label"].dtype)
         return {**model.cond, "label": jnp.broadcast_to(label, model.cond["label"].shape)}
 
@@ -171,8 +167,7 @@ def _like(cond: Cond, other: Cond) -> Cond:
     """Repeat a condition without a batch axis, or with one of length 1, for the batch of another."""
     if jax.tree.structure(cond) != jax.tree.structure(other):
         raise ValueError(
-            f"given['negative'] must be a condition like the model's, {jax.tree.structure(other)}; got "
-            f"{jax.tree.structure(cond)}."
+            f"given['negative'] must be like the model's {jax.tree.structure(other)}; got {jax.tree.structure(cond)}."
         )
     fit = lambda a, b: jnp.broadcast_to(jnp.asarray(a, jnp.asarray(b).dtype), jnp.shape(b))
     return jax.tree.map(fit, cond, other)

@@ -190,6 +190,5 @@ class Classifier(Tilt):
     def _require(self, condition: bool, found: str) -> None:
         require(
             condition,
-            "guidance 'classifier' needs one label per example: the condition 'label' of shape (batch,), "
-            f"demolish sample --labels, or its field `label`; got {found}.",
+            f"'classifier' needs one label per example: condition 'label', --labels or field `label`; got {found}.",
         )

@@ -126,8 +126,7 @@ class ConditionalModel:
         """
         if self.base.cond is None:
             raise ValueError(
-                "guidance compares a model under its condition with the same model under another or none, but "
-                "this one has no condition: train it on data with labels, or give labels."
+                "guidance compares conditions, and this model has none: train it on data with labels, or give labels."
             )
         if self.guided is None or self.guided is self.base:
             return BatchedBoth(self.base, cond)

@@ -108,9 +108,7 @@ def on_interval(
 
 def _check_clock(by: str, low: Scalar, high: Scalar) -> None:
     one_of(CLOCKS, by=by)
-    ordered(
-        low=low, high=high, hint=f"Both are {by}: noise has the lower log-SNR, and the higher t."
-    )
+    ordered(low=low, high=high, hint=f"Both are {by}: noise has the lower log-SNR, the higher t.")
 
 
 @register("guidance", "interval")
@@ -184,10 +182,7 @@ class OnChannels(CallablePytree):
 def check_channels(channels: tuple[int, ...], count: int) -> None:
     """Raise ValueError for a channel that does not exist."""
     bad = [c for c in channels if not -count <= c < count]
-    require(
-        not bad,
-        f"`channels` must lie in 0 ... {count - 1} for data of {count} channels; got {bad[:1]}.",
-    )
+    require(not bad, f"`channels` must lie in 0 ... {count - 1}; got {bad[:1]}.")
 
 
 @register("guidance", "channels")

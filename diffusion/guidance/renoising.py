@@ -70,9 +70,7 @@ class CFGPlusPlus(Guidance):
     scale: Scalar = 0.6
 
     def __post_init__(self) -> None:
-        in_interval(
-            "[0, 1]", scale=self.scale, of="cfg_pp", hint="For scales above 1 use classifier_free."
-        )
+        in_interval("[0, 1]", scale=self.scale, of="cfg_pp", hint="classifier_free goes above 1.")
 
     def guide(self, model: ConditionalModel) -> Denoiser:
         if is_number(self.scale) and self.scale == 0:

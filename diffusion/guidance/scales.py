@@ -6,6 +6,7 @@ gives t -> scale as a callable pytree whose numbers are leaves. In Python any ca
 
 import abc
 import dataclasses
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
@@ -101,12 +102,11 @@ class Piecewise(Schedule):
     values: tuple[float | int, ...] = (1.0, 3.0)
 
     def __post_init__(self) -> None:
-        require(
-            len(self.values) == len(self.edges) + 1
-            and all(a < b for a, b in zip(self.edges, self.edges[1:], strict=False)),
-            "`edges` must increase in t, and `values` needs one entry more; got "
-            f"edges={self.edges}, values={self.values}.",
-        )
+        rising = all(a < b for a, b in itertools.pairwise(self.edges))
+        if not rising or len(self.values) != len(self.edges) + 1:
+            raise ValueError(
+                f"`edges` must increase in t, with one entry more in `values`; got {self.edges} and {self.values}."
+            )
         finite(values=self.values)
 
     def bind(self, process: Process) -> Stepped:

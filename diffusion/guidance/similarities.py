@@ -61,11 +61,7 @@ def similarity_named(name: str | Measure) -> Measure:
         return name
     if ":" in name:
         return load(name)
-    one_of(
-        SIMILARITIES,
-        measure=name,
-        hint="Or 'module:attribute', a function (x, target) -> (batch,).",
-    )
+    one_of(SIMILARITIES, measure=name, hint="Or 'module:attribute', (x, target) -> (batch,).")
     return SIMILARITIES[name]
 
 
@@ -85,8 +81,7 @@ class Similar(CallablePytree):
         target = jnp.asarray(self.target, x.dtype)
         if target.shape not in (x.shape[1:], x.shape, (1, *x.shape[1:])):
             raise ValueError(
-                f"`target` must be shaped like one example, {x.shape[1:]}, or like the batch, {x.shape}; got "
-                f"{target.shape}."
+                f"`target` must have shape {x.shape[1:]} of one example, or {x.shape} of all; got {target.shape}."
             )
         target = jnp.broadcast_to(target, x.shape)
         if self.noisy:

@@ -119,10 +119,7 @@ class Upsample(Extrapolation):
         return upsample(process, model.conditional, self.factor, self.at(model))
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
-        require(
-            len(shape) >= 2,
-            f"guidance 'upsample' is for images or signals, not for examples of shape {shape}.",
-        )
+        require(len(shape) >= 2, f"'upsample' is for images or signals; got shape {shape}.")
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*(self.factor * n for n in shape[:-1]), shape[-1])

@@ -142,10 +142,7 @@ def dps(
 
 
 def _require_noise(std: Scalar) -> None:
-    positive(
-        std=std,
-        hint="The likelihood of dps divides by it: give one, or the times (in a config, normalized=True).",
-    )
+    positive(std=std, hint="dps divides by it: give one, or the times (or normalized=True).")
 
 
 @register("guidance", "dps")

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion.inverse_problems.base import measured
 from diffusion.inverse_problems.replacement import Replaced
-from diffusion.numerics import at_least, is_traced, normal_like, split
+from diffusion.numerics import at_least, host_only, normal_like, split
 from diffusion.processes import Process
 from diffusion.registry import register
 from diffusion.samplers.base import State
@@ -56,10 +56,7 @@ class Repaint(_Renoise):
     def _walk(self, process: Any, times: Any) -> tuple[Any, Any, Any, list[int]]:
         """Return (t, u, s), and the indices of the rows that reach a time of the grid for the last time."""
         at = levels(process, times, "the sampler Repaint")
-        if is_traced(at):
-            raise TypeError(
-                "repaint plans its steps on the host; its times and its process must not be traced."
-            )
+        host_only("repaint", at)
         triples, marks = [], []
         for first in range(0, len(at.t) - 1, self.jump):
             stretch = at.t[first : first + self.jump + 1]

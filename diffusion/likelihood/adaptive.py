@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import at_least, one_of, positive, whole
+from diffusion.numerics import at_least, converged, one_of, positive, whole
 from diffusion.numerics.programs import unshared
 
 
@@ -41,12 +41,7 @@ class Adaptive:
 
     def complain(self, good: bool) -> None:
         """Raise RuntimeError unless the solver reached the end."""
-        if not good:
-            raise RuntimeError(
-                f"{self.solver} did not reach the prior within {self.max_steps} steps at rtol={self.rtol:g}, "
-                f"atol={self.atol:g}. Loosen the tolerances, raise `max_steps`, or start at a larger t_min; in "
-                "float32 tolerances below 1e-6 cannot be met."
-            )
+        converged(good, self.solver, self)
 
 
 def integrate(

@@ -18,13 +18,11 @@ def check_batch(x: Any, name: str = "x") -> Array:
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
-            f"`{name}` must be floating; got {x.dtype}{list(x.shape)}. Scale integers to the range of the data "
-            "and add their quantization noise first, as `diffusion.Dequantization` does."
+            f"`{name}` must be floating; got {x.dtype}. Scale integers and add noise, as diffusion.Dequantization does."
         )
     require(
         x.ndim >= 2 and x.size > 0,
-        f"`{name}` must have the shape (batch, ...features) and not be empty; got {list(x.shape)}. One example "
-        "is x[None]; numbers on a line are x[:, None].",
+        f"`{name}` must have the shape (batch, ...features), as x[None] or x[:, None]; got {list(x.shape)}.",
     )
     return x
 
@@ -35,14 +33,13 @@ def _within(process: Process, times: np.ndarray) -> None:
     low, high = float(process.t_min), float(process.t_max)
     require(
         times.min() >= low - _SLACK * abs(low) and times.max() <= high + _SLACK * abs(high),
-        f"`times` must lie within [t_min, t_max] of {type(process).__name__}, [{low:.6g}, {high:.6g}]; got "
-        f"{times.min():.6g} to {times.max():.6g}. A process built with another t_min or t_max reaches further.",
+        f"`times` must lie in [t_min, t_max] of {type(process).__name__}, [{low:.6g}, {high:.6g}]; got "
+        f"{times.min():.6g} to {times.max():.6g}.",
     )
     if isinstance(process, AffineProcess) and not is_traced(process):
         require(
             bool(on_host(process.sigma, times.min()) > 0),
-            f"`times` must begin where some noise is left, since the velocity is 0/0 without; sigma is 0 at "
-            f"{times.min():.6g}. Start a little later.",
+            f"`times` must begin where some noise is left; sigma is 0 at {times.min():.6g}. Start a little later.",
         )
 
 
@@ -69,8 +66,7 @@ def check_rising(process: Process, times: Any) -> Any:
         high = float(process.t_max)
         require(
             abs(times[-1] - high) <= _SLACK * abs(high),
-            f"`times` must end at t_max = {high:.6g} of {type(process).__name__}, where the prior's density is "
-            f"stated; got {times[-1]:.6g}.",
+            f"`times` must end at t_max = {high:.6g} of {type(process).__name__}, at the prior; got {times[-1]:.6g}.",
         )
     return times
 

@@ -214,10 +214,7 @@ def elbo(
         raise TypeError("the bound is an estimate and needs a `key`; got None.")
     key = as_key(key)
     one_of(sorted(_SAMPLINGS), sampling=sampling)
-    require(
-        times is None or num_steps is None,
-        "`times` and `num_steps` both name a chain; give one of them.",
-    )
+    require(times is None or num_steps is None, "give one of `times` and `num_steps`, not both.")
     if num_draws is not None:
         whole(1, num_draws=num_draws)
     if num_steps is not None:
@@ -226,8 +223,7 @@ def elbo(
         times = _check_chain(process, times)
     require(
         num_draws is not None or times is not None,
-        "`num_draws=None` takes every step of a chain; continuous time has none. Give `num_steps`, `times` or "
-        "a number of draws.",
+        "`num_draws=None` takes every step of a chain: give `num_steps`, `times` or a number of draws.",
     )
     _check_noise(process)
     steps = None if times is None else _steps(process, times)
@@ -243,8 +239,8 @@ def _check_chain(process: GaussianProcess, times: Any) -> Any:
         low = float(process.t_min)
         require(
             abs(times[0] - low) <= 1e-6 * abs(low),
-            f"`times` of a bound must begin at t_min = {low:.6g}, where the decoder takes over; got "
-            f"{times[0]:.6g}. Build the process with t_min={times[0]:.6g}.",
+            f"`times` of a bound must begin at t_min = {low:.6g}, where the decoder takes over; got {times[0]:.6g}. "
+            f"Build the process with t_min={times[0]:.6g}.",
         )
     return times
 
@@ -253,6 +249,5 @@ def _check_noise(process: GaussianProcess) -> None:
     if not is_traced(process):
         require(
             bool(on_host(process.sigma, float(process.t_min)) > 0),
-            f"the bound is infinite where sigma(t_min) = 0; {type(process).__name__} has t_min={process.t_min}. "
-            "Build it with a larger t_min.",
+            f"the bound is infinite where sigma(t_min) = 0: give {type(process).__name__} t_min > {process.t_min}.",
         )

@@ -43,6 +43,14 @@ class Precision(TypedDict):
     param_dtype: Any
 
 
+def check_axes(network: str, x: Any) -> None:
+    """Raise ValueError for what is neither a batch of images nor of signals."""
+    require(
+        x.ndim in (3, 4),
+        f"{network} takes images or signals, channels last; got shape {x.shape}. For points use the network 'mlp'.",
+    )
+
+
 def precision(dtype: str) -> Precision:
     """Return the compute dtype and the dtype of parameters as keyword arguments for Linen layers.
 
@@ -92,8 +100,7 @@ class FlaxNetwork:
     def __post_init__(self):
         if not is_hashable(self.module):
             raise TypeError(
-                f"The fields of `module` must be hashable; got {self.module!r}. "
-                "Give tuples instead of lists and dictionaries."
+                f"The fields of `module` must be hashable: no lists or dictionaries, but tuples; got {self.module!r}."
             )
 
     @property

@@ -23,7 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.networks.base import FlaxNetwork, LogSNR, Number, precision, takes_fields_of
+from diffusion.networks.base import (
+    FlaxNetwork,
+    LogSNR,
+    Number,
+    check_axes,
+    precision,
+    takes_fields_of,
+)
 from diffusion.networks.embeddings import Embedder, concat_image
 from diffusion.networks.initializers import normal
 from diffusion.networks.layers import (
@@ -45,7 +52,7 @@ from diffusion.networks.positions import (
 )
 from diffusion.networks.remat import remat_name, rematerialized
 from diffusion.networks.residuals import depth_factors
-from diffusion.numerics import at_least, one_of, positive, require
+from diffusion.numerics import at_least, one_of, positive
 from diffusion.registry import register
 from diffusion.types import Cond, DataLike
 
@@ -195,11 +202,7 @@ class DiT(nn.Module):
         return crop(unpatchify(y, self.patch, grid), x.shape[1:-1])
 
     def _check(self, x: DataLike) -> None:
-        require(
-            x.ndim in (3, 4),
-            f"A DiT takes (batch, height, width, channels) or (batch, length, channels); got shape "
-            f"{x.shape}. For points use the network 'mlp'.",
-        )
+        check_axes("A DiT", x)
         one_of(POSITIONS, positions=self.positions)
         positive(patch=self.patch)
         check_heads(self.width, self.heads)

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Int
 from diffusion.networks.base import LogSNR, precision, wide
 from diffusion.networks.initializers import normal
 from diffusion.networks.layers import dense
-from diffusion.numerics import multiple_of, one_of, require, shaped
+from diffusion.numerics import integers, multiple_of, one_of, require, shaped
 from diffusion.types import Cond, DataLike
 
 LOG_SNR_LIMIT = 30.0
@@ -105,8 +105,7 @@ def check_cond(cond: Cond) -> dict[str, Array]:
         return {}
     if not isinstance(cond, dict):
         raise TypeError(
-            f"`cond` must be None or a dictionary with entries of {CONDITIONS}; got "
-            f"{type(cond).__name__}. For class labels give dict(label=labels)."
+            f"`cond` must be None or a dictionary of {CONDITIONS}, as dict(label=labels); got {type(cond).__name__}."
         )
     for name in cond:
         one_of(CONDITIONS, entry=name, of="`cond`")
@@ -163,12 +162,7 @@ class ConditionEmbedder(nn.Module):
         policy = precision(self.dtype)
         if vector is None:
             vector = jnp.full((batch, self.vector_dim), jnp.nan, policy["dtype"])
-        shaped(
-            "cond['vector']",
-            vector,
-            (batch, self.vector_dim),
-            f"for `vector_dim` = {self.vector_dim}",
-        )
+        shaped("cond['vector']", vector, (batch, self.vector_dim), "for `vector_dim`")
         shape, dtype = (self.features,), policy["param_dtype"]
         null = self.param("null_vector", normal(1.0), shape, dtype)
         known = ~jnp.any(jnp.isnan(vector), axis=-1, keepdims=True)
@@ -179,9 +173,7 @@ class ConditionEmbedder(nn.Module):
 def class_sizes(num_classes: int | tuple[int, ...]) -> tuple[int, ...]:
     """Return a tuple with one number of classes per attribute; empty for 0."""
     sizes = num_classes if isinstance(num_classes, tuple) else (num_classes,) * bool(num_classes)
-    require(
-        all(n > 0 for n in sizes), f"`num_classes` must be positive or 0: none; got {num_classes}."
-    )
+    require(all(n > 0 for n in sizes), f"`num_classes` must be positive, or 0; got {num_classes}.")
     return sizes
 
 
@@ -194,24 +186,16 @@ def check_multi_hot(values: Array | None, batch: int, width: int) -> Int[Array, 
     if values is None:
         return jnp.full((batch, width), -1)
     shaped("cond['multi_hot']", values, (batch, width), "one entry per attribute")
-    require(
-        jnp.issubdtype(values.dtype, jnp.integer),
-        f"cond['multi_hot'] must be integers; got {values.dtype}. Real numbers are a 'vector'.",
-    )
-    require(
-        jnp.all((values >= -1) & (values <= 1)),
-        "cond['multi_hot'] must be 1 where an attribute holds, 0 where not, -1 where that is not said.",
-    )
+    integers("cond['multi_hot']", values, "Real numbers are a 'vector'.")
+    valid = jnp.all((values >= -1) & (values <= 1))
+    require(valid, "cond['multi_hot'] must be 1 (holds), 0 (does not) or -1 (unknown).")
     return values
 
 
 def _labels(label: Array | None, batch: int, sizes: tuple[int, ...]) -> Int[Array, "batch n"]:
     if label is None or not sizes:
         return jnp.full((batch, len(sizes)), -1)
-    require(
-        jnp.issubdtype(label.dtype, jnp.integer),
-        f"cond['label'] must be integers; got {label.dtype}. One-hot rows are a 'vector'.",
-    )
+    integers("cond['label']", label, "One-hot rows are a 'vector'.")
     label = label[:, None] if label.ndim == 1 else label
     shaped("cond['label']", label, (batch, len(sizes)), f"for `num_classes` = {sizes}")
     require(

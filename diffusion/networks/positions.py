@@ -51,12 +51,7 @@ def rotary_angles(
         ValueError: the pairs of a head cannot be divided equally among the axes.
     """
     divisor = 2 * len(grid)
-    multiple_of(
-        divisor,
-        features=head_features,
-        of="a head with rotary positions",
-        hint="Change `width` or `heads`.",
-    )
+    multiple_of(divisor, features=head_features, of="a rotary head", hint="Change `heads`.")
     w = base ** -(np.arange(head_features // divisor) * divisor / head_features)
     return (coordinates(grid)[:, :, None] * w).reshape(math.prod(grid), -1)
 

@@ -17,7 +17,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.networks.base import FlaxNetwork, LogSNR, precision, takes_fields_of, wide
+from diffusion.networks.base import (
+    FlaxNetwork,
+    LogSNR,
+    check_axes,
+    precision,
+    takes_fields_of,
+    wide,
+)
 from diffusion.networks.convolutions import Features, NewFeatures, conv
 from diffusion.networks.embeddings import Embedder, concat_image
 from diffusion.networks.layers import (
@@ -32,7 +39,6 @@ from diffusion.networks.layers import (
 )
 from diffusion.networks.remat import rematerialized
 from diffusion.networks.unet_config import UNetConfig, unet_config
-from diffusion.numerics import require
 from diffusion.registry import register
 from diffusion.types import Cond, DataLike
 
@@ -157,11 +163,7 @@ def prepare(
     x: DataLike, cond: Cond, levels: int, dtype: str, image_channels: int = 0, patch: int = 1
 ) -> Features:
     """Append the conditioning image, pad to the levels, fold patches and cast to the compute dtype."""
-    require(
-        x.ndim in (3, 4),
-        f"A U-Net takes (batch, height, width, channels) or (batch, length, channels); got shape "
-        f"{x.shape}. For points use the network 'mlp'.",
-    )
+    check_axes("A U-Net", x)
     x = pad_to_multiple(concat_image(x, cond, image_channels), patch * 2 ** (levels - 1))
     return fold_space(x.astype(precision(dtype)["dtype"]), patch)
 

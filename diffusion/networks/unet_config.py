@@ -136,11 +136,7 @@ class UNetConfig:
         """Raise ValueError if `attention` names a size that no level has."""
         sizes = tuple(longest // 2**level for level in range(self.levels))
         for size in self.attention:
-            require(
-                size in sizes,
-                f"`attention` names size {size}, but the feature maps have sizes {sizes}. "
-                "Name some of these, or use other `multipliers`.",
-            )
+            one_of(sizes, attention=size, hint="The feature maps have these, by `multipliers`.")
 
 
 def unet_config(family: str, fields: dict[str, Any]) -> UNetConfig:

@@ -181,8 +181,7 @@ def as_key(key: Any) -> Key:
         require(key >= 0, f"a `key` given as a number is its seed, not negative; got {key}.")
         return jax.random.key(int(key))
     raise TypeError(
-        "`key` must be a random key such as jax.random.key(0), or a whole number, its seed; got "
-        f"{type(key).__name__}."
+        f"`key` must be a random key, as jax.random.key(0), or a whole number, its seed; got {type(key).__name__}."
     )
 
 

@@ -112,6 +112,38 @@ def ordered(*, of: str = "", hint: str = "", **values: Any) -> None:
         _fail_unless(low < high, name, f"lie below `{above}`", got, of, hint)
 
 
+def of_type(kind: type, such_as: str, /, *, of: str = "", **values: Any) -> None:
+    """Raise TypeError for a value of another type, such as the class itself."""
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            got = "the class itself: call it" if isinstance(value, type) else repr(value)
+            owner = of and f" of {of}"
+            raise TypeError(
+                f"`{name}`{owner} must be a {kind.__name__}, such as {such_as}; got {got}."
+            )
+
+
+def integers(who: str, x: Any, hint: str = "") -> None:
+    """Raise ValueError for an array of other numbers than integers."""
+    require(np.issubdtype(x.dtype, np.integer), f"{who} must be integers; got {x.dtype}. {hint}")
+
+
+def host_only(who: str, *values: Any) -> None:
+    """Raise TypeError for traced values where steps are planned on the host."""
+    if is_traced(*values):
+        raise TypeError(f"{who} plans its steps on the host; times and process must not be traced.")
+
+
+def converged(ok: Any, solver: str, settings: Any) -> None:
+    """Raise RuntimeError unless an adaptive solver reached its end with its `max_steps`, `rtol` and `atol`."""
+    if not is_traced(ok) and not np.all(ok):
+        raise RuntimeError(
+            f"{solver} did not reach the end within {settings.max_steps} steps at rtol={settings.rtol:g}, "
+            f"atol={settings.atol:g}. Loosen the tolerances (float32 meets none below 1e-6), raise `max_steps`, or "
+            "take a larger t_min."
+        )
+
+
 def shaped(who: str, x: Any, shape: tuple[int, ...], why: str = "") -> None:
     """Raise ValueError unless an array has this shape; `why` gives the reason, such as "for `patch` = 2"."""
     wanted = f"{shape} {why}".rstrip()

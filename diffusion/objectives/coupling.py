@@ -96,9 +96,7 @@ class MinibatchOT(Coupling):
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
         x_0, row = jnp.asarray(batch["data"]), jnp.asarray(batch["row"])
         size = min(self.group, len(x_0))
-        multiple_of(
-            size, batch_size=len(x_0), hint="It holds whole groups: choose another `group`."
-        )
+        multiple_of(size, batch_size=len(x_0), hint="It holds whole groups: change `group`.")
         z = process.sample_noise(row_keys(key, row), x_0.shape)
         x_T = process.interpolate(jnp.zeros_like(z), z, process.t_max)
         grouped = lambda x: x.reshape(-1, size, int(np.prod(x.shape[1:])))
@@ -126,8 +124,7 @@ def _assignments(cost: Array) -> np.ndarray:
 
     if is_traced(cost):
         raise TypeError(
-            'method="exact" solves its assignment on the host: apply the coupling before the compiled '
-            'step, or use method="sinkhorn".'
+            'method="exact" works on the host: apply it before the compiled step, or use method="sinkhorn".'
         )
     return np.stack([linear_sum_assignment(c)[1] for c in np.asarray(cost, np.float64)])
 
@@ -171,8 +168,8 @@ class Stored(Coupling):
         number = len(_noise_of(self.path))
         require(
             number == size,
-            f"{self.path} holds noise for {number} examples, and the data set has {size}: pairs go by number. Train on "
-            "the data that it was made for, all of it (data.test_fraction=0).",
+            f"{self.path} holds noise for {number} examples, and the data set has {size}. Train on the data that it "
+            "was made for, all of it (data.test_fraction=0).",
         )
 
     def content(self) -> str:
@@ -181,15 +178,12 @@ class Stored(Coupling):
 
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
         if "index" not in batch:
-            raise KeyError(
-                "stored pairs need the entry `index` of a batch: which examples these are."
-            )
+            raise KeyError("stored pairs need the entry `index` of a batch: which examples.")
         noise, index = _noise_of(self.path), np.asarray(batch["index"])
-        require(
-            len(index) == 0 or int(index.max()) < len(noise),
-            f"{self.path} holds noise for {len(noise)} examples; the batch asks for number "
-            f"{index.max() if len(index) else 0}. Was it made for this data set?",
-        )
+        if len(index) and index.max() >= len(noise):
+            raise ValueError(
+                f"{self.path} holds noise for {len(noise)} examples, of other data? The batch has number {index.max()}."
+            )
         return {**batch, "noise": noise[index]}
 
 
@@ -197,9 +191,7 @@ class Stored(Coupling):
 def _noise_of(path: str) -> np.ndarray:
     file = expanded(path)
     if not check_plain(file, links=True):
-        raise MissingFileError(
-            f"There is no file {file} with stored noise in {Path.cwd()}; check `path`."
-        )
+        raise MissingFileError(f"There is no file {file} in {Path.cwd()}; check `path`.")
     with decoding(file, "as .npz"):
         arrays, names = read_arrays(file, ("noise",)), names_in(file)
     if "noise" not in arrays:
@@ -239,8 +231,7 @@ def reflow_pairs(
     """
     at_least(1, num=num, batch_size=batch_size)
     require(
-        not sampler.stochastic,
-        f"reflow pairs noise with where the ODE carries it; {type(sampler).__name__} is stochastic.",
+        not sampler.stochastic, f"reflow follows an ODE; {type(sampler).__name__} is stochastic."
     )
     times = process.default_times(num_steps) if times is None else times
     found: dict[str, list] = {"data": [], "noise": []}

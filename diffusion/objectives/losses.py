@@ -103,9 +103,7 @@ def batch_mean(process: AffineProcess, d: Demolition, cond: Cond) -> Array:
     log_p = exact_field(process, d.x_0, chunk=len(d.x_0)).log_posterior(d.x_t, d.t)
     for label in jax.tree.leaves(cond):
         if not jnp.issubdtype(label.dtype, jnp.integer):
-            raise TypeError(
-                f"the target of a batch needs integer labels as conditions, or none; got {label.dtype}."
-            )
+            raise TypeError(f"the target of a batch needs integer labels; got {label.dtype}.")
         rows = label.reshape(len(label), 1, -1)
         same = (rows == rows.swapaxes(0, 1)) | (rows == -1)
         log_p = jnp.where(same.all(axis=-1), log_p, -jnp.inf)

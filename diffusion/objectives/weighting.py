@@ -243,8 +243,7 @@ class LearnedUncertainty(Weight):
     def uncertainty(self, params: Params, log_snr: Array) -> Array:
         if not isinstance(params, Mapping) or "uncertainty" not in params:
             raise ValueError(
-                "the weight learned_uncertainty keeps parameters beside the network's: train "
-                "`weight.wrap(network)` in place of the network."
+                "the weight learned_uncertainty has its own parameters: train `weight.wrap(network)`, not the network."
             )
         random = np.random.default_rng(0)
         frequency, phase = random.normal(size=self.features), random.uniform(size=self.features)

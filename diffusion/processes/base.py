@@ -215,9 +215,9 @@ def require_process(process: Process, requires: type[Process], who: str) -> None
         AffineProcess: "alpha(t) and sigma(t) (an AffineProcess)",
         GaussianProcess: "Gaussian noise, so a score (a GaussianProcess)",
     }
+    kind = "an AffineProcess" if isinstance(process, AffineProcess) else "a Process"
     raise TypeError(
-        f"{who} needs {needs.get(requires, requires.__name__)}; {type(process).__name__} is "
-        f"{'an AffineProcess' if isinstance(process, AffineProcess) else 'a Process'} only. "
-        "For every process there are the samplers euler, heun, midpoint, rk4, diffrax, the grids uniform, "
-        "uniform_log_snr, quadratic, cosine, and the times default, uniform, logit_normal."
+        f"{who} needs {needs.get(requires, requires.__name__)}; {type(process).__name__} is {kind} only. "
+        "Every process has the samplers euler, heun, midpoint, rk4, diffrax, the grids uniform, uniform_log_snr, "
+        "quadratic, cosine, and the times default, uniform, logit_normal."
     )

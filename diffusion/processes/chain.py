@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, in_interval, require
+from diffusion.numerics import as_time, in_interval
 from diffusion.processes.base import GaussianProcess
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
@@ -36,10 +36,7 @@ class Chain(GaussianProcess):
             object.__setattr__(self, "t_min", self.chain_step)
         super().__post_init__()
         betas = self.betas()
-        require(
-            bool(np.all((betas > 0) & (betas < 1))),
-            f"every beta must lie in (0, 1); got {betas.min():.3g} to {betas.max():.3g}.",
-        )
+        in_interval("(0, 1)", **{"min(betas)": betas.min(), "max(betas)": betas.max()})
 
     @property
     def chain_step(self) -> float:

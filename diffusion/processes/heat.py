@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.numerics import (
+    alike,
     as_time,
     at_least,
     draw,
@@ -139,10 +140,7 @@ class AnisotropicHeat(AffineProcess):
         m = np.asarray(self.matrix, np.float64)
         if m.ndim < 2:
             return np.diag(np.atleast_1d(m))
-        require(
-            m.ndim == 2 and m.shape[0] == m.shape[1],
-            f"`matrix` must be square; got shape {m.shape}.",
-        )
+        require(m.shape == (len(m),) * 2, f"`matrix` must be square; got shape {m.shape}.")
         return m
 
     def _times(self, x: Array, power: float) -> Array:
@@ -151,10 +149,7 @@ class AnisotropicHeat(AffineProcess):
         root = jnp.asarray((vectors * values**power) @ vectors.T, x.dtype)
         if len(root) == 1:
             return x * root[0, 0]
-        require(
-            x.shape[-1] == len(root),
-            f"`matrix` is {len(root)} by {len(root)}, the last axis of the data has {x.shape[-1]}.",
-        )
+        alike("size", matrix=len(root), x=x.shape[-1])
         return jnp.tensordot(x, root, axes=1, precision="highest")
 
     @property

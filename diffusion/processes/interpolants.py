@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_time, one_of_or_function, per_example, positive
+from diffusion.numerics import as_time, of_type, one_of_or_function, per_example, positive
 from diffusion.processes.base import AffineProcess, Process, geometric_times
 from diffusion.processes.priors import DataPrior, Normal, Prior
 from diffusion.registry import load, register
@@ -33,11 +33,7 @@ class WithPrior(Process):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(t_min=self.t_min, hint="All paths from x_0 meet at t = 0.")
-        if not isinstance(self.prior, Prior):
-            raise TypeError(
-                f"`prior` must be an object of kind prior, such as Normal(); got {self.prior!r}. "
-                'Names and mappings are for build("process", dict(name=..., prior=...)).'
-            )
+        of_type(Prior, "Normal() (names are for `build`)", prior=self.prior)
 
     def sample_noise(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         """Draw end points from the prior."""

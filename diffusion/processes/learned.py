@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, at_least, is_traced, ordered, require
+from diffusion.numerics import as_time, at_least, is_traced, one_of, ordered
 from diffusion.processes.log_snr import LogSNRSchedule
 from diffusion.registry import register
 from diffusion.types import Key, Scalar, Time
@@ -104,11 +104,7 @@ class LearnedSchedule(LogSNRSchedule):
         super().__post_init__()
         if self.params is not None:
             parts = tuple(self.params)
-            require(
-                4 <= len(parts) <= 5,
-                "`params` must be the ScheduleParams that `init_schedule` returns, of four or five "
-                f"entries; got {len(parts)}.",
-            )
+            one_of((4, 5), entries=len(parts), of="`params`", hint="Take those of `init_schedule`.")
             parts = parts if is_traced(parts) else map(_freeze, parts)
             object.__setattr__(self, "params", ScheduleParams(*parts))
         high, low = self._ends()

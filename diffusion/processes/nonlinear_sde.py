@@ -85,8 +85,7 @@ class NonlinearSDE(Process):
             return times, jnp.stack([jnp.zeros_like(z), z]), self._spread(times - spans / 2, spans)
         require(
             z.ndim == x_0.ndim + 1 and z.shape[1] >= 2 and z.shape[2:] == x_0.shape[1:],
-            "`z` must hold the noises of every step, (batch, num_steps + 1, ...), or that of a single "
-            f"step, (batch, ...); got {z.shape} for data of shape {x_0.shape}.",
+            f"`z` must be (batch, num_steps + 1, ...), or (batch, ...) for one; got {z.shape} for data {x_0.shape}.",
         )
         num = z.shape[1] - 1
         back = jnp.arange(num, -1, -1).reshape(-1, *(1,) * t.ndim) * (self.t_max / num)
@@ -143,8 +142,7 @@ class NonlinearSDE(Process):
         """
         if self.prior_std is None:
             raise TypeError(
-                f"{type(self).__name__} simulates its prior, which has no known density; for likelihoods "
-                "state `prior_std` if the SDE ends near a normal law."
+                f"{type(self).__name__} simulates its prior, without density; state `prior_std` if it is near normal."
             )
         return sum_features(jax.scipy.stats.norm.logpdf(x, scale=self.prior_std))
 

@@ -35,8 +35,7 @@ class Prior(abc.ABC):
             TypeError: the prior has no density.
         """
         raise TypeError(
-            f"the prior {type(self).__name__} states no density, so the process has no likelihood and "
-            "no exact field; write `log_prob(x)`, a method that returns log p(x) of shape (batch,)."
+            f"the prior {type(self).__name__} states no density; write `log_prob(x)`, log p(x) of shape (batch,)."
         )
 
 
@@ -168,8 +167,7 @@ class Mixture(Prior):
     def __post_init__(self) -> None:
         require(
             len(self.weights) in (0, len(self.means)) and all(w > 0 for w in self.weights),
-            f"`weights` of a mixture must be positive, one for each of the {len(self.means)} means, or "
-            f"empty for equal ones; got {self.weights}.",
+            f"`weights` must be positive, one for each of {len(self.means)} means, or (): equal; got {self.weights}.",
         )
         positive(std=self.std, of="a mixture")
 

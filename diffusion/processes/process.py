@@ -92,11 +92,11 @@ class Process(abc.ABC):
         """Return z if its path passes through x_t, else raise ValueError; compiled code is not checked."""
         if not is_traced(z, x_t, x_0, t, self):
             distance = jnp.abs(self.interpolate(x_0, z, t) - x_t) / (1 + jnp.abs(x_t))
+            off = float(jnp.max(distance))
             require(
-                float(jnp.max(distance)) < 1e-3,  # NaN fails as well
-                f"{type(self).__name__} breaks the law that paths are invertible: no z with "
-                f"interpolate(x_0, z, t) = x_t was found (off by {jnp.max(distance):.2g}). Two paths from "
-                "one x_0 may cross, or a point lies where no path goes.",
+                off < 1e-3,  # NaN fails as well
+                f"{type(self).__name__} breaks the law that paths are invertible: no z with interpolate(x_0, z, t) = "
+                f"x_t was found ({off:.2g} off). Two paths from one x_0 may cross, or a point lies where no path goes.",
             )
         return z
 
@@ -104,8 +104,7 @@ class Process(abc.ABC):
         drawn = jax.eval_shape(lambda key: self.sample_noise(key, x.shape), jax.random.key(0))
         if drawn.shape != x.shape:
             raise TypeError(
-                f"{type(self).__name__} labels its paths by z of shape {drawn.shape} for data of shape "
-                f"{x.shape}: such paths cannot be inverted, so it has no density and no exact field."
+                f"{type(self).__name__} has z of shape {drawn.shape} for data {x.shape}: its paths cannot be inverted."
             )
 
     def conditional_velocity(self, x_t: Data, x_0: Data, t: Time) -> Data:
@@ -154,8 +153,7 @@ class Process(abc.ABC):
             TypeError: the process defines no density of its noise.
         """
         raise TypeError(
-            f"{type(self).__name__} states no density for its noise; likelihoods need "
-            "`noise_log_prob(z)`, a method that returns log p(z) of shape (batch,)."
+            f"{type(self).__name__} states no density for its noise; write `noise_log_prob(z)`, of shape (batch,)."
         )
 
     def prior_log_prob(self, x: Data) -> Float[Array, " batch"]:

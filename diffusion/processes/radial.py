@@ -68,20 +68,20 @@ class Radial(Process):
             )
             near = float(self.psi(jnp.asarray(1e-12), jnp.asarray(self.t_max)))
         who = type(self).__name__
+        fall = -np.diff(values, axis=1).min()
         require(
-            np.all(np.isfinite(values)) and np.all(np.diff(values, axis=1) >= -1e-6),
-            f"{who}: psi(r, t) must be finite and increase in r at every t, since it is a cumulative "
-            f"probability; between t_min and t_max its largest fall is {-np.diff(values, axis=1).min():.3g}.",
+            np.all(np.isfinite(values)) and fall <= 1e-6,
+            f"{who}: psi(r, t), a probability, must be finite and increase in r; its largest fall is {fall:.3g}.",
         )
+        far = values[1, -1]
         require(
-            near < 1e-3 and abs(values[1, -1] - 1) < 0.05,
-            f"{who}: psi(r, t) must rise from 0 to 1; at t_max it goes from {near:.3g} to "
-            f"{values[1, -1]:.3g} at r = 1e4.",
+            near < 1e-3 and abs(far - 1) < 0.05,
+            f"{who}: psi(r, t) must rise from 0 to 1; at t_max it goes from {near:.3g} to {far:.3g} at r = 1e4.",
         )
+        rise = (values[1] - values[0]).max()
         require(
-            np.all(values[0] >= values[1] - 1e-6),
-            f"{who}: psi(r, t) must fall with t, so that x_t leaves x_0; it rises with t by "
-            f"{(values[1] - values[0]).max():.3g}. Is time reversed?",
+            rise <= 1e-6,
+            f"{who}: psi(r, t) must fall with t; it rises by {rise:.3g}. Is time reversed?",
         )
 
     @abc.abstractmethod

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, at_least, at_most, is_static, is_traced, monotone, require
+from diffusion.numerics import as_time, at_least, at_most, is_static, is_traced, monotone, one_of
 from diffusion.processes.log_snr import LogSNRSchedule
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
@@ -41,11 +41,7 @@ class Table(LogSNRSchedule):
         super().__post_init__()
         num = len(self.log_snrs)
         at_least(3, entries=num, of="`log_snrs`")
-        require(
-            len(self.times) in (0, num),
-            f"`times` must be empty or have one entry for each of the {num} log-SNRs; got "
-            f"{len(self.times)}.",
-        )
+        one_of((0, num), times=len(self.times), hint="There is one for each log-SNR, or none.")
         if is_traced(self.log_snrs, self.times):
             return
         monotone("`log_snrs`", self.log_snrs, "decrease")

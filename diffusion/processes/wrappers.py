@@ -111,9 +111,7 @@ class ZeroTerminalSNR(GaussianProcess):
         require_process(self.process, GaussianProcess, "the wrapper `zero_terminal_snr`")
         _take_over_times(self, 0.999 * self.process.t_max)
         super().__post_init__()
-        at_most(
-            self.process.t_max, t_max=self.t_max, hint="There the inner process has no signal left."
-        )
+        at_most(self.process.t_max, t_max=self.t_max, hint="There no signal is left.")
         _require_variance_preserving(self.process)
         _hand_down_times(self, ("t_min",))
 
@@ -190,8 +188,7 @@ def _require_variance_preserving(process: GaussianProcess) -> None:
     worst = float(total[np.argmax(np.abs(total - 1))])
     require(
         abs(worst - 1) < 1e-6,
-        "`process` must be variance preserving, alpha^2 + sigma^2 = 1, for its terminal SNR to be set to "
-        f"zero by rescaling; {type(process).__name__} has {worst:.4g}.",
+        f"`process` must be variance preserving, alpha^2 + sigma^2 = 1; {type(process).__name__} has {worst:.4g}.",
     )
 
 

@@ -93,8 +93,7 @@ def load(path: Any) -> Any:
     outermost = module.partition(".")[0]
     if outermost in sys.stdlib_module_names:
         raise KeyError(
-            f"{path!r} belongs to Python's own library, which holds no part of a model; functions of arrays are "
-            "those of jax.numpy. A file of your own needs another name than one of these modules."
+            f"{path!r} belongs to Python's own library: take functions of jax.numpy, or rename a file of your own."
         )
     try:
         with _searching(outermost):
@@ -103,8 +102,7 @@ def load(path: Any) -> Any:
         if error.name is None or not module.startswith(error.name):
             raise  # the module exists, but one of its own imports does not
         raise KeyError(
-            f"No module {module!r} for {path!r}. It must be importable: lie in the current folder, "
-            "be installed, or be on PYTHONPATH."
+            f"No module {module!r} for {path!r}: it must be installed, on PYTHONPATH, or in the current folder."
         ) from None
     if not hasattr(imported, attribute):
         names = [n for n in vars(imported) if not n.startswith("_")]

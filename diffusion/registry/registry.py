@@ -52,8 +52,7 @@ def register(kind: str, name: str, *, renamed_from: str = "") -> Callable[[T], T
         same = (holder.__module__, holder.__qualname__) == (target.__module__, target.__qualname__)
         if not same:
             raise ValueError(
-                f"{kind} {name!r} is already registered to "
-                f"{holder.__module__}.{holder.__qualname__}; choose another name."
+                f"{kind} {name!r} is registered already, to {holder.__module__}.{holder.__qualname__}; choose another."
             )
         known[name] = target  # a module that is imported again may replace its own entry
         if renamed_from:

@@ -1,1 +1,1 @@
-"""Runs in work directories: training one, opening one, and what stands in its folder."""
+"""Runs in work directories: training, opening, and the files of a run."""

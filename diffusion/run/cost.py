@@ -1,13 +1,13 @@
-"""What a program costs, counted from its equations before any compiler has seen it.
+"""Cost of a program, counted from its jaxpr without compiling it.
 
-    operations   2 x multiplications of every matrix product and convolution; zeros of padding and of gaps are not
-                 multiplied. Elementwise work is left out, as it is from "model FLOPs".
-    activations  what reverse-mode differentiation keeps of the forward pass: each array once, arguments not. Of what
-                 an elementwise function that is a call of its own makes (silu, gelu) two arrays count, its result
-                 and one more, from which compilers make the rest of its derivative; its result alone if its input
-                 follows from another kept array by scales and shifts, as after a norm.
+    operations   2 x multiplications of every matrix product and convolution, without multiplications by zeros of
+                 padding and dilation. Elementwise operations are not counted, as usual for "model FLOPs".
+    activations  arrays of the forward pass that reverse-mode differentiation keeps: each array once, arguments not.
+                 For an elementwise function that is a call of its own (silu, gelu), two arrays count, its result and
+                 one more, from which compilers recompute the rest of its derivative; only the result counts if its
+                 input follows from another kept array by scales and shifts, as after a norm.
 
-What the compiler reports can be held against these numbers.
+These numbers can be compared with the report of the compiler.
 """
 
 import math
@@ -24,7 +24,7 @@ _NOT_ELEMENTWISE = ("dot_general", "conv_general_dilated", "reduce_sum", "reduce
 
 
 def trace(function: Callable[..., Any], *args: Any) -> Any:
-    """Return the jaxpr of a function for arguments, or shapes of them; nothing is computed."""
+    """Return the jaxpr of a function for arguments, or their shapes; nothing is computed."""
     return jax.make_jaxpr(function)(*args).jaxpr
 
 
@@ -39,7 +39,7 @@ def _bytes(x: Any) -> int:
 
 
 def _called(equation: Any) -> Iterator[Any]:
-    """Go through the programs inside an equation."""
+    """Yield the jaxprs inside an equation."""
     for value in equation.params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
             if isinstance(one, core.ClosedJaxpr | core.Jaxpr):
@@ -52,7 +52,7 @@ def _called(equation: Any) -> Iterator[Any]:
 def matrix_flops(jaxpr: Any) -> int:
     """Return the operations of all matrix products and convolutions of a program.
 
-    The body of a loop counts as often as it runs, once if that is not known before; of branches the dearest counts.
+    The body of a loop counts once per iteration, or once if the number is unknown; of branches, the most costly counts.
     """
     total = 0
     for equation in jaxpr.eqns:
@@ -93,7 +93,7 @@ def _convolution(equation: Any) -> int:
 def _meetings(
     *, size: int, kernel: int, out: int, stride: int, low: int, gap: int, dilation: int
 ) -> int:
-    """Return how many pairs (output, weight) along one axis meet an input, not padding or a gap."""
+    """Return the number of pairs (output, weight) along one axis whose input is not padding or dilation."""
     at = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - low
     return int(((at >= 0) & (at <= (size - 1) * gap) & (at % gap == 0)).sum())
 
@@ -102,11 +102,11 @@ def _meetings(
 
 
 def activation_bytes(function: Callable[..., Any], *args: Any) -> int:
-    """Return the bytes that the derivative of a function by its first argument keeps of the forward pass.
+    """Return the bytes of activations kept for the derivative of a function by its first argument.
 
     Args:
-        function: returns a number.
-        args: its arguments, or shapes of them.
+        function: function that returns a scalar.
+        args: its arguments, or their shapes.
     """
 
     def kept(first: Any, *rest: Any) -> Any:
@@ -130,7 +130,7 @@ def activation_bytes(function: Callable[..., Any], *args: Any) -> int:
 
 
 def _origin(v: Any, made: dict[Any, Any]) -> Any:
-    """Return the variable whose memory this one is: another shape of an array takes no place of its own."""
+    """Return the variable whose memory this one shares: a reshaped array needs no memory of its own."""
     while v in made and made[v].primitive.name == "reshape":
         (v,) = made[v].invars
     return v
@@ -140,7 +140,7 @@ _SCALES_AND_SHIFTS = ("add", "sub", "mul", "convert_element_type", "reshape")
 
 
 def _follows(v: Any, made: dict[Any, Any], kept: dict[Any, None]) -> bool:
-    """Say whether an array is another, kept one, scaled and shifted by broadcasts of smaller ones."""
+    """Return whether an array is another kept array, scaled and shifted by broadcasts of smaller ones."""
     spread = lambda u: u in made and made[u].primitive.name == "broadcast_in_dim"
     size = lambda u: math.prod(u.aval.shape)
     while True:
@@ -166,7 +166,7 @@ def _is_elementwise_call(equation: Any) -> bool:
 
 
 def _combines(jaxpr: Any) -> bool:
-    """Say whether a program does more than work on single elements."""
+    """Return whether a program contains operations that are not elementwise."""
     return any(
         e.primitive.name in _NOT_ELEMENTWISE or any(map(_combines, _called(e))) for e in jaxpr.eqns
     )

@@ -1,4 +1,4 @@
-"""What a training step costs, before any training: counted from its equations, and as it was compiled."""
+"""Cost of a training step before any training: counted from its jaxpr, and reported by the compiler."""
 
 import time
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from diffusion.training.step import with_statistics
 
 
 def on_one_device(experiment: Experiment, batch: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return shapes of the state, and of a micro-batch, on one device.
+    """Return the shapes of the state and of a micro-batch on one device.
 
     Args:
-        experiment: what is trained.
+        experiment: the experiment.
         batch: arrays of a global batch, or their shapes.
     """
     layout = experiment.parallel
@@ -37,7 +37,7 @@ def counted(experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Any]:
     """Count memory and operations of a training step on one device; see `diffusion.run.cost`.
 
     Args:
-        experiment: what is trained.
+        experiment: the experiment.
         batch: arrays of a global batch, or their shapes.
 
     Returns:
@@ -50,7 +50,7 @@ def counted(experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Any]:
     def mean_loss(params: Any, batch: Any) -> Any:
         return loss(params, jax.random.key(0), with_statistics(state, batch))[0].mean()
 
-    params = experiment.abstract_state().params  # gathered, even where the state is divided
+    params = experiment.abstract_state().params  # whole arrays, even if the state is sharded
     found = {
         "parameters": bytes_of(state.params),
         "optimizer": bytes_of(state.opt_state),
@@ -64,10 +64,10 @@ def counted(experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compiled(experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Any]:
-    """Compile the training step; return what the compiler reports for one device: bytes, operations, seconds.
+    """Compile the training step; return bytes, operations and seconds that the compiler reports for one device.
 
     Args:
-        experiment: what is trained.
+        experiment: the experiment.
         batch: arrays of a global batch.
     """
     layout = experiment.parallel
@@ -88,11 +88,11 @@ def compiled(experiment: Experiment, batch: Mapping[str, Any]) -> dict[str, Any]
 
 
 def dry_run(experiment: Experiment) -> dict[str, Any]:
-    """Compile the training step and return what it would cost, without training.
+    """Compile the training step and return its cost, without training.
 
     Returns:
-        memory in MiB and operations in units of 10^9, for one device and step; `counted` by hand from the equations,
-        `compiled` as the compiler reports them, elementwise operations included.
+        Memory in MiB and operations in units of 10^9, per device and step: `counted` from the jaxpr, and `compiled`
+        as reported by the compiler, which includes elementwise operations.
     """
     with batches_of(experiment, 0, 1) as batches:
         batch = next(batches)
@@ -110,6 +110,6 @@ def dry_run(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _mebibytes(told: Mapping[str, Any]) -> dict[str, float]:
-    bytes_ = {k.removesuffix("_bytes"): v for k, v in told.items() if k not in ("flops", "seconds")}
+def _mebibytes(cost: Mapping[str, Any]) -> dict[str, float]:
+    bytes_ = {k.removesuffix("_bytes"): v for k, v in cost.items() if k not in ("flops", "seconds")}
     return {k: round(v / 2**20, 2) for k, v in bytes_.items()}

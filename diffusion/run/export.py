@@ -1,10 +1,10 @@
-"""A trained model as two files that other programs can read, and a work directory made from them.
+"""Export of a trained model to two files that other programs can read, and import into a new work directory.
 
-    model.safetensors    the weights, named by their place in the tree: "Dense_0/kernel"
+    model.safetensors    the weights, named by their path in the tree: "Dense_0/kernel"
     model.json           config, data, step, average, versions; size and SHA-256 of the weights
 
-No code runs when they are read. A config, though, may name code: "mymodule:MyProcess". One from
-elsewhere that does is refused unless the caller allows it.
+Reading the files executes no code. A config may name code to import, however, such as "mymodule:MyProcess"; a config
+from another source that does is refused unless the caller allows it.
 """
 
 import contextlib
@@ -42,13 +42,11 @@ KEYS = ("format", "weights", "config", "data", "step", "ema", "made_by")
 
 
 def _named(params: Any) -> dict[str, Any]:
-    """Return the leaves of a tree by their place in it."""
+    """Return the leaves of a tree by path."""
     found = jax.tree_util.tree_leaves_with_path(params)
     named = {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in found}
     if len(named) < len(found):
-        raise ConfigError(
-            "two weights of this network have the same name; rename one of its layers."
-        )
+        raise ConfigError("two weights of this network have the same name; rename a layer.")
     return named
 
 
@@ -60,20 +58,21 @@ def _digest(card: Mapping[str, Any]) -> str:
 def export_run(
     workdir: Workdir, out: Path, ema: str = "", step: int | None = None, *, allow_code: bool = False
 ) -> dict[str, Any]:
-    """Write the weights of a checkpoint of a run, and what they are, to two files.
+    """Write the weights of a checkpoint, and a description of them, to two files.
 
     Args:
-        workdir: of the run.
-        out: a file that ends in .safetensors; the other stands beside it and ends in .json.
-        ema: the name of an average, "raw" for the weights themselves, "" for the first average.
-        step: of the checkpoint; the newest that is whole if it is None.
-        allow_code: let the config of the run import modules by name, which runs their code.
+        workdir: work directory of the run.
+        out: file that ends in .safetensors; the description has the same name, ending in .json.
+        ema: name of an average, "raw" for the weights themselves, "" for the first average.
+        step: step of the checkpoint; None for the newest intact one.
+        allow_code: allow the config of the run to import modules by name, which runs their code.
 
     Returns:
-        What stands in the JSON file.
+        The content of the JSON file.
     """
     config = workdir.read_config()
-    sampling = {"sampler": {"name": "ddim"}}  # none that needs a table
+    # replaces a sampler that may need a table of variances
+    sampling = {"sampler": {"name": "ddim"}}
     run = open_run(workdir, config | sampling, ema, step, allow_code=allow_code)
     tensors = {name: np.asarray(x) for name, x in _named(run.params).items()}
     digest = write_tensors(out, tensors, {"step": str(run.step), "ema": run.ema})
@@ -93,11 +92,11 @@ def export_run(
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Read what a file of weights is, from the JSON file beside it, and compare the two.
+    """Read the JSON file that describes a file of weights, and check that the two belong together.
 
     Raises:
-        MissingFileError: there are no weights.
-        CheckpointError: it is missing or damaged, or the weights are not those that it was written for.
+        MissingFileError: there is no file of weights.
+        CheckpointError: the JSON file is missing or damaged, or belongs to other weights.
     """
     file = path.with_suffix(".json")
     try:
@@ -106,8 +105,7 @@ def read_card(path: Path) -> dict[str, Any]:
         if not path.is_file():
             raise MissingFileError(f"there is no file {path}.") from None
         raise CheckpointError(
-            f"{path} has no {file.name} beside it, so it was not written by export, or was moved without it. That "
-            "file says which config, data and step the weights belong to; without it nobody knows what they are."
+            f"{path} has no {file.name} beside it, which says what its weights are: bring both files, or export again."
         ) from None
     except ValueError as error:
         raise CheckpointError(f"{error}.") from None
@@ -116,9 +114,7 @@ def read_card(path: Path) -> dict[str, Any]:
     if card["format"] != FORMAT:
         raise CheckpointError(f"{file} has format {str(card['format'])[:20]}, not {FORMAT}.")
     if "self" in card and card["self"] != _digest(card):
-        raise CheckpointError(
-            f"{file} is not what was written. If it was changed on purpose, delete its entry 'self'."
-        )
+        raise CheckpointError(f"{file} is not what was written; if meant, delete its entry 'self'.")
     kinds = {
         "weights": dict,
         "config": dict,
@@ -144,20 +140,20 @@ def read_card(path: Path) -> dict[str, Any]:
 def import_run(path: Path, workdir: Workdir, *, allow_code: bool = False) -> int:
     """Make a work directory from an exported model: step 0 of a new run, with these weights.
 
-    The optimizer begins anew, and every average is these weights; so the run can be sampled, measured, and
+    The optimizer state is new, and every average starts at these weights; the run can be sampled, evaluated, and
     trained further with its config.
 
     Args:
-        path: a file that ends in .safetensors, with its JSON file beside it.
-        workdir: must not exist, or be empty.
-        allow_code: let the config import modules by name, which runs their code.
+        path: file that ends in .safetensors, next to its JSON file.
+        workdir: work directory that does not exist, or is empty.
+        allow_code: allow the config to import modules by name, which runs their code.
 
     Returns:
         The step that the weights had when they were exported.
 
     Raises:
         ConfigError: the work directory is not empty, or the config cannot be built or names code.
-        CheckpointError: the files are damaged, or do not fit each other.
+        CheckpointError: the files are damaged, or do not belong together.
     """
     if workdir.path.exists() and any(workdir.path.iterdir()):
         raise ConfigError(f"{workdir.path} is not empty; give another --workdir.")
@@ -167,7 +163,7 @@ def import_run(path: Path, workdir: Workdir, *, allow_code: bool = False) -> int
     sweep_imports(workdir)
     made = Workdir(workdir.path.with_name(f".{workdir.path.name}.{os.getpid()}"))
     lock = Lock(made.path)
-    lock.take()  # so that the next import knows whether this process is still alive
+    lock.take()  # lets a later import see whether this process is still alive
     try:
         made.write("data.json", card["data"])
         experiment = experiment_of(as_stored(card["config"]), made.read_spec())
@@ -189,12 +185,13 @@ def import_run(path: Path, workdir: Workdir, *, allow_code: bool = False) -> int
 
 
 def sweep_imports(workdir: Workdir) -> None:
-    """Delete what imports into a work directory have left that were killed; not those of living processes."""
+    """Delete leftovers of killed imports into a work directory; keep those of running processes."""
     left = re.compile(rf"\.{re.escape(workdir.path.name)}\.[0-9]+")
     for path in workdir.path.parent.iterdir():
         if left.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            with contextlib.suppress(LockedError, OSError):  # another user's, say
-                Lock(path).take()  # it is dead, or had not begun
+            # OSError: it belongs to another user, for instance
+            with contextlib.suppress(LockedError, OSError):
+                Lock(path).take()  # succeeds if its process is dead, or died before taking the lock
                 shutil.rmtree(path, ignore_errors=True)
 
 

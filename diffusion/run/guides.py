@@ -1,4 +1,4 @@
-"""Trained runs that guide the model of another: a classifier, or a weaker model; and whether they fit."""
+"""Trained runs that guide another model: a classifier, or a weaker model; and checks that they fit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +19,13 @@ from diffusion.types import Params
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedClassifier:
-    """A run of the task `classifier` or `clean_classifier`, ready to be used.
+    """A trained run of the task `classifier` or `clean_classifier`.
 
     Args:
-        experiment: what was trained.
+        experiment: the experiment of the run.
         params: its parameters.
-        step: of the checkpoint.
-        ema: which average they are.
+        step: step of the checkpoint.
+        ema: name of the average of the parameters.
         where: the work directory, for messages.
     """
 
@@ -37,25 +37,25 @@ class TrainedClassifier:
 
     @property
     def clean(self) -> bool:
-        """Whether it was trained without noise: it belongs behind a predicted x_0."""
+        """Whether it was trained on clean data, and is therefore applied to the predicted x_0."""
         return self.experiment.task == "clean_classifier"
 
     @property
     def columns(self) -> Columns:
-        """What the columns of its answer stand for."""
+        """Meaning of the output columns."""
         return self.experiment.columns
 
     def log_probs(self, process: Process, spec: DataSpec | None = None) -> NetworkClassifier:
         """Return (x_t, t) -> log-probabilities (batch, columns), a pytree whose leaves are the parameters.
 
-        A classifier of clean data takes what it gets for x_0 and ignores t.
+        A classifier of clean data treats its input as x_0 and ignores t.
 
         Args:
-            process: of the model that it shall guide.
-            spec: of that model's data, to compare shape and classes.
+            process: process of the model to be guided.
+            spec: data of the model to be guided, to compare shape and classes.
 
         Raises:
-            ConfigError: it was trained for another process, time range, shape or number of classes.
+            ConfigError: the classifier was trained for another process, time range, shape or number of classes.
         """
         if not self.clean:
             self._check_process(process)
@@ -69,34 +69,26 @@ class TrainedClassifier:
             return
         lines = differences(*({"process": described(p)} for p in (own, process)), keys=("process",))
         names = [line for line in lines if line.startswith("process.name:")]
-        lines = names or lines  # fields of different classes do not compare
+        lines = "; ".join(names or lines)  # fields of different classes do not compare
         raise ConfigError(
-            f"the classifier in {self.where} was trained for another process ({'; '.join(lines)}, its own -> "
-            "the model's): it has never seen such x_t. Train one with the model's sections `process` and `time`."
+            f"the classifier in {self.where} was trained for another process ({lines}, its own -> the model's). "
+            "Train one with the model's sections `process` and `time`."
         )
 
     def _check_spec(self, spec: DataSpec) -> None:
         own = self.experiment.spec
-        for name, what in (
-            ("shape", "examples of shape"),
-            ("num_classes", "num_classes ="),
-            ("multi_hot_dim", "multi_hot_dim ="),
-        ):
+        for name in ("shape", "num_classes", "multi_hot_dim", "class_names"):
             mine, theirs = getattr(own, name), getattr(spec, name)
-            if mine != theirs:
+            same = same_classes(own, spec) if name == "class_names" else mine == theirs
+            if not same:
                 raise ConfigError(
-                    f"the classifier in {self.where} was trained on {what} {mine}; the model to be guided has "
-                    f"{theirs}. Train a classifier on the model's data."
+                    f"the classifier in {self.where} was trained on {name} = {mine}; the model has {theirs}. "
+                    "Train a classifier on the model's data."
                 )
-        if not same_classes(own, spec):
-            raise ConfigError(
-                f"the classifier in {self.where} was trained on the classes {own.class_names}; the model to be guided "
-                f"has {spec.class_names}. Train a classifier on the model's data."
-            )
 
 
 def described(process: Process) -> Any:
-    """Return a process as the mapping that a config would have."""
+    """Return a process as a config section."""
     found = spec_of("process", process)
     return found if isinstance(found, dict) else {"name": repr(found)}
 
@@ -105,34 +97,31 @@ def check_guide(experiment: Experiment, guide: Experiment, where: str) -> None:
     """Raise ConfigError unless another run can guide this one as its weaker version.
 
     Args:
-        experiment: the Experiment to be guided.
-        guide: the Experiment of the guide.
-        where: its work directory, for messages.
+        experiment: experiment to be guided.
+        guide: experiment of the guide.
+        where: work directory of the guide, for messages.
     """
     if guide.task != "generator":
         raise ConfigError(
-            f"the guide in {where} is a {guide.task.replace('_', ' ')}; try --classifier."
+            f"the guide in {where} is a {guide.task}, no generator; try --classifier."
         )
-    mine, theirs = experiment.spec.shape, guide.spec.shape
-    if mine != theirs:
-        raise ConfigError(
-            f"the guide in {where} was trained on examples of shape {theirs}; the model makes {mine}. Train one on "
-            "the model's data."
-        )
-    if experiment.process != guide.process:
-        raise ConfigError(
-            f"the guide in {where} was trained for the process {guide.process}; the model's is "
-            f"{experiment.process}. Train one with the model's section `process`."
-        )
-    entries = [jax.tree.map(jnp.shape, e.example_cond(1)) for e in (experiment, guide)]
-    classes = experiment.spec.num_classes, guide.spec.num_classes
-    if guide.conditional and (entries[0] != entries[1] or classes[0] != classes[1]):
-        raise ConfigError(
-            f"the guide in {where} was trained under other conditions ({classes[1]} classes) than the model "
-            f"({classes[0]} classes). Train one on the model's data, or one without conditions."
-        )
-    if guide.conditional and not same_classes(experiment.spec, guide.spec):
-        raise ConfigError(
-            f"the guide in {where} was trained on other classes ({guide.spec.class_names}) than the model "
-            f"({experiment.spec.class_names}). Train one on the model's data, or one without conditions."
-        )
+    mine, theirs = experiment.spec, guide.spec
+    conditions = lambda e: (jax.tree.map(jnp.shape, e.example_cond(1)), e.spec.num_classes)
+    conditions_differ = guide.conditional and conditions(experiment) != conditions(guide)
+    classes_differ = guide.conditional and not same_classes(mine, theirs)
+    for differs, what, its, own in (
+        (mine.shape != theirs.shape, "examples of shape", theirs.shape, mine.shape),
+        (experiment.process != guide.process, "the process", guide.process, experiment.process),
+        (
+            conditions_differ,
+            "other conditions, num_classes =",
+            theirs.num_classes,
+            mine.num_classes,
+        ),
+        (classes_differ, "other classes,", theirs.class_names, mine.class_names),
+    ):
+        if differs:
+            raise ConfigError(
+                f"the guide in {where} was trained for {what} {its}; the model has {own}. Train one with the model's "
+                "data and section `process`, or one without conditions."
+            )

@@ -1,7 +1,8 @@
-"""What is done while a model is trained, every so many steps: grids of examples, and a trend of metrics.
+"""Hooks of the training loop, called at regular steps: sample grids, and a trend of metrics.
 
-Nothing of the training changes: examples have keys of their own, fixed so that they show the model alone, and the
-state is only read. The numbers of a trend go to the log under the names that the metrics give them, counts included.
+Hooks do not affect training: samples have their own keys, which are fixed so that differences come only from the
+model, and the state is only read. The results of a trend are logged under the names of the metrics' results, which
+include the number of examples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 
 from diffusion.config.experiment import Experiment
-from diffusion.config.sections import ConfigError
+from diffusion.config.sections import ConfigError, config_errors
 from diffusion.evaluation.cards import estimate_of
 from diffusion.evaluation.metrics import EvalInputs, numbers_of, parse_list
 from diffusion.registry import build
@@ -28,7 +29,7 @@ from diffusion.types import Params
 def hooks_of(
     experiment: Experiment, workdir: Workdir, writers: Sequence[Writer], monitor: Monitor
 ) -> list[Hook]:
-    """Return the hooks that a config asks for.
+    """Return the hooks of a config.
 
     Raises:
         ConfigError: a metric of the trend cannot be built, or its average is unknown.
@@ -47,7 +48,7 @@ def hooks_of(
 def sample_grids(experiment: Experiment, workdir: Workdir, monitor: Monitor) -> HookCall:
     """Return a hook that draws grids from the raw and the averaged weights, with fixed keys.
 
-    It gives a sign of life for every block of examples, and begins no more grids after a signal.
+    It reports to the watchdog after every block of examples, and starts no further grid after a signal.
     """
     from diffusion.evaluation import pictures
 
@@ -78,7 +79,7 @@ def _grid_of(experiment: Experiment, params: Params, alive: Callable[[], None]) 
 
     parts = experiment.generate(
         partial(experiment.model, params), count, seed=experiment.seed,
-        cond_of=lambda i: experiment.conditions_in_turn(i, rows), batch_size=1,  # whole blocks come, one at a time
+        cond_of=lambda i: experiment.conditions_in_turn(i, rows), batch_size=1,  # one block at a time
     )  # fmt: skip
     made = []
     for part in parts:
@@ -98,19 +99,17 @@ def trend_metrics(experiment: Experiment) -> list[Any]:
     """Build the metrics of the trend.
 
     Raises:
-        ConfigError: one cannot be built.
+        ConfigError: a metric cannot be built.
     """
-    try:
+    with config_errors("config.evaluate.trend_metrics"):
         return [build("metric", one) for one in parse_list(experiment.evaluate.trend_metrics)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"config.evaluate.trend_metrics: {error.args[0]}") from None
 
 
 def trend(experiment: Experiment, writers: Sequence[Writer], monitor: Monitor) -> HookCall:
-    """Return a hook that measures the weights which are evaluated by default.
+    """Return a hook that measures the trend metrics of the weights that are evaluated by default.
 
-    A metric that turns out not to fit is said once, and left out: it must not end the training. There is a sign of
-    life for every batch of examples and every metric, and no more metrics are begun after a signal.
+    A metric that fails is reported once and then skipped, so that it does not end the training. The hook reports to
+    the watchdog after every batch of examples and every metric, and starts no further metric after a signal.
 
     Raises:
         ConfigError: a metric cannot be built, or the average is unknown.
@@ -118,8 +117,7 @@ def trend(experiment: Experiment, writers: Sequence[Writer], monitor: Monitor) -
     metrics, options = trend_metrics(experiment), experiment.evaluate
     if experiment.task != "generator":
         raise ConfigError(
-            "config.evaluate.trend_every: a trend is of a generator's examples; this run trains a "
-            f"{experiment.task.replace('_', ' ')}. Set it to 0."
+            f"config.evaluate.trend_every needs a generator, not a {experiment.task.replace('_', ' ')}. Set it to 0."
         )
     if jax.process_index() == 0:
         _open_features(experiment, metrics)
@@ -158,7 +156,7 @@ def trend(experiment: Experiment, writers: Sequence[Writer], monitor: Monitor) -
 def _numbers(
     metrics: list[Any], inputs: EvalInputs, step: int, monitor: Monitor
 ) -> dict[str, float]:
-    """Measure a inputs, and take what does not fit out of the list of metrics; {} after a signal."""
+    """Return the results of the metrics; remove metrics that fail from the list; {} after a signal."""
     found = {}
     for metric in tuple(metrics):
         if monitor.stop.received:
@@ -175,13 +173,14 @@ def _numbers(
             continue
         for key, value in results.items():
             single = estimate_of(value)
-            if single is not None and "_of_training_data" not in key:  # that one never changes
+            # results of the training data never change
+            if single is not None and "_of_training_data" not in key:
                 found[key] = single[0]
     return found
 
 
 def _open_features(experiment: Experiment, metrics: Sequence[Any]) -> None:
-    """Open the features now, so that what cannot be had is known before training begins."""
+    """Open the feature extractors now, so that a missing one is reported before training begins."""
     inputs = experiment.eval_inputs(None)
     for metric in metrics:
         if features := getattr(metric, "features", None):

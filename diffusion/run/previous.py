@@ -1,10 +1,10 @@
-"""What an earlier run has left in a work directory: nothing of it is begun anew, or set aside by halves, in silence.
+"""Earlier runs in a work directory: detection of lost checkpoints, and moving a run aside.
 
 newest.json       {"step": 120}, the newest checkpoint that was completed; null before the first
-.setting-aside/   an earlier run on its way to earlier-1/; the next start that trains finishes the way
+.setting-aside/   an earlier run that is being moved to earlier-1/; the next start that trains completes the move
 
-The first lies outside of checkpoints/, so that it is known whether there ever was one when that folder is lost. It is
-written when a run begins, before the log, and after every checkpoint that is complete.
+newest.json is outside of checkpoints/, so that the loss of that folder can be detected. It is written when a run
+begins, before the log, and after every completed checkpoint.
 """
 
 import os
@@ -23,7 +23,7 @@ from diffusion.training.metrics import read_jsonl
 RECORD = "newest.json"
 HALFWAY = ".setting-aside"
 
-# What a run leaves, in the order in which it is set aside.
+# Files and folders of a run, in the order in which they are moved aside.
 LEFT = (
     "checkpoints", RECORD, "rollbacks.json", "metrics.jsonl", "metrics.jsonl.damaged", "bad_steps", "samples",
     "tensorboard", "variance.npz",
@@ -33,18 +33,18 @@ LEFT = (
 
 
 def record(workdir: Workdir, newest: int | None) -> None:
-    """Write down which checkpoint is the newest that is complete; None: there is none yet."""
+    """Record the step of the newest complete checkpoint; None if there is none yet."""
     workdir.write(RECORD, {"step": newest})
 
 
 def recorded(workdir: Workdir) -> int | None:
-    """Return the step of the newest checkpoint that was completed; None if there was none, or nobody wrote it down."""
+    """Return the recorded step of the newest completed checkpoint; None if there was none, or there is no record."""
     newest = _entry(workdir.path / RECORD, "step")
     return newest if type(newest) is int else None
 
 
 def _entry(file: Path, key: str) -> Any:
-    """Return an entry of a JSON file; "" if there is none, or the file is missing or damaged."""
+    """Return an entry of a JSON file; "" if the entry or the file is missing, or the file is damaged."""
     try:
         content = read_json(file)
     except (FileNotFoundError, ValueError):
@@ -53,21 +53,20 @@ def _entry(file: Path, key: str) -> Any:
 
 
 def refuse_anew(workdir: Workdir) -> bool:
-    """Refuse to begin at step 0 where a run had a checkpoint, and none is left; only look.
+    """Refuse to start at step 0 if an earlier run had a checkpoint and none is left; changes no file.
 
     Returns:
-        Whether a run was begun here that never completed a checkpoint.
+        Whether a run was started here that never completed a checkpoint.
 
     Raises:
-        CheckpointError: the message says what speaks for a checkpoint that is lost.
+        CheckpointError: checkpoints were lost; the message gives the evidence.
     """
     if StepFolders(workdir.checkpoints).has_any():
-        return False  # whether one of them is whole is asked elsewhere
+        return False  # whether one of them is intact is checked elsewhere
     newest = _entry(workdir.path / RECORD, "step")
     logged = [line["step"] for line in read_jsonl(workdir.metrics)]
-    known = (
-        newest is None
-    )  # that there was none: earlier versions, and whoever deleted the file, do not know
+    # null in newest.json means that there was none; a missing file means nothing
+    known = newest is None
     trained = _entry(workdir.path / "run.json", "steps")
     if type(newest) is int:
         proof = f"completed a checkpoint of step {newest}"
@@ -85,7 +84,7 @@ def refuse_anew(workdir: Workdir) -> bool:
 
 
 def lost(workdir: Workdir, used: int) -> str:
-    """Return a line if a newer checkpoint than the one that is used was completed and is not there; else ""."""
+    """Return a message if a checkpoint newer than the used one was completed and is gone; otherwise ""."""
     newest = recorded(workdir)
     known = StepFolders(workdir.checkpoints).set_aside_before()
     if newest is None or newest <= used or any(n.startswith(f"{newest}.") for n in known):
@@ -94,10 +93,10 @@ def lost(workdir: Workdir, used: int) -> str:
 
 
 def set_aside(workdir: Workdir) -> Path | None:
-    """Move what a run has left into a folder of its own, which appears by one rename; finish what was begun before.
+    """Move the files of an earlier run into a folder that appears by one rename; complete an interrupted move.
 
     Returns:
-        The folder, or None if there was nothing.
+        The folder, or None if there was no run.
     """
     halfway = workdir.path / HALFWAY
     begun = halfway.is_dir()
@@ -107,7 +106,8 @@ def set_aside(workdir: Workdir) -> Path | None:
     halfway.mkdir(exist_ok=True)
     sync(workdir.path)
     for name in found:
-        if not os.path.lexists(halfway / name):  # else it was made since
+        # otherwise it was created since the interrupted move
+        if not os.path.lexists(halfway / name):
             (workdir.path / name).rename(halfway / name)
             failpoint("mid_restart")
     number = 1
@@ -119,5 +119,5 @@ def set_aside(workdir: Workdir) -> Path | None:
 
 
 def is_halfway(workdir: Workdir) -> bool:
-    """Say whether a run was being set aside when a process died."""
+    """Return whether moving a run aside was interrupted."""
     return (workdir.path / HALFWAY).is_dir()

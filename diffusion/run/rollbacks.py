@@ -1,14 +1,14 @@
-"""What went wrong in a run, and what was done about it.
+"""Records of skipped training steps and of rollbacks.
 
-    bad_steps/00000123.json   a step that did not count: its examples, and the loss by noise level
-    rollbacks.json            from which step the run went back to which
+    bad_steps/00000123.json   a skipped step: its examples, and the loss by noise level
+    rollbacks.json            pairs of steps: where the run diverged, and where it went back to
 
-After the k-th rollback to step s the data of the steps from s on come in another order:
+After the k-th rollback to step s, the data of the steps from s on have another order:
 
     seed of step i = seed                if no rollback went to a step <= i
                      hash(seed, k)       k the number of rollbacks to steps <= i
 
-So the data of a step remain a function of (config, seed, step) and of this one short file.
+The data of a step are therefore a function of (config, seed, step) and of rollbacks.json.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from diffusion.runtime.reading import check_plain, read_json
 from diffusion.training.step import LEVEL_EDGES
 
 ROLLBACKS = "rollbacks.json"
-MAX_REPORTS = 100  # files; a run whose every step goes wrong need not fill the disk
+MAX_REPORTS = 100  # largest number of report files, so that a failing run does not fill the disk
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Rollbacks:
 
     @classmethod
     def read(cls, workdir: Workdir) -> "Rollbacks":
-        """Return those of a work directory; none if there is no such file.
+        """Return the rollbacks of a work directory; none if there is no such file.
 
         Raises:
-            ConfigError: the file cannot be understood.
+            ConfigError: the file is damaged.
         """
         file = workdir.path / ROLLBACKS
         if not check_plain(file):
@@ -49,21 +49,20 @@ class Rollbacks:
             entries = [(int(e["left_at"]), int(e["to"])) for e in read_json(file)]
         except (ValueError, TypeError, KeyError, OverflowError):
             raise ConfigError(
-                f"{file} cannot be understood; it says in which order the data of this run come. Restore it, or "
-                "start again with --restart."
+                f"{file}, the order in which the data come, cannot be understood. Restore it, or give --restart."
             ) from None
         return cls(tuple(entries))
 
     def write(self, workdir: Workdir) -> None:
-        """Write them, whole or not at all."""
+        """Write the rollbacks to the work directory atomically."""
         workdir.write(ROLLBACKS, [{"left_at": at, "to": to} for at, to in self.entries])
 
     def and_back(self, left_at: int, to: int) -> "Rollbacks":
-        """Return these and one more."""
+        """Return the rollbacks with one more."""
         return dataclasses.replace(self, entries=(*self.entries, (left_at, to)))
 
     def seed(self, seed: int, step: int) -> int:
-        """Return the seed of the data of the batch that follows `step` steps."""
+        """Return the data seed of the batch after `step` completed steps."""
         count = sum(to <= step for _, to in self.entries)
         if count == 0:
             return seed
@@ -73,16 +72,16 @@ class Rollbacks:
 def report_bad_step(
     workdir: Workdir, step: int, metrics: Mapping[str, Any], index: np.ndarray
 ) -> bool:
-    """Write what is known of a step that did not count.
+    """Write a report about a skipped step.
 
     Args:
-        workdir: of the run.
-        step: the number of steps done, this one included.
-        metrics: of the step, on the host.
-        index: which examples of the data set were in its batch, by row.
+        workdir: work directory of the run.
+        step: number of completed steps, including this one.
+        metrics: metrics of the step, on the host.
+        index: indices, in the data set, of the examples in its batch.
 
     Returns:
-        Whether it was written; after MAX_REPORTS files nothing is.
+        Whether the report was written; none is written after MAX_REPORTS files.
     """
     folder = workdir.path / "bad_steps"
     if folder.is_dir() and len(list(folder.iterdir())) >= MAX_REPORTS:
@@ -93,7 +92,7 @@ def report_bad_step(
 
 
 def bad_step(step: int, metrics: Mapping[str, Any], index: np.ndarray) -> dict[str, Any]:
-    """Return the report of a step that did not count; see `report_bad_step`."""
+    """Return the report about a skipped step; see `report_bad_step`."""
     rows = {k: np.asarray(v, np.float64) for k, v in metrics["rows"].items()}
     loss, log_snr, finite = rows["loss"], rows["log_snr"], np.isfinite(rows["loss"])
     example = index[rows["row"].astype(int)]
@@ -115,7 +114,7 @@ def bad_step(step: int, metrics: Mapping[str, Any], index: np.ndarray) -> dict[s
 
 
 def reason(metrics: Mapping[str, Any]) -> str:
-    """Say in a few words why a step did not count."""
+    """Return the reason why a step was skipped."""
     if not np.isfinite(metrics["loss"]):
         return "the loss was not finite"
     if not np.isfinite(metrics["grad_norm"]):
@@ -124,7 +123,7 @@ def reason(metrics: Mapping[str, Any]) -> str:
 
 
 def _by_level(loss: np.ndarray, log_snr: np.ndarray, finite: np.ndarray) -> list[dict[str, Any]]:
-    """Return per bin of log-SNR: how many examples, how many not finite, the mean loss of the others."""
+    """Return, per bin of log-SNR: the numbers of examples and of non-finite losses, and the mean of the others."""
     place = np.searchsorted(LEVEL_EDGES, log_snr)
     found = []
     for k, edges in enumerate(itertools.pairwise((-math.inf, *LEVEL_EDGES, math.inf))):
@@ -141,5 +140,5 @@ def _by_level(loss: np.ndarray, log_snr: np.ndarray, finite: np.ndarray) -> list
 
 
 def _number(x: Any) -> float | str:
-    """Return a number that JSON knows, or its name."""
+    """Return a finite number, or the name of a non-finite one, for JSON."""
     return float(x) if math.isfinite(x) else str(float(x))

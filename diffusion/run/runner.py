@@ -1,4 +1,4 @@
-"""One training run in a work directory: what `demolish train` does, callable from anywhere."""
+"""One training run in a work directory: the implementation of `demolish train`."""
 
 import contextlib
 import dataclasses
@@ -46,12 +46,12 @@ from diffusion.training import (
 
 
 def describe(experiment: Experiment) -> list[str]:
-    """Return lines for people about what will be trained."""
+    """Return lines that describe the training: data, network, devices, number of steps."""
     spec, state = experiment.spec, experiment.abstract_state()
     size = "endless" if spec.size is None else f"{spec.size} examples"
     number = count_parameters(state.params)
     devices = experiment.parallel.devices
-    sampled = experiment.train.sample_every > 0  # while it is trained
+    sampled = experiment.train.sample_every > 0  # whether sample grids are drawn during training
     classes = f", {spec.num_classes} classes" if spec.num_classes else ""
     held_out = experiment.dataset.division()
     return [
@@ -71,18 +71,18 @@ def run(
     """Train in a work directory, from its newest checkpoint if there is one.
 
     Args:
-        experiment: what to train.
-        workdir: where to; a run of another config in it is refused.
-        tensorboard: write event files as well.
-        restart: move an earlier run in this folder aside, and begin anew.
+        experiment: experiment to train.
+        workdir: work directory; a run of another config in it is refused.
+        tensorboard: also write TensorBoard event files.
+        restart: move an earlier run in this folder aside, and start from step 0.
 
     Returns:
         The state after the last step.
 
     Raises:
         Stopped: a signal came; the state is saved.
-        DivergedError: steps were not finite, again after the last rollback.
-        CheckpointError: there are checkpoints, and none can be used; or there were, and none is left.
+        DivergedError: steps were not finite again after the last allowed rollback.
+        CheckpointError: there are checkpoints, but none can be used; or all earlier checkpoints are gone.
         ReadError: a checkpoint cannot be read; nothing was moved.
         SaveError: a checkpoint could not be written.
         LockedError: another process is training there.
@@ -131,10 +131,10 @@ def run(
 def _prepare(
     experiment: Experiment, workdir: Workdir, say: Say, restart: bool
 ) -> tuple[Experiment, Rollbacks]:
-    """Make a work directory ready for a run, or refuse it.
+    """Prepare a work directory for a run, or refuse it.
 
     Returns:
-        The experiment with the config that the run records, and what rollbacks the run had.
+        The experiment with the config that the run records, and the rollbacks of the run.
     """
 
     def clear() -> int:
@@ -153,7 +153,7 @@ def _prepare(
     first_process(clear)
     stored = stored_config(workdir)
     experiment = recorded(experiment, stored)
-    # before anything is written: a config.json of another run would be believed
+    # check before anything is written: otherwise config.json would describe another run
     if stored is not None:
         workdir.refuse_another(stored, experiment.config)
     rollbacks = Rollbacks.read(workdir)
@@ -162,7 +162,7 @@ def _prepare(
 
 
 def _write_down(experiment: Experiment, workdir: Workdir, say: Say, newest: int | None) -> None:
-    """Say and write what is trained, once it is known that it goes on from the checkpoint of step `newest`."""
+    """Print and record the training, once it is known that it continues from the checkpoint of step `newest`."""
     for line in [*describe(experiment), *remarks(experiment.dataset)]:
         say(line)
     if jax.process_index() != 0:
@@ -179,7 +179,7 @@ def _write_down(experiment: Experiment, workdir: Workdir, say: Say, newest: int 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is going on: it trains from the newest checkpoint, and goes back to one where numbers diverge."""
+    """A run in progress: it trains from the newest checkpoint, and goes back to a checkpoint if it diverges."""
 
     experiment: Experiment
     workdir: Workdir
@@ -195,7 +195,7 @@ class Run:
         layout, many = experiment.parallel, options.steps_per_dispatch > 1
         num_steps = options.steps(experiment.batch_size)
         with contextlib.ExitStack() as stack:
-            self.monitor.alive("start")  # reading a checkpoint again, after a rollback
+            self.monitor.alive("start")  # after a rollback, reads a checkpoint again
             start, state = self._begin()
             writers = stack.enter_context(self._writers(start))
             batches = batches_of(experiment, start, max(num_steps, start + 1), rollbacks)
@@ -213,12 +213,13 @@ class Run:
             )  # fmt: skip
 
     def _begin(self) -> tuple[int, TrainState]:
-        """Return the newest state, and how many steps it has done."""
+        """Return the number of completed steps and the newest state."""
         newest = self.checkpoints.recover()
         if newest is None:
             return 0, self.experiment.init_state()
         stored = self.checkpoints.meta(newest)["config"]
-        self.workdir.refuse_another(stored, self.experiment.config)  # config.json may be another's
+        # config.json may belong to another run
+        self.workdir.refuse_another(stored, self.experiment.config)
         template = self.experiment.parallel.template(self.experiment.abstract_state())
         state = self.checkpoints.restore(newest, template)
         self.monitor.say(f"resumed from step {newest}")
@@ -245,7 +246,7 @@ class Run:
         self.checkpoints.save(step, saveable, self.experiment.config, block=block)
 
     def _report(self, rollbacks: Rollbacks, step: int, metrics: Mapping[str, Any]) -> None:
-        """Write what is known of a step that did not count, in one process."""
+        """Write a report about a skipped step, on process 0."""
         if jax.process_index() != 0:
             return
         index = np.asarray(examples_of(self.experiment, step - 1, rollbacks)["index"])
@@ -256,17 +257,15 @@ class Run:
             )
 
     def roll_back(self, rollbacks: Rollbacks, error: DivergedError) -> Rollbacks:
-        """Go back to the newest checkpoint before things went wrong, or raise the error again.
+        """Go back to the newest checkpoint before the divergence, or raise the error again.
 
-        Without such a checkpoint the run goes back to its beginning.
+        Without such a checkpoint, the run goes back to step 0.
         """
         done = len(rollbacks.entries)
         if done >= self.experiment.train.max_rollbacks:
             if not done:
                 raise error
-            raise DivergedError(
-                error.step, f"{error} It had gone back {done} times already."
-            ) from None
+            raise DivergedError(error.step, f"{error} It had gone back {done} times.") from None
         target = self.checkpoints.go_back_to(error.good)
         rollbacks = rollbacks.and_back(error.step, target)
         if jax.process_index() == 0:
@@ -276,7 +275,7 @@ class Run:
 
 
 def stored_config(workdir: Workdir) -> Mapping[str, Any] | None:
-    """Return the config of the run that is to go on, from its newest checkpoint if config.json is lost."""
+    """Return the config of the run to resume, from its newest checkpoint if config.json is lost."""
     if (workdir.path / "config.json").is_file():
         return workdir.read_config()
     with CheckpointReader(workdir.checkpoints) as checkpoints:

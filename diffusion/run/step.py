@@ -1,4 +1,4 @@
-"""What the training loop consumes: the batches of an experiment, and its training step."""
+"""Inputs of the training loop: the batches of an experiment, and its training step."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ NO_ROLLBACKS = Rollbacks()
 def batches_of(
     experiment: Experiment, start: int, stop: int, rollbacks: Rollbacks = NO_ROLLBACKS
 ) -> Any:
-    """Return this process's rows of the batches, made ahead of time in one thread."""
+    """Return an iterator over this process's rows of the batches, prefetched in one thread."""
     rows = experiment.parallel.local_rows(experiment.batch_size)
     numbers = np.arange(experiment.batch_size, dtype=np.int32)[rows]
     root = experiment.key(COUPLING)
@@ -28,20 +28,20 @@ def batches_of(
         batch = experiment.coupling(experiment.process, key, batch | {"row": numbers})
         return {k: v for k, v in batch.items() if k in ("data", "cond", "noise", "row")}
 
-    depth = max(2, experiment.train.steps_per_dispatch)  # what the next dispatch takes
+    depth = max(2, experiment.train.steps_per_dispatch)  # enough for the next dispatch
     return prefetch(make, start_step=start, stop_step=stop, depth=depth)
 
 
 def examples_of(
     experiment: Experiment, step: int, rollbacks: Rollbacks, rows: slice | None = None
 ) -> dict[str, Any]:
-    """Return the examples of the batch that follows `step` steps, or these rows of it."""
+    """Return the batch after `step` completed steps, or some rows of it."""
     seed = rollbacks.seed(experiment.seed, step)
     return experiment.dataset.batch(step, experiment.batch_size, seed=seed, rows=rows, train=True)
 
 
 def label_dropout(experiment: Experiment) -> float:
-    """Return the fraction of examples trained without their condition; a classifier needs them all."""
+    """Return the fraction of examples trained without their condition; 0 for a classifier."""
     drops = experiment.conditional and experiment.task == "generator"
     return experiment.train.label_dropout if drops else 0.0
 
@@ -66,7 +66,7 @@ def compiled_step(experiment: Experiment) -> Any:
 
 
 def compiled_dispatch(experiment: Experiment) -> Any:
-    """Return what the loop calls: the training step, or several at once where the config says so."""
+    """Return the compiled program of the loop: one training step, or several with `train.steps_per_dispatch`."""
     if experiment.train.steps_per_dispatch == 1:
         return compiled_step(experiment)
     return experiment.parallel.compile_many(training_step(experiment))

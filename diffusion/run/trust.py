@@ -1,10 +1,10 @@
-"""Whose word it is that a config imports code.
+"""Trust in configs that import code.
 
-A config can name code, "mymodule:MyProcess", and building it imports that module. Where a user types such a name, or
-gives a file of configs, that is the user's word. A config that is *stored* may be a stranger's: in a work directory,
-in a checkpoint, on the card of an export. Its names count if `--allow_code` says so, or if this user's own training
-has recorded them: when a run begins, the names in its config and the places of their modules are written into a
-folder that is the user's alone, under the digest of the config. Nothing that lies in a work directory can forge that.
+A config can name code, such as "mymodule:MyProcess", and building it imports that module. A name on the command line
+or in a config file of the user is trusted. A *stored* config, in a work directory, in a checkpoint or in the JSON file
+of an export, may come from someone else. Its names are trusted with `--allow_code`, or if this user's own training
+has recorded them: when a run begins, the names in its config and the locations of their modules are written to a
+private folder of the user, under the digest of the config. Files in a work directory cannot forge this record.
 """
 
 import json
@@ -25,10 +25,9 @@ FOLDER = "own_code"
 
 
 def code_in(value: Any) -> list[str]:
-    """Return the names in a config that make code be imported, "module:attribute", at any depth."""
-    if isinstance(
-        value, str
-    ):  # the fields of a metric are literals, which can spell a name in other ways
+    """Return the names "module:attribute" in a config, at any depth, that cause an import."""
+    # the fields of a metric are literals, which can spell a name in other ways
+    if isinstance(value, str):
         hidden = code_in(values_in(value)) if "[" in value else []
         return list(dict.fromkeys(outside_in(value) + hidden))
     if isinstance(value, Mapping):
@@ -39,7 +38,7 @@ def code_in(value: Any) -> list[str]:
 
 
 def remember_code(config: Mapping[str, Any], say: Callable[[str], object]) -> None:
-    """Record that this user's own training names code; a line says if it cannot be recorded."""
+    """Record the names of code in the config of this user's own training; `say` gets a message if this fails."""
     names = code_in(config)
     if not names:
         return
@@ -57,16 +56,16 @@ def remember_code(config: Mapping[str, Any], say: Callable[[str], object]) -> No
 def refuse_code(
     config: Mapping[str, Any], where: str, *, used: Any = None, allow_code: bool = False
 ) -> None:
-    """Refuse the names of code in a stored config, unless they are the user's own.
+    """Raise ConfigError if a stored config names code that the user's own training has not recorded.
 
     Args:
-        config: as it is stored.
-        where: it is stored, for the message.
-        used: what is built in its place, with sections that the user has replaced; all of it by default.
-        allow_code: the user trusts it.
+        config: the stored config.
+        where: its location, for the message.
+        used: the config that is built instead, with sections that the user has replaced; by default `config`.
+        allow_code: whether the user trusts the config.
 
     Raises:
-        ConfigError: it names code that nobody has vouched for.
+        ConfigError: the config names code that is not trusted.
     """
     kept = set(code_in(config if used is None else used))
     names = [name for name in code_in(config) if name in kept]
@@ -95,7 +94,7 @@ def _path(config: Mapping[str, Any]) -> Path:
 
 
 def _recorded(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the places of the modules that a training of this config has recorded, by name."""
+    """Return the locations of the modules that a training of this config has recorded, by name."""
     try:
         found = read_json(_path(config))
     except (OSError, ValueError):

@@ -14,13 +14,13 @@ from diffusion.runtime.reading import check_plain, parse_json
 
 
 def write_variance(path: Path, times: np.ndarray, values: np.ndarray, card: Mapping) -> None:
-    """Write a table of posterior variances and what it was made of, whole or not at all.
+    """Write a table of posterior variances and its card atomically.
 
     Args:
         path: an .npz file.
         times: (levels,).
         values: from `diffusion.models.variance.estimate_variance` at these times.
-        card: step, ema and process of the model, and where the numbers come from.
+        card: step, ema and process of the model, and provenance of the numbers.
     """
     save_arrays(path, {"times": times, "values": values}, card)
 
@@ -29,14 +29,13 @@ def read_variance(file: Path, experiment: Experiment, step: int, ema: str) -> Wi
     """Read the table of posterior variances that belongs to a checkpoint, from the work directory of its run.
 
     Raises:
-        ConfigError: there is none, or it was made from other weights or for another process; the message has
-            the command that makes it.
+        ConfigError: there is no table, or it was made from other weights or for another process; the message
+            contains the command that makes it.
     """
     command = f"demolish estimate_variance --workdir {file.parent} --ema {ema}"
     if not check_plain(file):
         raise ConfigError(
-            f"variance='analytic' needs a table of posterior variances; {file} does not exist. "
-            f"Make it: {command}"
+            f"variance='analytic' needs a table of variances; {file} does not exist. Make it: {command}"
         )
     try:
         arrays = read_arrays(file, ("times", "values", "card"), links=False)
@@ -50,8 +49,7 @@ def read_variance(file: Path, experiment: Experiment, step: int, ema: str) -> Wi
     wanted = (step, ema)
     if made != wanted:
         raise ConfigError(
-            f"{file} belongs to step {made[0]}, weights {made[1]}; the checkpoint is step {step}, weights "
-            f"{ema}. Make it anew: {command}"
+            f"{file} belongs to step {made[0]}, weights {made[1]}, not {step}, {ema}. Make it anew: {command}"
         )
     if process != experiment.resolved()["process"]:
         raise ConfigError(f"{file} belongs to another process. Make it anew: {command}")

@@ -1,4 +1,4 @@
-"""What a stored config claims, held against what is stored with it, before much is done about either."""
+"""Checks of a stored config from an untrusted source against the data stored with it, before it is used."""
 
 import math
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from diffusion.networks.base import TooManyLayersError, layers_within
 from diffusion.runtime.exits import CheckpointError
 from diffusion.training import TrainState
 
-MOST_VALUES = 2**28  # of an example
-MOST_WIDTH, MOST_LEVELS = 2**20, 1000  # of a network
-MOST_LAYERS = 20_000  # of a network, before it is known how many arrays there are
+MOST_VALUES = 2**28  # largest number of values of an example
+MOST_WIDTH, MOST_LEVELS = 2**20, 1000  # largest width and number of levels of a network
+MOST_LAYERS = 20_000  # largest number of layers, before the number of stored arrays is known
 
 
 def checked_spec(spec: DataSpec) -> DataSpec:
-    """Return a description of data that was stored; raise ValueError for one that no data can have."""
+    """Return a stored data spec; raise ValueError if it is impossible."""
     classes = spec.num_classes if isinstance(spec.num_classes, tuple) else (spec.num_classes,)
     counts = (*classes, spec.multi_hot_dim, spec.vector_dim, spec.image_channels, spec.size or 0)
     natural = lambda n: type(n) is int and 0 <= n < 2**53
@@ -34,10 +34,10 @@ def checked_spec(spec: DataSpec) -> DataSpec:
 
 
 def experiment_of(config: Mapping[str, Any], spec: DataSpec | None) -> Experiment:
-    """Build the experiment of a config from elsewhere; see `Experiment.from_config`.
+    """Build the experiment of an untrusted config; see `Experiment.from_config`.
 
     Raises:
-        CheckpointError: its network is larger than any that was ever stored.
+        CheckpointError: its network is implausibly large.
     """
     _check_size(config.get("network"), "config.network")
     try:
@@ -48,30 +48,26 @@ def experiment_of(config: Mapping[str, Any], spec: DataSpec | None) -> Experimen
 
 
 def _check_size(value: Any, path: str) -> None:
-    """Refuse numbers and lists for which tables would be made before any layer is looked at."""
+    """Raise CheckpointError for sizes that would allocate large tables before any layer is counted."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             _check_size(inner, f"{path}.{str(key)[:40]}")
     elif isinstance(value, list | tuple):
         if len(value) > MOST_LEVELS:
-            raise CheckpointError(
-                f"{path} has {len(value)} entries; no network has more than {MOST_LEVELS}."
-            )
+            raise CheckpointError(f"{path} has {len(value)} entries, more than {MOST_LEVELS}.")
         for inner in value:
             _check_size(inner, path)
     elif isinstance(value, int | float) and abs(value) > MOST_WIDTH and abs(value) != math.inf:
-        raise CheckpointError(
-            f"{path} is {value:.3g}; no network has a width or depth above {MOST_WIDTH}."
-        )
+        raise CheckpointError(f"{path} is {value:.3g}; no width or depth is above {MOST_WIDTH}.")
 
 
 def shapes_of(experiment: Experiment, arrays: int, where: str) -> TrainState:
-    """Return shapes and types of the state of a config from elsewhere.
+    """Return shapes and dtypes of the state of an untrusted config.
 
     Args:
-        experiment: built from it.
-        arrays: how many arrays of parameters are stored, which bounds the layers that are looked at.
-        where: it comes from, for the message.
+        experiment: experiment of the config.
+        arrays: number of stored parameter arrays, which bounds the number of layers that are traced.
+        where: source of the config, for the message.
 
     Raises:
         CheckpointError: its network has far more layers than there are arrays.
@@ -81,19 +77,17 @@ def shapes_of(experiment: Experiment, arrays: int, where: str) -> TrainState:
             return experiment.abstract_state()
     except TooManyLayersError:
         raise CheckpointError(
-            f"the network that the config of {where} describes has more layers than the {arrays} arrays that are "
-            "stored can fill."
+            f"the network in the config of {where} has more layers than the {arrays} stored arrays can fill."
         ) from None
 
 
 def refuse_mislabeled(folder: Path, config: Mapping, trained: Mapping, step: int) -> None:
-    """Refuse a folder whose config is not the one that its checkpoint was trained with.
+    """Raise CheckpointError if config.json of a folder differs from the config that its checkpoint was trained with.
 
     Raises:
-        CheckpointError: the message says in what they differ.
+        CheckpointError: the message lists the differences.
     """
     if changed := differences(trained, config):
         raise CheckpointError(
-            f"config.json in {folder} is not what its checkpoint of step {step} was trained with "
-            f"({'; '.join(changed)[:500]}). Restore it, or give the command that trained it once more."
+            f"config.json in {folder} is not that of step {step} ({'; '.join(changed)[:500]}). Restore it."
         )

@@ -1,19 +1,19 @@
-"""A work directory: what a run leaves behind, and how others open it.
+"""A work directory: the files of a run, and opening a run from them.
 
-config.json     the config as it was given
-resolved.json   the same with every default written out
-data.json       what the data is: shape, classes, range; sampling needs no more of it
-run.json        command, versions, device, and how the run went
-metrics.jsonl   one line of metrics per logging period; damaged ones go to metrics.jsonl.damaged
-bad_steps/      reports of steps that did not count
-rollbacks.json  where the run went back to after many of them
-checkpoints/    states
-newest.json     the step of the newest of them that was completed
+config.json     the config that the run was started with
+resolved.json   the config with all defaults filled in
+data.json       description of the data: shape, classes, range; sufficient for sampling
+run.json        command, versions, device, and outcome of the run
+metrics.jsonl   one line of metrics per logging period; damaged lines are moved to metrics.jsonl.damaged
+bad_steps/      reports about skipped steps
+rollbacks.json  rollbacks after too many non-finite steps
+checkpoints/    train states
+newest.json     step of the newest completed checkpoint
 samples/        grids of generated examples
 variance.npz    posterior variances of a checkpoint, from `demolish estimate_variance`
-evaluation.json what `demolish evaluate` measured, with a card for every number; pictures beside it
-report.html     the same for people, with the curves of training
-lock.json       the process that trains here, while it does
+evaluation.json results of `demolish evaluate`, with a card for every number, and pictures
+report.html     report of the results, with the training curves
+lock.json       the process that is training here
 earlier-1/      an earlier run, moved aside by --restart
 """
 
@@ -47,7 +47,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _json(file: Path) -> Any:
-    """Read a JSON file that may come from anywhere."""
+    """Read a JSON file from a possibly untrusted source."""
     try:
         return read_json(file)
     except ValueError as error:
@@ -86,7 +86,7 @@ class Workdir:
         return self.path / "variance.npz"
 
     def read_config(self) -> dict[str, Any]:
-        """Return the config of the run; it says what it meant where defaults have changed since.
+        """Return the config of the run, with old defaults filled in for fields whose default has changed since.
 
         Raises:
             ConfigError: there is no run, or its config is not readable.
@@ -102,10 +102,10 @@ class Workdir:
         return as_stored(config)
 
     def read_spec(self) -> DataSpec | None:
-        """Return what the data of the run is, if that was written down.
+        """Return the description of the run's data; None if it was not recorded.
 
         Raises:
-            ConfigError: the file cannot be understood.
+            ConfigError: the file is damaged.
         """
         file = self.path / "data.json"
         if not check_plain(file):
@@ -119,16 +119,16 @@ class Workdir:
             raise ConfigError(f"{file} does not describe data: {error}") from None
 
     def write(self, name: str, content: Mapping | Sequence) -> None:
-        """Write a JSON file, whole or not at all."""
+        """Write a JSON file atomically."""
         write_atomically(
             self.path / name, (json.dumps(content, indent=2, default=str) + "\n").encode()
         )
 
     def claim(self, config: Mapping) -> bool:
-        """Say whether a run of this config is being resumed; refuse a folder of another config.
+        """Return whether the folder holds a run of this config, to be resumed; refuse a run of another config.
 
         Raises:
-            ConfigError: the folder holds a run that differs in what must not change.
+            ConfigError: the config of the run differs in fields that must not change.
         """
         if not check_plain(self.path / "config.json"):
             return False
@@ -136,10 +136,10 @@ class Workdir:
         return True
 
     def refuse_another(self, old: Mapping, new: Mapping) -> None:
-        """Refuse to go on with a config that differs in what must not change.
+        """Refuse to resume with a config that differs in fields that must not change.
 
         Raises:
-            ConfigError: the message says in what.
+            ConfigError: the message lists the differences.
         """
         if changed := differences(old, new):
             raise ConfigError(
@@ -148,10 +148,9 @@ class Workdir:
             )
 
     def sweep(self) -> None:
-        """Delete temporary files of processes that died; only the owner may."""
-        mark = re.compile(
-            r".*(\.[0-9]+\.tmp|\.json(\..*)?\.[0-9]+)"
-        )  # second: a lock, earlier versions
+        """Delete temporary files of dead processes; only the owner of the folder may call this."""
+        # the second pattern is the lock of earlier versions
+        mark = re.compile(r".*(\.[0-9]+\.tmp|\.json(\..*)?\.[0-9]+)")
         for folder in (self.path, self.samples, self.path / "bad_steps"):
             for file in folder.glob(".*"):
                 if mark.fullmatch(file.name):
@@ -160,7 +159,7 @@ class Workdir:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A run that was opened for use: its experiment, parameters and where they come from."""
+    """An opened run: its experiment, its parameters and their source."""
 
     experiment: Experiment
     params: Params
@@ -176,22 +175,23 @@ def open_run(
     *,
     allow_code: bool = False,
 ) -> Trained:
-    """Open a checkpoint of a run, on whatever devices there are.
+    """Open a checkpoint of a run, on any number of devices.
 
-    Nothing is written; a line on standard error says if a newer one is damaged.
+    No file is written; a warning on standard error names damaged newer checkpoints.
 
     Args:
-        workdir: where the run was trained.
-        config: its config, perhaps with other sampling sections.
-        ema: the name of an average, "raw" for the parameters themselves, "" for the first average.
-        step: of the checkpoint; the newest that is whole if it is None.
-        allow_code: let the stored config import modules by name, which runs their code; without it only those
-            that this user's own training has recorded.
+        workdir: work directory of the run.
+        config: its config, possibly with other sampling sections.
+        ema: name of an average, "raw" for the parameters themselves, "" for the first average.
+        step: step of the checkpoint; None for the newest intact one.
+        allow_code: allow the stored config to import modules by name, which runs their code; otherwise only those
+            recorded by this user's own training.
 
     Raises:
-        ConfigError: the config differs in what the checkpoint depends on, or names code, or the average is unknown.
-        CheckpointError: there is no checkpoint, none is whole, or the newest does not fit the config, or was trained
-            with another one than the folder's.
+        ConfigError: the config differs in fields that the checkpoint depends on, or names code, or the average is
+            unknown.
+        CheckpointError: there is no checkpoint, none is intact, or the newest does not fit the config, or was trained
+            with a config other than that of the folder.
     """
     from diffusion.checkpoints.reader import CheckpointReader
     from diffusion.runtime.progress import Terminal
@@ -200,9 +200,8 @@ def open_run(
     refuse_code(stored, str(workdir.path), used=config, allow_code=allow_code)
     _refuse_other(stored, config, [key for key in PARAMETERS if key != "data"])
     experiment = experiment_of(config, workdir.read_spec())
-    _refuse_other(
-        stored, config, ["data"]
-    )  # now classes from elsewhere are loaded, and tell their fields
+    # by now the classes of trusted modules are imported, so that their fields are known
+    _refuse_other(stored, config, ["data"])
     names = [*experiment.ema, "raw"]
     ema = ema or names[0]
     if ema not in names:
@@ -211,9 +210,7 @@ def open_run(
     with CheckpointReader(workdir.checkpoints, say=Terminal(sys.stderr).say) as checkpoints:
         step = checkpoints.recover() if step is None else step
         if step is None:
-            raise CheckpointError(
-                f"{workdir.checkpoints} holds no complete checkpoint; train further."
-            )
+            raise CheckpointError(f"{workdir.checkpoints} has no complete checkpoint; train on.")
         refuse_mislabeled(workdir.path, stored, checkpoints.meta(step)["config"], step)
         abstract = shapes_of(experiment, checkpoints.count_arrays(step), str(workdir.path))
         like = abstract.params if ema == "raw" else abstract.ema[ema]
@@ -225,7 +222,7 @@ def open_run(
 
 
 def _refuse_other(old: Mapping, new: Mapping, keys: Sequence[str]) -> None:
-    """Raise ConfigError where these sections are not what a checkpoint was trained with."""
+    """Raise ConfigError if these sections differ from the config that a checkpoint was trained with."""
     kept = [line for line in differences(old, new, keys) if not line.startswith("data.batch_size")]
     if kept:
         raise ConfigError(f"the checkpoint was trained with another {'; '.join(kept)}.")
@@ -237,12 +234,12 @@ def open_classifier(
     """Open the newest checkpoint of a classifier.
 
     Args:
-        path: the work directory that it was trained in.
-        ema: the name of an average, "raw" for the parameters themselves, "" for the first average.
-        allow_code: as of `open_run`.
+        path: work directory of the classifier.
+        ema: name of an average, "raw" for the parameters themselves, "" for the first average.
+        allow_code: as in `open_run`.
 
     Raises:
-        ConfigError: there is no run, or it trained something else.
+        ConfigError: there is no run, or its task is not a classifier.
         CheckpointError: there is no checkpoint.
     """
     workdir = Workdir.of(path)
@@ -250,8 +247,7 @@ def open_classifier(
     task = config.get("task", "generator")
     if task == "generator":
         raise ConfigError(
-            f"{workdir.path} holds a generator, not a classifier. Train one with --config.task=classifier, such as "
-            "configs/digits_classifier.py."
+            f"{workdir.path} holds a generator, not a classifier; train one, as configs/digits_classifier.py does."
         )
     run = open_run(workdir, config, ema, allow_code=allow_code)
     return TrainedClassifier(

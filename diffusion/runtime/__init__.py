@@ -1,1 +1,1 @@
-"""Files, locks, signals, processes, progress: the part of a program that knows the machine and nothing of diffusion."""
+"""Files, locks, signals, processes, progress: utilities that depend on the machine and not on diffusion models."""

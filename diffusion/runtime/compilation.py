@@ -1,7 +1,7 @@
-"""Compiled programs, kept between processes; and what the order of their sums depends on.
+"""A cache of compiled programs that lasts between processes; and the order in which compiled programs add numbers.
 
-A compiled program is code: whoever can put one into the folder decides what runs. So it lies in a folder of the
-user's own and never where data lie, such as in a work directory, which may have come from elsewhere.
+A compiled program is code: anyone who can write to the cache folder decides what runs. The cache is therefore in a
+folder that belongs to the user, never next to data, such as in a work directory, which may come from someone else.
 """
 
 import contextlib
@@ -14,20 +14,21 @@ import jax
 
 from diffusion.runtime.user_folders import user_folder
 
-MOST_BYTES = 2**31  # when it holds more, the oldest programs go, until half of this is left
+MOST_BYTES = 2**31  # above this size, the oldest programs are deleted until half of it is left
 
 
 def use_compilation_cache(
     folder: os.PathLike[str] | str | None = None, say: Callable[[str], object] = lambda text: None
 ) -> None:
-    """Keep every compiled program in a folder, so that a second start is quick.
+    """Cache every compiled program in a folder, so that a second start is quick.
 
-    A folder that was chosen before (JAX_COMPILATION_CACHE_DIR) stays. JAX by itself keeps only what took a second
-    to compile; a start of these programs compiles dozens of smaller pieces, so all are kept.
+    A folder that is already set (JAX_COMPILATION_CACHE_DIR) is kept. JAX by default caches only programs that took a
+    second to compile; these commands compile dozens of smaller programs at the start, so all are cached.
 
     Args:
-        folder: whatever lies in it is run; None is the user's own. Made when the first program is written.
-        say: gets a line if the user can have no such folder; programs are then compiled at every start.
+        folder: cache folder, whose content is executed; None is the cache folder of the user. Created when the first
+            program is written.
+        say: called with a message if no such folder can be used; programs are then compiled at every start.
     """
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:  # not in its stubs
         try:
@@ -42,7 +43,7 @@ def use_compilation_cache(
 
 
 def _prune(folder: Path, most: int = MOST_BYTES) -> None:
-    """Delete the oldest files of a folder that holds too much; another process may do the same."""
+    """Delete the oldest files of a folder that is too large; another process may do the same concurrently."""
     with contextlib.suppress(OSError):
         files = [(f.stat(), f) for f in folder.iterdir() if f.is_file()]
         left = sum(found.st_size for found, _ in files)
@@ -56,15 +57,16 @@ def _prune(folder: Path, most: int = MOST_BYTES) -> None:
 
 
 _REDUCTIONS = "--xla_cpu_experimental_ynn_fusion_type"
-_KNOWN = ((0, 10), (0, 11), (0, 12))  # jaxlib's that take the flag; an unknown one ends the process
+# versions of jaxlib that know the flag; an unknown flag ends the process
+_KNOWN = ((0, 10), (0, 11), (0, 12))
 
 
 def use_fixed_sums() -> None:
-    """Have CPUs add numbers in an order that belongs to the program, not to the machine; before JAX starts.
+    """Make the order of sums on CPUs depend on the program, not on the machine; call before JAX starts.
 
-    A library of XLA's CPU backend divides long sums by the threads of its pool, of which there are as many as cores or
-    as virtual devices, whichever are more. Here XLA's own loops take its place, for sums alone. A choice that is
-    already in XLA_FLAGS stands.
+    A library of XLA's CPU backend divides long sums over the threads of its pool, whose number is the larger of the
+    numbers of cores and of virtual devices. This setting uses XLA's own loops instead, for sums only. A choice that is
+    already in XLA_FLAGS is kept.
     """
     given = os.environ.get("XLA_FLAGS", "")
     version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
@@ -73,7 +75,7 @@ def use_fixed_sums() -> None:
 
 
 def order_of_sums() -> str:
-    """Return what the order of sums depends on: "fixed", "N threads" of a CPU, or "device" for other platforms."""
+    """Return a description of the order of sums: "fixed", "N threads" of a CPU, or "device" on other platforms."""
     if jax.default_backend() != "cpu":
         return "device"
     if f"{_REDUCTIONS}=-reduce" in os.environ.get("XLA_FLAGS", "").split():
@@ -89,7 +91,7 @@ def compiler_flags() -> str:
 
 
 def cores() -> int:
-    """Return the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

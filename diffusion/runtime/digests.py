@@ -1,7 +1,7 @@
-"""Digests of trees of arrays, of JSON, and of data that lies in files, and differences of what they were made of.
+"""Digests of trees of arrays, of JSON, and of data in files; and differences between two manifests.
 
-A digest of data says what it is, wherever it lies. It reads at most `BUDGET` bytes: of more data, rows or files are
-read that are spread evenly; shapes and the sizes of all files enter in any case.
+A digest of data identifies its content, independent of its location. It reads at most `BUDGET` bytes: from more data
+than that, evenly spaced rows or files are read; shapes and the sizes of all files are always included.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ _PIECE = 2**20  # bytes that are hashed at once
 
 
 def digest_of(tree: Any) -> str:
-    """Return the SHA-256 of the arrays of a pytree, with their places, shapes and types."""
+    """Return the SHA-256 of the arrays of a pytree, with their paths, shapes and dtypes."""
     found = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         x = np.asarray(leaf)
@@ -34,17 +34,17 @@ def digest_of_file(file: Any) -> str:
 
 
 def as_json(content: Any) -> Any:
-    """Return data as JSON holds it, so that it equals what is read back; what JSON does not know becomes text."""
+    """Return data after a round trip through JSON; values of types that JSON does not have become text."""
     return json.loads(json.dumps(content, default=str))
 
 
 def digest_of_json(content: Any) -> str:
-    """Return the SHA-256 of JSON data, whatever the order of its keys."""
+    """Return the SHA-256 of JSON data, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def difference(old: Mapping, new: Mapping) -> list[str]:
-    """Return lines "path: old -> new" for what differs between two manifests."""
+    """Return a line "path: old -> new" for every difference between two manifests."""
 
     def flat(value: Any, path: str) -> dict[str, Any]:
         if not isinstance(value, Mapping) or not value:
@@ -64,11 +64,11 @@ def difference(old: Mapping, new: Mapping) -> list[str]:
 
 
 def of_arrays(arrays: Mapping[str, np.ndarray], budget: int = BUDGET) -> str:
-    """Return the number of examples and the SHA-256 of arrays with one row for each.
+    """Return the number of examples and the SHA-256 of arrays with one row per example, as text.
 
     Args:
         arrays: by name, numbers of shape (n, ...).
-        budget: bytes that are read at most, but for one row.
+        budget: largest number of bytes to read; at least one row is read.
     """
     found = hashlib.sha256()
     count = len(next(iter(arrays.values())))
@@ -84,14 +84,14 @@ def of_arrays(arrays: Mapping[str, np.ndarray], budget: int = BUDGET) -> str:
 
 
 def of_files(files: Iterable[tuple[str, Path]], budget: int = BUDGET) -> str:
-    """Return the number of files and the SHA-256 of their contents in order, whatever their names.
+    """Return the number of files and the SHA-256 of their contents in order, independent of their names, as text.
 
     Args:
-        files: what is said of each, such as its class, and where it lies.
-        budget: bytes that are read at most, but for a piece of a file.
+        files: pairs (description, path); the description, such as the class, enters the digest.
+        budget: largest number of bytes to read; at least one piece of a file is read.
 
     Raises:
-        OSError: one cannot be read.
+        OSError: a file cannot be read.
     """
     sized = [(word, path, path.stat().st_size) for word, path in files]
     chosen = _part(len(sized), sum(size for _, _, size in sized), budget)
@@ -105,12 +105,12 @@ def of_files(files: Iterable[tuple[str, Path]], budget: int = BUDGET) -> str:
 
 
 def _part(count: int, size: int, budget: int) -> int:
-    """Return how many of `count` things, `size` bytes together, are read."""
+    """Return how many of `count` items, together of `size` bytes, are read."""
     return count if size <= budget else max(1, count * budget // size)
 
 
 def _update(found: "hashlib._Hash", path: os.PathLike[str], limit: int) -> int:
-    """Hash the first `limit` bytes of a file; return how many there were."""
+    """Hash the first `limit` bytes of a file; return the number of bytes hashed."""
     done = 0
     with open(path, "rb") as file:
         while done < limit and (piece := file.read(min(_PIECE, limit - done))):
@@ -124,6 +124,6 @@ def _words(count: int, digest: str) -> str:
 
 
 def shortened(words: str) -> str:
-    """Return such words with as much of the digest as people compare."""
+    """Return the text of a digest with only its first digits, for messages."""
     head, _, digest = words.rpartition(" ")
     return f"{head} {digest[:12]}"

@@ -1,7 +1,7 @@
-"""Exit codes of the programs, the one table of them, the errors that carry them, and which error leaves with which.
+"""Exit codes of the commands: the table, the errors that carry a code, and the code of any other error.
 
-129, 130, 138 and 143 are the codes that shells and schedulers expect after these signals: 128 + number. This file
-imports nothing of the package, so that `--help` can read the table without starting JAX.
+129, 130, 138 and 143 are the codes that shells and schedulers expect after these signals: 128 + signal number. This
+file imports nothing of the package, so that `--help` can read the table without starting JAX.
 """
 
 import re
@@ -26,41 +26,41 @@ TERMINATED = 143
 
 MEANING = {
     OK: "done",
-    ERROR: "an error that nobody foresaw; --debug shows where",
+    ERROR: "an unexpected error; --debug shows the traceback",
     USAGE: "a wrong command line, config or input, or a folder that holds no run; the message names it",
-    DIVERGED: "numbers are not finite: training diverged, or examples did",
+    DIVERGED: "training diverged, or generated examples are not finite",
     CHECKPOINT: "a checkpoint or an exported model is missing or damaged, or does not fit",
     DATA: "a data set is missing; the message says how to get it",
     FILES: "a file is missing, or cannot be read or written, as on a full disk; the message says which and why",
-    LOCKED: "another process is at work in the folder",
-    HUNG: "it hung: no sign of life for train.watchdog_seconds; the stacks say where",
+    LOCKED: "another process is using the folder",
+    HUNG: "hung: no progress for train.watchdog_seconds; the printed stacks show where",
     LAWS: "a law does not hold (demolish check)",
-    HANGUP: "stopped by SIGHUP (a terminal that was closed), else like 130",
-    INTERRUPTED: "stopped by SIGINT (Ctrl-C), and what was done is saved; the same command goes on",
-    ABANDONED: "stopped by a second signal, at once: work since the last checkpoint is lost",
-    ASKED: "stopped by SIGUSR1, else like 130",
-    TERMINATED: "stopped by SIGTERM, else like 130",
+    HANGUP: "stopped by SIGHUP (a terminal that was closed), otherwise like 130",
+    INTERRUPTED: "stopped by SIGINT (Ctrl-C); progress is saved, and the same command continues",
+    ABANDONED: "stopped at once by a second signal; work since the last checkpoint is lost",
+    ASKED: "stopped by SIGUSR1, otherwise like 130",
+    TERMINATED: "stopped by SIGTERM, otherwise like 130",
 }
 
-MOST_LETTERS = 1000  # of a message
+MOST_LETTERS = 1000  # largest length of a message
 
 
 def table() -> str:
-    """Return the table as plain text, a line for each code."""
+    """Return the table as plain text, one line per code."""
     return "\n".join(["Exit codes:", *(f"  {code:<4} {text}" for code, text in MEANING.items())])
 
 
 def markdown() -> str:
-    """Return the table as it stands in the documentation."""
+    """Return the table in Markdown, for the documentation."""
     rows = [f"| {code} | {text} |" for code, text in MEANING.items()]
     return "\n".join(["| code | meaning |", "|---:|---|", *rows])
 
 
 def code_of(error: BaseException) -> int:
-    """Return the code that a program leaves with after an error.
+    """Return the exit code of an error.
 
-    An error that knows its code has the attribute `exit_code`. Others are of a file (OSError), of what was asked for
-    (ValueError, KeyError, IndexError, TypeError), or unforeseen.
+    The attribute `exit_code` of an error decides, if there is one. Other errors are about a file (OSError), about the
+    input (ValueError, KeyError, IndexError, TypeError), or unexpected.
     """
     own: Any = getattr(error, "exit_code", None)
     if isinstance(own, int):
@@ -73,18 +73,19 @@ def code_of(error: BaseException) -> int:
 
 
 def one_line(text: str) -> str:
-    """Return a message as one line that a person reads to its end.
+    """Return a message as one line of limited length.
 
-    Of more than a few lines, such as those of compilers, the first says what is wrong.
+    Only the first line is kept of messages of more than a few lines, such as those of compilers.
     """
-    text = re.sub(r"\[Errno -?[0-9]+\] ", "", text)  # nobody knows them by number
+    # the number of an error says nothing to most readers
+    text = re.sub(r"\[Errno -?[0-9]+\] ", "", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = " ".join(" ".join(lines[:1] if len(lines) > 4 else lines).split())
     return line if len(line) <= MOST_LETTERS else f"{line[: MOST_LETTERS - 4].rstrip()} ..."
 
 
 def sentence(error: BaseException) -> str:
-    """Return what to say of an error, in one line: of an error of the system the file and the reason."""
+    """Return the message of an error in one line; for an OSError, the file and the reason."""
     message: Any = error.args[0] if isinstance(error, KeyError) and error.args else error
     if isinstance(error, OSError) and error.strerror and str(error).startswith("[Errno"):
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -102,11 +103,11 @@ _BY_SIGNAL = {
 
 
 class Stopped(SystemExit):
-    """A signal ended the run in good order; uncaught, it leaves with the code of that signal.
+    """A signal ended the run cleanly; if not caught, the process exits with the code of that signal.
 
     Attributes:
-        step: the number of steps done, all of them in the checkpoint if there is one.
-        signal: the signal, SIGTERM where only the cluster's notice is known.
+        step: number of completed steps, all of them in the checkpoint if there is one.
+        signal: the signal; SIGTERM if only a preemption notice of the cluster was received.
         saved: whether a checkpoint was written.
     """
 
@@ -117,7 +118,7 @@ class Stopped(SystemExit):
         self.saved = saved
 
     def __str__(self) -> str:
-        """Say what happened, in one line."""
+        """Return the message in one line."""
         if self.step == 0:
             return f"Stopped by {self.signal.name} before the first step."
         state = "the state is saved" if self.saved else "nothing was saved: no `save` was given"
@@ -128,8 +129,8 @@ class DivergedError(RuntimeError):
     """Too many steps in a row had a non-finite loss or gradient.
 
     Attributes:
-        step: the last of them.
-        good: the last step that was finite, if it is known to be an earlier one.
+        step: the last of these steps.
+        good: the last step that was finite, if it is known to be earlier than `step`.
     """
 
     exit_code = DIVERGED
@@ -141,16 +142,16 @@ class DivergedError(RuntimeError):
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is missing, or does not fit what is asked of it."""
+    """A checkpoint is missing, damaged, or does not fit the config."""
 
     exit_code = CHECKPOINT
 
 
 class DamageError(CheckpointError):
-    """A checkpoint is not what was written.
+    """The content of a checkpoint differs from what was written.
 
     Attributes:
-        reason: a word or two, joined by hyphens, that may be part of a file name.
+        reason: one or two words, joined by hyphens, that can be part of a file name.
     """
 
     def __init__(self, reason: str, message: str):
@@ -165,17 +166,17 @@ class SaveError(OSError):
 
 
 class ReadError(OSError):
-    """A file cannot be read, by a fault of the machine or for lack of permission: it may be whole."""
+    """A file cannot be read because of an I/O error or missing permission; its content may be intact."""
 
     exit_code = FILES
 
 
 def cannot_read(error: OSError) -> bool:
-    """Say whether an error says nothing about the content of a file, and not even that it is missing."""
+    """Return whether an error prevented reading a file, so that nothing is known about its content or existence."""
     return error.errno is not None and not isinstance(error, FileNotFoundError | NotADirectoryError)
 
 
 class LockedError(RuntimeError):
-    """Another process owns the work directory."""
+    """Another process holds the lock of the work directory."""
 
     exit_code = LOCKED

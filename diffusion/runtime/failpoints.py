@@ -1,8 +1,8 @@
-"""Named places at which a process can be made to die, for tests of what a kill leaves behind.
+"""Failpoints: named points in the code at which a process can be made to kill itself, for tests of crash safety.
 
 With DEMOLISH_KILL_AT=before_rename in the environment, the process kills itself (SIGKILL: nothing is
-flushed, no handler runs) when it comes to the place of that name; before_rename:3 means the third time.
-Several are separated by commas. Unset, a place costs one dictionary lookup.
+flushed, no handler runs) when it reaches the failpoint of that name; before_rename:3 means the third time.
+Several names are separated by commas. Without the variable, a failpoint costs one dictionary lookup.
 """
 
 import itertools
@@ -17,15 +17,15 @@ _times: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1)
 
 
 def armed(name: str) -> bool:
-    """Say whether the process may die at this place, where it takes something to make that worth while."""
+    """Return whether the environment variable names this failpoint, for code that prepares something for it."""
     return name in os.environ.get(VARIABLE, "")
 
 
 def failpoint(name: str) -> None:
-    """Die here if the environment says so.
+    """Kill this process here if the environment variable names this failpoint.
 
     Args:
-        name: of the place, such as "before_rename".
+        name: name of the failpoint, such as "before_rename".
     """
     wanted = os.environ.get(VARIABLE)
     if not wanted:

@@ -1,7 +1,7 @@
-"""Files: the one way to write them, whole or not at all, and how errors about them are told.
+"""Atomic writing of files, and errors of reading and writing that name the file.
 
-Errors of the system often do not name the file: a write to a full disk says "No space left on device". Whoever reads or
-writes says which file it was, so that every program can tell file and reason and leave with the code of files.
+Errors of the operating system often do not name the file: a write to a full disk says "No space left on device". The
+functions below add the name, so that every command can print file and reason and exit with the code for files.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from diffusion.runtime import exits
 
 PathLike = str | os.PathLike[str]
 
-# What decoders raise at content that is damaged or of another kind. NotImplementedError, a RuntimeError: a zip archive
-# that is compressed by a method that Python does not know.
+# Exceptions of decoders for content that is damaged or of another kind. NotImplementedError, a RuntimeError, is raised
+# for a zip archive that is compressed by a method that Python does not know.
 DAMAGE = (
     ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, ArithmeticError, MemoryError,
     struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
@@ -29,7 +29,7 @@ DAMAGE = (
 
 
 class WriteError(OSError):
-    """A file cannot be written; the message says which and why."""
+    """A file cannot be written; the message names the file and the reason."""
 
     exit_code = exits.FILES
 
@@ -41,17 +41,17 @@ class WriteError(OSError):
 
 
 class MissingFileError(FileNotFoundError, ValueError):
-    """There is no such file; the message says what was looked for."""
+    """A file does not exist; the message names it."""
 
     exit_code = exits.FILES
 
 
 class DamagedFileError(ValueError):
-    """The content of a file is not what it should be; the message says which file and what of it."""
+    """The content of a file is damaged or of the wrong kind; the message names the file and the problem."""
 
 
 def _reason(path: PathLike, error: OSError) -> str:
-    """Return why a file could not be written; a short write, which names no reason, is one of a full disk."""
+    """Return why a file could not be written; a short write, which has no reason of its own, means a full disk."""
     if isinstance(error, FileExistsError | NotADirectoryError):
         return f"{error.filename} is no folder"
     if error.strerror:
@@ -64,15 +64,15 @@ def _reason(path: PathLike, error: OSError) -> str:
 
 @contextlib.contextmanager
 def writing(path: PathLike, *parts: Path) -> Iterator[None]:
-    """Name the file in errors of the system while it is written.
+    """Turn errors of the operating system in the block into errors that name the file being written.
 
     Args:
-        path: of the file, as a person knows it.
-        parts: other names under which it is written meanwhile.
+        path: the file, for messages.
+        parts: temporary files that are written in its place.
 
     Raises:
-        WriteError: it cannot be written. Errors about other files, such as one that is read meanwhile, about the
-            network, and those that have an exit code of their own pass.
+        WriteError: the file cannot be written. Other errors pass unchanged: those about other files, such as a file
+            that the block reads, those about the network, and those with an exit code.
     """
     try:
         yield
@@ -80,23 +80,23 @@ def writing(path: PathLike, *parts: Path) -> Iterator[None]:
         if hasattr(error, "exit_code") or not _is_of(error, Path(path), parts):
             raise
         raise WriteError(path, error) from error
-    except Exception as error:  # libraries that write themselves have errors of their own
+    except Exception as error:  # libraries that write files raise exception classes of their own
         if (full := os.strerror(errno.ENOSPC)) not in str(error):
             raise
         raise WriteError(path, OSError(errno.ENOSPC, full)) from error
 
 
 def _is_of(error: OSError, path: Path, parts: Sequence[Path]) -> bool:
-    """Say whether an error of the system is about the file that is written, or about the disk below it."""
+    """Return whether an error of the operating system is about the file being written, or about its disk."""
     if error.filename is None:
-        # of a file that is open, as on a full disk; errors of a network have other types
+        # an error of an open file, as on a full disk, names no file; errors of a network have other types
         return type(error) in (OSError, BrokenPipeError)
     named = Path(str(error.filename))
     return named in (path, *path.parents) or any(named.is_relative_to(part) for part in parts)
 
 
 def sync(path: PathLike) -> None:
-    """Bring a folder or a file to the disk itself."""
+    """Flush a folder or a file to disk (fsync)."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -105,18 +105,18 @@ def sync(path: PathLike) -> None:
 
 
 def flock(file: Any, *, wait: bool = True, shared: bool = False) -> bool:
-    """Lock an open file, or its descriptor, for as long as it is open; the kernel lets go when the process ends.
+    """Lock an open file, or its descriptor, until it is closed; the kernel releases the lock when the process ends.
 
     Args:
-        file: to be locked.
-        wait: until another process lets go of it.
-        shared: others may hold it shared as well.
+        file: file or descriptor to lock.
+        wait: wait until no other process holds the lock.
+        shared: take a shared lock, which other processes may also hold.
 
     Returns:
-        Whether it is locked. It is not where the system or the file system knows no such locks.
+        Whether the file is locked; False if the operating system or the file system has no such locks.
 
     Raises:
-        BlockingIOError: another process holds it, and this one was not to wait.
+        BlockingIOError: another process holds the lock, and `wait` is False.
     """
     try:
         import fcntl
@@ -134,17 +134,17 @@ def flock(file: Any, *, wait: bool = True, shared: bool = False) -> bool:
 def replacing(
     path: PathLike, *, durable: bool = True, at: Callable[[], None] = lambda: None
 ) -> Iterator[Path]:
-    """Give a path beside `path` to write to, and put that file in its place when the block has succeeded.
+    """Yield a temporary path next to `path`, and rename it to `path` when the block has succeeded.
 
-    A reader sees the old file or the new one; nothing is left of a block that fails.
+    A reader sees the old file or the new one; if the block fails, the temporary file is deleted.
 
     Args:
-        path: of the file; its folder is made.
-        durable: have it on the disk itself when the block ends; without, a crash of the machine may lose it.
+        path: the file; its folder is created.
+        durable: flush to disk before the block ends; otherwise a crash of the machine may lose the file.
         at: called when the temporary file is complete and not yet renamed.
 
     Raises:
-        WriteError: it cannot be written.
+        WriteError: the file cannot be written.
     """
     target = Path(path)
     scratch = target.with_name(f".{target.name[:40]}.{os.getpid()}.tmp")
@@ -165,7 +165,7 @@ def replacing(
 
 
 def write_atomically(path: PathLike, content: bytes, at: Callable[[], None] = lambda: None) -> None:
-    """Write a file whole or not at all, and have it on the disk when this returns; see `replacing`."""
+    """Write a file atomically and flush it to disk; see `replacing`."""
     with replacing(path, at=at) as scratch:
         scratch.write_bytes(content)
 
@@ -174,16 +174,16 @@ def write_atomically(path: PathLike, content: bytes, at: Callable[[], None] = la
 def decoding(
     path: PathLike, how: str, error: type[ValueError] = DamagedFileError
 ) -> Iterator[None]:
-    """Turn what decoders raise at damaged content into one error.
+    """Turn exceptions of decoders for damaged content into one exception class.
 
     Args:
-        path: of the file.
-        how: how it should be read, such as "as .npz".
-        error: the class to raise; errors of this class pass.
+        path: the file, for messages.
+        how: the expected format, such as "as .npz".
+        error: exception class to raise; exceptions of this class pass unchanged.
 
     Raises:
         DamagedFileError: or `error`; the content is damaged, or of another kind.
-        OSError: the file cannot be read, which says nothing about its content; the file is named.
+        OSError: the file cannot be read, which says nothing about its content; the message names the file.
     """
     try:
         yield
@@ -192,7 +192,8 @@ def decoding(
     except OSError as found:
         if found.filename is not None:
             raise
-        if found.errno not in (None, errno.EINVAL):  # EINVAL: a seek to where no file reaches
+        # EINVAL: a seek to an impossible position, from damaged content
+        if found.errno not in (None, errno.EINVAL):
             raise type(found)(found.errno, found.strerror, os.fspath(path)) from found
         raise error(_damaged(path, how, found)) from found
     except DAMAGE as found:
@@ -205,7 +206,7 @@ def _damaged(path: PathLike, how: str, error: BaseException) -> str:
 
 
 def expanded(path: PathLike) -> Path:
-    """Return a path with the home folder in the place of "~".
+    """Return a path with "~" replaced by the home folder.
 
     Raises:
         ValueError: there is no such home folder.
@@ -217,10 +218,10 @@ def expanded(path: PathLike) -> Path:
 
 
 def located(path: PathLike) -> Path:
-    """Return a path in full: "~" is the home folder, links are followed.
+    """Return an absolute path, with "~" replaced by the home folder and links followed.
 
     Raises:
-        OSError: it leads through a loop of links.
+        OSError: the path contains a loop of links.
         ValueError: there is no such home folder.
     """
     found = expanded(path)

@@ -1,13 +1,13 @@
-"""One owner of a work directory: a file that says which process, on which host, since when.
+"""Lock of a work directory, for one owner: a file that names the process, its host and its start time.
 
     lock.json    {"host", "boot", "pid", "started", "command"}
 
-The file appears and disappears whole, and its owner keeps it open under flock for as long as it lives: the
-kernel knows of that in every container of a machine, many network file systems know of it on every machine, and
-it ends with the process. Where nobody holds it the words in it decide, since not every file system has flock. A
-process is the owner if its host, its number and the time at which it started agree: numbers are used again,
-pairs of number and start time are not. On the host that wrote the file it is known whether the owner is alive,
-and the lock of a dead one is taken over; on another host nobody can know, and a person has to decide.
+The file is created and deleted atomically, and its owner keeps it open under flock while it runs: the kernel sees
+this lock in every container of a machine, many network file systems see it on every machine, and it ends with the
+process. If no process holds the flock, the content of the file decides, because not every file system has flock. A
+process is the owner if its host, its pid and its start time agree: pids are reused, pairs of pid and start time are
+not. On the host that wrote the file, it is known whether the owner is alive, and the lock of a dead process is taken
+over; on another host this cannot be known, and the user has to decide.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ from diffusion.runtime.progress import Say, nobody
 from diffusion.runtime.reading import read_json
 
 NAME = "lock.json"
-UNKNOWN = "?"  # when a process started whose entry cannot be read
+UNKNOWN = "?"  # start time of a process whose entry cannot be read
 
-_kept: set[int] = set()  # descriptors of files under flock
+_kept: set[int] = set()  # descriptors of the lock files that this process holds
 
 
 def _forget() -> None:
-    """Let go in a forked process, which would hold the lock longer than its owner lives."""
+    """Close the lock files in a forked process, which would otherwise hold the locks after their owner ends."""
     while _kept:
         os.close(_kept.pop())
 
@@ -43,11 +43,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def started(pid: int) -> str:
-    """Return when a process started, in whatever words the system has for it; "" if there is none."""
+    """Return the start time of a process, in a format of the operating system; "" if there is no such process."""
     try:
         content = Path(f"/proc/{pid}/stat").read_text()
         state, *fields = content.rpartition(")")[2].split()
-        return "" if state in "ZX" else fields[18]  # a zombie runs no more; ticks since the boot
+        # zombies count as ended; field 18 is in clock ticks since boot
+        return "" if state in "ZX" else fields[18]
     except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():
             return ""
@@ -58,7 +59,7 @@ def started(pid: int) -> str:
 
 
 def _boot() -> str:
-    """Return what tells one run of this machine from another, where that is known."""
+    """Return an identifier of the current boot of this machine; "" if it is not known."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -66,7 +67,7 @@ def _boot() -> str:
 
 
 def identity() -> dict[str, Any]:
-    """Return what this process is known by."""
+    """Return the entry of lock.json that identifies this process."""
     return {
         "host": socket.gethostname(),
         "boot": _boot(),
@@ -77,7 +78,7 @@ def identity() -> dict[str, Any]:
 
 
 def _alive(owner: Mapping[str, Any]) -> bool:
-    """Say whether an owner on this host still runs."""
+    """Return whether an owner on this host is still running."""
     pid = owner.get("pid")
     boots = owner.get("boot"), _boot()
     if (all(boots) and boots[0] != boots[1]) or not isinstance(pid, int) or pid < 1:
@@ -87,7 +88,7 @@ def _alive(owner: Mapping[str, Any]) -> bool:
 
 
 def _hold(file: int) -> None:
-    """Keep a file under flock for as long as it is open, where the system and the file system know that."""
+    """Hold a flock on a file until it is closed, if the operating system and the file system support it."""
     _kept.add(file)
     flock(file)
 
@@ -99,7 +100,7 @@ def _let_go(file: int | None) -> None:
 
 
 def _made(path: Path, content: str) -> int:
-    """Make a file, bring it to the disk, and return it open and under flock; FileExistsError if there is one."""
+    """Create a file, flush it to disk, and return its locked descriptor; raise FileExistsError if it exists."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     _hold(file)
     try:
@@ -112,7 +113,7 @@ def _made(path: Path, content: str) -> int:
 
 
 def _is_held(path: Path) -> bool:
-    """Say whether a living process holds a file, wherever it runs; False where that cannot be known."""
+    """Return whether a running process on any machine holds the flock of a file; False if this cannot be known."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
@@ -127,14 +128,14 @@ def _is_held(path: Path) -> bool:
 
 
 class Lock:
-    """The lock of a work directory. Also a context manager, which takes it and gives it back."""
+    """Lock of a work directory. As a context manager, it takes and releases the lock."""
 
     def __init__(self, directory: Path, say: Say = nobody):
-        """Name the directory, which need not exist yet."""
+        """Set the directory, which need not exist yet; `say` is called with messages."""
         self.path = directory / NAME
         self._say = say
         self._mine: dict[str, Any] | None = None
-        self._file: int | None = None  # under flock while this process is the owner
+        self._file: int | None = None  # descriptor under flock while this process is the owner
 
     def __enter__(self) -> "Lock":
         self.take()
@@ -144,20 +145,20 @@ class Lock:
         self.release()
 
     def owner(self) -> dict[str, Any] | None:
-        """Return what the file says; {} if it says nothing that can be read, None if there is none."""
+        """Return the content of the lock file; {} if it cannot be read, None if there is no such file."""
         try:
             found = read_json(self.path, 2**16)
         except FileNotFoundError:
             return None
-        except ValueError:  # what a crash of the machine may leave
+        except ValueError:  # an incomplete file, possible after a crash of the machine
             return {}
         return found if isinstance(found, dict) else {}
 
     def take(self) -> None:
-        """Become the owner.
+        """Take the lock.
 
         Raises:
-            LockedError: another process is, or may be.
+            LockedError: another process holds the lock, or may hold it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._alone():
@@ -165,7 +166,7 @@ class Lock:
             if owner is not None:
                 self._refuse_living(owner)
                 who = f"process {owner.get('pid')}" if owner else "a process unknown"
-                self._say(f"{who} left a lock without giving it back; it is taken over")
+                self._say(f"{who} ended without releasing its lock; it is taken over")
                 self.path.unlink(missing_ok=True)
             mine = identity()
             self._write(mine)
@@ -189,8 +190,7 @@ class Lock:
             )
         if owner and host != here:
             raise LockedError(
-                f"{folder} is in use by {words}. Whether it is still alive cannot be seen from {here}: if "
-                f"it is not, delete {self.path} and try again."
+                f"{folder} is in use by {words}, unseen from {here}: if it is not alive, delete {self.path}."
             )
         if owner and _alive(owner):
             raise LockedError(
@@ -198,10 +198,10 @@ class Lock:
             )
 
     def _write(self, mine: Mapping[str, Any]) -> None:
-        """Make the file, complete from its first moment, unless there is one."""
+        """Create the lock file atomically, unless it exists."""
         temporary = self.path.with_name(f".{NAME}.{socket.gethostname()}.{os.getpid()}")
         content, file = json.dumps(mine) + "\n", None
-        temporary.unlink(missing_ok=True)  # of a process of the same number that died
+        temporary.unlink(missing_ok=True)  # left by a dead process with the same pid
         try:
             with writing(self.path, temporary):
                 file = _made(temporary, content)
@@ -210,14 +210,11 @@ class Lock:
                     self._file = file
                 except FileExistsError:
                     raise
-                except (
-                    OSError
-                ):  # a file system without hard links; a rename would replace what is there
+                except OSError:
+                    # a file system without hard links; a rename would replace an existing file
                     self._file = _made(self.path, content)
         except FileExistsError:
-            raise LockedError(
-                f"{self.path.parent} was taken by another process just now."
-            ) from None
+            raise LockedError(f"{self.path.parent} was just taken by another process.") from None
         finally:
             if self._file != file:
                 _let_go(file)
@@ -227,7 +224,7 @@ class Lock:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other processes of this host from taking over at the same moment, where that is possible."""
+        """Prevent other processes of this host from taking over the lock at the same time, if flock is available."""
         try:
             number = os.open(self.path.parent, os.O_RDONLY)
         except OSError:
@@ -240,19 +237,18 @@ class Lock:
             os.close(number)
 
     def check(self) -> None:
-        """Make sure that this process is still the owner.
+        """Check that this process still holds the lock.
 
         Raises:
-            SaveError: the file is gone or names another process, by the hand of a person.
+            SaveError: the file was deleted or names another process, so a person has changed it.
         """
         if self._mine is not None and self.owner() != self._mine:
             raise SaveError(
-                f"{self.path} no longer names this process: another may write to {self.path.parent}, or it "
-                "was deleted. Nothing more is written there."
+                f"{self.path} no longer names this process, so another may write there; it writes nothing more."
             )
 
     def release(self) -> None:
-        """Give it back; do nothing if this process is not the owner."""
+        """Release the lock; do nothing if this process does not hold it."""
         if self._mine is not None and self.owner() == self._mine:
             self.path.unlink(missing_ok=True)
         self._mine = None
@@ -262,10 +258,12 @@ class Lock:
 
 @contextlib.contextmanager
 def owned(directory: Path, say: Say = nobody) -> Iterator[Lock]:
-    """Be the owner of a directory; of several processes of a job, process 0 is. All must call this.
+    """Hold the lock of a directory in a `with` block; in a job of several processes, process 0 holds it.
+
+    A collective call: every process of the job has to make it.
 
     Raises:
-        LockedError: another process is, or may be.
+        LockedError: another process holds the lock, or may hold it.
         FirstProcessError: the same, on the other processes of a job.
     """
     lock = Lock(directory, say)

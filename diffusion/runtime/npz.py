@@ -1,6 +1,7 @@
-"""NumPy's files and zip archives, larger than memory or from anywhere.
+"""Reading and writing .npy and .npz files, also larger than memory or from untrusted sources.
 
-What a file claims is compared with what is there before memory is taken for it; see `diffusion.runtime.reading`.
+Sizes that a file states are compared with the size of the file before memory is allocated; see
+`diffusion.runtime.reading`.
 """
 
 import contextlib
@@ -17,18 +18,18 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from diffusion.numerics import require
+from diffusion.numerics import alike, shaped
 from diffusion.runtime.files import replacing
 from diffusion.runtime.reading import open_plain, unpacked_limit
 
-MAX_DIRECTORY = 2**22  # bytes of the list of members of an archive: some 50,000
-MAX_HEADER = 10_000  # bytes before the numbers of an .npy file, as NumPy has it
-# What damaged archives make Python raise; RuntimeError: of a member that is encrypted.
+MAX_DIRECTORY = 2**22  # bytes of the list of members of an archive: about 50,000 members
+MAX_HEADER = 10_000  # bytes of the header of an .npy file, the limit of NumPy
+# Exceptions of Python for damaged archives; RuntimeError is raised for an encrypted member.
 ARCHIVE_ERRORS = (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Bounded(io.RawIOBase):
-    """A file for reading that gives no more at once than it has, and than a limit; beyond, it raises ValueError."""
+    """A file for reading that raises ValueError if one call requests more than `limit` bytes or than the file has."""
 
     def __init__(self, file: BinaryIO, limit: int):
         """Wrap an open file."""
@@ -63,17 +64,17 @@ class Bounded(io.RawIOBase):
 
 @contextlib.contextmanager
 def open_zip(path: Path, *, packed: bool = True, links: bool = True) -> Iterator[zipfile.ZipFile]:
-    """Open a zip archive whose members, all together, are no larger than the file allows.
+    """Open a zip archive after checking that its members together are no larger than the file allows.
 
     Args:
-        path: of the archive.
-        packed: members may be compressed.
-        links: as of `check_plain`.
+        path: the archive.
+        packed: whether members may be compressed.
+        links: as in `check_plain`.
 
     Raises:
-        ValueError: it claims too much, or its members overlap, or are compressed.
-        zipfile.BadZipFile: it is damaged, or none.
-        OSError: as of `open_plain`.
+        ValueError: the archive states sizes that are too large, or its members overlap, or are compressed.
+        zipfile.BadZipFile: the archive is damaged, or not a zip archive.
+        OSError: as in `open_plain`.
     """
     with open_plain(path, links=links) as file:
         size = os.fstat(file.fileno()).st_size
@@ -101,7 +102,7 @@ def _check_members(members: Iterable[zipfile.ZipInfo], size: int, packed: bool) 
 
 
 class Header(NamedTuple):
-    """What stands before the numbers of an .npy file."""
+    """Header of an .npy file."""
 
     shape: tuple[int, ...]
     by_columns: bool
@@ -109,15 +110,15 @@ class Header(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the numbers take."""
+        """Number of bytes of the array."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def npy_header(file: Any) -> Header:
-    """Read the head of an .npy file, of numbers or text.
+    """Read the header of an .npy file of numbers or text.
 
     Raises:
-        ValueError: it is none, it is too long, or it describes objects.
+        ValueError: the header is missing or too long, or describes an array of objects.
     """
     start = file.read(8)
     version = tuple(start[6:])
@@ -132,7 +133,7 @@ def npy_header(file: Any) -> Header:
     read = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
     try:
         found = Header(*read(head))
-    except Exception as error:  # the parser of what should be a dictionary raises many kinds
+    except Exception as error:  # the parser of the dictionary raises exceptions of many classes
         raise ValueError(f"its header cannot be read: {type(error).__name__}") from None
     if found.dtype.hasobject:
         raise ValueError("it holds objects, not numbers")
@@ -144,16 +145,16 @@ def npy_header(file: Any) -> Header:
 def read_arrays(
     path: Path, names: Iterable[str] | None = None, *, links: bool = True
 ) -> dict[str, np.ndarray]:
-    """Read the arrays of an .npz file, or the one of an .npy file, which is called "data".
+    """Read the arrays of an .npz file, or the array of an .npy file under the name "data".
 
     Args:
-        path: of the file.
-        names: of the arrays that are read, where they are there; all by default.
-        links: as of `check_plain`.
+        path: the file.
+        names: names of the arrays to read, if they exist; all by default.
+        links: as in `check_plain`.
 
     Raises:
-        ValueError: it is damaged, claims more than it has, or holds objects.
-        OSError: as of `open_plain`.
+        ValueError: the file is damaged, is shorter than its header states, or holds objects.
+        OSError: as in `open_plain`.
     """
     with open_plain(path, links=links) as file:
         if not zipfile.is_zipfile(file):
@@ -183,7 +184,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
             raise ValueError(f"{_name(member)[:100]!r} is too short for {list(header.shape)}")
     with archive.open(member) as file:
         found = np.lib.format.read_array(file, allow_pickle=False)
-        file.read(1)  # the end, where the checksum is compared
+        file.read(1)  # reaches the end, at which zipfile compares the checksum
     return found
 
 
@@ -201,7 +202,7 @@ def names_in(path: Path, *, links: bool = True) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """An array that arrives in pieces along its first axis."""
+    """An array that is written in pieces along its first axis."""
 
     shape: tuple[int, ...]
     dtype: Any
@@ -218,28 +219,22 @@ def _write(file: Any, value: "Stream | np.ndarray") -> None:
     count = 0
     for piece in value.pieces:
         piece = np.ascontiguousarray(piece, kind)
-        require(
-            piece.shape[1:] == tuple(value.shape[1:]),
-            f"a piece of shape {piece.shape} does not belong to an array of shape {value.shape}.",
-        )
+        shaped("a piece", piece, (len(piece), *value.shape[1:]))
         file.write(piece.tobytes())
         count += len(piece)
-    require(
-        count == value.shape[0],
-        f"the pieces hold {count} rows; `shape` promised {value.shape[0]}.",
-    )
+    alike("number of rows", pieces=count, shape=value.shape[0])
 
 
 def save_arrays(path: Path, arrays: "Mapping[str, Stream | np.ndarray]", card: Mapping) -> None:
-    """Write an .npz file, whole or not at all, with a card of JSON among its arrays.
+    """Write an .npz file atomically, with a JSON card among its arrays.
 
     Args:
-        path: of the file; its folder is made.
-        arrays: by name; those that arrive in pieces never lie in memory as a whole.
-        card: what the arrays were made of.
+        path: the file; its folder is created.
+        arrays: arrays by name; a `Stream` is never in memory as a whole.
+        card: description of how the arrays were made.
 
     Raises:
-        ValueError: the pieces do not add up to the promised shape.
+        ValueError: the pieces of a stream do not add up to its shape.
         WriteError: the file cannot be written.
     """
     told = np.array(json.dumps(card, default=str))

@@ -1,7 +1,7 @@
-"""What a person sees while a program works: messages, one line of progress, a sign of life.
+"""Messages and progress of a running command.
 
-The library never prints. It is given `say`, which shows a line for good, and perhaps `rewrite`, which
-shows a line that the next one replaces; `Terminal` makes both from a stream.
+The library never prints. It takes a function `say`, which prints a line, and optionally `rewrite`, which prints a line
+that the next one replaces; `Terminal` makes both from a stream.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ from diffusion.types import Say
 
 Clock = Callable[[], float]
 
-PLAIN_EVERY = 10.0  # seconds between lines of progress where they pile up, as in a log file
-REWRITE_EVERY = 0.2  # and where one replaces the other
+PLAIN_EVERY = 10.0  # seconds between lines of progress in a log file, which keeps all of them
+REWRITE_EVERY = 0.2  # seconds between lines of progress in a terminal, where each replaces the last
 
 
 def nobody(text: str) -> None:
@@ -26,18 +26,18 @@ def nobody(text: str) -> None:
 class Terminal:
     """`say` and `rewrite` for a stream; `rewrite` is None unless it is a terminal.
 
-    Where nobody reads any more, as at a terminal that was closed, nothing is said, and nothing fails.
+    If the stream can no longer be written, as after its terminal was closed, messages are dropped without an error.
     """
 
     def __init__(self, stream: Any):
-        """Use this text stream, such as sys.stderr."""
+        """Write to this text stream, such as sys.stderr."""
         self._stream = stream
-        self._shown = 0  # length of the line that is to be replaced
-        self._lock = threading.Lock()  # the sign of life comes from another thread
+        self._shown = 0  # length of the line that the next one replaces
+        self._lock = threading.Lock()  # `heartbeat` writes from another thread
         self.rewrite: Say | None = self._rewrite if stream.isatty() else None
 
     def say(self, text: str) -> None:
-        """Show a line for good."""
+        """Print a line."""
         with self._lock:
             blank = "\r" + " " * self._shown + "\r" if self._shown else ""
             self._shown = 0
@@ -57,7 +57,7 @@ class Terminal:
 
 
 def silence(stream: Any) -> None:
-    """Let a stream that can no longer be written to lead nowhere: what it still holds would fail again at the exit."""
+    """Redirect a stream that cannot be written to the null device, since flushing its buffer at exit would fail."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -65,7 +65,7 @@ def silence(stream: Any) -> None:
 
 
 def duration(seconds: float | int) -> str:
-    """Write a time span for people: 12 s, 3 min 05 s, 2 h 07 min."""
+    """Format a time span: 12 s, 3 min 05 s, 2 h 07 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -78,7 +78,7 @@ def duration(seconds: float | int) -> str:
 def heartbeat(
     what: str, say: Say = nobody, rewrite: Say | None = None, every: float | None = None
 ) -> Iterator[None]:
-    """Say that something silent is going on, at once and again every few seconds, with the time."""
+    """Print a message about a long operation at once and again every few seconds, with the elapsed time."""
     done, start = threading.Event(), time.monotonic()
     show = rewrite or say
     every = every or (1.0 if rewrite else PLAIN_EVERY)
@@ -98,10 +98,10 @@ def heartbeat(
 
 
 class Progress:
-    """One line about work of known length: how far, how fast, how long still.
+    """Progress line for work of known length: position, rate, and remaining time.
 
-    It starts counting when it is made, so make it after the first step: compiling then spoils
-    neither the rate nor the estimate.
+    The clock starts when the object is created, so create it after the first step: then the time of compilation
+    affects neither the rate nor the estimate.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Progress:
         what: str = "step",
         unit: str = "images",
     ):
-        """Begin at step `start`, with `batch_size` images per step; `what` and `unit` are said."""
+        """Begin at step `start`, with `batch_size` images per step; the line shows `what` and `unit`."""
         self._start, self._end, self._batch_size = start, end, batch_size
         self._say, self._rewrite = say, rewrite
         self._every = REWRITE_EVERY if rewrite else PLAIN_EVERY
@@ -123,7 +123,7 @@ class Progress:
         self._began = self._shown = clock()
 
     def due(self) -> bool:
-        """Say whether it is time for a new line."""
+        """Return whether it is time for a new line."""
         return self._clock() - self._shown >= self._every
 
     def rate(self, step: int) -> float:
@@ -133,7 +133,7 @@ class Progress:
         return done / seconds if done > 0 and seconds > 0 else float("nan")
 
     def line(self, step: int, note: str = "") -> str:
-        """Return the line."""
+        """Return the progress line."""
         rate, speed = self.rate(step), ""
         if rate == rate:  # not NaN
             left = (self._end - step) * self._batch_size / rate
@@ -141,12 +141,12 @@ class Progress:
         return f"{self._what} {step}/{self._end}{'  ' + note if note else ''}{speed}"
 
     def show(self, step: int, note: str = "") -> None:
-        """Show the line now."""
+        """Print the progress line now."""
         self._shown = self._clock()
         (self._rewrite or self._say)(self.line(step, note))
 
     def report(self, step: int) -> None:
-        """Show the line if it is time; at the end for good, unless all went by in one."""
+        """Print the line if it is due; print the last one permanently, unless the work was a single step."""
         if step < self._end:
             if self.due():
                 self.show(step)

@@ -1,4 +1,4 @@
-"""What a number was made of."""
+"""Provenance of results: command, versions, device, commit."""
 
 import contextlib
 import platform
@@ -9,12 +9,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# What numbers depend on.
+# Packages that results depend on.
 PACKAGES = ("demolish", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "numpy")
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Return the versions of the packages that are installed."""
+    """Return the versions of those packages that are installed."""
     found = {}
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -23,7 +23,7 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 
 def provenance(command: list[str] | None = None) -> dict[str, Any]:
-    """Return what a number was made of: command, versions, device, commit."""
+    """Return the provenance of results: command, versions, device, commit."""
     import jax
 
     return {
@@ -37,14 +37,14 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """Return the commit of the checkout that this package lies in, with "+" if files were changed."""
+    """Return the commit of the checkout that contains this package, with "+" if files were changed."""
     package = Path(__file__).parent.parent
     git = lambda *words: subprocess.run(
         ["git", "-C", str(package), *words], capture_output=True, text=True, timeout=10, check=False
     ).stdout.strip()
     try:
         if Path(git("rev-parse", "--show-toplevel") or "/") != package.parent:
-            return "unknown"  # installed somewhere inside another repository
+            return "unknown"  # the package is installed inside another repository
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"

@@ -1,9 +1,9 @@
-"""Reading files that may come from anywhere: without waiting, within a budget, executing nothing.
+"""Reading files from untrusted sources: without blocking, within a memory limit, and without executing code.
 
-Only plain files are opened: a pipe would make its reader wait for ever, and a link in a work directory leads out of
-it. What a file says of itself, the length of a header, the shape of an array, the size of a member of an archive, is
-compared with what is there before memory is taken for it. A file may take as many bytes of memory as it has on the
-disk; one that is compressed at most `unpacked_limit` of them.
+Only regular files are opened: reading a pipe could block forever, and a link in a work directory leads out of it.
+Sizes that a file states, such as the length of a header, the shape of an array or the size of an archive member, are
+compared with the size of the file before memory is allocated. A file may take as many bytes of memory as it has on
+disk; a compressed file, at most `unpacked_limit` bytes.
 """
 
 import errno
@@ -18,19 +18,19 @@ from typing import Any
 
 from diffusion.runtime import exits
 
-MAX_BYTES = 2**24  # of JSON: a manifest of some 100,000 files
-MAX_NODES = 2**20  # values in it
+MAX_BYTES = 2**24  # of a JSON file: a manifest of about 100,000 files
+MAX_NODES = 2**20  # values in a JSON file
 MAX_DEPTH = 64
 
 
 class NotPlainError(OSError):
-    """What is there is no plain file; the message says what it is."""
+    """The path is not a regular file; the message says what it is instead."""
 
     exit_code = exits.FILES
 
 
 def _refuse(path: Path, mode: int) -> None:
-    """Raise NotPlainError for anything but a plain file."""
+    """Raise NotPlainError unless the mode is that of a regular file."""
     kinds = {
         stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
     }  # fmt: skip
@@ -40,14 +40,14 @@ def _refuse(path: Path, mode: int) -> None:
 
 
 def check_plain(path: Path, *, links: bool = False) -> bool:
-    """Say whether there is a file; refuse what is no plain one.
+    """Return whether a file exists; raise NotPlainError if it is not a regular file.
 
     Args:
-        path: of the file.
-        links: follow links; not where a work directory's own files are meant.
+        path: the file.
+        links: whether to follow links; False for the files of a work directory.
 
     Raises:
-        NotPlainError: something else is there.
+        NotPlainError: the path exists and is not a regular file.
     """
     try:
         found = path.stat() if links else path.lstat()
@@ -58,19 +58,19 @@ def check_plain(path: Path, *, links: bool = False) -> bool:
 
 
 def open_plain(path: Path, *, links: bool = False) -> io.BufferedReader:
-    """Open a plain file for reading, never waiting for anything; arguments as of `check_plain`.
+    """Open a regular file for reading, without blocking; arguments as in `check_plain`.
 
     Raises:
-        NotPlainError: it is a pipe, a device, a folder, or a link.
-        OSError: there is none, or it cannot be opened.
+        NotPlainError: the path is a pipe, a device, a folder, or a link.
+        OSError: the file does not exist or cannot be opened.
     """
-    _refuse(
-        path, (path.stat() if links else path.lstat()).st_mode
-    )  # opening a device may do something
+    # opening a device may do something
+    _refuse(path, (path.stat() if links else path.lstat()).st_mode)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     number = os.open(path, flags | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
     try:
-        _refuse(path, os.fstat(number).st_mode)  # it may be another by now
+        # again: the file may have been replaced since the check
+        _refuse(path, os.fstat(number).st_mode)
         return open(number, "rb")
     except BaseException:
         os.close(number)
@@ -78,11 +78,11 @@ def open_plain(path: Path, *, links: bool = False) -> io.BufferedReader:
 
 
 def read_bytes(path: Path, limit: int = MAX_BYTES, *, links: bool = False) -> bytes:
-    """Read a plain file of at most so many bytes.
+    """Read a regular file of at most `limit` bytes.
 
     Raises:
-        ValueError: it is longer.
-        OSError: as of `open_plain`.
+        ValueError: the file is longer.
+        OSError: as in `open_plain`.
     """
     with open_plain(path, links=links) as file:
         size = os.fstat(file.fileno()).st_size
@@ -96,38 +96,38 @@ def read_bytes(path: Path, limit: int = MAX_BYTES, *, links: bool = False) -> by
 
 
 def read_json(path: Path, limit: int = MAX_BYTES, *, links: bool = False) -> Any:
-    """Read JSON that may come from anywhere.
+    """Read a JSON file from a possibly untrusted source.
 
     Raises:
-        ValueError: it is longer than `limit` bytes, has too many values, is too deep, or no JSON.
-        OSError: it cannot be read, or is no plain file.
+        ValueError: the file is longer than `limit` bytes, has too many values, is nested too deeply, or is not JSON.
+        OSError: the file cannot be read, or is not a regular file.
     """
     return parse_json(read_bytes(path, limit, links=links), path)
 
 
 def parse_json(content: bytes, source: Any, pairs: Callable[[list], Any] | None = None) -> Any:
-    """Return what JSON says.
+    """Parse JSON from a possibly untrusted source.
 
     Args:
-        content: all of it.
-        source: where it comes from, for messages.
-        pairs: makes the dictionaries, as `object_pairs_hook` does.
+        content: the JSON text.
+        source: name of its source, for messages.
+        pairs: function that makes dictionaries from pairs, the `object_pairs_hook` of `json.loads`.
 
     Raises:
-        ValueError: it has too many values, is too deep, or no JSON.
+        ValueError: the text has too many values, is nested too deeply, or is not JSON.
     """
-    if (
-        1 + sum(map(content.count, (b",", b"[", b"{"))) > MAX_NODES
-    ):  # there cannot be more than these
+    # there cannot be more than these
+    if 1 + sum(map(content.count, (b",", b"[", b"{"))) > MAX_NODES:
         raise ValueError(f"{source} has more than {MAX_NODES} values")
-    try:  # NaN and Infinity too: a config may hold them
+    try:  # accepts NaN and Infinity, which a config may hold
         found = json.loads(content.decode("utf-8-sig"), object_pairs_hook=pairs)
     except RecursionError:
         raise ValueError(f"{source} is nested too deeply") from None
-    except ValueError as error:  # what UnicodeDecodeError and JSONDecodeError are
+    except ValueError as error:  # base class of UnicodeDecodeError and JSONDecodeError
         raise ValueError(f"{source} is not JSON: {str(error)[:200]}") from None
     level = [found]
-    for _ in range(MAX_DEPTH):  # so that whatever walks through it needs no care
+    # limits the depth, so that recursive functions on the result are safe
+    for _ in range(MAX_DEPTH):
         inner = [
             v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)
         ]
@@ -138,5 +138,5 @@ def parse_json(content: bytes, source: Any, pairs: Callable[[list], Any] | None 
 
 
 def unpacked_limit(size: int) -> int:
-    """Return how many bytes a compressed file of so many may hold."""
+    """Return the largest uncompressed size, in bytes, that is accepted for a compressed file of `size` bytes."""
     return max(2**30, 64 * size)

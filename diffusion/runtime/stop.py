@@ -1,4 +1,4 @@
-"""Leaving in good order when asked to by a signal."""
+"""Clean shutdown after a signal."""
 
 import contextlib
 import os
@@ -16,31 +16,31 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 def ignored(number: signal.Signals) -> bool:
-    """Say whether who started this process wants it to outlive its terminal."""
+    """Return whether a signal is ignored, as SIGHUP under nohup."""
     return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 class StopRequestedError(Exception):
-    """A signal came while there was nothing to do but wait."""
+    """A signal came while the process was waiting."""
 
 
 class StopFlag:
-    """While active, the first SIGTERM, SIGINT, SIGUSR1 or SIGHUP raises a flag and the second leaves at once.
+    """While active, the first SIGTERM, SIGINT, SIGUSR1 or SIGHUP sets a flag, and the second exits at once.
 
-    The flag is polled between steps. Handlers are installed only in the main thread. With several
-    processes the notice goes through JAX, so that all of them stop after the same step. A SIGHUP that is
-    ignored stays so, as under nohup; and it is never the second, since a terminal that is closed may send several.
+    The flag is polled between steps. Handlers are installed only in the main thread. With several processes, JAX
+    distributes the notice, so that all of them stop after the same step. An ignored SIGHUP, as under nohup, stays
+    ignored; and a SIGHUP never counts as the second signal, since closing a terminal may send several.
     """
 
     def __init__(self):
         main = threading.current_thread() is threading.main_thread()
         self._shared = jax.process_count() > 1
-        # where there are several processes JAX listens for SIGTERM, and the others are passed on as one
+        # with several processes, JAX handles SIGTERM, and the other signals are forwarded as SIGTERM
         numbers = tuple(n for n in SIGNALS if not self._shared or n != signal.SIGTERM)
         self._numbers = numbers if main else ()
         self._before: dict[signal.Signals, Any] = {}
         self._waiting = False
-        self._depth = 0  # it may be entered again while active
+        self._depth = 0  # the context may be entered again while active
         self.received: signal.Signals | None = None
 
     def __enter__(self) -> "StopFlag":
@@ -70,9 +70,9 @@ class StopFlag:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around a wait that may be long: a signal ends it by `StopRequestedError`.
+        """Let a signal end a long wait in the `with` block by raising `StopRequestedError`.
 
-        With several processes it does not: all of them have to stop after the same step.
+        With several processes a signal does not end the wait, since all of them have to stop after the same step.
         """
         self._waiting = True
         try:
@@ -84,15 +84,15 @@ class StopFlag:
 
     @property
     def hurried(self) -> bool:
-        """Whether this process alone may leave out what can wait."""
+        """Whether a signal came and this process, being the only one, may skip optional work."""
         return self.received is not None and not self._shared
 
     def requested(self, turn: int) -> bool:
-        """Say whether to stop after this turn.
+        """Return whether to stop after this turn.
 
         Args:
-            turn: a counter that rises by exactly one: JAX's agreement between processes is compared for
-                equality and would be missed otherwise.
+            turn: a counter that rises by exactly one per call: JAX compares the step at which all processes stop
+                for equality, so a skipped value would miss it.
         """
         if self._shared:
             from jax.experimental import multihost_utils

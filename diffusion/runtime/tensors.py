@@ -1,11 +1,11 @@
-"""Arrays by name in one file, in the format of safetensors: a header of JSON, then bytes.
+"""Files of named arrays in the safetensors format: a JSON header, then bytes.
 
     8 bytes    n, the length of the header
     n bytes    {name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {...}}
     the rest   the arrays, one after the other, without gaps
 
-Nothing in such a file can run code. The header is checked entirely, against the length of the file and
-against the arrays that are wanted, before any array is made: no claim in it reserves memory.
+Nothing in such a file can run code. The whole header is checked against the length of the file and against the
+expected arrays before any array is allocated.
 """
 
 import importlib
@@ -22,8 +22,8 @@ from diffusion.runtime.exits import CheckpointError
 from diffusion.runtime.files import replacing
 from diffusion.runtime.reading import open_plain, parse_json
 
-MAX_HEADER = 2**22  # bytes: some 40,000 arrays
-Shape = tuple[tuple[int, ...], str]  # and the name of the dtype
+MAX_HEADER = 2**22  # bytes: about 40,000 arrays
+Shape = tuple[tuple[int, ...], str]  # shape and name of the dtype
 _TYPES = {  # names in the file -> names in NumPy and JAX
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
@@ -36,24 +36,22 @@ def _library(part: str = "") -> Any:
     try:
         return importlib.import_module(f"safetensors.{part}".rstrip("."))
     except ImportError:
-        raise ImportError(
-            "Models are exported and imported by the package safetensors: pip install safetensors."
-        ) from None
+        raise ImportError("Export and import need safetensors: pip install safetensors.") from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], note: Mapping[str, str]) -> str:
-    """Write arrays, whole or not at all.
+    """Write arrays to a file atomically.
 
     Args:
-        path: of the file.
+        path: the file.
         tensors: arrays by name.
-        note: short texts that go into the header.
+        note: short texts for the metadata in the header.
 
     Returns:
         The SHA-256 of the file.
 
     Raises:
-        WriteError: it cannot be written.
+        WriteError: the file cannot be written.
     """
     with replacing(path) as scratch:
         dense = {name: np.array(x, order="C") for name, x in tensors.items()}
@@ -72,16 +70,14 @@ def read_header(path: Path) -> dict[str, Shape]:
     """Return shape and dtype of every array of a file, by name.
 
     Raises:
-        CheckpointError: the header is not sound; nothing else of the file was read.
-        OSError: it cannot be read.
+        CheckpointError: the header is invalid; nothing else of the file was read.
+        OSError: the file cannot be read.
     """
     with open_plain(path, links=True) as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise CheckpointError(
-                f"{path} is no file of tensors: its header cannot be {length} bytes long."
-            )
+            raise CheckpointError(f"{path} is no file of tensors: its header has {length} bytes.")
         raw = file.read(length)
     try:
         header = parse_json(raw, "it", pairs=_unique)
@@ -94,19 +90,17 @@ def read_header(path: Path) -> dict[str, Shape]:
     at = 0
     for begin, end in sorted(ends):
         if begin != at:
-            raise CheckpointError(
-                f"{path} has an unsound header: arrays overlap, or there are gaps."
-            )
+            raise CheckpointError(f"{path} has an unsound header: arrays overlap or leave gaps.")
         at = end
     if at != size - 8 - length:
         raise CheckpointError(
-            f"{path} has {size - 8 - length} bytes of arrays, its header speaks of {str(at)[:30]}."
+            f"{path} has {size - 8 - length} bytes of arrays, not {str(at)[:30]}."
         )
     return {k: (tuple(e["shape"]), _TYPES[e["dtype"]]) for k, e in header.items()}
 
 
 def _checked(name: str, entry: Any) -> tuple[int, int]:
-    """Return where an array begins and ends; raise ValueError for an entry that no array can have."""
+    """Return the begin and end offsets of an array; raise ValueError for an invalid entry."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{name[:100]!r} is not described by dtype, shape and data_offsets")
     shape, offsets, kind = entry["shape"], entry["data_offsets"], entry["dtype"]
@@ -122,14 +116,14 @@ def _checked(name: str, entry: Any) -> tuple[int, int]:
 
 
 def read_tensors(path: Path, like: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Read arrays whose names and shapes are known beforehand.
+    """Read arrays with known names and shapes.
 
     Args:
-        path: of the file.
-        like: their shapes by name; there may be no others.
+        path: the file.
+        like: shapes by name; the file must hold exactly these arrays.
 
     Raises:
-        CheckpointError: the header is not sound, or does not agree; no array was read.
+        CheckpointError: the header is invalid, or differs from `like`; no array was read.
     """
     have = {name: shape for name, (shape, _) in read_header(path).items()}
     wrong = [f"missing: {n}" for n in like if n not in have]

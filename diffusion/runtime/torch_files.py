@@ -1,10 +1,10 @@
-"""Arrays by name out of a file that PyTorch wrote, without running anything that stands in it.
+"""Reading named arrays from PyTorch files without executing code in them.
 
-Such a file is a zip archive (since PyTorch 1.6) or one stream (before); both hold a pickle, a program for a small
-machine with a stack. Python's own machine imports and calls whatever the program names. This one knows the
-twenty-odd instructions that a dictionary of tensors needs; names stay text and are never imported, and the only
-"calls" are four descriptions of data, listed in `_build`. Anything else is refused by its name. Values are held in
-place of being walked through: a few hundred bytes can describe one that has more parts than there are atoms.
+Such a file is a zip archive (since PyTorch 1.6) or one stream (before); both contain a pickle, a program for a small
+stack machine. Python's unpickler imports and calls whatever the program names. The interpreter below knows only the
+about twenty instructions that a dictionary of tensors needs; names stay text and are never imported, and the only
+"calls" are four descriptions of data, listed in `_build`. Anything else is refused by name. Values are never traversed
+recursively: a few hundred bytes of pickle can describe a value with exponentially many parts.
 """
 
 import io
@@ -27,22 +27,24 @@ TYPES = {
     "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1", "BoolStorage": "?",
 }  # fmt: skip
 MAGIC = 0x1950A86A20F9469CFC6C  # the first value of the older format
-MOST_INSTRUCTIONS = 300_000  # of a description of some 10,000 tensors
-MOST_AT_ONCE = 2**24  # bytes of one text or number, and of the description of all tensors
+MOST_INSTRUCTIONS = 300_000  # enough for about 10,000 tensors
+MOST_AT_ONCE = 2**24  # bytes of one text or number, and of the whole pickle
 MOST_DIMENSIONS = 32
-MOST_SHARED = 4  # tensors may share numbers; copied they take at most so many times the file
+MOST_SHARED = (
+    4  # tensors may share storage; copies take at most this many times the size of the file
+)
 
 
 @dataclass(frozen=True)
 class Name:
-    """Something that the file would have imported: "torch FloatStorage"."""
+    """Name of an object that Python's unpickler would import, such as "torch FloatStorage"."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers without a shape, by the key under which the file holds them."""
+    """A flat array of numbers, with its key in the file."""
 
     type: str
     key: str
@@ -51,7 +53,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A window into a storage: first number, shape and steps, all in numbers."""
+    """A view of a storage: offset, shape and strides, in elements."""
 
     storage: Storage
     offset: int
@@ -60,11 +62,11 @@ class Tensor:
 
 
 class Refused(ValueError):
-    """The file holds something else than tensors by name, or is damaged."""
+    """The file is damaged, or holds something other than named tensors."""
 
 
 def _told(value: Any) -> str:
-    """Return a value in words, without going into it."""
+    """Return a short description of a value, without traversing it."""
     plain = isinstance(value, bool | int | float | str | None)
     return str(value)[:60] if plain else f"a {type(value).__name__}"
 
@@ -74,7 +76,7 @@ def _natural(value: Any) -> bool:
 
 
 def _build(name: Any, arguments: Any) -> Any:
-    """Return what one of the four known descriptions describes."""
+    """Return the result of one of the four allowed calls."""
     text = name.text if isinstance(name, Name) else _told(name)
     if not isinstance(arguments, tuple):
         raise Refused(f"it would call {text!r} with {_told(arguments)}")
@@ -98,7 +100,7 @@ def _build(name: Any, arguments: Any) -> Any:
 
 
 def _storage(identity: Any) -> Storage:
-    """Return the storage that a persistent identity names: ("storage", type, key, place, size, ...)."""
+    """Return the storage of a persistent id: ("storage", type, key, location, size, ...)."""
     if isinstance(identity, tuple) and len(identity) >= 5 and identity[0] == "storage":
         _, kind, key, _, size = identity[:5]
         type_name = kind.text.removeprefix("torch ") if isinstance(kind, Name) else ""
@@ -118,7 +120,7 @@ PASSED = {"PROTO", "FRAME"}
 
 
 class _Machine:
-    """The stack machine; `run` reads one pickle and returns its value."""
+    """Stack machine for pickles; `run` reads one pickle and returns its value."""
 
     def __init__(self):
         self.stack: list[Any] = []
@@ -174,26 +176,24 @@ class _Machine:
             stack.append(_build(function, arguments))
         elif name == "BINPERSID":
             stack.append(_storage(stack.pop()))
-        elif name == "BUILD":  # attributes of an OrderedDict: PyTorch's versions, not needed
+        elif name == "BUILD":
+            # attributes of an OrderedDict: version numbers of PyTorch modules, not needed
             stack.pop()
             self.target(dict)
         else:
-            raise Refused(
-                f"it has the instruction {name}, which a dictionary of tensors does not need"
-            )
+            raise Refused(f"it has the instruction {name}, of no dictionary of tensors")
 
     def target(self, kind: type) -> Any:
         if not isinstance(self.stack[-1], kind):
-            raise Refused(
-                f"it fills a {type(self.stack[-1]).__name__} as if it were a {kind.__name__}"
-            )
+            raise Refused(f"it fills a {type(self.stack[-1]).__name__} like a {kind.__name__}")
         return self.stack[-1]
 
 
 def _view(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
-    """Return the array that a tensor is, after a check that it lies inside its storage."""
+    """Return a tensor as an array, after checking that it is inside its storage."""
     sound = len(tensor.shape) == len(tensor.steps)
-    sound = sound and math.prod(tensor.shape) <= len(numbers)  # no number stands for many
+    # refuses tensors expanded by a stride of 0
+    sound = sound and math.prod(tensor.shape) <= len(numbers)
     last = tensor.offset + sum(
         (n - 1) * s for n, s in zip(tensor.shape, tensor.steps, strict=False)
     )
@@ -225,7 +225,7 @@ def _zipped(path: Path) -> tuple[Any, dict[str, bytes]]:
 def _streamed(path: Path) -> tuple[Any, dict[str, bytes]]:
     """Read the format before PyTorch 1.6: five pickles, then each storage after its count."""
     with open_plain(path, links=True) as whole:
-        file: Any = Bounded(whole, MOST_AT_ONCE)  # no claim of a length reserves memory
+        file: Any = Bounded(whole, MOST_AT_ONCE)  # a stated length cannot allocate more memory
         if _Machine().run(file) != MAGIC:
             raise Refused("it does not begin as PyTorch's files do")
         version, system, value, keys = (_Machine().run(file) for _ in range(4))
@@ -255,11 +255,11 @@ def _storages(value: Any) -> list[Storage]:
 
 
 def read_pth(path: Path) -> dict[str, np.ndarray]:
-    """Return the tensors of a dictionary {name: tensor} that `torch.save` wrote.
+    """Return the tensors of a dictionary {name: tensor} written by `torch.save`.
 
     Raises:
-        Refused: it holds anything else, or is damaged.
-        OSError: it cannot be read.
+        Refused: the file is damaged, or holds anything else.
+        OSError: the file cannot be read.
     """
     try:
         with open_plain(path, links=True) as file:
@@ -280,7 +280,7 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
         raise Refused(f"{path}: {error}.") from None
     except (OSError, *DAMAGE) as error:
         if isinstance(error, OSError) and error.filename is not None:
-            raise  # the file, not what stands in it: a seek to a place before its beginning has no name
+            raise  # an error of the file, which has a name; a seek before its beginning, from bad content, has none
         raise Refused(f"{path} is damaged, or no file of PyTorch: {str(error)[:100]}.") from None
 
 

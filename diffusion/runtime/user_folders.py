@@ -1,9 +1,10 @@
-"""Folders that belong to the user who runs a program, and to nobody else.
+"""Private folders of the user.
 
     $XDG_CACHE_HOME/demolish/compiled    else ~/.cache/demolish/compiled: compiled programs, which are code
     $XDG_DATA_HOME/demolish/own_code     else ~/.local/share/demolish/own_code: see `diffusion.run.trust`
 
-What lies in them is believed. So they are made with mode 0700, and one that others own or may write to is not used.
+Their content is trusted. They are therefore created with mode 0700; a folder that belongs to another user or is open
+to other users is refused.
 """
 
 import contextlib
@@ -17,14 +18,14 @@ _HOMES = {"cache": ("XDG_CACHE_HOME", ".cache"), "data": ("XDG_DATA_HOME", ".loc
 
 
 def user_folder(kind: str, name: str) -> Path:
-    """Return a folder of the user's own, made if need be.
+    """Return a private folder of the user, created if necessary.
 
     Args:
-        kind: "cache" for what can be made again, "data" for what cannot.
-        name: of the folder below `demolish`.
+        kind: "cache" for content that can be recomputed, "data" for content that cannot.
+        name: name of the folder below `demolish`.
 
     Raises:
-        OSError: there is no place for it, it cannot be written to, or it is not the user's alone.
+        OSError: there is no home folder, the folder cannot be written, or other users have access to it.
     """
     path = _home(kind) / "demolish" / name
     with contextlib.suppress(FileExistsError):
@@ -36,13 +37,13 @@ def user_folder(kind: str, name: str) -> Path:
         raise OSError(errno.EPERM, "belongs to another user", str(path))
     if found.st_mode & 0o077:
         raise OSError(errno.EPERM, "is open to other users; its mode must be 0700", str(path))
-    with tempfile.TemporaryFile(dir=path):  # asking for permission is not enough for root
+    with tempfile.TemporaryFile(dir=path):  # permission bits are not enough: root passes them
         pass
     return path
 
 
 def _home(kind: str) -> Path:
-    """Return where such folders lie, by the rules of the XDG base directories."""
+    """Return the parent of such folders, by the XDG base directory specification."""
     variable, below = _HOMES[kind]
     given = Path(os.environ.get(variable, ""))
     if given.is_absolute():

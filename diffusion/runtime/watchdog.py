@@ -1,10 +1,10 @@
-"""A thread that ends a process which waits for ever, and says where it waited.
+"""Watchdog: a thread that ends a hung process and prints where it hung.
 
-One process of a job that dies or is stopped leaves the others inside a collective operation, where no signal
-handler of Python runs and no message comes. The watchdog is told of every sign of life, `beat`, and of what
-begins: sample grids, saving and compiling may take longer than a step. When none has come for too long it writes
-the stacks of all threads to standard error and leaves with the code HUNG, so that a scheduler can start the job
-again from its newest checkpoint.
+If one process of a job dies or is stopped, the others wait inside a collective operation, where no signal handler of
+Python runs and no message appears. The training loop reports every sign of progress to the watchdog by `beat`, with
+the current phase, since sample grids, saving and compiling may take longer than a step. If no report has come for
+too long, the watchdog writes the stacks of all threads to standard error and exits with the code HUNG, so that a
+scheduler can restart the job from its newest checkpoint.
 """
 
 import faulthandler
@@ -20,14 +20,14 @@ from typing import Any, NamedTuple
 from diffusion.numerics import at_least
 from diffusion.runtime import exits
 
-# Times the limit, between two signs of life: nothing comes from within an XLA compiler, or from one call of a sampler.
+# Multiples of the limit, between two reports: none comes from within an XLA compilation, or one call of a sampler.
 ALLOWANCES = {"start": 4.0, "compile": 4.0, "hook": 20.0}
-# Times the limit, for all of a phase that gives signs of life even if it does not get on, like a disk that hangs.
+# Multiples of the limit, for a whole phase that reports even if it makes no progress, as with a disk that hangs.
 TOTALS = {"save": 20.0}
 
 
 class _Sign(NamedTuple):
-    """A sign of life: what is going on, how many phases and how many signs there were before."""
+    """One report of progress: the phase, and the numbers of earlier phases and reports."""
 
     phase: str
     phases: int
@@ -35,10 +35,10 @@ class _Sign(NamedTuple):
 
 
 class Watchdog:
-    """While active, leave the process when there was no sign of life for too long.
+    """While active, end the process if it has reported no progress for too long.
 
-    Only time in which this process itself was running counts: not that between SIGSTOP and SIGCONT, nor that of a
-    machine that is suspended.
+    Only time in which this process was running counts, not time between SIGSTOP and SIGCONT, nor time in which the
+    machine was suspended.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class Watchdog:
         """Prepare; `with` starts the thread.
 
         Args:
-            seconds: without a sign of life; 0 for no watchdog.
-            allowances: by phase, how many times as long it may be silent.
-            totals: by phase, how many times as long it may take in all, signs of life or not.
-            steps: training steps between two signs of life; every phase but the start may take so many times as long.
-            stream: where the stacks go, a file with a descriptor; sys.stderr unless given.
-            clock: tells seconds.
-            leave: ends the process; os._exit, because a thread that hangs cannot be asked to.
+            seconds: longest time without a report; 0 for no watchdog.
+            allowances: by phase, multiple of `seconds` between two reports.
+            totals: by phase, multiple of `seconds` for the whole phase, reports or not.
+            steps: training steps between two reports; multiplies the limit of every phase but the start.
+            stream: file with a descriptor for the stacks; by default sys.stderr.
+            clock: function that returns the time in seconds.
+            leave: function that ends the process; os._exit, because a hung thread cannot end by itself.
         """
         at_least(0, seconds=seconds)
         at_least(1, steps=steps)
@@ -70,21 +70,21 @@ class Watchdog:
         self._stream, self._clock, self._leave = stream, clock, leave
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._pause = min(self._seconds / 10, 5.0)  # between two looks
+        self._pause = min(self._seconds / 10, 5.0)  # seconds between two checks
         self._sign = self._known = _Sign("start", 0, 0)  # replaced as a whole: no lock is needed
         self._looked, self._silent, self._inside = clock(), 0.0, 0.0
 
     def beat(self, phase: str) -> None:
-        """Give a sign of life, and say what goes on now: a phase, and after a comma what people may want to know."""
+        """Report progress in a phase; text after a comma in `phase` is only for messages."""
         before = self._sign
         self._sign = _Sign(phase, before.phases + (phase != before.phase), before.signs + 1)
 
     def limit(self, phase: str) -> float:
-        """Return for how many seconds a phase may be silent."""
+        """Return the longest time between two reports of a phase, in seconds."""
         return self._allowance(phase, self._allowances, 1.0)
 
     def total(self, phase: str) -> float:
-        """Return how many seconds a phase may take, signs of life or not."""
+        """Return the longest duration of a phase, in seconds, reports or not."""
         return self._allowance(phase, self._totals, math.inf)
 
     def _allowance(self, phase: str, times: Mapping[str, float], otherwise: float) -> float:
@@ -92,11 +92,10 @@ class Watchdog:
         return self._seconds * times.get(kind, otherwise) * (1 if kind == "start" else self._steps)
 
     def look(self) -> None:
-        """Add the time since the last look, as far as this process was running, and leave if that is too much."""
+        """Add the time since the last check in which this process was running, and exit if a limit is exceeded."""
         now, sign = self._clock(), self._sign
-        ran = min(
-            now - self._looked, 2 * self._pause
-        )  # who comes much later was stopped, or had no processor
+        # a much longer time means that the process was stopped, or had no CPU
+        ran = min(now - self._looked, 2 * self._pause)
         self._silent = self._silent + ran if sign.signs == self._known.signs else 0.0
         self._inside = self._inside + ran if sign.phases == self._known.phases else 0.0
         self._looked, self._known = now, sign
@@ -140,5 +139,5 @@ class Watchdog:
             print(f"error: {what}; what every thread is doing:", file=stream, flush=True)
             faulthandler.dump_traceback(stream, all_threads=True)
             print(last, file=stream, flush=True)
-        finally:  # also where nobody reads any more
+        finally:  # also if the stream can no longer be written
             self._leave(exits.HUNG)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import as_pytree, at_least, is_static, is_traced, one_of, positive
+from diffusion.numerics import as_pytree, at_least, converged, is_static, one_of, positive
 from diffusion.numerics.programs import Programs, unshared
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
@@ -93,8 +93,7 @@ class DiffraxBase(Sampler):
         solver = self.make_solver()
         if self.controller == "pid" and not isinstance(solver, diffrax.AbstractAdaptiveSolver):
             raise ValueError(
-                f"`controller` of {type(solver).__name__} must be step_to or constant: it estimates no error, which "
-                "pid needs."
+                f"`controller` of {type(solver).__name__} must be step_to or constant: it estimates no error for pid."
             )
 
     def _integrated(
@@ -197,11 +196,7 @@ class Diffrax(DiffraxBase):
             k for k, v in vars(diffrax).items()
             if isinstance(v, type) and issubclass(v, explicit) and v is not explicit
         ] + list(_ODE_COSTS)  # fmt: skip
-        one_of(
-            sorted(known),
-            solver=self.solver,
-            hint="These are the explicit solvers of diffrax for ODEs.",
-        )
+        one_of(sorted(known), solver=self.solver, hint="They are diffrax's explicit ODE solvers.")
         return getattr(diffrax, self.solver)()
 
     def _stages(self, steps: Array) -> Array:
@@ -233,9 +228,4 @@ class Diffrax(DiffraxBase):
 
 
 def _complain(sampler: Any, good: Array) -> None:
-    if not is_traced(good) and not bool(good):
-        raise RuntimeError(
-            f"{sampler.solver} did not reach the end within {sampler.max_steps} steps at rtol="
-            f"{sampler.rtol:g}, atol={sampler.atol:g}. Loosen the tolerances, raise "
-            "`max_steps`, or stop at a larger t_min."
-        )
+    converged(good, sampler.solver, sampler)

@@ -54,11 +54,7 @@ class DiffraxSDE(DiffraxBase):
         """
         import diffrax
 
-        one_of(
-            sorted(_SDE_COSTS),
-            solver=self.solver,
-            hint="These are the solvers of diffrax for SDEs.",
-        )
+        one_of(sorted(_SDE_COSTS), solver=self.solver, hint="They are diffrax's SDE solvers.")
         return getattr(diffrax, self.solver)()
 
     def integrate(

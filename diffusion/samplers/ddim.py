@@ -110,9 +110,7 @@ class Ancestral(StepSampler):
     variance: str = "posterior"
 
     def __post_init__(self) -> None:
-        in_interval(
-            "[0, inf)", eta=self.eta, hint="It mixes fresh noise in; the grid sets a bound."
-        )
+        in_interval("[0, inf)", eta=self.eta, hint="The grid sets an upper bound.")
         one_of(_SPREADS, variance=self.variance)
 
     def prepare(self, process: Process, times: Any) -> AncestralRow:
@@ -143,8 +141,7 @@ class Ancestral(StepSampler):
             most = np.sqrt(1 / np.max(lost, where=noisy, initial=1e-300))
             require(
                 bool(np.all((fresh <= 1) | ~noisy)),
-                f"`eta` of ancestral may be at most {np.floor(1e4 * most) / 1e4:g} on this grid, where all of the "
-                f"noise of some step is fresh; got {self.eta}. Shorter steps allow more.",
+                f"`eta` may be {np.floor(1e4 * most) / 1e4:g} at most; got {self.eta}. Shorter steps allow more.",
             )
         return xp.minimum(fresh, 1.0)
 

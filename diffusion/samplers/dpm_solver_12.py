@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 
 from diffusion.numerics import (
     as_pytree,
+    converged,
     in_interval,
     is_static,
     is_traced,
@@ -97,8 +98,7 @@ class DPMSolver12(Sampler):
         if not is_traced(u):
             require(
                 bool(np.isfinite(u).all()),
-                "dpm_solver_12 steps in log(alpha/sigma), which is infinite at the first time; start a little "
-                f"later than {float(at.t[0]):g}.",
+                f"dpm_solver_12 steps in log(alpha/sigma), infinite at times[0]; start later than {float(at.t[0]):g}.",
             )
         nfe, path = jnp.asarray(0), x[None]
         if len(u) > 1:
@@ -116,11 +116,7 @@ class DPMSolver12(Sampler):
         return Solution(path[-1], path if save else None, nfe)
 
     def _complain(self, reached: Array) -> None:
-        if not is_traced(reached) and not bool(reached.all()):
-            raise RuntimeError(
-                f"dpm_solver_12 did not reach the end within max_steps={self.max_steps} at rtol={self.rtol:g}, "
-                f"atol={self.atol:g}: loosen the tolerances or raise `max_steps`."
-            )
+        converged(reached, "dpm_solver_12", self)
 
 
 def _march(

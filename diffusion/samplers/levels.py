@@ -49,9 +49,9 @@ def host_times(process: Process, times: Any) -> Any:
     low, high = process.t_domain
     slack = 1e-9 * abs(float(times[0]))
     if not is_traced(low, high) and (times[0] > high + slack or times[-1] < low - slack):
+        domain = f"{type(process).__name__}, {float(low):.6g} to {float(high):.6g}"
         raise ValueError(
-            f"`times` must lie within the domain of {type(process).__name__}, {float(low):.6g} to "
-            f"{float(high):.6g}; got {times[0]:.6g} ... {times[-1]:.6g}."
+            f"`times` must lie within the domain of {domain}; got {times[0]:.6g} ... {times[-1]:.6g}."
         )
     return times
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.numerics import at_least, is_traced, normal_like, on_host, require, split
+from diffusion.numerics import at_least, host_only, is_traced, normal_like, of_type, on_host, split
 from diffusion.processes import GaussianProcess, Process
 from diffusion.registry import register
 from diffusion.samplers.base import State, StepSampler
@@ -35,15 +35,11 @@ class RenoisedRow(NamedTuple):
 
 def require_inner(inner: Any, who: str, *, memory: bool) -> None:
     """Raise TypeError unless `inner` is a fixed-grid sampler and, unless `memory` is allowed, a single-step one."""
-    if not isinstance(inner, StepSampler):
-        raise TypeError(
-            f"`inner` of {who} must be a sampler that steps through a grid, such as heun or ddim; got "
-            f"{type(inner).__name__}."
-        )
+    of_type(StepSampler, "heun or ddim", inner=inner, of=who)
     if inner.memory and not memory:
         raise TypeError(
-            f"`inner` of {who} must be a single-step sampler (heun, ddim, dpm_solver_2, dpm_solver_3, "
-            f"ancestral, ...); {type(inner).__name__} remembers earlier steps, which noise makes stale."
+            f"`inner` of {who} must be single-step, as heun, ddim, dpm_solver_2 or ancestral; {type(inner).__name__} "
+            "remembers earlier steps, which noise makes stale."
         )
 
 
@@ -173,15 +169,13 @@ class Restart(_Renoise):
     def __post_init__(self) -> None:
         super().__post_init__()
         for interval in self.intervals:
-            require(
-                len(interval) == 4
-                and interval[0] >= 1
-                and interval[1] >= 1
-                and 0 < interval[2] < interval[3]
-                and all(float(n).is_integer() for n in interval[:2]),
-                "each of `intervals` of restart is (num_steps, repeats, low, high), two positive integers and two "
-                f"levels of sigma/alpha with 0 < low < high; got {interval}.",
+            fits = len(interval) == 4 and all(
+                n >= 1 and float(n).is_integer() for n in interval[:2]
             )
+            if not fits or not 0 < interval[2] < interval[3]:
+                raise ValueError(
+                    f"`intervals` are (num_steps, repeats, low, high): whole numbers, 0 < low < high; got {interval}."
+                )
 
     def plan(self, process: Any, times: Any) -> tuple[Any, Any, Any]:
         t, u, s, _ = self._walk(process, times)
@@ -190,10 +184,7 @@ class Restart(_Renoise):
     def _walk(self, process: Any, times: Any) -> tuple[Any, Any, Any, list[int]]:
         """Return (t, u, s), and the indices of the rows that end at a time of the grid."""
         at = levels(process, times, "the sampler Restart")
-        if is_traced(at):
-            raise TypeError(
-                "restart plans its steps on the host; its times and its process must not be traced."
-            )
+        host_only("restart", at)
         noisy = at.sigma[:-1] / at.alpha[:-1]  # without the last time, after which no step follows
         jumps: dict[int, list[np.ndarray]] = {}
         for num_steps, repeats, low, high in self.intervals:

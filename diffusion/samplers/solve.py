@@ -54,9 +54,7 @@ def solve(
     """
     x = jnp.asarray(x)
     if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(
-            f"`x` must be floating and have a batch axis; got {x.dtype}{list(x.shape)}."
-        )
+        raise ValueError(f"`x` must be floating with a batch axis; got {x.dtype}{list(x.shape)}.")
     key = _checked_key(sampler, key, len(x))
     solution = sampler.solve(process, model, key, x, times, save, callback)
     if not (denoise_last and noise_left(process, times)):
@@ -77,9 +75,7 @@ def _checked_key(sampler: Sampler, key: Any, batch_size: int) -> Key | None:
         raise TypeError(f"{type(sampler).__name__} is stochastic and needs a key; got None.")
     key = as_key(key)
     if is_many(key) and len(key) != batch_size:
-        raise ValueError(
-            f"`key` must be one key, or one per example of the {batch_size} in x; got {len(key)} keys."
-        )
+        raise ValueError(f"`key` must be one, or {batch_size}, one per example; got {len(key)}.")
     return key
 
 

@@ -11,7 +11,16 @@ from typing import Any, final
 
 import numpy as np
 
-from diffusion.numerics import monotone, on_host, one_of, positive, require, row, whole
+from diffusion.numerics import (
+    at_most,
+    monotone,
+    on_host,
+    one_of,
+    positive,
+    row,
+    shaped,
+    whole,
+)
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_process
 from diffusion.registry import register, takes_names
@@ -135,11 +144,7 @@ class ChainGrid(Grid):
         total = self.num_chain_steps
         points, ends = np.arange(1, total + 1), (float(process.t_min), float(process.t_max))
         inside = points[(points / total > ends[0]) & (points / total < ends[1])]
-        require(
-            num_steps <= len(inside) + 1,
-            f"a chain of {total} points has {len(inside)} between t_min = {ends[0]:.4g} and t_max = {ends[1]:.4g} of "
-            f"{type(process).__name__}, so at most {len(inside) + 1} steps; got num_steps={num_steps}.",
-        )
+        at_most(len(inside) + 1, num_steps=num_steps, of=f"a chain of {total} points")
         stride = total // num_steps
         rows = {
             "leading": lambda: np.append(1 + stride * np.arange(num_steps), total)[::-1],
@@ -178,8 +183,5 @@ class Given(Grid):
     def __call__(self, process: Process, num_steps: int) -> np.ndarray:
         """Return the given times."""
         times = check_times(self.place(process, num_steps), "the grid `given`")
-        require(
-            len(times) == num_steps + 1,
-            f"the grid `given` has {len(times)} times, so {len(times) - 1} steps; got num_steps={num_steps}.",
-        )
+        shaped("the grid `given`", times, (num_steps + 1,), f"for num_steps={num_steps}")
         return times

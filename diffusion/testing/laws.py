@@ -16,7 +16,7 @@ from math import isnan
 import jax
 import numpy as np
 
-from diffusion.numerics import at_least, is_hashable, on_host
+from diffusion.numerics import at_least, is_hashable, of_type, on_host
 from diffusion.processes import GaussianProcess, Process
 from diffusion.testing.report import Finding, Report, findings_of, in_order
 
@@ -91,9 +91,7 @@ def check_process(process: Process, *, data_mean: float = 0.0, data_std: float =
         TypeError: `process` is not a process, but for example a class or a name.
         ValueError: data_std is negative.
     """
-    if not isinstance(process, Process):
-        what = "the class itself: call it" if isinstance(process, type) else repr(process)
-        raise TypeError(f'`process` must be a Process, such as build("process", "vp"); got {what}.')
+    of_type(Process, 'build("process", "vp")', process=process)
     at_least(0, data_std=data_std)
     findings = _findings(process, FIRST)
     if not all(f.holds for f in findings):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from diffusion.inverse_problems.operators import Operator
+from diffusion.numerics import of_type
 from diffusion.testing.report import Finding, Report, findings_of, in_order, largest
 
 Case = tuple[Operator, tuple[int, ...]]
@@ -150,11 +151,7 @@ def check_operator(operator: Operator, shape: tuple[int, ...] | None = None) -> 
         TypeError: `operator` is not an operator, but for example a class or a name.
         ValueError: the operator does not accept examples of this shape.
     """
-    if not isinstance(operator, Operator):
-        what = "the class itself: call it" if isinstance(operator, type) else repr(operator)
-        raise TypeError(
-            f'`operator` must be an Operator, such as build("operator", "superres"); got {what}.'
-        )
+    of_type(Operator, 'build("operator", "superres")', operator=operator)
     shape = type(operator).example()[1] if shape is None else tuple(shape)
     operator.check(shape)
     findings: list[Finding] = []

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.numerics import on_host
+from diffusion.numerics import of_type, on_host
 from diffusion.processes import GaussianProcess
 from diffusion.registry import build
 from diffusion.samplers import Sampler, StepSampler, sample, solve
@@ -221,16 +221,9 @@ def check_sampler(sampler: Sampler, process: GaussianProcess | None = None) -> R
         TypeError: `sampler` is not a sampler, but for example a class or a name; or the process is not a
             `GaussianProcess`.
     """
-    if not isinstance(sampler, Sampler):
-        what = "the class itself: call it" if isinstance(sampler, type) else repr(sampler)
-        raise TypeError(
-            f'`sampler` must be a Sampler, such as build("sampler", "ddim"); got {what}.'
-        )
+    of_type(Sampler, 'build("sampler", "ddim")', sampler=sampler)
     process = build("process", "vp") if process is None else process
-    if not isinstance(process, GaussianProcess):
-        raise TypeError(
-            f"`process` must be Gaussian, since samplers are measured on Gaussian data; got {process!r}."
-        )
+    of_type(GaussianProcess, 'build("process", "vp")', process=process)
     findings: list[Finding] = []
     with jax.enable_x64(True):
         for law in LAWS:

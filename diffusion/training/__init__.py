@@ -1,4 +1,4 @@
-"""Training: state, step, layouts on devices, averages, optimizers, the loop."""
+"""Training: state, step, device layouts, averages of weights, optimizers, and the loop."""
 
 from diffusion.training import optimizers, schedules
 from diffusion.training.ema import Average, make_ema, update_ema

@@ -1,12 +1,12 @@
-"""Averages of the parameters along training.
+"""Averages of the parameters during training.
 
-Each kind says what fraction of the new parameters enters after an update: average <- average + weight
-(params - average), where t updates have been done before and each takes `batch_size` images.
+Each kind defines the weight of the new parameters after an update: average <- average + weight
+(params - average), where t is the number of earlier updates, each of `batch_size` images.
 
     constant    weight = 1 - min(decay, (1 + t) / (10 + t)): a fixed decay after a warm-up
     half_life   weight = 1 - 2^(-batch_size / h), h = min(images, ramp_up * images seen)   (EDM)
     power       weight = 1 - (1 - 1/(t + 1))^(exponent + 1): the weight of step s in the average is
-                proportional to s^exponent, whatever the length of the run (EDM2, eq. 121 ff.)
+                proportional to s^exponent, independent of the length of the run (EDM2, eq. 121 ff.)
 
 References: Karras et al. 2022 (EDM), Karras et al. 2024 (EDM2).
 """
@@ -22,8 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffusion.numerics import at_least, in_interval, positive
-from diffusion.registry import nearest
+from diffusion.numerics import at_least, in_interval, one_of, positive
 from diffusion.types import Params, Scalar
 
 Count = Int[Array, ""] | int
@@ -38,7 +37,7 @@ class Average(abc.ABC):
         """Return the weight of the new parameters.
 
         Args:
-            count: good updates done before this one.
+            count: number of earlier updates, without skipped steps.
             batch_size: images per update, over all devices.
         """
 
@@ -51,7 +50,7 @@ def _number(count: Count) -> Array:
 class ConstantDecay(Average):
     """average <- decay average + (1 - decay) params, with decay at most (1 + t) / (10 + t).
 
-    The warm-up keeps the first parameters, which are noise, from lasting 1 / (1 - decay) steps.
+    Without the warm-up, the initial parameters, which are noise, would stay in the average for 1 / (1 - decay) steps.
     """
 
     decay: Scalar = 0.999
@@ -69,11 +68,11 @@ class ConstantDecay(Average):
 
 @dataclass(frozen=True, kw_only=True)
 class HalfLife(Average):
-    """An average that forgets half in `images` images, less at first (Karras et al., 2022).
+    """An average with a half-life of `images` images, shorter at first (Karras et al., 2022).
 
     Attributes:
         images: the half-life.
-        ramp_up: it is at most this fraction of the images seen so far; 0: no ramp.
+        ramp_up: upper bound of the half-life, as a fraction of the images seen so far; 0 for no bound.
     """
 
     images: Scalar = 500_000
@@ -96,7 +95,7 @@ class HalfLife(Average):
 
 @dataclass(frozen=True, kw_only=True)
 class Power(Average):
-    """The power-function average of EDM2, by the relative width of its window.
+    """The power-function average of EDM2, given by the relative width of its window.
 
     Attributes:
         std: standard deviation of the averaging window, as a fraction of the length of training.
@@ -115,7 +114,7 @@ class Power(Average):
         return float(np.roots([1, 7, 16 - s, 12 - s]).real.max())
 
     def weight(self, count: Count, batch_size: int) -> Float[Array, ""]:
-        """Return 1 - (1 - 1 / (t + 1))^(exponent + 1), through log1p: no digits are lost."""
+        """Return 1 - (1 - 1 / (t + 1))^(exponent + 1), computed by log1p for accuracy."""
         t = _number(count) + 1
         return -jnp.expm1((self.exponent + 1) * jnp.log1p(-1 / t))
 
@@ -129,7 +128,7 @@ _MAIN_FIELD = {"constant": "decay", "half_life": "images", "power": "std"}
 
 
 def _parse(spec: Any) -> tuple[str, Average]:
-    """Read one entry of the config: "0.999", "half_life_500000", "power_0.1", or a mapping."""
+    """Parse one entry of the config: "0.999", "half_life_500000", "power_0.1", or a mapping."""
     if isinstance(spec, Mapping):
         fields = dict(spec)
         kind = fields.pop("name", "constant")
@@ -141,13 +140,9 @@ def _parse(spec: Any) -> tuple[str, Average]:
             fields = {_MAIN_FIELD.get(kind, ""): float(number)}
         except ValueError:
             raise ValueError(
-                f"`ema` entry {spec!r} does not end in a number; write '0.999', 'half_life_500000', "
-                "'power_0.1', or a mapping with 'name'."
+                f"`ema` entry {spec!r} must end in a number, as '0.999' or 'power_0.1', or be a mapping with 'name'."
             ) from None
-    if kind not in KINDS:
-        raise ValueError(
-            f"Unknown kind {kind!r} of `ema`.{nearest(kind, KINDS)} Kinds: {', '.join(KINDS)}."
-        )
+    one_of(KINDS, ema=kind)
     try:
         average = KINDS[kind](**fields)
     except TypeError as error:

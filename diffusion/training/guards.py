@@ -1,11 +1,11 @@
-"""Which steps count: those that are finite and, if asked for, no spike.
+"""Guards: which training steps are applied and which are skipped.
 
     finite = loss and gradient norm are finite
     spike  = gradient norm > factor * median of the last finite gradient norms
 
-A step that does not count changes nothing but counters. What the rule of spikes has seen lies in the
-state, so that a resumed run decides alike. Only finite norms enter its window, those of spikes too:
-a single spike is skipped, and a lasting rise is accepted once it fills half of the window.
+A step that is not finite, or is a spike, changes only counters. The window of gradient norms is part of the
+train state, so that a resumed run makes the same decisions. Only finite norms enter the window, including those
+of spikes: a single spike is skipped, and a lasting rise is accepted once it fills half of the window.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from diffusion.numerics import at_least, require
 
-WARM_UP = 4  # the rule begins when one part in so many of its window is filled
+WARM_UP = 4  # the rule applies once 1 / WARM_UP of its window is filled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,8 @@ class SpikeRule:
     """Skip steps whose gradient norm is far above the recent ones.
 
     Attributes:
-        factor: how many times the median; 0 skips none, and keeps nothing.
-        window: how many norms are looked at.
+        factor: multiple of the median above which a step is skipped; 0 skips none and keeps no window.
+        window: number of gradient norms in the window.
     """
 
     factor: float = 0.0
@@ -39,14 +39,14 @@ class SpikeRule:
         at_least(WARM_UP, window=self.window)
 
     def init(self) -> Any:
-        """Return what the rule knows before the first step; () if it skips none."""
+        """Return the initial state of the rule; () if it skips no steps."""
         if not self.factor:
             return ()
         zero = jnp.zeros((), jnp.int32)
         return {"norms": jnp.zeros(self.window, jnp.float32), "seen": zero, "spikes": zero.copy()}
 
     def is_spike(self, known: Any, norm: Float[Array, ""]) -> Bool[Array, ""]:
-        """Say whether a step with this gradient norm is to be skipped; never true of what is not finite."""
+        """Return whether a step with this gradient norm is a spike; False for norms that are not finite."""
         if not known:
             return jnp.zeros((), bool)
         filled = jnp.arange(self.window) < known["seen"]
@@ -57,7 +57,7 @@ class SpikeRule:
     def update(
         self, known: Any, norm: Float[Array, ""], finite: Bool[Array, ""], spike: Bool[Array, ""]
     ) -> Any:
-        """Return what the rule knows after this step; `spike` is what `is_spike` said of it."""
+        """Return the state of the rule after a step; `spike` is the result of `is_spike` for it."""
         if not known:
             return known
         place = known["seen"] % self.window

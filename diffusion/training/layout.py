@@ -1,8 +1,8 @@
-"""What all ways of putting a training step on devices have in common.
+"""Base class of the device layouts of a training step.
 
-A compiled program takes one step (`compile`), or as many as it is given batches (`compile_many`): small
-steps then wait less for the host. On CPUs these are written out one after another, because gradients of
-convolutions inside a loop are tens of times slower there; elsewhere they are a loop, compiled once.
+A compiled program takes one step (`compile`), or one step per batch of its input (`compile_many`): small
+steps then wait less for the host. On CPUs several steps are unrolled, because gradients of convolutions inside a
+loop are tens of times slower there; on other platforms they are a loop, compiled once.
 """
 
 import abc
@@ -22,7 +22,7 @@ CompiledStep = Callable[[TrainState, Any], tuple[TrainState, dict]]
 
 
 def stacked(batches: Sequence[Batch]) -> Batch:
-    """Return batches of one shape as one with a leading axis of steps, on the host if they lie there."""
+    """Stack batches of equal shape along a leading axis of steps; arrays on the host stay there."""
 
     def stack(*parts: Any) -> Any:
         return (jnp if isinstance(parts[0], jax.Array) else np).stack(parts)
@@ -32,10 +32,10 @@ def stacked(batches: Sequence[Batch]) -> Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout(abc.ABC):
-    """What both layouts offer.
+    """Device layout of a training step.
 
     Attributes:
-        num_devices: how many devices to use, over all processes; None: all.
+        num_devices: number of devices to use, over all processes; None for all.
     """
 
     num_devices: int | None = None
@@ -47,12 +47,7 @@ class Layout(abc.ABC):
     def devices(self) -> list[Any]:
         """The devices in use."""
         count = self.num_devices or jax.device_count()
-        at_most(
-            jax.device_count(),
-            num_devices=count,
-            of="`parallel`",
-            hint="So many devices there are.",
-        )
+        at_most(jax.device_count(), num_devices=count, of="`parallel`", hint="There are no more.")
         require(
             count == jax.device_count() or jax.process_count() == 1,
             "`parallel.num_devices` must be None with several processes: all devices are used.",
@@ -62,35 +57,35 @@ class Layout(abc.ABC):
     @property
     @abc.abstractmethod
     def reduce(self) -> Reduce:
-        """The collectives that `make_train_step` needs under this layout."""
+        """The collectives for `make_train_step` under this layout."""
 
     @abc.abstractmethod
     def place_state(self, state: TrainState) -> TrainState:
-        """Put a state, from the host or any device, where the compiled step wants it."""
+        """Place a state, from the host or any device, on the devices of the compiled step."""
 
     @abc.abstractmethod
     def place_batch(self, batch: Batch) -> Any:
-        """Put this process's rows of a batch on its devices."""
+        """Place this process's rows of a batch on its devices."""
 
     @abc.abstractmethod
     def place_batches(self, batches: Sequence[Batch]) -> Any:
-        """Put this process's rows of the batches of several steps on its devices, for `compile_many`."""
+        """Place this process's rows of the batches of several steps on its devices, for `compile_many`."""
 
     @abc.abstractmethod
     def compile(self, step: Step) -> CompiledStep:
-        """Compile a step; the state that is handed to it is given up."""
+        """Compile a step, which donates the buffers of its input state."""
 
     def compile_many(self, step: Step) -> CompiledStep:
-        """Compile a step to be taken as often as there are batches in what `place_batches` returns.
+        """Compile a program that takes one step for each batch in the result of `place_batches`.
 
-        The state that is handed to it is given up; the metrics have a leading axis of steps. Every number
-        of steps is compiled when it first comes.
+        It donates the buffers of its input state; its metrics have a leading axis of steps. Every new number of
+        steps is compiled at its first call.
         """
         unroll = self.devices[0].platform == "cpu"
         return self.compile(many_steps(self.placed(step), unroll=unroll))
 
     def placed(self, step: Step) -> Step:
-        """Return a step whose results stay where the layout wants them."""
+        """Return a step whose results keep the placement of the layout."""
         return step
 
     @abc.abstractmethod
@@ -103,33 +98,33 @@ class Layout(abc.ABC):
 
     @abc.abstractmethod
     def template(self, state: TrainState) -> TrainState:
-        """Return shapes, types and placement of a saveable state, to restore a checkpoint into.
+        """Return shapes, dtypes and shardings of a saveable state, for restoring a checkpoint.
 
         Args:
-            state: a state, or its shapes, as `init_state` makes it.
+            state: a state from `init_state`, or its shapes.
         """
 
     def check_batch(self, batch_size: int, accumulate: int = 1) -> None:
-        """Refuse a global batch size that does not fall into equal parts.
+        """Raise ValueError for a global batch size that cannot be divided evenly.
 
         Args:
             batch_size: examples per step, over all devices.
             accumulate: micro-batches per step.
 
         Raises:
-            ValueError: the message names the nearest sizes that do.
+            ValueError: the message names the nearest sizes that can be divided.
         """
         parts = len(self.devices) * accumulate
         below = batch_size // parts * parts
         near = " or ".join(str(n) for n in (below, below + parts) if n)
         require(
             batch_size > 0 and batch_size % parts == 0,
-            f"`data.batch_size` = {batch_size} cannot be divided into {len(self.devices)} devices x "
-            f"{accumulate} micro-batches; the nearest sizes that can: {near}.",
+            f"`data.batch_size` = {batch_size} does not divide by {len(self.devices)} devices x {accumulate} "
+            f"micro-batches; the nearest that do: {near}.",
         )
 
     def local_rows(self, batch_size: int) -> slice:
-        """Return which rows of the global batch this process loads."""
+        """Return the rows of the global batch that this process loads."""
         self.check_batch(batch_size)
         size = batch_size // jax.process_count()
         return slice(jax.process_index() * size, (jax.process_index() + 1) * size)

@@ -1,8 +1,8 @@
-"""Metrics on their way from the device to the log.
+"""Transfer of metrics from the device to the log.
 
-A dispatch is one call of a compiled program that takes one step or several. Its metrics come back together, those of
-several steps with a leading axis of steps; they are read when they have arrived, and from then on each step is logged
-and guarded alone, whatever dispatch it was in.
+A dispatch is one call of a compiled program that takes one or several steps. The metrics of a dispatch arrive
+together, with a leading axis of steps if there are several. They are read when they are ready; after that, each step
+is logged and checked individually, independent of its dispatch.
 """
 
 import itertools
@@ -23,12 +23,12 @@ from diffusion.training.step import LEVEL_EDGES, Metrics
 Report = Callable[[int, Mapping[str, Any]], None]  # report(step, metrics on the host)
 Save = Callable[..., Any]  # save(step, state, block=False)
 
-# Dispatches that may be under way on the device; more would only cost memory for their batches.
+# Dispatches that may be in flight on the device; more would only cost memory for their batches.
 AHEAD = 2
 
 
 def level_names() -> list[str]:
-    """Name the bins of the loss by noise level as the log does."""
+    """Return the names, in the log, of the bins of the loss by noise level."""
     edges = [f"{e:g}" for e in (-math.inf, *LEVEL_EDGES, math.inf)]
     return [f"loss_log_snr/{a}..{b}" for a, b in itertools.pairwise(edges)]
 
@@ -38,7 +38,7 @@ def summarize(window: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
     Returns:
         loss and grad_norm as means over finite steps (NaN if there is none), the last value of every
-        other number, and the mean loss in each bin of log_snr that was met.
+        other number, and the mean loss in each bin of log_snr that has examples.
     """
     values = jax.device_get(list(window))
     record = {k: float(v) for k, v in values[-1].items() if np.ndim(v) == 0}
@@ -58,27 +58,27 @@ def summarize(window: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 class _Dispatch:
     """The metrics of one call of the compiled program, which may still be running."""
 
-    first: int  # number of its first step
+    first: int  # number of the first step
     last: int
     metrics: Metrics
     stacked: bool  # whether the metrics have an axis of steps
 
     def is_ready(self) -> bool:
-        """Say whether the device has done it."""
+        """Return whether the device has finished the dispatch."""
         flag: Any = self.metrics["bad_run"]
         return flag.is_ready()
 
     def each(self) -> Iterator[tuple[int, Mapping[str, Any], Callable[[], Any]]]:
-        """Return for each step its number, what is logged of it, and a function that fetches what is known of its rows.
+        """Yield, for each step, its number, its metrics, and a function that fetches the values per row.
 
-        Several steps are fetched at once; what is known of each row stays where it is until somebody asks.
+        The metrics of several steps are fetched at once; values per row stay on the device until they are needed.
         """
         known = {k: v for k, v in self.metrics.items() if k != "rows"}
         rows = self.metrics.get("rows", {})
         if not self.stacked:
             yield self.first, known, lambda: jax.device_get(rows)
             return
-        known = jax.device_get(known)  # waits if the loop is too far ahead
+        known = jax.device_get(known)  # blocks if the loop is too far ahead
         for i, step in enumerate(range(self.first, self.last + 1)):
             one = {k: v[i] for k, v in known.items()}
             yield step, one, lambda i=i: jax.tree.map(lambda x: x[i], jax.device_get(rows))
@@ -86,14 +86,14 @@ class _Dispatch:
 
 @dataclass
 class Ledger:
-    """Metrics on their way from the device to the log.
+    """Queue of metrics that are on their way from the device to the log.
 
     Attributes:
         log_every: steps per line of the log.
-        max_bad_steps: non-finite steps in a row that are too many.
-        writers: where the log goes.
-        report: is told of each step that did not count.
-        progress: shows how far it is; there is none before the first dispatch.
+        max_bad_steps: number of non-finite steps in a row that ends the run.
+        writers: writers of the log.
+        report: called for each skipped step.
+        progress: progress line; None before the first dispatch.
         saved: step of the newest checkpoint.
     """
 
@@ -107,7 +107,7 @@ class Ledger:
     window: list[Mapping[str, Any]] = field(default_factory=list)
 
     def add(self, first: int, last: int, metrics: Metrics, stacked: bool) -> None:
-        """Take the metrics of a dispatch that may still be running."""
+        """Add the metrics of a dispatch, which may still be running."""
         self.pending.append(_Dispatch(first, last, metrics, stacked))
         while len(self.pending) > AHEAD or (self.pending and self.pending[0].is_ready()):
             self._arrived(self.pending.popleft())
@@ -121,7 +121,7 @@ class Ledger:
             self.progress.show(dispatch.last, f"loss {float(loss):.4g}")
 
     def _count(self, step: int, metrics: Mapping[str, Any], rows: Callable, reached: int) -> None:
-        bad_run = int(metrics["bad_run"])  # waits if the loop is too far ahead
+        bad_run = int(metrics["bad_run"])  # blocks if the loop is too far ahead
         self.window.append({k: v for k, v in metrics.items() if k != "counted"})
         if self.report and not metrics.get("counted", True):
             self.report(step, {**jax.device_get(dict(metrics)), "rows": rows()})
@@ -139,7 +139,7 @@ class Ledger:
             )
 
     def log(self, step: int, reached: int) -> None:
-        """Write the means over the steps since the last line; `reached` is the last step that has arrived."""
+        """Write the means over the steps since the last line; `reached` is the last step with known metrics."""
         if not self.window:
             return
         record = summarize(self.window)
@@ -151,7 +151,7 @@ class Ledger:
             writer.scalars(step, record)
 
     def finish(self, step: int) -> None:
-        """Wait for the device and log what is left."""
+        """Wait for the device and log the remaining steps."""
         while self.pending:
             self._arrived(self.pending.popleft())
         self.log(step, step)

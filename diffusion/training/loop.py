@@ -1,9 +1,8 @@
-"""The loop around the compiled step. It owns the clock, logs, checkpoints and progress.
+"""The training loop around the compiled step, with its logs, checkpoints, hooks and progress.
 
-It runs ahead of the device by a few dispatches and looks at numbers only when they have arrived, so that
+The loop runs ahead of the device by a few dispatches and reads metrics only when they are ready, so that
 the device never waits for the host. A dispatch is one call of a compiled program, of one step or of
-several; it ends where somebody is to see the state, so hooks and checkpoints fall on the same steps
-whatever its length.
+several. It ends at the next hook or checkpoint, so these fall on the same steps for any length of a dispatch.
 """
 
 import signal
@@ -30,13 +29,13 @@ CompiledStep = Callable[[Any, Any], tuple[Any, Metrics]]
 
 @dataclass(frozen=True, kw_only=True)
 class Hook:
-    """Something to do every so many steps: call(step, state, metrics).
+    """A function to call at regular steps: call(step, state, metrics).
 
     Attributes:
-        call: gets the number of steps done, the placed state and the metrics on the device. The
-            state is given up by the next step: copy what is to be kept.
-        every: steps between calls; it is called when this divides the step.
-        at_end: call it after the last step as well.
+        call: takes the number of completed steps, the placed state and the metrics on the device. The next step
+            donates the state: copy whatever is kept.
+        every: steps between calls; called if this divides the step.
+        at_end: also call it after the last step.
     """
 
     call: HookCall
@@ -47,20 +46,20 @@ class Hook:
         at_least(1, every=self.every, of="a hook")
 
     def due(self, step: int, last: bool) -> bool:
-        """Say whether it is to be called after this step."""
+        """Return whether to call it after this step."""
         return step % self.every == 0 or (last and self.at_end)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOptions:
-    """How the loop behaves; nothing here changes what is computed, but for roundoff.
+    """Options of the loop, which do not change the result of training, except for roundoff.
 
     Attributes:
         log_every: steps per line of the log, which holds the means over these steps.
         checkpoint_every: steps between checkpoints; None: only at the end. The end is always saved.
         max_bad_steps: stop after this many non-finite steps in a row.
-        steps_per_dispatch: steps that one call of the compiled program takes at most. Above 1 it is one of
-            `layout.compile_many`, and fewer steps are taken where a hook or a checkpoint is due.
+        steps_per_dispatch: largest number of steps in one call of the compiled program. Above 1, the program is one
+            of `layout.compile_many`, and takes fewer steps before a hook or a checkpoint.
     """
 
     log_every: int = 50
@@ -76,13 +75,13 @@ class LoopOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Monitor:
-    """Who watches a run from outside, and may ask it to stop.
+    """Connections of a run to the outside: messages, the watchdog, and the stop flag.
 
     Attributes:
-        say: shows a line to people.
-        rewrite: shows a line that the next one replaces, on a terminal.
-        alive: gets what begins, as a sign of life: "compile", "hook", or that a dispatch is done.
-        stop: the flag that signals raise.
+        say: prints a line.
+        rewrite: prints a line that the next one replaces, on a terminal.
+        alive: reports progress to the watchdog, with the phase: "compile", "hook", or "training".
+        stop: the flag that signals set.
     """
 
     say: Say = nobody
@@ -93,15 +92,15 @@ class Monitor:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Which steps are taken at once.
+    """Division of the steps of a run into dispatches.
 
-    It is a function of the steps done alone, so that a resumed run takes the same dispatches as one that was
-    not interrupted.
+    It depends only on the number of completed steps, so that a resumed run has the same dispatches as an
+    uninterrupted one.
 
     Attributes:
         num_steps: steps of the whole run.
-        most: steps of a dispatch.
-        periods: after a multiple of any of them somebody is to see the state.
+        most: largest number of steps of a dispatch.
+        periods: periods of hooks and checkpoints; a dispatch ends at every multiple of any of them.
     """
 
     num_steps: int
@@ -109,7 +108,7 @@ class Plan:
     periods: tuple[int, ...] = ()
 
     def length(self, done: int) -> int:
-        """Return how many steps to take after so many; 0 at the end."""
+        """Return the number of steps of the dispatch after `done` steps; 0 at the end."""
         left = max(self.num_steps - done, 0)
         return min(self.most, left, *(period - done % period for period in self.periods))
 
@@ -117,7 +116,7 @@ class Plan:
 def _following(
     batches: Iterator, place: Callable, plan: Plan, done: int, stop: StopFlag
 ) -> tuple[int, Any]:
-    """Place the batches of the next dispatch, while the device works on the last one; None after a signal.
+    """Place the batches of the next dispatch while the device computes the current one; None after a signal.
 
     Returns:
         The number of steps, and their batches.
@@ -134,8 +133,7 @@ def _following(
         return 0, None
     except StopIteration:
         raise ValueError(
-            f"`batches` ended after step {done + len(taken)} of {plan.num_steps}; it must go on, epoch after "
-            "epoch."
+            f"`batches` ended after step {done + len(taken)} of {plan.num_steps}; it must go on, epoch after epoch."
         ) from None
 
 
@@ -154,24 +152,24 @@ def train(
     options: LoopOptions | None = None,
     monitor: Monitor | None = None,
 ) -> Any:
-    """Train until `num_steps` steps are done, counted from the beginning of the run.
+    """Train until `num_steps` steps are completed, counted from the beginning of the run.
 
     Args:
-        step: a compiled step, from `layout.compile`; from `layout.compile_many` where
+        step: a compiled step, from `layout.compile`; from `layout.compile_many` if
             options.steps_per_dispatch is above 1.
-        state: a placed state; it is given up.
-        batches: batches in order, beginning with that of step `state.step`.
-        num_steps: steps of the whole run, those before a resume included.
+        state: a placed state; its buffers are donated.
+        batches: batches in order, beginning with the batch of step `state.step`.
+        num_steps: steps of the whole run, including those before a resume.
         batch_size: images per step, over all devices.
-        place: puts a batch on the devices, `layout.place_batch`; or a list of those of several steps,
-            `layout.place_batches`.
-        hooks: things to do every so many steps.
-        save: save(step, state, block=False), around `Checkpoints.save`; with block it returns when
+        place: `layout.place_batch`, which places a batch on the devices; or `layout.place_batches`, which places
+            the list of batches of several steps.
+        hooks: functions to call at regular steps.
+        save: save(step, state, block=False), which calls `Checkpoints.save`; with block it returns when
             the checkpoint is on disk.
-        report: report(step, metrics) is told of each step that did not count, with host arrays.
-        writers: where the log goes.
-        options: how the loop behaves.
-        monitor: who watches; by default only signals are heeded.
+        report: report(step, metrics), called for each skipped step, with host arrays.
+        writers: writers of the log.
+        options: options of the loop.
+        monitor: messages, watchdog and stop flag; by default the loop only handles signals.
 
     Returns:
         The state after the last step.
@@ -210,7 +208,7 @@ def train(
                 _finish(ledger, done, state, save)
                 raise Stopped(done, stop.received or signal.SIGTERM, saved=save is not None)
             if save and every and done % every == 0 and done < num_steps:
-                save(done, state, block=False)  # while the next steps are taken
+                save(done, state, block=False)  # asynchronous: written during the next steps
                 ledger.saved = done
             turn += 1
         if ledger.progress:
@@ -240,13 +238,13 @@ def _call(
         if last or not monitor.stop.hurried:
             monitor.alive(f"hook, after step {done}")
             hook.call(done, state, metrics)
-    # what one process does takes others as long, and they know what it is
+    # all processes wait for hooks that only one of them runs, and know what they are waiting for
     together(f"hooks after step {done}")
     monitor.alive(f"training, after step {done}")
 
 
 def _finish(ledger: Ledger, step: int, state: Any, save: Save | None) -> None:
-    """Wait for the device, log what is left and save for good."""
+    """Wait for the device, log the remaining steps, and save the final checkpoint."""
     ledger.finish(step)
     if save:
         save(step, state, block=True)
@@ -256,7 +254,7 @@ def _finish(ledger: Ledger, step: int, state: Any, save: Save | None) -> None:
 def _first(
     step: CompiledStep, state: Any, batch: Any, count: int, monitor: Monitor
 ) -> tuple[Any, Metrics]:
-    """Take the first dispatch of a length, which compiles, under a sign of life."""
+    """Run the first dispatch of a length, which includes compilation, and report to the watchdog."""
     monitor.alive("compile")
     start = time.monotonic()
     what = "the training step" if count == 1 else f"{count} training steps"

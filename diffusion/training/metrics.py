@@ -1,9 +1,8 @@
-"""Where the numbers of a run go.
+"""Writers of the metrics of a run.
 
-A writer takes named floats per step, and named pictures. The file of JSON lines is the truth: when a
-run resumes it is cut back to the restored step, so that no step appears twice. The others mirror it.
-A line that is damaged costs itself alone: it is left out by readers, and put into a file beside when
-the log is cut back.
+A writer takes named floats per step. The file of JSON lines is the authoritative log: when a run resumes, it is
+truncated to the restored step, so that no step appears twice. The other writers mirror it. A damaged line does not
+affect the others: readers skip it, and it is moved to a separate file when the log is truncated.
 """
 
 import json
@@ -23,27 +22,27 @@ Scalars = Mapping[str, Any]  # numbers of any type
 
 @runtime_checkable
 class Writer(Protocol):
-    """What the loop writes to."""
+    """Destination of the metrics of a training loop."""
 
     def scalars(self, step: int, values: Scalars) -> None:
-        """Write named numbers; NaN means that there is none."""
+        """Write named numbers; NaN means that a number is missing."""
         ...
 
     def close(self) -> None:
-        """Write out everything and let go."""
+        """Flush and close."""
         ...
 
 
 class _Lines(NamedTuple):
-    """What a log holds: lines with their records, in order, and lines that are damaged."""
+    """Content of a log: intact lines with their records, in order, and damaged lines."""
 
     good: list[tuple[str, dict[str, Any]]]
     bad: list[bytes]
 
 
 def _records(line: bytes) -> list[tuple[str, dict[str, Any]]]:
-    """Return the record of a line, with its text; none if it is damaged, two where their newline is."""
-    text, found = line.decode("latin-1"), []  # what is written is ASCII
+    """Return the record of a line, with its text; none if it is damaged, two if the newline between them is."""
+    text, found = line.decode("latin-1"), []  # intact lines are ASCII
     while text:
         try:
             record, end = _DECODER.raw_decode(text)
@@ -52,7 +51,7 @@ def _records(line: bytes) -> list[tuple[str, dict[str, Any]]]:
         if not isinstance(record, dict) or type(record.get("step")) is not int:
             return []
         found.append((text[:end], record))
-        text = text[end + 1 :]  # one byte stands where the newline was
+        text = text[end + 1 :]  # skips the damaged byte in place of the newline
     return found if all(line.isascii() for line, _ in found) else []
 
 
@@ -67,16 +66,18 @@ def _read(path: Path) -> _Lines:
         lines.good.extend(found)
         if len(found) != 1 or found[0][0] != line.decode("latin-1"):
             lines.bad.append(line)
-    lines.good.extend(_records(rest))  # else it was cut off by a crash, or is being written
+    # no record if the last line was cut off by a crash, or is being written
+    lines.good.extend(_records(rest))
     return lines
 
 
 def read_jsonl(path: str | Path, say: Say = nobody) -> list[dict[str, Any]]:
-    """Read a file of JSON lines, each an object with a whole number `step`.
+    """Read a file of JSON lines, each an object with an integer `step`.
 
     Args:
-        path: of the file; where there is none there are no lines.
-        say: gets a line if others are damaged; these are left out. So is a last one that was cut off by a crash.
+        path: the file; a missing file has no lines.
+        say: called with a message if there are damaged lines, which are skipped. A last line that was cut off by a
+            crash is skipped without a message.
     """
     lines = _read(Path(path))
     if lines.bad:
@@ -89,7 +90,7 @@ def _count(lines: list[bytes]) -> str:
 
 
 def truncate_jsonl(path: str | Path, step: int, say: Say = nobody) -> None:
-    """Drop every line after this step, in one atomic replacement; damaged ones go to a file beside, and it is said."""
+    """Drop all lines after a step, atomically; move damaged lines to a separate file, with a message."""
     path = Path(path)
     if not path.exists():
         return
@@ -108,22 +109,22 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 class JsonLines:
-    """One JSON object per line: {"step": 100, "loss": 0.5, ...}; what is not finite is null.
+    """Writer of one JSON object per line: {"step": 100, "loss": 0.5, ...}; non-finite numbers become null.
 
     Also a context manager, which closes the file.
     """
 
     def __init__(self, path: str | Path, step: int = 0, say: Say = nobody):
-        """Open the file, cut back to a step.
+        """Open the file and truncate it to a step.
 
         Args:
-            path: the file; its folder is made.
-            step: the step that training starts from; 0 begins an empty file.
-            say: gets a line if some of its lines are damaged.
+            path: the file; its folder is created.
+            step: the step that training starts from; 0 starts an empty file.
+            say: called with a message if some lines are damaged.
         """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        check_plain(self.path)  # a link leads elsewhere, and a pipe waits for a reader
+        check_plain(self.path)  # refuses links, which lead elsewhere, and pipes, which block
         truncate_jsonl(self.path, step if step else -1, say)
         self._file = self.path.open("a")
 
@@ -147,35 +148,35 @@ class JsonLines:
             faults.failpoint("mid_log_line")
             line = line[len(line) // 2 :]
         self._file.write(line)
-        self._file.flush()  # a crash loses at most the line that is being written
+        self._file.flush()  # a crash loses at most the current line
 
     def close(self) -> None:
         """Close the file."""
-        with writing(self.path):  # it may hold a line that a full disk did not take
+        with writing(self.path):  # flushes a line that may have failed on a full disk
             self._file.close()
 
 
 class Console:
-    """Lines for people: step 100  loss 0.5000  grad_norm 1.200."""
+    """Writer of readable lines: step 100  loss 0.5000  grad_norm 1.200."""
 
     def __init__(self, say: Callable[[str], None], names: tuple[str, ...] = ("loss", "grad_norm")):
-        """Say these numbers, where a step has them."""
+        """Print the numbers of these names, if a step has them."""
         self._say, self._names = say, names
 
     def scalars(self, step: int, values: Scalars) -> None:
-        """Say one line."""
+        """Print one line."""
         shown = [f"{name} {values[name]:.4g}" for name in self._names if name in values]
         self._say("  ".join([f"step {step}", *shown]))
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 class TensorBoard:
-    """Event files for TensorBoard, written by tensorboardX."""
+    """Writer of TensorBoard event files, by tensorboardX."""
 
     def __init__(self, directory: str | Path, step: int = 0):
-        """Open a folder; what an earlier run wrote after `step` is hidden.
+        """Open a folder; steps after `step` from an earlier run are hidden.
 
         Raises:
             ImportError: tensorboardX is not installed.
@@ -184,13 +185,12 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError:
             raise ImportError(
-                "The TensorBoard writer needs tensorboardX: pip install tensorboardX, or leave it out "
-                "of the config; the JSON lines are written in any case."
+                "The TensorBoard writer needs tensorboardX: pip install tensorboardX, or leave it out of the config."
             ) from None
         self._writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
 
     def scalars(self, step: int, values: Scalars) -> None:
-        """Add finite numbers."""
+        """Write the finite numbers."""
         for name, value in values.items():
             if math.isfinite(value):
                 self._writer.add_scalar(name, value, step)

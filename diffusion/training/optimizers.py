@@ -1,8 +1,8 @@
-"""Optimizers: what a config says, around optax.
+"""Optimizers: dataclasses of hyperparameters around optax.
 
 All are the chain   clip the gradient's global norm -> direction -> decoupled weight decay -> -rate,
 where only the direction differs. An `Optimizer` has `init` and `update` like any optax transformation
-and can stand where one is wanted; unlike one it can be compared, printed and asked for its rate.
+and can be used as one; in addition, it can be compared and printed, and has a method `rate`.
 """
 
 import abc
@@ -22,7 +22,7 @@ from diffusion.types import Params, Scalar
 
 
 def decay_mask(params: Params) -> Any:
-    """Say which parameters are decayed: matrices and kernels, not norms, biases and vectors."""
+    """Return which parameters are decayed: matrices and kernels, not norms, biases and vectors."""
 
     def decayed(path: tuple, x: Array) -> bool:
         names = [str(getattr(k, "key", getattr(k, "name", k))).lower() for k in path]
@@ -35,11 +35,11 @@ def decay_mask(params: Params) -> Any:
 def block_by_block(
     transformation: optax.GradientTransformation, stacked: tuple[str, ...]
 ) -> optax.GradientTransformation:
-    """Apply a transformation to each block of arrays that hold several, and as it is to the others.
+    """Apply a transformation to each block of arrays that hold several blocks, and unchanged to other arrays.
 
     Args:
-        transformation: of a tree of arrays.
-        stacked: names on the way to arrays whose first axis counts blocks; with none it comes back as it is.
+        transformation: transformation of a tree of arrays.
+        stacked: names in the paths of arrays whose first axis counts blocks; if empty, `transformation` is returned.
     """
     if not stacked:
         return transformation
@@ -67,20 +67,20 @@ def block_by_block(
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(abc.ABC):
-    """What all optimizers share.
+    """Base class of the optimizers.
 
-    What measures whole arrays, such as LAMB's ratios, measures each block by itself where one array holds several
-    (`stacked`), so that a network whose blocks are looped over is trained like one whose blocks are written out.
+    Statistics of whole arrays, such as LAMB's trust ratios, are computed per block if an array holds several blocks
+    (`stacked`), so that a network that scans over its blocks is trained like one with separate blocks.
 
     Attributes:
-        learning_rate: the peak.
-        schedule: a name or mapping of the kind "schedule": the factor of the peak.
-        warmup: updates until the peak, linear.
-        clip: largest global norm of the gradient; None: no clipping.
-        weight_decay: decoupled, times the learning rate; see `decay_mask`.
-        total_steps: the length of the run, for schedules that end.
-        stacked: names of parts of the parameters whose arrays hold one block per row of the first axis; a config
-            gets them from the network (`scan_blocks`).
+        learning_rate: peak learning rate.
+        schedule: a name or mapping of the kind "schedule": factor of the peak.
+        warmup: number of updates of the linear warm-up.
+        clip: largest global norm of the gradient; None for no clipping.
+        weight_decay: decoupled weight decay, multiplied by the learning rate; see `decay_mask`.
+        total_steps: number of updates of the run, for schedules that end.
+        stacked: names of parts of the parameters whose arrays hold one block per row of the first axis; in a config
+            they come from the network (`scan_blocks`).
     """
 
     learning_rate: Scalar = 1e-3
@@ -95,7 +95,7 @@ class Optimizer(abc.ABC):
         at_least(0, learning_rate=self.learning_rate)
         at_least(0, warmup=self.warmup)
         positive(clip=self.clip, none="no clipping")
-        # built here, so that an unknown field is an error now, and that the optimizer can be hashed
+        # built here, so that an unknown field raises now, and that the optimizer can be hashed
         known = {} if self.total_steps is None else {"total_steps": self.total_steps}
         schedule = build("schedule", self.schedule, warmup=self.warmup, **known)
         object.__setattr__(self, "schedule", schedule)
@@ -109,10 +109,10 @@ class Optimizer(abc.ABC):
 
     @abc.abstractmethod
     def direction(self) -> optax.GradientTransformation:
-        """Return what turns a gradient into a step of unit learning rate."""
+        """Return the transformation of a gradient into an update with learning rate 1."""
 
     def finish(self) -> optax.GradientTransformation:
-        """Return what comes between weight decay and learning rate; nothing by default."""
+        """Return the transformation between weight decay and learning rate; by default the identity."""
         return optax.identity()
 
     @property
@@ -134,7 +134,7 @@ class Optimizer(abc.ABC):
     def update(
         self, updates: Params, state: Any, params: Params | None = None
     ) -> tuple[Params, Any]:
-        """Return (what to add to the parameters, new state)."""
+        """Return (updates to add to the parameters, new state)."""
         return self.transformation.update(updates, state, params)
 
 
@@ -163,10 +163,10 @@ class AdamW(Adam):
 @register("optimizer", "lamb")
 @dataclass(frozen=True, kw_only=True)
 class Lamb(Adam):
-    """Adam, each matrix scaled by |params| / |step| (You et al., 2020); vectors and norms are not.
+    """Adam with the update of each matrix scaled by |params| / |step| (You et al., 2020), but not of vectors and norms.
 
     Attributes:
-        by_block: of an array that holds several blocks, each is scaled by itself.
+        by_block: scale each block of an array that holds several blocks separately.
     """
 
     eps: Scalar = 1e-6
@@ -181,7 +181,7 @@ class Lamb(Adam):
 @register("optimizer", "lion")
 @dataclass(frozen=True, kw_only=True)
 class Lion(Optimizer):
-    """sign(b1 m + (1 - b1) g) (Chen et al., 2023). Wants a third to a tenth of Adam's rate."""
+    """sign(b1 m + (1 - b1) g) (Chen et al., 2023). Use a third to a tenth of Adam's learning rate."""
 
     learning_rate: Scalar = 1e-4
     b1: Scalar = 0.9
@@ -195,14 +195,14 @@ class Lion(Optimizer):
 @register("optimizer", "adafactor")
 @dataclass(frozen=True, kw_only=True)
 class Adafactor(Optimizer):
-    """Second moments of matrices from row and column means alone (Shazeer, Stern 2018).
+    """Adam-like, with second moments of matrices from row and column means (Shazeer, Stern 2018).
 
     Attributes:
         decay: exponent of the second moment's decay, 1 - t^-decay.
         min_dim_to_factor: matrices with a smaller second-largest dimension keep full moments.
         clip_rms: largest root mean square of the step of one array.
         relative: multiply the step by the root mean square of the parameters.
-        by_block: of an array that holds several blocks, each has moments and mean squares of its own.
+        by_block: use separate moments and mean squares for each block of an array that holds several blocks.
     """
 
     decay: Scalar = 0.8

@@ -1,6 +1,6 @@
-"""How one training step is put on devices.
+"""Device layouts of the training step.
 
-A layout places state and batches, and compiles the step. Two are registered under "parallel":
+A layout places state and batches on devices, and compiles the step. Two are registered under "parallel":
 
     mesh   jax.jit over a mesh with the axes (data, fsdp); batches are divided over both, large arrays
            of the state over fsdp. The step sees the global batch, so nothing is reduced by hand.
@@ -21,7 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from diffusion.numerics import require
+from diffusion.numerics import multiple_of
 from diffusion.registry import register
 from diffusion.runtime.distributed import spread
 from diffusion.training.layout import CompiledStep, Layout, stacked
@@ -38,8 +38,8 @@ class MeshLayout(Layout):
     """jax.jit over a mesh with the axes (data, fsdp).
 
     Attributes:
-        fsdp: devices over which large arrays of the state are divided; 1: every device has all.
-        min_shard_size: arrays with fewer elements are not divided.
+        fsdp: number of devices over which large arrays of the state are sharded; 1 for a replicated state.
+        min_shard_size: arrays with fewer elements are replicated.
     """
 
     fsdp: int = 1
@@ -49,12 +49,9 @@ class MeshLayout(Layout):
     def mesh(self) -> Mesh:
         """The devices as (data, fsdp)."""
         count = len(self.devices)
-        require(
-            self.fsdp >= 1 and count % self.fsdp == 0,
-            f"`parallel.fsdp` = {self.fsdp} must divide the number of devices, {count}.",
-        )
+        multiple_of(self.fsdp, devices=count, hint="`parallel.fsdp` divides their number.")
         shape = (count // self.fsdp, self.fsdp)
-        # said explicitly: jax.make_mesh defaults to Explicit axes, jax.sharding.Mesh to Auto
+        # set explicitly: jax.make_mesh defaults to Explicit axes, jax.sharding.Mesh to Auto
         types = (AxisType.Auto,) * 2
         return jax.make_mesh(shape, BATCH_AXES, axis_types=types, devices=self.devices)
 
@@ -77,7 +74,7 @@ class MeshLayout(Layout):
         return jax.tree.map(lambda x: NamedSharding(mesh, self.spec(x.shape)), tree)
 
     def place_state(self, state: TrainState) -> TrainState:
-        """Put a state on the mesh; the copy may be donated, the original stays."""
+        """Copy a state to the mesh; donating the copy does not affect the original."""
         if jax.process_count() == 1:
             return jax.device_put(state, self.shardings(state), may_alias=False)
         plain = keys_to_data(state)
@@ -178,7 +175,7 @@ class PmapLayout(Layout):
         return jax.device_put(jax.tree.map(slices, stacked(batches)), sharding)
 
     def compile(self, step: Step) -> CompiledStep:
-        """Compile with pmap; metrics, equal on all devices, come back once."""
+        """Compile with pmap; metrics, which are equal on all devices, are returned once."""
         return jax.pmap(
             step,
             axis_name=AXIS,
@@ -204,7 +201,7 @@ class PmapLayout(Layout):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), state)
 
 
-@functools.cache  # asked for at every step
+@functools.cache  # needed at every step
 def _batch_sharding(layout: MeshLayout, stacked: bool = False) -> NamedSharding:
     return NamedSharding(layout.mesh, PartitionSpec(*(None,) * stacked, BATCH_AXES))
 

@@ -1,7 +1,7 @@
-"""Learning-rate schedules: factors of the peak learning rate, as functions of the update's number.
+"""Learning-rate schedules: factors of the peak learning rate, as functions of the number of the update.
 
-A warm-up is not part of a schedule: it multiplies any of them by (step + 1) / warmup until that is 1.
-Those that end (cosine, linear) run from the end of the warm-up to the last step.
+The warm-up is not part of a schedule: it multiplies any schedule by (step + 1) / warmup until that is 1.
+Schedules that end (cosine, linear) run from the end of the warm-up to the last step.
 """
 
 from dataclasses import dataclass
@@ -36,9 +36,9 @@ class _Ending:
     """A schedule that ends.
 
     Attributes:
-        total_steps: the number of updates of the run.
-        warmup: the number of updates before it begins.
-        final: the factor at the end.
+        total_steps: number of updates of the run.
+        warmup: number of updates before the schedule begins.
+        final: factor at the end.
     """
 
     total_steps: int
@@ -98,7 +98,7 @@ class InverseSquareRoot:
 class Piecewise:
     """Linear between knots (step, factor), constant after the last.
 
-    The default is the recipe that J. Su trained his DDPM examples with, beside LAMB: up to 1 at 4000,
+    The default is the schedule of J. Su's DDPM examples, trained with LAMB: up to 1 at 4000,
     down to 0.5 at 20000 and 0.1 at 40000 (kexue.fm 9152).
     """
 

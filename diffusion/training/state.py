@@ -1,7 +1,7 @@
-"""The state of training: one pytree that a checkpoint holds entirely.
+"""The train state: one pytree, which a checkpoint stores completely.
 
-Everything a step needs beyond the batch is in it, and randomness is a function of (key, step), so
-that a resumed run is the same run.
+It holds everything that a step needs besides the batch, and random numbers are a function of (key, step), so
+that a resumed run gives the same results as an uninterrupted one.
 """
 
 from collections.abc import Mapping
@@ -20,15 +20,15 @@ class TrainState(NamedTuple):
     """Everything that training carries from step to step.
 
     Attributes:
-        step: steps done, good or bad.
+        step: number of completed steps, including skipped ones.
         params: the network's parameters.
         opt_state: the optimizer's state.
         ema: averaged parameters, one copy per name.
         key: root of all randomness; step k uses fold_in(key, k).
-        bad_steps: steps that were skipped: loss or gradient was not finite, or a spike.
-        bad_run: how many that were not finite ended the run so far, without a finite one in between.
-        statistics: what the distribution of times knows of the losses; () if it tracks none.
-        guard: what the rule of spikes knows of the gradients; () if there is none.
+        bad_steps: number of skipped steps: loss or gradient was not finite, or a spike.
+        bad_run: number of consecutive non-finite steps up to now; 0 after a finite step.
+        statistics: statistics of the losses for the time distribution; () if it tracks none.
+        guard: gradient norms for the spike rule; () if there is none.
     """
 
     step: Int[Array, "..."]
@@ -50,19 +50,19 @@ def init_state(
     statistics: Any = (),
     guard: Any = (),
 ) -> TrainState:
-    """Start training from these parameters.
+    """Return the train state before the first step.
 
     Args:
         params: a pytree of arrays.
-        optimizer: anything with `init(params)`.
+        optimizer: object with a method `init(params)`.
         ema: the averages to keep, from `make_ema`.
-        key: root of all randomness of the run.
-        statistics: `statistics()` of the distribution of times.
-        guard: `init()` of the rule of spikes.
+        key: root key of all random numbers of the run.
+        statistics: `statistics()` of the time distribution.
+        guard: `init()` of the spike rule.
 
     Returns:
-        A state that shares no buffer with `params`, so that it may be donated. Averages are held in
-        float32 at least, whatever the parameters are.
+        A state that shares no buffer with `params`, so that it may be donated. Averages have at least float32
+        precision, for any dtype of the parameters.
     """
     params = jax.tree.map(lambda x: jnp.array(x, copy=True), params)
     zero = lambda: jnp.zeros((), jnp.int32)  # three separate buffers: each can be donated
@@ -88,7 +88,7 @@ def widened(x: Array) -> Array:
 
 
 def is_key(x: Any) -> bool:
-    """Say whether this leaf is a typed random key."""
+    """Return whether a leaf is a typed random key."""
     return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
@@ -98,7 +98,7 @@ def keys_to_data(tree: Any) -> Any:
 
 
 def data_to_keys(tree: Any, like: Any) -> Any:
-    """Undo `keys_to_data` for the leaves that are typed keys in `like` (arrays or shapes)."""
+    """Invert `keys_to_data` for the leaves that are typed keys in `like` (arrays or shapes)."""
 
     def restore(x: Any, target: Any) -> Any:
         if not is_key(target):
@@ -109,7 +109,7 @@ def data_to_keys(tree: Any, like: Any) -> Any:
 
 
 def _key_impl(key: Any) -> Any:
-    """Return the generator of a typed key, also where only its shape is known."""
+    """Return the implementation name of a typed key, or of the shape of one."""
     found = []
     jax.eval_shape(lambda k: found.append(jax.random.key_impl(k)), key)
     return found[0]

@@ -2,10 +2,10 @@
 
     key    = fold_in(state.key, state.step)
     loss   = mean over the global batch of loss(params, key, batch)
-    params, optimizer state, averages and statistics move if the step counts (see `guards`), and stay otherwise
+    params, optimizer state, averages and statistics change unless the step is skipped (see `guards`)
 
-The same body serves `jax.jit` over a mesh, where the batch is global and nothing is reduced, and
-`jax.pmap`, where each device sees a slice and `Reduce` carries the collectives.
+The same function is used with `jax.jit` over a mesh, where the batch is global and no reduction is needed, and with
+`jax.pmap`, where each device sees a slice and `Reduce` holds the collectives.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 class Reduce(NamedTuple):
-    """How results of the slices of a batch become those of the whole; here: they are the whole."""
+    """Collectives that combine the results of the slices of a batch; by default identities, for a global batch."""
 
     mean: Callable[[Any], Any] = lambda tree: tree
     sum: Callable[[Any], Any] = lambda tree: tree
@@ -54,10 +54,10 @@ def over_axis(name: str) -> Reduce:
 
 
 def drop_cond(key: Key, row: Int[Array | np.ndarray, " batch"], cond: Cond, rate: Scalar) -> Cond:
-    """Replace the condition of some rows by the null condition; see `diffusion.null_cond`.
+    """Replace the condition of random rows by the null condition; see `diffusion.null_cond`.
 
     Args:
-        key: one key; whether row i is dropped depends on it and on row[i] alone.
+        key: one key; whether row i is dropped depends only on the key and row[i].
         row: global row numbers.
         cond: a pytree with leading axis batch, or None.
         rate: probability.
@@ -75,20 +75,16 @@ def drop_cond(key: Key, row: Int[Array | np.ndarray, " batch"], cond: Cond, rate
 def levels(
     log_snr: Float[Array, " batch"], loss: Float[Array, " batch"]
 ) -> tuple[Float[Array, " levels"], Float[Array, " levels"]]:
-    """Return the sum of the losses in each bin of log_snr, and how many there are."""
+    """Return the sum and the number of the losses in each bin of log_snr."""
     index = jnp.searchsorted(jnp.asarray(LEVEL_EDGES, log_snr.dtype), log_snr)
     member = jax.nn.one_hot(index, NUM_LEVELS, dtype=loss.dtype)
     return loss @ member, member.sum(axis=0)
 
 
 def _split(batch: Batch, parts: int) -> list[Batch]:
-    """Deal the rows out to micro-batches, so that rows which share a device still do."""
+    """Divide the rows into micro-batches such that rows stay on their devices."""
     size = batch["row"].shape[0]
-    multiple_of(
-        parts,
-        rows=size,
-        hint="`accumulate` divides the rows on this device into micro-batches of one size.",
-    )
+    multiple_of(parts, rows=size, hint="`accumulate` divides the rows of a device evenly.")
     dealt = jax.tree.map(lambda x: x.reshape(size // parts, parts, *x.shape[1:]), dict(batch))
     return [jax.tree.map(lambda x, i=i: x[:, i], dealt) for i in range(parts)]
 
@@ -97,11 +93,13 @@ class _Sums(NamedTuple):
     loss: Array
     level_sum: Array
     level_count: Array
-    tracked: tuple[Array, ...] = ()  # per bin of the times: sum of squared losses, and their number
+    tracked: tuple[
+        Array, ...
+    ] = ()  # per bin of the times: sum of squared losses and number of losses
 
 
 class Rows(NamedTuple):
-    """What is known of each example of a batch, for the report of a step that went wrong."""
+    """Values per example of a batch, for the report of a skipped step."""
 
     row: Array
     log_snr: Array
@@ -109,14 +107,14 @@ class Rows(NamedTuple):
 
 
 def with_statistics(state: TrainState, batch: Batch) -> Batch:
-    """Return a batch as a loss takes it: with what the distribution of times has learned, where it learns."""
+    """Return a batch with the statistics of the time distribution, if it tracks any, as input of a loss."""
     return {**batch, "statistics": state.statistics} if state.statistics else batch
 
 
 def _tracked(
     aux: Mapping[str, Array], plain: Array, statistics: Mapping[str, Array]
 ) -> tuple[Array, Array]:
-    """Return the sum of the squared losses in each bin of the times, and how many there are."""
+    """Return the sum of the squared losses and the number of losses in each bin of the times."""
     bins = len(jax.tree.leaves(statistics)[0])
     member = jax.nn.one_hot(aux["bin"], bins, dtype=plain.dtype)
     return plain**2 @ member, member.sum(axis=0)
@@ -125,13 +123,14 @@ def _tracked(
 def _gradient(
     loss: Loss, state: TrainState, key: Key, batch: Batch, parts: int
 ) -> tuple[Params, _Sums, Rows]:
-    """Return the gradient of the mean loss, and what is logged, in `parts` equal micro-batches."""
+    """Return the gradient of the mean loss and the logged sums, accumulated over `parts` equal micro-batches."""
     params, statistics = state.params, state.statistics
 
     def mean_loss(params: Params, batch: Batch) -> tuple[Array, tuple[_Sums, Rows]]:
         each, aux = loss(params, key, with_statistics(state, batch))
         each = each.astype(jnp.promote_types(each.dtype, jnp.float32))
-        plain = aux.get("plain", each).astype(each.dtype)  # before a correction for the drawn times
+        # loss before the importance weights of the drawn times
+        plain = aux.get("plain", each).astype(each.dtype)
         tracked = _tracked(aux, plain, statistics) if statistics and "bin" in aux else ()
         log_snr = aux["log_snr"].astype(each.dtype)
         sums = _Sums(each.mean(), *levels(log_snr, plain), tracked)
@@ -141,7 +140,7 @@ def _gradient(
     total: Any = None
     seen = []
     for micro in _split(batch, parts):  # unrolled: conv gradients in a scan are very slow on CPUs
-        if total is not None:  # one after the other, or the memory of all would be held at once
+        if total is not None:  # in sequence: otherwise the memory of all would be held at once
             micro, total = jax.lax.optimization_barrier((micro, total))
         gradients, (sums, rows) = gradient(params, micro)
         part = gradients, sums
@@ -168,7 +167,7 @@ def make_train_step(
     time: TimeDistribution | None = None,
     spikes: SpikeRule | None = None,
 ) -> Step:
-    """Make step(state, batch) -> (state, metrics), to be compiled by a `parallel` layout.
+    """Return step(state, batch) -> (state, metrics), to be compiled by a `parallel` layout.
 
     Args:
         loss: (params, key, batch) -> (losses (batch,), record with "log_snr" (batch,)).
@@ -177,15 +176,15 @@ def make_train_step(
         accumulate: micro-batches per step; the batch is divided, not enlarged.
         label_dropout: probability that a row is trained without its condition.
         reduce: collectives over devices; `parallel.reduce` of the layout that compiles the step.
-        time: the distribution that the loss draws its times from, if it learns from the losses; the state
-            carries its statistics, and the loss finds them in its batch.
-        spikes: which finite steps are skipped; None: none.
+        time: the time distribution of the loss, if it learns from the losses; the state holds its statistics, and
+            the loss gets them in its batch.
+        spikes: rule for finite steps to skip; None for none.
 
     Returns:
         A pure function. Its metrics are device arrays: loss, grad_norm (before clipping), bad_steps,
-        bad_run, counted (whether this step changed anything), learning_rate and spikes if known, per bin of
-        log_snr level_sum and level_count, and `rows`, what is known of each example. `step` always
-        advances by one; a step that is not finite, or a spike, changes nothing else but the counters.
+        bad_run, counted (whether this step was applied), learning_rate and spikes if known, per bin of
+        log_snr level_sum and level_count, and `rows`, values per example. `step` always
+        advances by one; a step that is not finite, or a spike, changes only the counters.
     """
     at_least(1, accumulate=accumulate)
     in_interval("[0, 1]", label_dropout=label_dropout)
@@ -245,11 +244,11 @@ def make_train_step(
 
 
 def many_steps(step: Step, *, unroll: bool) -> Step:
-    """Return a step that takes several, one after another: its batches and metrics have a leading axis of steps.
+    """Return a function that takes several steps in sequence; its batches and metrics have a leading axis of steps.
 
     Args:
         step: (state, batch) -> (state, metrics).
-        unroll: write the steps out one after another instead of looping over one.
+        unroll: unroll the steps instead of compiling a loop.
     """
 
     def steps(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:

@@ -72,7 +72,7 @@ def test_a_living_owner_is_respected_and_a_killed_one_is_not(holder):
     lines = []
     with Lock(directory, lines.append):
         pass
-    assert lines == [f"process {process.pid} left a lock without giving it back; it is taken over"]
+    assert lines == [f"process {process.pid} ended without releasing its lock; it is taken over"]
 
 
 CONTAINER = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]

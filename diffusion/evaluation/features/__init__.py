@@ -1,10 +1,10 @@
-"""Features by name: what examples are turned into before they are compared.
+"""Features by name: representations of examples, in which metrics compare them.
 
     features = diffusion.build("features", "classifier")
-    extractor = features.open_for(dataset)   # trains, loads or does nothing, as the features need
+    extractor = features.open_for(dataset)   # trains or loads weights, if the features need any
     extractor(x)                             # (n, ...) floats in [-1, 1] -> (n, dim) float64
 
-The name of the extractor stands in the name of every number that is made with it, and its digest on the card of
+The name of the extractor is part of the name of every number computed with it, and its digest is on the card of
 the number: numbers of different features are not comparable.
 """
 

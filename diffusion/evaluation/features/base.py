@@ -1,8 +1,8 @@
-"""What features are: a frozen description (`Features`) that opens to a function of examples (`Extractor`).
+"""Interface of features: a frozen description (`Features`), which opens to a function of examples (`Extractor`).
 
-Examples come as generators and data sets give them: float32 (n, ...), images in [-1, 1]. Images pass the rule of
-8 bits first, round(127.5 (x + 1)) clipped to 0 ... 255 and back (`diffusion.evaluation.images.to_uint8`), so that
-a generated image is judged as the file that it would be stored in. What is compared are rows of float64.
+Examples have the format of samplers and data sets: float32 (n, ...), images in [-1, 1]. Images are first rounded to
+8 bits, round(127.5 (x + 1)) clipped to 0 ... 255 and back (`diffusion.evaluation.images.to_uint8`), so that
+a generated image is measured as it would be stored in a file. Features are rows of float64.
 """
 
 import abc
@@ -15,20 +15,20 @@ from jaxtyping import Float, Shaped
 
 from diffusion.data import Dataset, DataSpec, to_float
 from diffusion.evaluation import images
-from diffusion.numerics import require
+from diffusion.numerics import require, shaped
 
 
 class Extractor(abc.ABC):
-    """Features that are ready: examples in, rows out.
+    """A function from examples to features.
 
-    A subclass sets the attributes and writes `rows`; `__call__` checks what comes in and what goes out.
+    A subclass sets the attributes and defines `rows`; `__call__` checks inputs and outputs.
 
     Attributes:
-        name: as it stands in the names of numbers, such as "pixels" or "classifier[digits]".
-        dim: features per example.
-        sha256: of the weights and the definition.
-        version: of the definition, counted from 1.
-        spec: what the examples are.
+        name: name in the names of numbers, such as "pixels" or "classifier[digits]".
+        dim: number of features per example.
+        sha256: SHA-256 of the weights and the definition.
+        version: version of the definition, from 1.
+        spec: description of the examples.
     """
 
     name: str
@@ -39,92 +39,83 @@ class Extractor(abc.ABC):
 
     @abc.abstractmethod
     def rows(self, x: np.ndarray) -> np.ndarray:
-        """Return the features (n, dim) of examples that were checked and, if images, put on 8-bit levels."""
+        """Return the features (n, dim) of checked examples; images are already rounded to 8-bit levels."""
 
     def log_probs(self, x: Shaped[np.ndarray, " n *data"]) -> Float[np.ndarray, "n classes"] | None:
-        """Return log-probabilities of classes in nats, or None where the features know no classes."""
+        """Return log-probabilities of classes in nats, or None if the features do not predict classes."""
         del x
         return None
 
     @property
     def card(self) -> dict[str, Any]:
-        """What a number should say about its features."""
+        """Return the entry about these features on the card of a number."""
         return {"name": self.name, "dim": self.dim, "sha256": self.sha256, "version": self.version}
 
     def __call__(self, x: Shaped[np.ndarray, " n *data"]) -> Float[np.ndarray, "n dim"]:
         """Return the features of examples.
 
         Raises:
-            ValueError: the examples have another shape or range than the data, or they or their features are
+            ValueError: the shape or range of the examples differs from the data, or they or their features are
                 not finite.
         """
         x = self.checked(x)
         if not len(x):
             return np.zeros((0, self.dim))
         found = np.asarray(self.rows(x), np.float64).reshape(len(x), -1)
-        require(
-            found.shape[1] == self.dim,
-            f"{self.name} promises {self.dim} features per example; it gave {found.shape[1]}.",
-        )
+        shaped(f"the features {self.name}", found, (len(x), self.dim))
         bad = ~np.isfinite(found).all(axis=1)
         require(
             not bad.any(),
-            f"features {self.name} of {int(bad.sum())} of {len(x)} examples are NaN or infinite, though the "
-            "examples are finite: the weights of these features are damaged.",
+            f"features {self.name} of {int(bad.sum())} of {len(x)} are not finite: the weights are damaged.",
         )
         return found
 
     def checked(self, x: np.ndarray) -> np.ndarray:
-        """Return examples as float32, images on 8-bit levels; refuse what is not data of this kind."""
+        """Return examples as float32, images rounded to 8-bit levels; raise ValueError for other data."""
         x = np.asarray(x)
         require(
             x.dtype.kind == "f",
-            f"features take floats in the range of the data, images in [-1, 1]; got {x.dtype}. "
-            "8-bit levels u become u / 127.5 - 1 (`diffusion.data.to_float`).",
+            f"features take floats, images in [-1, 1]; got {x.dtype}. Scale 8-bit levels by `diffusion.data.to_float`.",
         )
-        require(
-            x.shape[1:] == tuple(self.spec.shape),
-            f"features {self.name} are of examples of shape {tuple(self.spec.shape)}; got {x.shape[1:]}.",
-        )
+        wanted = (*x.shape[:1], *self.spec.shape)
+        shaped("examples", x, wanted, f"for the features {self.name}")
         bad = ~np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
-        require(
-            not bad.any(),
-            f"examples must be finite; {int(bad.sum())} of {len(x)} hold NaN or infinity "
-            f"(the first is number {int(np.argmax(bad)) if len(x) else 0} of its batch).",
-        )
+        if bad.any():
+            raise ValueError(
+                f"examples must be finite; {int(bad.sum())} of {len(x)} are not, first {int(np.argmax(bad))}."
+            )
         if self.spec.kind != "image":
             return x.astype(np.float32, copy=False)
-        require(
-            not len(x) or float(np.abs(x).max()) <= 10 or bool((x != np.floor(x)).any()),
-            "images must lie in [-1, 1]; these are whole numbers up to "
-            f"{float(x.max()) if len(x) else 0:.0f}, which looks like 8-bit levels: u becomes u / 127.5 - 1.",
-        )
+        if len(x) and np.abs(x).max() > 10 and (x == np.floor(x)).all():
+            raise ValueError(
+                f"images must lie in [-1, 1]; these look like 8-bit levels, to {x.max():.0f}: take u / 127.5 - 1."
+            )
         return to_float(images.to_uint8(x.astype(np.float32, copy=False)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features(abc.ABC):
-    """A description of features; what it needs is loaded or made when it is opened."""
+    """A description of features; weights are loaded or trained when it is opened."""
 
     @abc.abstractmethod
     def open(self, spec: DataSpec, data_dir: str | None = None) -> Extractor:
-        """Return the features for data of this kind.
+        """Return the extractor for data of this kind.
 
         Args:
-            spec: what the examples are.
-            data_dir: root of the data; see `diffusion.data.data_root`.
+            spec: description of the examples.
+            data_dir: data folder; see `diffusion.data.data_root`.
 
         Raises:
-            ValueError: these features cannot be taken of such data; the message says why.
+            ValueError: these features are not defined for such data; the message gives the reason.
         """
 
     def open_for(self, train: Dataset, data_dir: str | None = None) -> Extractor:
-        """Return the features for a data set, which may be read: features may be trained on it."""
+        """Return the extractor for a data set, on which features may be trained."""
         return self.open(train.spec, data_dir)
 
 
 def features_of(batches: Iterable[np.ndarray], extractor: Extractor) -> Iterator[np.ndarray]:
-    """Yield the features of batches of examples, batch by batch; empty batches are passed over."""
+    """Yield the features of batches of examples, batch by batch; empty batches are skipped."""
     for x in batches:
         if len(x):
             yield extractor(x)
@@ -133,10 +124,10 @@ def features_of(batches: Iterable[np.ndarray], extractor: Extractor) -> Iterator
 def in_blocks(
     fn: Callable[[np.ndarray], np.ndarray], x: np.ndarray, block: int, dim: int
 ) -> np.ndarray:
-    """Apply a function of blocks of one size, the last one filled up with zeros, and return rows of float64.
+    """Apply a function to blocks of equal size, the last one padded with zeros, and return rows of float64.
 
-    It compiles once; and as compilers choose the order of a sum by the shapes that they see, the features of an
-    example do not depend on how many are beside it.
+    The function is compiled once. Since compilers choose the order of a sum by the shapes, the features of an
+    example then do not depend on the number of other examples.
     """
     found = np.zeros((len(x), dim))
     for start in range(0, len(x), block):

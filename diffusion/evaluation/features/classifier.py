@@ -1,10 +1,10 @@
-"""Features of a classifier that is trained on the data set: they know what the data shows, and only that.
+"""Features of a classifier that is trained on the data set itself.
 
 A small convolutional network learns the labels of the training split, in seconds for digits and about a minute for
-60,000 images of 28 x 28 on two cores. Its last hidden layer is the features, its output gives log-probabilities
-of the classes. It is kept below the data root under the digest of what it was trained on, with its accuracy on the
-held-out data, which stands on the card of every number: the features are as good as that. Such numbers rank runs
-on this data set and compare with nothing else.
+60,000 images of 28 x 28 on two cores. Its last hidden layer gives the features, its output log-probabilities
+of the classes. It is stored in the data folder under the digest of its training data, with its accuracy on the
+held-out data, which is on the card of every number as a measure of the quality of the features. Such numbers rank
+runs on this data set and are not comparable with any others.
 """
 
 import functools
@@ -41,8 +41,8 @@ VERSION = 1
 DIM = 64  # features, the width of the last hidden layer
 WIDTHS = (32, 64)  # channels of the first layer, and of all others
 BATCH, RATE = 128, 2e-3
-PASSES, LEAST, MOST = 20, 150, 600  # through the data, and bounds of the steps that this makes
-_SMALLEST = 8  # maps are halved twice, and then until they are no larger
+PASSES, LEAST, MOST = 20, 150, 600  # epochs, and bounds of the resulting number of steps
+_SMALLEST = 8  # feature maps are halved twice, and then until they are no larger than this
 
 Params = dict[str, Any]
 
@@ -69,15 +69,14 @@ def _classes(spec: DataSpec) -> int:
     classes = spec.num_classes
     require(
         isinstance(classes, int) and classes > 1,
-        "the features classifier are trained on labels, one per example; this data has "
-        f"num_classes={classes}. Use features=random_conv or pixels.",
+        f"the features classifier need one label per example; got num_classes={classes}. Use random_conv or pixels.",
     )
     assert isinstance(classes, int)
     return classes
 
 
 def init(spec: DataSpec) -> Params:
-    """Return weights to begin with, normal with variance 2 / fan-in; biases are 0."""
+    """Return initial weights, normal with variance 2 / fan-in; biases are 0."""
     params = {}
     for name, shape in shapes_of(spec).items():
         scale = 0.0 if name.endswith("_bias") else np.sqrt(2 / np.prod(shape[:-1]))
@@ -112,12 +111,12 @@ def class_log_probs(params: Params, x: np.ndarray) -> np.ndarray:
 
 
 def steps_for(size: int) -> int:
-    """Return how many steps to train on so many examples."""
+    """Return the number of training steps for a number of examples."""
     return min(MOST, max(LEAST, PASSES * size // BATCH))
 
 
 def fit(train: Dataset, num_steps: int) -> Params:
-    """Train a classifier; a function of the data set and the steps alone."""
+    """Train a classifier; the result depends only on the data set and the number of steps."""
     import optax
 
     optimizer = optax.adam(optax.cosine_decay_schedule(RATE, num_steps))
@@ -128,7 +127,7 @@ def fit(train: Dataset, num_steps: int) -> Params:
         scores = logits(params, x)
         if whole:
             return optax.softmax_cross_entropy_with_integer_labels(scores, label).mean()
-        known = label >= 0  # -1 says nothing
+        known = label >= 0  # -1 is an unknown label
         each = optax.softmax_cross_entropy_with_integer_labels(scores, jnp.maximum(label, 0))
         return (known * each).sum() / jnp.maximum(known.sum(), 1)
 
@@ -146,7 +145,7 @@ def fit(train: Dataset, num_steps: int) -> Params:
 
 
 def accuracy(params: Params, dataset: Dataset, limit: int = 10_000) -> float:
-    """Return the fraction of labels that are right, of those that are said, over the data set or its first examples."""
+    """Return the fraction of correct predictions among known labels, over at most `limit` examples."""
     size, right, known = min(dataset.spec.size or limit, limit), 0, 0
     for start in range(0, size, 1000):
         batch = dataset.examples(start, min(1000, size - start))
@@ -157,7 +156,7 @@ def accuracy(params: Params, dataset: Dataset, limit: int = 10_000) -> float:
 
 
 def digest_of(params: Params) -> str:
-    """Return the SHA-256 of the weights and of what they mean."""
+    """Return the SHA-256 of the weights and of the definition of the network."""
     found = hashlib.sha256(f"classifier {VERSION}".encode())
     for name in sorted(params):
         found.update(f"{name} {params[name].shape};".encode())
@@ -179,7 +178,7 @@ class ClassifierExtractor(Extractor):
 
     @property
     def card(self) -> dict[str, Any]:
-        """Say also how good the classifier is, and what it learned from."""
+        """Return the card entry, with the accuracy of the classifier and its training data."""
         return {**super().card, **self.about}
 
     def rows(self, x: np.ndarray) -> np.ndarray:
@@ -195,35 +194,33 @@ class ClassifierExtractor(Extractor):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Classifier(Features):
-    """A small network trained on the labels of a data set; trained once and kept.
+    """Features of a small network that is trained on the labels of a data set, once, and stored.
 
     Args:
-        dataset: whose labels, by name; "" is the data set that is measured.
+        dataset: name of the data set to train on; "" for the data set of the evaluation.
     """
 
     dataset: str = ""
 
     def open(self, spec: DataSpec, data_dir: str | None = None) -> Extractor:
-        """Return the classifier of the data set that is named; see `Features.open`."""
+        """Return the extractor of the named data set's classifier; see `Features.open`."""
         require(
             self.dataset,
-            "the features classifier are trained on a data set: give its name, as in "
-            "dict(name='classifier', dataset='digits'), or use `open_for`.",
+            "name a data set for the features classifier: dict(name='classifier', dataset='digits'), or `open_for`.",
         )
         folder = {} if data_dir is None else {"data_dir": data_dir}
         found = self.open_for(build("dataset", self.dataset, **folder), data_dir)
         require(
             tuple(found.spec.shape) == tuple(spec.shape),
-            f"the classifier of {self.dataset} takes examples of shape {tuple(found.spec.shape)}; these have "
-            f"shape {tuple(spec.shape)}.",
+            f"the classifier of {self.dataset} takes examples of shape {found.spec.shape}; these have {spec.shape}.",
         )
         return found
 
     def open_for(self, train: Dataset, data_dir: str | None = None) -> Extractor:
-        """Return the classifier of a data set, trained now or earlier.
+        """Return the extractor of a data set's classifier, trained now or earlier.
 
         Raises:
-            ValueError: the examples are no images, or have no label each.
+            ValueError: the examples are not images, or do not have one label each.
         """
         from diffusion.evaluation import reference
 
@@ -249,7 +246,7 @@ def _key(made_of: dict[str, Any]) -> str:
 
 
 def _made(train: Dataset, name: str) -> tuple[Params, dict[str, Any]]:
-    """Train, and measure on the data that was not trained on."""
+    """Train a classifier, and measure its accuracy on held-out data."""
     LOG.info("training a classifier on %s for its features (once)", name)
     size = train.spec.size
     assert size is not None
@@ -266,14 +263,14 @@ def kept(
     made_of: dict[str, Any],
     make: Callable[[], tuple[Params, dict[str, Any]]],
 ) -> tuple[Params, dict[str, Any]]:
-    """Return weights from a file if it is whole and of this content; else make them and write the file."""
+    """Return weights from a file if it is intact and has this content; otherwise train them and write the file."""
     try:
         return read(path, spec, made_of)
     except FileNotFoundError:
         pass
     except ValueError as error:
         LOG.warning("%s: trained again", error)
-    except OSError as error:  # it may be whole: it is trained, the file stays
+    except OSError as error:  # the file may be intact: train, but do not overwrite it
         LOG.warning("the classifier is trained again: cannot read %s (%s)", path, error.strerror)
         return make()
     from safetensors.numpy import save
@@ -288,17 +285,17 @@ def kept(
 
 
 def read(path: Path, spec: DataSpec, made_of: dict[str, Any]) -> tuple[Params, dict[str, Any]]:
-    """Read a classifier, and believe it only if its digest, its shapes and what it was made of are right.
+    """Read a classifier, and check its digest, its shapes and the description of its training.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError: it cannot be read.
-        ValueError: it is damaged, or another one.
+        FileNotFoundError: the file does not exist.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged, or holds another classifier.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
-        read_header(path)  # so that no claim in it reserves memory
+        read_header(path)  # checks stated sizes before memory is allocated
         with safe_open(path, framework="numpy") as file:
             card = parse_json((file.metadata() or {})["card"].encode(), path)
             params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""What features of our own networks share: convolutions, and random weights that are fixed."""
+"""Shared functions of the feature networks: convolutions, and fixed random weights."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ import numpy as np
 from diffusion.data import DataSpec
 from diffusion.numerics import require
 
-BLOCK = 128  # images that are computed at once
+BLOCK = 128  # number of images computed at once
 
 
 def convolve(x: Any, kernel: Any, stride: int = 1) -> Any:
     """Convolve images (n, h, w, c) with a kernel (k, k, c, d), k odd, with zeros around them.
 
-    As one product of matrices over shifted copies: its speed does not depend on how a compiler is set.
+    Computed as one matrix product over shifted copies, whose speed does not depend on compiler settings.
     """
     k, (h, w) = kernel.shape[0], x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
@@ -25,16 +25,16 @@ def convolve(x: Any, kernel: Any, stride: int = 1) -> Any:
 
 
 def halve(x: Any) -> Any:
-    """Average over 2 x 2 pixels; a last odd row or column is left out."""
+    """Average over 2 x 2 pixels; a last odd row or column is dropped."""
     n, h, w, c = x.shape
     x = x[:, : h // 2 * 2, : w // 2 * 2]
     return x.reshape(n, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
 
 
 def fixed_normal(label: str, shape: Sequence[int]) -> np.ndarray:
-    """Return standard normal numbers that are defined by a text: Box and Muller on SHA-256 of "label/counter".
+    """Return standard normal numbers that are a function of a text: Box and Muller on SHA-256 of "label/counter".
 
-    No library's random numbers are used: these stay the same in every version.
+    They do not depend on the random number generator of any library version.
     """
     count = int(np.prod(shape))
     blocks = -(-count // 4)
@@ -47,10 +47,9 @@ def fixed_normal(label: str, shape: Sequence[int]) -> np.ndarray:
 
 
 def require_images(spec: DataSpec, name: str, smallest: int = 4) -> None:
-    """Refuse data that is not made of images of some size."""
+    """Raise ValueError unless the data is images of at least `smallest` x `smallest` pixels."""
     shape = tuple(spec.shape)
     require(
         spec.kind == "image" and len(shape) == 3 and min(shape[:2]) >= smallest,
-        f"the features {name} are of images of at least {smallest} x {smallest} pixels; this data is made of "
-        f"{spec.kind} of shape {shape}. Use features=pixels.",
+        f"the features {name} are of images of at least {smallest} x {smallest}; got {spec.kind} {shape}. Use pixels.",
     )

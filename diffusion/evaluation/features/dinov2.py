@@ -1,10 +1,10 @@
-"""Features of DINOv2, the class token of a vision transformer, from weights that the user gives.
+"""Features of DINOv2, the class token of a vision transformer, from weights provided by the user.
 
-Images pass the rule of 8 bits, gray is repeated to three channels, and PIL brings them to 224 x 224 by cubic
-interpolation. `resize="8bit"` resizes color pictures, whose levels PIL rounds again: the way of dgm-eval as it
-stands, and of EDM2 where it asks for PIL. `resize="float"` resizes each channel in floating point and clips it to
-0 ... 255: dgm-eval's option `clean_resize`, as in clean-fid. Distances of the two are not comparable, and the name
-says which: "dinov2", "dinov2_float". Reference: Oquab et al. 2024; Stein et al. 2023 (the distance).
+Images are rounded to 8 bits, gray is repeated to three channels, and PIL resizes them to 224 x 224 by cubic
+interpolation. `resize="8bit"` resizes 8-bit color pictures, whose levels PIL rounds again, as dgm-eval does by
+default, and EDM2 with PIL. `resize="float"` resizes each channel in floating point and clips it to
+0 ... 255, as dgm-eval's option `clean_resize` and clean-fid. Distances of the two are not comparable, so their names
+differ: "dinov2", "dinov2_float". Reference: Oquab et al. 2024; Stein et al. 2023 (the distance).
 """
 
 import hashlib
@@ -36,7 +36,7 @@ RESIZINGS = ("8bit", "float")
 
 @cache
 def architecture(size: str = "large") -> Architecture:
-    """Return the network of a size: "small", "base" or "large"."""
+    """Return the architecture of a size: "small", "base" or "large"."""
     one_of(SIZES, size=size)
     width, depth, heads = SIZES[size]
     module = DINOv2(width=width, depth=depth, heads=heads)
@@ -46,7 +46,7 @@ def architecture(size: str = "large") -> Architecture:
 def resize_bicubic(
     levels: UInt8[np.ndarray, "batch height width 3"], size: int, how: str
 ) -> Float[np.ndarray, "batch {size} {size} 3"]:
-    """Resize images to size x size with PIL; levels of 0 to 255, rounded where `how` is "8bit"."""
+    """Resize images to size x size with PIL; levels of 0 to 255, rounded if `how` is "8bit"."""
     from PIL import Image
 
     cubic, shape = Image.Resampling.BICUBIC, (size, size)
@@ -91,7 +91,7 @@ class DINOv2Extractor(Extractor):
 
     @property
     def card(self) -> dict[str, Any]:
-        """What a number should say about its features, with the origin of the weights."""
+        """Return the card entry, with the origin of the weights."""
         return super().card | {"resize": self.resize} | self.source
 
     def rows(self, x: np.ndarray) -> np.ndarray:
@@ -106,14 +106,14 @@ class DINOv2Extractor(Extractor):
 @final
 @dataclass(frozen=True, kw_only=True)
 class DINOv2Features(Features):
-    """Features of a network that was trained without labels.
+    """Features of DINOv2, a network trained without labels.
 
     Args:
-        weights: a .safetensors file that `demolish convert_features` made; a bare name is also looked for in
-            the folder `features` of the data.
-        size: "large", the one of published distances; "base" and "small" have names of their own.
-        resize: "8bit" or "float", see the module.
-        block: images that are computed at once.
+        weights: a .safetensors file from `demolish convert_features`; a bare name is also looked for in
+            the subfolder `features` of the data folder.
+        size: "large", used for published distances; features of "base" and "small" have other names.
+        resize: "8bit" or "float"; see the module docstring.
+        block: number of images computed at once.
     """
 
     weights: str = "dinov2.safetensors"
@@ -130,7 +130,7 @@ class DINOv2Features(Features):
         """Read the weights.
 
         Raises:
-            ValueError: the data are no images, or there is no file, or it holds other weights.
+            ValueError: the data are not images, or the file does not exist or holds other weights.
         """
         check_images(spec, "dinov2")
         chosen = architecture(self.size)

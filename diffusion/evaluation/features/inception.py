@@ -1,7 +1,7 @@
-"""Features of Inception v3, those of FID, KID and the Inception score, from weights that the user gives.
+"""Features of Inception v3, for FID, KID and the Inception score, from weights provided by the user.
 
-Images pass the rule of 8 bits, gray is repeated to three channels, and the network's own resizing brings them to
-299 x 299. Class probabilities are those of the published Inception score: of the logits without their bias.
+Images are rounded to 8 bits, gray is repeated to three channels, and the network's own resizing scales them to
+299 x 299. Class probabilities are those of the published Inception score: from the logits without bias.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ ARCHITECTURE = Architecture(
     size=SIZE,
     passed=".num_batches_tracked",
 )
-# SHA-256 of the .pth that FID is computed with, the same file of pytorch-fid and of torch-fidelity.
+# SHA-256 of the .pth file for FID, which pytorch-fid and torch-fidelity share.
 PUBLISHED = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 OUTPUTS = {"pool": ("inception", 2048), "spatial": ("inception_spatial", 17 * 17 * 7)}
 
@@ -48,11 +48,11 @@ def _features(params: Any, levels: Any, output: str) -> Any:
 
 @final
 class InceptionExtractor(Extractor):
-    """Inception features of images, with the classes' log-probabilities.
+    """Inception features of images, with log-probabilities of the classes.
 
     Attributes:
-        published: whether the file says that it was converted from the one that is published for FID, by its
-            SHA-256. Other weights of the same shapes give other numbers, and the name says so.
+        published: whether the file was converted from the published file for FID, by the recorded SHA-256. Other
+            weights of the same shapes give other numbers, under another name.
     """
 
     version = 1
@@ -70,7 +70,7 @@ class InceptionExtractor(Extractor):
 
     @property
     def card(self) -> dict[str, Any]:
-        """What a number should say about its features, with the origin of the weights."""
+        """Return the card entry, with the origin of the weights."""
         return super().card | {"published_weights": self.published} | self.source
 
     def _run(self, x: np.ndarray, output: str, dim: int) -> np.ndarray:
@@ -92,13 +92,13 @@ class InceptionExtractor(Extractor):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Inception(Features):
-    """Features of the network that FID is defined by.
+    """Features of the network that defines FID.
 
     Args:
-        weights: a .safetensors file that `demolish convert_features` made; a bare name is also looked for in
-            the folder `features` of the data.
+        weights: a .safetensors file from `demolish convert_features`; a bare name is also looked for in
+            the subfolder `features` of the data folder.
         output: "pool", the 2048 features of FID and KID, or "spatial", the 2023 of sFID.
-        block: images that are computed at once.
+        block: number of images computed at once.
     """
 
     weights: str = "inception.safetensors"
@@ -113,7 +113,7 @@ class Inception(Features):
         """Read the weights.
 
         Raises:
-            ValueError: the data are no images, or there is no file, or it holds other weights.
+            ValueError: the data are not images, or the file does not exist or holds other weights.
         """
         check_images(spec, "inception")
         path = find_weights(self.weights, data_dir, ARCHITECTURE.title)

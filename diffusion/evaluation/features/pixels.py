@@ -1,4 +1,4 @@
-"""The values of examples as they are: cheap and without any parameter, blind to what a picture shows."""
+"""The values of examples as features: cheap and without parameters, but insensitive to the content of images."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from diffusion.registry import register
 
 @final
 class PixelsExtractor(Extractor):
-    """Examples as rows of their values."""
+    """Extractor that returns examples as rows of their values."""
 
     name = "pixels"
     version = 1

@@ -1,9 +1,9 @@
-"""Weights that others published, in a file that the user gives.
+"""Published weights of other projects, from a file provided by the user.
 
-The file is .safetensors with the names and shapes that the weights have in PyTorch; `demolish convert_features`
-makes it from the published .pth. Our parameters are the same up to the order of axes:
+The file is .safetensors with the names and shapes of the weights in PyTorch; `demolish convert_features`
+makes it from the published .pth. The parameters of our networks are the same up to the order of axes:
 
-    ours                                theirs
+    ours                                PyTorch
     kernel (height, width, in, out)     weight (out, in, height, width)
     kernel (in, out)                    weight (out, in)
     scale                               weight
@@ -35,10 +35,10 @@ class Architecture:
     """A network with published weights.
 
     Args:
-        title: for messages.
+        title: name for messages.
         module: a Flax module of one argument.
-        size: of the square images that it takes.
-        passed: the last part of names that may stand in a file and are not needed to evaluate.
+        size: size of the square input images.
+        passed: last part of names that may be in a file and are not needed for inference.
     """
 
     title: str
@@ -48,13 +48,13 @@ class Architecture:
 
     @cached_property
     def abstract(self) -> Any:
-        """The tree of the shapes of its parameters."""
+        """Tree of the shapes of its parameters."""
         x = jax.ShapeDtypeStruct((1, self.size, self.size, 3), np.float32)
         return jax.eval_shape(self.module.init, jax.random.key(0), x)["params"]
 
     @cached_property
     def wanted(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of its parameters in PyTorch, by their names there."""
+        """Shapes of its parameters in PyTorch, by their PyTorch names."""
         nothing = np.float32(0)
         return {
             published_name(k): to_published(k, np.broadcast_to(nothing, x.shape)).shape
@@ -64,12 +64,12 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Weights that were read.
+    """Weights read from a file.
 
     Args:
-        params: as `module.apply` takes them.
-        digest: SHA-256 of names, shapes and values; the same however the file was written.
-        source: what the converter noted about the file it read: "source" and "source_sha256".
+        params: parameters for `module.apply`.
+        digest: SHA-256 of names, shapes and values, independent of the layout of the file.
+        source: metadata of the converted file: "source" and "source_sha256".
     """
 
     params: Any
@@ -78,13 +78,13 @@ class Published:
 
 
 def published_name(path: str) -> str:
-    """Return the name in PyTorch of a parameter, whose place in the tree is joined by dots."""
+    """Return the PyTorch name of a parameter from its dotted path in the tree."""
     head, _, last = path.rpartition(".")
     return f"{head}.weight" if last in ("kernel", "scale") else path
 
 
 def to_published(path: str, x: np.ndarray) -> np.ndarray:
-    """Order the axes of a parameter as PyTorch does."""
+    """Transpose a parameter to the axis order of PyTorch."""
     if not path.endswith(".kernel"):
         return x
     return x.transpose(3, 2, 0, 1) if x.ndim == 4 else x.T
@@ -98,13 +98,13 @@ def from_published(path: str, x: np.ndarray) -> np.ndarray:
 
 
 def paths_of(params: Any) -> dict[str, Any]:
-    """Return the leaves of a tree of parameters by their place, joined by dots."""
+    """Return the leaves of a tree of parameters by dotted path."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {jax.tree_util.keystr(p, simple=True, separator="."): x for p, x in leaves}
 
 
 def params_of(arrays: Mapping[str, np.ndarray], abstract: Any) -> Any:
-    """Return published arrays as the tree of parameters that `abstract` is."""
+    """Return published arrays as a tree of parameters with the structure of `abstract`."""
     leaves = [from_published(k, np.asarray(arrays[published_name(k)])) for k in paths_of(abstract)]
     return jax.tree.structure(abstract).unflatten(leaves)
 
@@ -115,7 +115,7 @@ def _listed(names: Collection[str]) -> str:
 
 
 def disagreement(found: Shapes, wanted: Shapes, passed: str = "") -> str:
-    """Say how arrays differ from those that are wanted, with counts and a few names; "" if they fit."""
+    """Return how arrays differ from the wanted ones, with counts and a few names; "" if they fit."""
     extra = [k for k in found if k not in wanted and not (passed and k.endswith(passed))]
     shapes = [
         f"{k} is {list(found[k])}, wanted {list(wanted[k])}"
@@ -132,11 +132,11 @@ def disagreement(found: Shapes, wanted: Shapes, passed: str = "") -> str:
 
 
 def find_weights(weights: str, data_dir: str | None, title: str) -> Path:
-    """Return the path of a file of weights: as it is given, or in the folder `features` of the data.
+    """Return the path of a file of weights: `weights` itself, or in the subfolder `features` of the data folder.
 
     Raises:
         MissingFileError: there is no such file.
-        ValueError: it is no .safetensors.
+        ValueError: the file is not .safetensors.
     """
     shelf = data_root(data_dir) / "features"
     path = next((p for p in (Path(weights), shelf / weights) if p.is_file()), None)
@@ -147,8 +147,7 @@ def find_weights(weights: str, data_dir: str | None, title: str) -> Path:
         )
     require(
         path.suffix == ".safetensors",
-        f"weights must be a .safetensors file; got {path.name}. A published .pth is converted by "
-        f"`demolish convert_features {path.name} {path.stem}.safetensors`.",
+        f"weights must be .safetensors; `demolish convert_features {path.name} {path.stem}.safetensors` makes them.",
     )
     return path
 
@@ -157,7 +156,7 @@ def read_published(path: Path, architecture: Architecture) -> Published:
     """Read the parameters of a network from a file with their published names.
 
     Raises:
-        ValueError: the file holds the arrays of another network, or other numbers than finite float32.
+        ValueError: the file holds the arrays of another network, or numbers that are not finite float32.
     """
     from safetensors import safe_open
 
@@ -186,8 +185,7 @@ def check_images(spec: DataSpec, what: str) -> None:
     fits = spec.kind == "image" and len(spec.shape) == 3 and spec.shape[-1] in (1, 3)
     require(
         fits,
-        f"features {what} are of images (height, width, 1 or 3); the data are {spec.kind} of shape "
-        f"{tuple(spec.shape)}. `pixels` takes any data.",
+        f"features {what} are of images (height, width, 1 or 3); got {spec.kind} {tuple(spec.shape)}. Use pixels.",
     )
 
 

@@ -1,7 +1,7 @@
-"""Features of convolutional networks whose weights are random and fixed: no training, any images.
+"""Features of convolutional networks with fixed random weights: no training, for any images.
 
-They see edges and textures at three scales and where in the picture these are. They catch gross failure, such as
-noise, blur, or pictures of something else; they do not know what is in a picture.
+They represent edges and textures at three scales and their coarse position. They detect gross failures, such as
+noise, blur, or unrelated images, but not the semantic content of an image.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ def _apply(networks: tuple[tuple[Any, ...], ...], x: Any) -> Any:
 
 @final
 class RandomConvExtractor(Extractor):
-    """Several random networks, their features side by side."""
+    """Extractor with the concatenated features of several random networks."""
 
     version = VERSION
 
@@ -82,7 +82,7 @@ class RandomConvExtractor(Extractor):
         self.sha256 = found.hexdigest()
 
     def rows(self, x: np.ndarray) -> np.ndarray:
-        """Run the networks in blocks of one size."""
+        """Run the networks in blocks of equal size."""
         return in_blocks(lambda block: _apply(self._networks, block), x, BLOCK, self.dim)
 
 
@@ -93,7 +93,7 @@ class RandomConv(Features):
     """Random convolutional networks, fixed by their seeds.
 
     Args:
-        seeds: of the networks, whose features stand side by side.
+        seeds: seeds of the networks, whose features are concatenated.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -105,7 +105,7 @@ class RandomConv(Features):
         )
 
     def open(self, spec: DataSpec, data_dir: str | None = None) -> Extractor:
-        """Make the weights, in milliseconds."""
+        """Return the extractor; generating its weights takes milliseconds."""
         del data_dir
         require_images(spec, "random_conv")
         return RandomConvExtractor(spec, self.seeds)

@@ -54,8 +54,7 @@ class Operator(abc.ABC):
         gram = self.gram(shape)
         if gram is None:
             raise TypeError(
-                f"{type(self).__name__} states no pseudo-inverse; the methods dps, pigdm and moment_matching "
-                "need none."
+                f"{type(self).__name__} states no pseudo-inverse; dps, pigdm and moment_matching need none."
             )
         return self.adjoint(y, shape) / jnp.asarray(gram, y.dtype)
 
@@ -106,6 +105,5 @@ def require_image(operator: Operator, shape: Shape) -> None:
     """Raise ValueError unless examples of this shape are images, (height, width, channels)."""
     if len(shape) != 3:
         raise ValueError(
-            f"the operator {type(operator).__name__} acts on images, (height, width, channels); got examples "
-            f"of shape {shape}."
+            f"{type(operator).__name__} acts on images, (height, width, channels); got examples of shape {shape}."
         )

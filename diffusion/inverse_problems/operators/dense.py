@@ -72,10 +72,7 @@ class Matrix(Operator):
 
     def check(self, shape: Shape) -> None:
         columns, size = np.shape(self.values)[-1], int(np.prod(shape))
-        require(
-            columns == size,
-            f"the matrix has {columns} columns; examples of shape {shape} have {size} numbers.",
-        )
+        require(columns == size, f"the matrix has {columns} columns; examples {shape} have {size}.")
 
     @classmethod
     def example(cls) -> tuple["Matrix", Shape]:
@@ -130,6 +127,5 @@ class CompressedSensing(Operator):
         size = int(np.prod(shape))
         require(
             self.fraction * size**2 <= LARGEST,
-            f"compressed_sensing holds its matrix; one for examples of {size} numbers with fraction={self.fraction} "
-            f"would have more than {LARGEST} entries.",
+            f"compressed_sensing of {size} numbers with fraction={self.fraction} holds more than {LARGEST} entries.",
         )

@@ -49,9 +49,7 @@ class Superres(Operator):
 
     def check(self, shape: Shape) -> None:
         require_image(self, shape)
-        multiple_of(
-            self.factor, height=shape[0], width=shape[1], hint="`factor` of superres divides both."
-        )
+        multiple_of(self.factor, height=shape[0], width=shape[1], hint="`factor` divides both.")
 
 
 @register("operator", "colorize")
@@ -145,6 +143,5 @@ class Blur(Operator):
         reach = max(n // 2 for n in np.shape(self._kernel()))
         require(
             reach <= min(shape[:2]),
-            f"the kernel of blur reaches {reach} pixels, beyond images of {shape[0]} x {shape[1]}; "
-            "lower `width` or give a smaller `kernel`.",
+            f"the kernel of blur reaches {reach}, beyond {shape[0]} x {shape[1]}; lower `width` or shrink `kernel`.",
         )

@@ -126,8 +126,7 @@ class BoxMask(_Diagonal):
         whole = len(self.box) == 4 and all(float(c).is_integer() for c in self.box)
         require(
             whole and 0 <= self.box[0] < self.box[2] and 0 <= self.box[1] < self.box[3],
-            "`box` is (top, left, bottom, right) in whole pixels, with top < bottom and left < right; got "
-            f"{self.box}.",
+            f"`box` is (top, left, bottom, right) in whole pixels, top < bottom and left < right; got {self.box}.",
         )
 
     def known(self, shape: Shape) -> np.ndarray:

@@ -13,6 +13,7 @@ from jaxtyping import Array
 from diffusion.numerics import (
     as_key,
     as_pytree,
+    at_least,
     finite,
     on_host,
     one_of,
@@ -47,9 +48,8 @@ def stated_variance(model: Any) -> StatesVariance:
     if isinstance(model, StatesVariance):
         return model
     raise TypeError(
-        "variance='analytic' needs a model with `posterior_variance(x_t, t)`; "
-        f"{type(model).__name__} has none. Give it a table: with_variance(model, process, times, "
-        "estimate_variance(process, model, batches, times, key)), or run `demolish estimate_variance`."
+        f"variance='analytic' needs a model with `posterior_variance(x_t, t)`; {type(model).__name__} has none. "
+        "Make it by with_variance and estimate_variance, or run `demolish estimate_variance`."
     )
 
 
@@ -101,10 +101,8 @@ def with_variance(denoise: Any, process: AffineProcess, times: Any, values: Any)
         times.ndim == 1 and len(times) > 0 and values.shape[:1] == times.shape,
         f"`values` needs one row per time; got shapes {values.shape} and {times.shape}.",
     )
-    require(
-        bool(np.all(np.isfinite(values)) and np.all(values >= 0)),
-        "`values` are variances: finite and not negative.",
-    )
+    finite(values=values)
+    at_least(0, values=values.min(), hint="They are variances.")
     log_snr = on_host(process.log_snr, times)
     finite(log_snr=log_snr, hint="Leave out `times` without a log-SNR: alpha or sigma vanishes.")
     order = np.argsort(log_snr)

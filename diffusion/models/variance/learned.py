@@ -32,9 +32,8 @@ def learned_variance(model: Any) -> LearnsVariance:
     if isinstance(model, LearnsVariance):
         return model
     raise TypeError(
-        "variance='learned' needs a model with `mean_and_variance_output(x_t, t)`; "
-        f"{type(model).__name__} has none. Train with train.learn_variance=True, or choose another of "
-        "posterior, beta, analytic."
+        f"variance='learned' needs a model with `mean_and_variance_output(x_t, t)`; {type(model).__name__} has none. "
+        "Train with train.learn_variance=True, or choose another of posterior, beta, analytic."
     )
 
 
@@ -85,9 +84,9 @@ def split_output(y: Array, like: Array) -> tuple[Array, Array]:
         ValueError: the last axis is not twice as long as that of the data.
     """
     if y.shape != (*like.shape[:-1], 2 * like.shape[-1]):
+        wanted = (*like.shape[:-1], 2 * like.shape[-1])
         raise ValueError(
-            f"a network that learns the variance has twice the outputs along the last axis, "
-            f"{(*like.shape[:-1], 2 * like.shape[-1])}; this one gives {y.shape}. Build it with outputs=2."
+            f"a network that learns the variance must give {wanted}; this gives {y.shape}. Build it with outputs=2."
         )
     first, second = jnp.split(y, 2, axis=-1)
     return first, 0.5 * (1 + second)
