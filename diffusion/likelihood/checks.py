@@ -1,4 +1,4 @@
-"""What is refused before anything is compiled."""
+"""Checks of the arguments of likelihoods, before anything is compiled."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from jaxtyping import Array
 from diffusion.numerics import is_traced, monotone, on_host, require, row, whole
 from diffusion.processes import AffineProcess, Process
 
-_SLACK = 1e-6  # relative: times may come rounded to float32
+_SLACK = 1e-6  # relative tolerance, since times may have been rounded to float32
 
 
 def check_batch(x: Any, name: str = "x") -> Array:
-    """Return x as a floating array of shape (batch, ...features), or say what is wrong with it."""
+    """Return x as a floating array of shape (batch, ...features), or raise TypeError or ValueError."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
@@ -44,7 +44,7 @@ def _within(process: Process, times: np.ndarray) -> None:
 
 
 def check_monotone(process: Process, times: Any) -> Any:
-    """Return times that rise or fall strictly inside the range of the process; traced ones as they are."""
+    """Return times after checking that they rise or fall strictly within [t_min, t_max]; traced times pass."""
     if is_traced(times):
         return times
     times = row("`times`", times, "(num_steps + 1,)")
@@ -55,7 +55,7 @@ def check_monotone(process: Process, times: Any) -> Any:
 
 
 def check_rising(process: Process, times: Any) -> Any:
-    """Return times that rise strictly and end at t_max, where the prior's density is known."""
+    """Return times after checking that they rise strictly and end at t_max, where the prior's density is known."""
     if is_traced(times):
         return times
     times = row("`times`", times, "(num_steps + 1,)")
@@ -72,9 +72,9 @@ def check_rising(process: Process, times: Any) -> Any:
 
 
 def rising_times(process: Process, num_steps: int) -> Any:
-    """Return num_steps + 1 increasing times that suit the process, also if its fields are traced.
+    """Return the default times of a process in increasing order, (num_steps + 1,); its fields may be traced.
 
-    The nodes of a learned schedule carry no gradient: the integral does not depend on them.
+    For a learned schedule the times carry no gradient: the integral does not depend on them.
     """
     whole(1, num_steps=num_steps)
     if not is_traced(process):

@@ -1,4 +1,4 @@
-"""Small tools: float64 on the host, keys, derivatives in time, compiled programs that end, checked shapes."""
+"""Numerical tools: float64 on the host, random keys, time derivatives, bounded compilation caches, argument checks."""
 
 from diffusion.numerics.basics import (
     NODES,

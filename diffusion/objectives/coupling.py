@@ -1,10 +1,10 @@
-"""Couplings: which noise each example of a batch is paired with.
+"""Couplings: the joint distribution of examples and noise.
 
 A path needs a pair (x_0, z). Any joint law with the right two marginals gives a valid field (Su, kexue.fm
-9497); one that pairs near with near gives straighter paths. A coupling adds the entry `noise` to a
-batch, from which the losses take z, so it belongs to the data pipeline, and no loss knows of it:
+9497); pairing x_0 with nearby z gives straighter paths. A coupling adds the entry `noise` to a batch, from
+which the losses take z. It is part of the data pipeline; losses do not depend on it:
 
-    batch = coupling(process, key, batch)     entries data and row, for `stored` also index
+    batch = coupling(process, key, batch)     needs the entries data and row, `stored` also index
 
 References: Liu et al. 2023 (reflow), Tong et al. 2024 and Pooladian et al. 2023 (minibatch transport).
 """
@@ -49,10 +49,10 @@ class Coupling(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the batch with `noise`, a function of the key and of the rows."""
+        """Return the batch with the entry `noise`, a function of the key and of the rows."""
 
     def check(self, size: int | None) -> None:
-        """Raise ValueError unless this can pair a data set of so many examples; None never end."""
+        """Raise ValueError unless this can pair a data set of `size` examples; None means an endless data set."""
         del size
 
 
@@ -60,7 +60,7 @@ class Coupling(abc.ABC):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Independent(Coupling):
-    """Noise that knows nothing of the data: the losses draw it themselves."""
+    """Noise independent of the data, which the losses draw themselves."""
 
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
         return dict(batch)
@@ -70,17 +70,17 @@ class Independent(Coupling):
 @final
 @dataclass(frozen=True, kw_only=True)
 class MinibatchOT(Coupling):
-    """Noise dealt out within groups of a batch, so that sum |x_0 - x_T|^2 is least.
+    """Noise permuted within groups of a batch, so that sum |x_0 - x_T|^2 is least.
 
-    Row i draws its noise from its own key; the noises of a group of rows that follow each other are then
-    exchanged. So a shard of the batch that holds whole groups gives the same pairs as the whole.
+    Row i draws its noise from its own key; the noises within a group of consecutive rows are then permuted. So
+    a shard of the batch with whole groups gives the same pairs as the whole batch.
 
     Args:
         method: exact, an assignment solved on the host (cubic in `group`); or sinkhorn, for use inside
-            compiled code: each row draws its partner from the entropic plan.
-        group: how many rows exchange their noise; a batch must hold whole groups, or be smaller than one.
-        blur: of the entropic plan, relative to the mean cost.
-        num_steps: of Sinkhorn's iteration.
+            compiled code: each row draws its partner from the entropic transport plan.
+        group: number of rows whose noise is permuted; the batch size must be a multiple of it, or smaller.
+        blur: entropic regularization of the plan, relative to the mean cost.
+        num_steps: number of Sinkhorn iterations.
     """
 
     method: str = "exact"
@@ -119,7 +119,7 @@ def _costs(
 
 
 def _assignments(cost: Array) -> np.ndarray:
-    """Return the permutation of least total cost for each group."""
+    """Return the permutation with the least total cost for each group."""
     from scipy.optimize import linear_sum_assignment
 
     if is_traced(cost):
@@ -130,7 +130,7 @@ def _assignments(cost: Array) -> np.ndarray:
 
 
 def sinkhorn(cost: Float[Array, "n n"], blur: float, num_steps: int) -> Float[Array, "n n"]:
-    """Return the logarithm of the entropic transport plan, rows and columns of mass 1 / n."""
+    """Return the logarithm of the entropic transport plan, whose rows and columns sum to 1 / n."""
     kernel = -cost / (blur * jnp.maximum(cost.mean(), jnp.finfo(cost.dtype).tiny))
     level = -jnp.log(float(len(cost)))
 
@@ -145,7 +145,7 @@ def sinkhorn(cost: Float[Array, "n n"], blur: float, num_steps: int) -> Float[Ar
 
 
 def _drawn(blur: float, num_steps: int, cost: Array, keys: Key) -> Array:
-    """Draw a partner for each row from its fraction of the plan."""
+    """Draw a partner for each row from its row of the plan."""
     return jax.vmap(jax.random.categorical)(keys, sinkhorn(cost, blur, num_steps))
 
 
@@ -153,7 +153,7 @@ def _drawn(blur: float, num_steps: int, cost: Array, keys: Key) -> Array:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Stored(Coupling):
-    """Noise from a file, one for each example, by its number `index` in the data set.
+    """Noise from a file, one array per example, selected by its number `index` in the data set.
 
     With the pairs of `reflow_pairs` saved by `np.savez(path, **pairs)`, the data set
     dict(name="array", path=path) and this coupling train on them.
@@ -173,7 +173,7 @@ class Stored(Coupling):
         )
 
     def content(self) -> str:
-        """Return the digest of the noise, wherever it lies."""
+        """Return the digest of the noise, independent of its path."""
         return digests.of_arrays({"noise": _noise_of(self.path)})
 
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,22 +212,22 @@ def reflow_pairs(
     batch_size: int = 256,
     denoise_last: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Return pairs (data, noise) joined by the flow of a model: training on them straightens it.
+    """Return pairs (data, noise) connected by the flow of a model; training on them straightens the flow.
 
     Args:
         process: the process that the model was trained for.
         model: a denoiser, or a velocity for a plain `Process`.
-        key: pair i depends on it and on i alone.
-        num: how many pairs.
+        key: pair i depends on the key and on i alone.
+        num: number of pairs.
         sampler: a deterministic sampler, such as heun.
-        shape: of one example.
-        times: decreasing times; by default `num_steps` of the process's own.
-        num_steps: used when no times are given.
-        batch_size: how many are carried at a time.
-        denoise_last: finish with the posterior mean.
+        shape: shape of one example.
+        times: decreasing times; by default those of the process with `num_steps` steps.
+        num_steps: number of steps if `times` is None.
+        batch_size: number of pairs sampled at a time.
+        denoise_last: whether to replace the final states by their posterior means.
 
     Returns:
-        `data` and `noise`, (num, *shape): what a batch calls by these names.
+        The arrays `data` and `noise`, (num, *shape), with the names of the entries of a batch.
     """
     at_least(1, num=num, batch_size=batch_size)
     require(
@@ -236,7 +236,7 @@ def reflow_pairs(
     times = process.default_times(num_steps) if times is None else times
     found: dict[str, list] = {"data": [], "noise": []}
     for start in range(0, num, batch_size):
-        # the last batch has full size as well: one compilation, and rows that nobody asked for
+        # the last batch has full size too, to compile only once; its surplus rows are dropped
         keys = row_keys(key, start + jnp.arange(batch_size))
         z = process.sample_noise(keys, (batch_size, *shape))
         x_T = process.interpolate(jnp.zeros_like(z), z, process.t_max)
