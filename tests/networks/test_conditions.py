@@ -139,7 +139,7 @@ def test_labels_of_one_label_data_are_refused_by_range_and_count():
     one = DataSpec(shape=(2,), num_classes=5)
     with pytest.raises(ValueError, match=r"`labels` must lie in 0 \.\.\. 4, or be -1.*got 5"):
         make_conditions(one, np.array([0, 5]), 2)
-    with pytest.raises(ValueError, match="1 per example, of 5 classes.*got 2"):
+    with pytest.raises(ValueError, match=r"1 per example, of 5 classes.*got 2"):
         make_conditions(one, np.zeros((2, 2), int), 2)
     with pytest.raises(ValueError, match="trained without labels"):
         make_conditions(DataSpec(shape=(2,)), np.array([0]), 1)
