@@ -90,5 +90,5 @@ def test_a_checkpoint_under_the_number_of_another_is_refused(workdir, tmp_path):
     folder = (there.checkpoints / "5").rename(there.checkpoints / "7")
     (folder / "manifest.json").unlink()
     write_manifest(folder, step=7)
-    with pytest.raises(CheckpointError, match="written as step 5"):
+    with pytest.raises(CheckpointError, match="is of step 5"):
         open_run(there, CONFIG)

@@ -153,7 +153,7 @@ def about_of(
     mine, theirs = tuple(dataset.spec.shape), tuple(extractor.spec.shape)
     require(
         mine == theirs,
-        f"the examples of {about['dataset']} have shape {mine}; the features {extractor.name} take {theirs}.",
+        f"this is of another data set: {about['dataset']} has shape {mine}, the features {extractor.name} {theirs}.",
     )
     return about
 

@@ -97,7 +97,7 @@ class Extrapolation(Guidance):
         if omega is not None:
             default = type(self).__dataclass_fields__["scale"].default
             unset = is_number(self.scale) and self.scale == default
-            require(unset, f"give `scale` or `omega`, scale - 1; got {self.scale} and {omega}.")
+            require(unset, f"give either `scale` or `omega`; got {self.scale} and {omega}.")
             object.__setattr__(self, "scale", above_one(omega))
         check_scale(self.scale)
 

@@ -22,7 +22,7 @@ def check_batch(x: Any, name: str = "x") -> Array:
         )
     require(
         x.ndim >= 2 and x.size > 0,
-        f"`{name}` must have the shape (batch, ...features), as x[None] or x[:, None]; got {list(x.shape)}.",
+        f"`{name}` must be (batch, ...features), not empty, as x[None] or x[:, None]; got {list(x.shape)}.",
     )
     return x
 

@@ -173,7 +173,7 @@ class ConditionEmbedder(nn.Module):
 def class_sizes(num_classes: int | tuple[int, ...]) -> tuple[int, ...]:
     """Return a tuple with one number of classes per attribute; empty for 0."""
     sizes = num_classes if isinstance(num_classes, tuple) else (num_classes,) * bool(num_classes)
-    require(all(n > 0 for n in sizes), f"`num_classes` must be positive, or 0; got {num_classes}.")
+    require(all(n > 0 for n in sizes), f"`num_classes` must be positive or 0; got {num_classes}.")
     return sizes
 
 

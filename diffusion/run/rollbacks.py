@@ -49,7 +49,7 @@ class Rollbacks:
             entries = [(int(e["left_at"]), int(e["to"])) for e in read_json(file)]
         except (ValueError, TypeError, KeyError, OverflowError):
             raise ConfigError(
-                f"{file}, the order in which the data come, cannot be understood. Restore it, or give --restart."
+                f"{file} cannot be understood; it gives the order of the data. Restore it, or give --restart."
             ) from None
         return cls(tuple(entries))
 

@@ -139,9 +139,10 @@ class Ancestral(StepSampler):
         fresh = self.eta**2 * lost
         if not is_traced(fresh, noisy):
             most = np.sqrt(1 / np.max(lost, where=noisy, initial=1e-300))
+            bound = np.floor(1e4 * most) / 1e4
             require(
                 bool(np.all((fresh <= 1) | ~noisy)),
-                f"`eta` may be {np.floor(1e4 * most) / 1e4:g} at most; got {self.eta}. Shorter steps allow more.",
+                f"`eta` of ancestral may be at most {bound:g} on this grid; got {self.eta}. Shorter steps allow more.",
             )
         return xp.minimum(fresh, 1.0)
 

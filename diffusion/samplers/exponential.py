@@ -50,8 +50,8 @@ def noise_part(at: Levels) -> tuple[Any, Any]:
     """
     require(
         (at.alpha[:-1] > 0).all(),
-        "a method that expands the noise cannot start at alpha(times[0]) = 0; start a little later, or use one that "
-        "expands the data (ddim, dpm_solver_pp_2m, dpm_solver_pp_3m, unipc).",
+        "a method that expands the noise cannot start where no signal is left, alpha(times[0]) = 0; start a "
+        "little later, or use one that expands the data (ddim, dpm_solver_pp_2m, dpm_solver_pp_3m, unipc).",
     )
     keep = at.alpha[1:] / at.alpha[:-1]
     return keep, at.sigma[1:] - keep * at.sigma[:-1]

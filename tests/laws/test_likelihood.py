@@ -574,7 +574,7 @@ def test_carry_refuses_bad_input(x, times, error, word):
     [
         ("vp", dict(x=jnp.ones((2, 2), int)), TypeError, "floating"),
         ("vp", dict(times=[0.1, 1.0]), ValueError, "begin at t_min"),
-        ("vp", dict(times=CHAIN, num_steps=3), ValueError, "one of them"),
+        ("vp", dict(times=CHAIN, num_steps=3), ValueError, "one of `times` and"),
         ("vp", dict(num_draws=None), ValueError, "num_draws"),
         ("vp", dict(num_draws=0), ValueError, "num_draws"),
         ("vp", dict(sampling="logsnr"), ValueError, "'log_snr'"),

@@ -237,7 +237,7 @@ def test_bad_estimates_are_refused():
         estimate(build("process", "poisson_flow"), model, [x], [0.5])
     with pytest.raises(ValueError, match="one row per time"):
         with_variance(model, process, [0.1, 0.2], [1.0])
-    with pytest.raises(ValueError, match="not negative"):
+    with pytest.raises(ValueError, match="not be negative"):
         with_variance(model, process, [0.1], [-1.0])
     with pytest.raises(ValueError, match="log-SNR"):
         with_variance(model, process, [0.0], [1.0])

@@ -141,7 +141,7 @@ def test_bad_input_is_refused_before_anything_is_written(workdir, data, tmp_path
         ([*inpaint, *box, "--method", "dsp"], "'dps'"),
         ([*inpaint, *box, "--sampler", "ddmi"], "'ddim'"),
         ([*inpaint, *box, "--method", "repaint", "--sampler", "unipc"], "single-step"),
-        (["superres", *inpaint[1:], "--image", "data:0", "--factor", 3], "does not divide"),
+        (["superres", *inpaint[1:], "--image", "data:0", "--factor", 3], "positive multiple of 3"),
         (["colorize", *inpaint[1:], "--image", "data:0"], "one channel"),
         (["deblur", *inpaint[1:], "--image", "data:0", "--border", "zero", "--method", "repaint"], "circular"),
         (["interpolate", *inpaint[1:], "--image", "data:0"], "two images"),

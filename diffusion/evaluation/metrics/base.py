@@ -229,7 +229,7 @@ def parse(text: str | Mapping[str, Any]) -> dict[str, Any]:
     require(compares, f"the metric {name} compares no features; write {name} without [{inner}].")
     head, *fields = parts
     if "=" in head:
-        raise ValueError(f"in {text!r} the features come first, as in {name}[pixels,{head}].")
+        raise ValueError(f"in {text!r} the name of features comes first: {name}[pixels,{head}].")
     lookup("features", head)
     pairs = [f.partition("=") for f in fields]
     for field, equals, _ in pairs:
