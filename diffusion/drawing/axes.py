@@ -1,7 +1,7 @@
 """Figures and axes that the pictures share.
 
-In the plane a panel is a window in space; on the line it is x over t, on a logarithmic axis of time where t_max is
-5 or more.
+For data in the plane, a panel is a window in space; for data on a line, it is x over t, with a logarithmic time axis
+if t_max is 5 or more.
 """
 
 import os

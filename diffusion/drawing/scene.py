@@ -114,15 +114,15 @@ class Scene:
         return float(self.process.t_max) >= 5 or 0 < decided < 0.05 * float(self.process.t_max)
 
     def moments(self, count: int, last: float = _NEAR, first: float = float("inf")) -> list[int]:
-        """Return indices of times: t_max, then those at which the noise falls in even ratios.
+        """Return indices of times: t_max, then times at which the noise decreases geometrically.
 
-        Noise is the median distance from x_t_min on a path, as a fraction of the size of the data, so that no
-        schedule needs to be known.
+        The noise is measured as the median distance from x_t_min on a path, as a fraction of the size of the data, so
+        that no noise schedule is needed.
 
         Args:
-            count: how many at most.
-            last: the noise at the last one.
-            first: the largest noise after t_max: what lies between is much the same at all scales.
+            count: largest number of indices.
+            last: noise at the last time.
+            first: largest noise after t_max; larger noise looks much the same at all scales.
         """
         way = np.linalg.norm(self.demolished - self.demolished[-1], axis=-1)
         level = np.log(_NEAR + np.median(way, axis=1) / self.data_half)
