@@ -12,8 +12,8 @@ For three layers, the forward pass and all gradients, in the plain implementatio
     single points   a 1x1 convolution, which mixes channels
     group norm      that of Linen, and that of this package
 
-All implementations are the same function up to roundoff. x is (batch, side, side, channels), stride 1, borders of zeros, and sides are
-multiples of 4.
+All implementations are the same function up to roundoff. x is (batch, side, side, channels), stride 1, borders of
+zeros, and sides are multiples of 4.
 """
 
 from collections.abc import Callable, Sequence
