@@ -3,14 +3,15 @@
     demolish data prepare celeb_a
     demolish train --config celeb_a --workdir runs/celeb_a
 
-The chain has T = 1000 and alpha_k = sqrt(1 - 0.02 k/T); the noise is regressed with the squared error
-*summed* over pixels, t uniform; LAMB with peak 1e-3, warmed up over 4,000 steps, halved at 20,000, a tenth
-from 40,000; EMA 0.9999; batch 64; width 128 x (1, 1, 2, 2, 4, 4), two blocks a level, no attention. Ancestral
-sampling takes all 1,000 steps and clips nothing on the way, as that code; `--sampler ddim --num_steps 50` is the
-quick way, and `--config.guidance=clip` keeps the estimates of x_0 in the range of pixels.
+The chain has T = 1000 and alpha_k = sqrt(1 - 0.02 k/T); the network predicts the noise, with the squared error
+*summed* over pixels and t uniform; LAMB with peak 1e-3, warmed up over 4,000 steps, halved at 20,000, a tenth
+from 40,000; EMA 0.9999; batch 64; width 128 x (1, 1, 2, 2, 4, 4), two blocks per level, no attention. Ancestral
+sampling takes all 1,000 steps without clipping x_0, like the reference code. `--sampler ddim --num_steps 50` is
+faster, and `--config.guidance=clip` keeps the estimates of x_0 in the range of pixels.
 
-That code trains on CelebA-HQ; the set here is CelebA's aligned faces, cropped to the center. On one 24 GB
-accelerator it reports recognizable faces after half a day and good ones after three. Not trained by us.
+The reference code trains on CelebA-HQ; the data here are CelebA's aligned faces, cropped to the center. On one
+24 GB accelerator it reports recognizable faces after half a day and good ones after three. We have not trained this
+recipe.
 """
 
 from ml_collections import ConfigDict

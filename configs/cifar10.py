@@ -5,7 +5,7 @@
     demolish train --config cifar10:unconditional --workdir runs/cifar10_uncond
 
 56 M parameters, 200 M images: days on one accelerator; the published cost is about two days on eight V100.
-Not trained by us: no number of this recipe is claimed here. The published recipe also augments beyond
+We have not trained this recipe and claim no results for it. The published recipe also uses augmentations beyond
 flips; this config does not.
 """
 

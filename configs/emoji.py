@@ -3,9 +3,9 @@
     demolish train --config emoji --workdir runs/emoji
     demolish sample --workdir runs/emoji --guidance 1.5 --out emoji.png
 
-The pictures are made on first use from an installed font (docs/data.md). They are folded into 16x16 patches before the
-first convolution. A step takes half a second of processor time, so that the run needs about 25 minutes on two free
-cores; it has not been run to its end, and no number of its samples is claimed.
+The pictures are rendered on first use from an installed font (docs/data.md). They are folded into 16x16 patches before
+the first convolution. A step takes half a second of processor time, so that the run needs about 25 minutes on two
+free cores; it has not been run to its end, and we claim no results for it.
 """
 
 from ml_collections import ConfigDict

@@ -4,11 +4,12 @@
     demolish sample --workdir runs/fashion --guidance 1.5 --out fashion.png
 
 The images are folded into 14x14 patches before the first convolution, which costs a quarter of the work at full
-resolution. They are not mirrored: shoes of this set point to the left. Noise levels reach further down than is usual
-for images, since bits per dimension depend on them. The preset `half_hour` trains 9,000 steps instead of 5,000: 30
-minutes on two idle cores. What it reaches, and what each choice does, is in experiments/fashion_mnist.
+resolution. They are not flipped, since the shoes of this data set point to the left. The lowest noise levels are
+lower than usual for images, since bits per dimension depend on them. The preset `half_hour` trains 9,000 steps
+instead of 5,000: 30 minutes on two idle cores. Its results, and the effect of each choice, are in
+experiments/fashion_mnist.
 
-On an accelerator take the preset with full resolution and four times the width (not measured):
+On an accelerator use the preset with full resolution and four times the width (not measured):
 
     demolish train --config fashion_mnist:gpu --workdir runs/fashion
 """

@@ -3,7 +3,7 @@
     demolish train --config fashion_mnist_classifier --workdir runs/fashion_classifier
     demolish evaluate --workdir runs/fashion_classifier
 
-The images are folded into 14x14 patches, as those of the generator.
+The images are folded into 14x14 patches, like those of the generator.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,8 @@
     demolish data prepare imagenet_resized
     demolish train --config imagenet64 --workdir runs/imagenet64
 
-296 M parameters and 2.5 G images: the published cost is 13 days on 32 A100. Not trained by us: no number of this
-recipe is claimed here. On several devices the state is sharded over `config.parallel.fsdp` of them.
+296 M parameters and 2.5 G images: the published cost is 13 days on 32 A100. We have not trained this recipe and claim
+no results for it. On several devices the state is sharded over `config.parallel.fsdp` of them.
 """
 
 from ml_collections import ConfigDict

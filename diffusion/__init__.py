@@ -2,9 +2,9 @@
 
 Write two functions alpha(t), sigma(t); or a drift and a diffusion; or a path. Score, reverse SDE,
 probability-flow ODE, samplers, guidance, likelihood and training follow, are checked by laws, and are
-swapped by name in a config. Time runs up from data to noise everywhere.
+selected by name in a config. Time runs up from data to noise everywhere.
 
-Importing this package costs nothing: its names are loaded when they are first used.
+Importing this package is cheap: its names are loaded when they are first used.
 """
 
 import importlib
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from diffusion.testing import check_process, check_sampler
     from diffusion.types import ODE, SDE, Denoiser, Score, Velocity
 
-# Public name -> the package that it comes from; a package itself comes from nowhere.
+# Public name -> the subpackage that defines it; "" for a subpackage itself.
 _HOMES = {
     **dict.fromkeys(("data", "editing", "evaluation", "guidance", "inverse_problems", "networks", "objectives",
                      "testing", "training"), ""),
@@ -79,7 +79,7 @@ _HOMES = {
     **dict.fromkeys(("ODE", "SDE", "Denoiser", "Score", "Velocity"), "types"),
 }  # fmt: skip
 
-# Earlier public names: still understood, with a warning.
+# Earlier public names, still accepted with a warning -> current names.
 _RENAMED = {
     "Dequantisation": "Dequantization",
     "carry": "integrate_flow",
@@ -161,7 +161,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _renamed(name: str) -> Any:
-    """Return what has another name today, and say so where the earlier one is used."""
+    """Return the object of an earlier name, with a DeprecationWarning at the caller."""
     package, _, inner = _RENAMED[name].partition(".")
     warnings.warn(
         f"diffusion.{name} is now called diffusion.{_RENAMED[name]}.",

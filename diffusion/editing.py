@@ -1,14 +1,14 @@
-"""Editing with a model that was trained without knowing of it: pure functions of images and latents.
+"""Image editing with trained models, which need no training for it: pure functions of images and latents.
 
     encode, decode     along the generative ODE to latents at t_max, and back
-    slerp              between latents on the sphere that they lie on
-    quarter_turn       between latents as if they were perpendicular (Su, kexue.fm 9181)
+    slerp              spherical interpolation of latents
+    quarter_turn       interpolation of latents as if they were orthogonal (Su, kexue.fm 9181)
     vary               to a noise level and back: a variation of an image (Meng et al., 2022, "SDEdit")
     interpolate        two images to one noise level with the same noise, mixed there, and back (Su,
                        bojone/Keras-DDPM)
 
-A noise level is sigma / sqrt(alpha^2 + sigma^2), from 0, the image, to 1, noise alone, so that it means the
-same on every process; `time_of_level` gives its time.
+A noise level is sigma / sqrt(alpha^2 + sigma^2), from 0, the image, to 1, pure noise, so that its meaning does
+not depend on the process; `time_of_level` returns its time.
 """
 
 from typing import Any
@@ -36,35 +36,36 @@ __all__ = [
     "vary",
 ]
 
-Other = Float[Array, "..."] | Float[np.ndarray, "..."]  # held against the first by `require`
+# a second array that must be shaped like the first, which `alike` checks
+Other = Float[Array, "..."] | Float[np.ndarray, "..."]
 
 
 @takes_names
 def encode(process: Process, model: Any, x: DataLike, num_steps: int = 100) -> Array:
-    """Carry images at t_min along the generative ODE to their latents at t_max.
+    """Integrate the generative ODE from images at t_min to their latents at t_max.
 
     Args:
         process: any process.
         model: its denoiser, or velocity for a plain `Process`.
-        x: (batch, ...).
-        num_steps: fourth-order steps, four evaluations each.
+        x: images, (batch, ...).
+        num_steps: number of fourth-order steps, with four evaluations each.
     """
     return integrate_flow(process, model, x, process.default_times(num_steps)[::-1])
 
 
 @takes_names
 def decode(process: Process, model: Any, x: DataLike, num_steps: int = 100) -> Array:
-    """Carry latents at t_max along the generative ODE to images at t_min: the inverse of `encode`."""
+    """Integrate the generative ODE from latents at t_max to images at t_min, the inverse of `encode`."""
     return integrate_flow(process, model, x, process.default_times(num_steps))
 
 
 def slerp(a: DataLike, b: Other, fraction: Any) -> Array:
-    """Go the fraction of the way from a to b on the great circle between them, example by example.
+    """Interpolate from a to b by a fraction along the great circle between them, separately for each example.
 
         (sin((1 - u) angle) a/|a| + sin(u angle) b/|b|) / sin(angle),   with length (1 - u) |a| + u |b|
 
-    The ends are a and b to the last bit; vectors of one length keep it. Vectors of one direction go straight.
-    Opposite ones have no great circle between them, and turn about an arbitrary one.
+    The ends are bit-exactly a and b. If a and b have equal norm, so has the result; if they have equal direction, the
+    path is straight. Between opposite vectors the great circle is not unique, and an arbitrary one is used.
 
     Args:
         a: (batch, ...).
@@ -80,9 +81,8 @@ def slerp(a: DataLike, b: Other, fraction: Any) -> Array:
     u = jnp.broadcast_to(jnp.asarray(fraction, a.dtype), (len(a),))[:, None]
     norm_a, norm_b = (jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (flat_a, flat_b))
     unit_a, unit_b = (x / jnp.where(n > 0, n, 1) for x, n in ((flat_a, norm_a), (flat_b, norm_b)))
-    across = (
-        unit_b - (unit_a * unit_b).sum(axis=-1, keepdims=True) * unit_a
-    )  # normal to a, toward b
+    # orthogonal to a, toward b
+    across = unit_b - (unit_a * unit_b).sum(axis=-1, keepdims=True) * unit_a
     sine = jnp.linalg.norm(across, axis=-1, keepdims=True)
     angle = jnp.arctan2(sine, (unit_a * unit_b).sum(axis=-1, keepdims=True))
     across = across / jnp.where(sine > 0, sine, 1)
@@ -94,13 +94,13 @@ def slerp(a: DataLike, b: Other, fraction: Any) -> Array:
 def quarter_turn(a: DataLike, b: Other, fraction: Any) -> Array:
     """Return cos(pi u / 2) a + sin(pi u / 2) b, which keeps the variance of independent noise (Su, kexue.fm 9181).
 
-    Unlike `slerp` it takes a and b for perpendicular, as independent draws in many dimensions nearly are, so the
-    way is the same for every pair.
+    Unlike `slerp` it assumes that a and b are orthogonal, as independent draws in many dimensions nearly are, so
+    the coefficients are the same for every pair.
 
     Args:
         a: any array.
         b: shaped like a.
-        fraction: u, from 0 to 1; a number, or what multiplies a.
+        fraction: u, from 0 to 1; a number, or an array that broadcasts against a.
     """
     angle = 0.5 * jnp.pi * jnp.asarray(fraction)
     return jnp.cos(angle) * a + jnp.sin(angle) * b
@@ -108,12 +108,12 @@ def quarter_turn(a: DataLike, b: Other, fraction: Any) -> Array:
 
 @takes_names
 def time_of_level(process: Process, level: float) -> float:
-    """Return the time at which noise has this fraction, sigma / sqrt(alpha^2 + sigma^2), in [t_min, t_max].
+    """Return the time in [t_min, t_max] at which sigma / sqrt(alpha^2 + sigma^2) equals the noise level.
 
-    For a plain `Process`, where nothing separates signal from noise, the fraction of the way from t_min to t_max.
+    A plain `Process` has no alpha and sigma; there the level is (t - t_min) / (t_max - t_min).
 
     Raises:
-        ValueError: the level lies outside [0, 1].
+        ValueError: the level is outside [0, 1].
     """
     in_interval("[0, 1]", level=level)
     low, high = float(process.t_min), float(process.t_max)
@@ -127,7 +127,7 @@ def time_of_level(process: Process, level: float) -> float:
 
 @takes_names
 def level_of_time(process: Process, t: float) -> float:
-    """Return the fraction of noise at a time: the inverse of `time_of_level`."""
+    """Return the noise level at a time, the inverse of `time_of_level`."""
     if not isinstance(process, AffineProcess):
         low, high = float(process.t_min), float(process.t_max)
         return (t - low) / (high - low)
@@ -135,9 +135,9 @@ def level_of_time(process: Process, t: float) -> float:
 
 
 def times_below(times: Any, t: float) -> np.ndarray:
-    """Return a decreasing grid that begins at t and goes on with the times of another below it.
+    """Return a decreasing grid that starts at t and continues with those of the given times that are below t.
 
-    The first interval is at least a tenth of the next one, so that no step is wasted.
+    The first interval is at least a tenth of the next one, to avoid a step that is too short to be useful.
     """
     times = np.asarray(times, np.float64)
     if t >= times[0]:
@@ -152,9 +152,9 @@ def times_below(times: Any, t: float) -> np.ndarray:
 def vary(
     sampler: Sampler, process: Process, model: Any, key: KeyLike, x: DataLike, times: Any
 ) -> Array:
-    """Noise images to times[0] and sample from there: variations that keep what noise has not hidden.
+    """Add noise to images up to times[0] and sample from there: variations that keep the coarse structure.
 
-    Meng et al. (2022), "SDEdit". With a single time, t_min, nothing is done.
+    Meng et al. (2022), "SDEdit". With a single time, t_min, the images are returned unchanged.
 
     Args:
         sampler: an object of kind `sampler`.
@@ -178,10 +178,10 @@ def interpolate(
     fraction: Any,
     times: Any,
 ) -> Array:
-    """Noise two images to times[0] with the same noise, mix them there, and sample from the mixture.
+    """Add the same noise to two images up to times[0], mix them there, and sample from the mixture.
 
-    The noise is shared, so the mixture (1 - u) a_t + u b_t has as much of it as one image at that time, and its
-    signal is the mixed image.
+    Since the noise is shared, the mixture (1 - u) a_t + u b_t has the noise level of a single image at that time,
+    and its signal is the mixed image.
 
     Args:
         sampler: an object of kind `sampler`.
@@ -190,8 +190,8 @@ def interpolate(
         key: one key, or one per pair.
         a: images at t_min, (batch, ...).
         b: shaped like a.
-        fraction: u, a number, or one per pair, from 0 to 1.
-        times: decreasing, from the noise level to t_min; a single time mixes the images themselves.
+        fraction: u, from 0 to 1; a number, or one per pair.
+        times: decreasing, from the noise level to t_min; with a single time the images themselves are mixed.
 
     Raises:
         ValueError: the shapes differ.

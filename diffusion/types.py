@@ -17,7 +17,7 @@ Scalar: TypeAlias = float | int | Array  # a hyperparameter, maybe traced
 Time: TypeAlias = float | int | Float[Array, "*batch"] | np.ndarray | np.floating
 Data: TypeAlias = Float[Array, " batch *data"]
 DataLike: TypeAlias = Data | Float[np.ndarray, " batch *data"]
-AnyArray: TypeAlias = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # before it is checked
+AnyArray: TypeAlias = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]  # not checked yet
 PerExample: TypeAlias = Float[Array, " batch"]
 Params: TypeAlias = Any  # a pytree of arrays
 Cond: TypeAlias = Any  # a pytree of arrays with leading axis batch, or None: unconditional
@@ -25,7 +25,7 @@ Cond: TypeAlias = Any  # a pytree of arrays with leading axis batch, or None: un
 Denoiser: TypeAlias = Callable[[Array, Any], Array]  # (x_t, t) -> E[x_0 | x_t]
 Velocity: TypeAlias = Callable[[Array, Any], Array]  # (x_t, t) -> dx_t / dt
 Score: TypeAlias = Callable[[Array, Any], Array]  # (x_t, t) -> grad log p_t(x_t)
-Say: TypeAlias = Callable[[str], None]  # takes one line for the user
+Say: TypeAlias = Callable[[str], None]  # prints or logs one line for the user
 
 
 class ODE(NamedTuple):
@@ -44,9 +44,9 @@ class SDE(NamedTuple):
 class Coefficients(NamedTuple):
     """alpha, sigma and their time derivatives, shaped so that they multiply the data.
 
-    `before(step)` gives (alpha, sigma) at the time t - step, for what belongs to a step of a chain, that of the
-    process for None: those of the data, (1, 0), where the definition begins; with `trained=True` not earlier
-    than t_min.
+    `before(step)` returns (alpha, sigma) at the time t - step, the previous point of a chain; `step=None` means
+    the chain step of the process. Before the start of the definition these are (1, 0), the scales of the data;
+    with `trained=True` the time is not taken earlier than t_min.
     """
 
     alpha: Shaped[Array, "..."]
@@ -58,18 +58,18 @@ class Coefficients(NamedTuple):
 
 @runtime_checkable
 class Network(Protocol):
-    """What a network must offer: a pure pair of functions over a pytree of parameters.
+    """Interface of a network: a pair of pure functions over a pytree of parameters.
 
-    `diffusion.networks.FlaxNetwork` makes one of any Flax module. The object must be hashable and
-    compare by value, so that compiled functions can be found again.
+    `diffusion.networks.FlaxNetwork` builds one from any Flax module. The object must be hashable and
+    compare by value, so that compiled functions are reused.
     """
 
     def init(self, key: Key, x: Array, log_snr: Array, cond: Cond = None) -> Params:
-        """Draw parameters for inputs shaped like these."""
+        """Draw initial parameters for inputs of these shapes."""
         ...
 
     def apply(
         self, params: Params, x: Array, log_snr: Array, cond: Cond = None, key: Key | None = None
     ) -> Array:
-        """Return y shaped like x. A key means training: it drives drop-out; None is evaluation."""
+        """Return y shaped like x. A key means training (it drives dropout); None means evaluation."""
         ...

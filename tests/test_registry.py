@@ -31,7 +31,7 @@ def test_errors_name_the_key_and_the_nearest(kind, spec, words):
 
 
 def test_a_name_is_taken_once():
-    with pytest.raises(ValueError, match="already registered"):
+    with pytest.raises(ValueError, match="registered already"):
         register("process", "vp")(lambda: None)
 
 

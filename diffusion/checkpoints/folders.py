@@ -200,7 +200,7 @@ class StepFolders:
         lines += [f"set aside before: {', '.join(before)}"] if before else []
         raise CheckpointError(
             f"No checkpoint in {self.directory} is whole ({'; '.join(lines)}). Nothing was changed. "
-            "To begin anew, give `demolish train --restart`, which moves the old run aside."
+            "`demolish train --restart` begins anew, and moves the old run aside."
         )
 
 

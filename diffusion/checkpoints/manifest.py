@@ -146,11 +146,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _check_entries(content: Mapping[str, Any], path: Path) -> None:
     """Raise DamageError for a manifest of another format or with impossible entries."""
-    if content.get("format") != FORMAT or content.get("algorithm") != "sha256":
-        raise DamageError(
-            "format",
-            f"{path} has format {str(content.get('format'))[:20]}; this version reads {FORMAT}",
-        )
+    given = content.get("format")
+    if given != FORMAT or content.get("algorithm") != "sha256":
+        raise DamageError("format", f"{path} has format {str(given)[:20]}, not {FORMAT}")
     files = content.get("files")
     if not isinstance(files, list) or not files:
         raise DamageError("manifest", f"{path} names no files")

@@ -15,7 +15,6 @@ import jax
 from diffusion.checkpoints.folders import Say, StepFolders
 from diffusion.checkpoints.manifest import FORMAT, failed, mode_of
 from diffusion.checkpoints.stored import differences, entries, storable_template
-from diffusion.registry import nearest
 from diffusion.runtime.distributed import first_process
 from diffusion.runtime.exits import CheckpointError, ReadError, cannot_read
 from diffusion.runtime.progress import nobody
@@ -131,13 +130,11 @@ class CheckpointReader:
         if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
             raise CheckpointError(f"Checkpoint {folder} cannot be read: it names no config")
         if meta.get("step", step) != step:
+            raise CheckpointError(f"Checkpoint {folder} is of step {str(meta['step'])[:20]}.")
+        if (given := meta.get("format")) not in (1, FORMAT):
             raise CheckpointError(
-                f"Checkpoint {folder} was written as step {str(meta['step'])[:20]}."
-            )
-        if meta.get("format") not in (1, FORMAT):
-            raise CheckpointError(
-                f"Checkpoint {folder} has format {str(meta.get('format'))[:20]}; this version reads "
-                f"formats 1 and {FORMAT}. It was written by {str(meta.get('versions'))[:300]}."
+                f"Checkpoint {folder} has format {str(given)[:20]}, not 1 or {FORMAT}; "
+                f"it was written by {str(meta.get('versions'))[:300]}."
             )
         return meta
 
@@ -177,8 +174,7 @@ class CheckpointReader:
             raise self._unreadable(step, error) from error
         if claimed > unpacked_limit(size):
             raise CheckpointError(
-                f"Checkpoint {self.path(step)} claims {claimed / 2**20:.0f} MiB of arrays in {size / 2**20:.1f} MiB of "
-                "files."
+                f"Checkpoint {self.path(step)} claims {claimed >> 20} MiB of arrays in {size >> 20} MiB of files."
             )
 
     def _read(self, step: int, target: Any, *, partial: bool) -> Any:
@@ -241,8 +237,7 @@ class CheckpointReader:
         stored = self._stored(step)
         if ema is not None and ema not in stored["ema"]:
             raise CheckpointError(
-                f"Checkpoint {self.path(step)} has no average {ema!r}."
-                f"{nearest(ema, stored['ema'])} It has: {', '.join(stored['ema']) or 'none'}."
+                f"Checkpoint {self.path(step)} has no average {ema!r}. It has: {', '.join(stored['ema']) or 'none'}."
             )
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         chosen = stored["params"] if ema is None else stored["ema"][ema]
@@ -260,13 +255,12 @@ class CheckpointReader:
     def _require_same(self, step: int, stored: Any, wanted: Any) -> None:
         """Raise CheckpointError if any leaf differs."""
         if wrong := differences(stored, wanted):
-            more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+            shown = "\n  ".join(wrong[:10]) + (
+                f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+            )
             raise CheckpointError(
-                f"Checkpoint {self.path(step)} does not fit this config:\n  "
-                + "\n  ".join(wrong[:10])
-                + more
-                + "\nRestore it with the network, optimizer and ema it was written with: its config "
-                "is stored beside it."
+                f"Checkpoint {self.path(step)} does not fit this config:\n  {shown}\n"
+                "Restore it with the network, optimizer and ema of its own config, which is stored beside it."
             )
 
 

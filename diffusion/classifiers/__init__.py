@@ -1,4 +1,4 @@
-"""Classifiers of clean or noisy data: their losses, and log-probabilities for guidance and measures."""
+"""Classifiers of clean or noisy data: their losses, and log-probabilities for guidance and metrics."""
 
 from diffusion.classifiers.classifier import (
     AtData,

@@ -1,8 +1,8 @@
-"""Classifiers of noisy data: log p(cond | x_t), how they are trained and called.
+"""Classifiers of noisy data, log p(cond | x_t): their training loss and evaluation.
 
-A classifier sees what a denoiser of the same process sees: x_t at unit variance, and the log-SNR. Its
-scores have one column per class, the classes of several labels side by side, each label with its own
-softmax; or one column per entry of a multi-hot condition. See `diffusion.classifiers.losses`.
+A classifier has the inputs of a denoiser of the same process: x_t at unit variance, and the log-SNR. Its
+scores have one column per class, with the classes of several labels concatenated and a softmax for each
+label; or one column per entry of a multi-hot condition. See `diffusion.classifiers.losses`.
 
 Reference: Dhariwal and Nichol 2021.
 """
@@ -33,12 +33,12 @@ from diffusion.types import Cond, Data, Key, Network, Params, Time
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """What the columns of the scores stand for.
+    """The meaning of the columns of the scores.
 
     Args:
-        sizes: classes of each label; () for a multi-hot condition.
-        multi_hot: its entries.
-        multi_label: whether the columns are judged one by one rather than one softmax per label.
+        sizes: number of classes of each label; () for a multi-hot condition.
+        multi_hot: number of entries of the multi-hot condition.
+        multi_label: whether each column is a binary decision, rather than part of one softmax per label.
     """
 
     sizes: tuple[int, ...] = ()
@@ -51,7 +51,7 @@ class Columns:
         return sum(self.sizes) + self.multi_hot
 
     def target(self, cond: Mapping[str, Any]) -> Scores:
-        """Return the targets that a condition means."""
+        """Return the targets, shaped like the scores, of a condition."""
         if self.multi_hot:
             return jnp.asarray(cond["multi_hot"], jnp.float32)
         label = jnp.asarray(cond["label"])
@@ -63,7 +63,7 @@ class Columns:
         return jnp.concatenate(columns, axis=-1)
 
     def split(self, scores: Scores) -> list[Float[Array, "batch _"]]:
-        """Return the columns of each label; of a multi-label classifier all at once."""
+        """Split the columns by label; those of a multi-label classifier stay together."""
         if self.multi_label:
             return [scores]
         ends = [sum(self.sizes[: i + 1]) for i in range(len(self.sizes) - 1)]
@@ -73,26 +73,26 @@ class Columns:
 def columns_of(
     loss: ClassifierLoss, num_classes: int | tuple[int, ...], multi_hot_dim: int
 ) -> Columns:
-    """Return the columns that this loss learns on data of these conditions: multi-hot first, if it can.
+    """Return the columns for a loss and the conditions of the data; multi-hot has precedence if the loss supports it.
 
     Raises:
-        ValueError: the data has nothing that the loss can learn.
+        ValueError: the data has no condition that the loss can learn.
     """
     sizes = num_classes if isinstance(num_classes, tuple) else (num_classes,) * bool(num_classes)
     if loss.multi_label and multi_hot_dim:
         return Columns(multi_hot=multi_hot_dim, multi_label=True)
-    if not sizes:
+    if not sizes and multi_hot_dim:
         raise ValueError(
             f"{type(loss).__name__} learns one label of several classes, and the data has multi-hot attributes: "
             "take classifier_loss zlpr or binary_cross_entropy."
-            if multi_hot_dim
-            else "a classifier learns labels, and this data set has none."
         )
+    if not sizes:
+        raise ValueError("a classifier learns labels, and this data set has none.")
     return Columns(sizes=sizes, multi_label=loss.multi_label)
 
 
 def classifier_inputs(process: Process, x_t: Data, t: Time) -> tuple[Array, Array]:
-    """Return what a network sees of x_t: the same as a denoiser of this process."""
+    """Return the inputs of a network, (scaled x_t, log-SNR), which are those of a denoiser of this process."""
     if isinstance(process, AffineProcess):
         return network_inputs(process, Noise(), process.coefficients(t, x_t), x_t, t)
     return velocity_inputs(process, x_t, t)
@@ -100,7 +100,7 @@ def classifier_inputs(process: Process, x_t: Data, t: Time) -> tuple[Array, Arra
 
 @dataclass(frozen=True, kw_only=True)
 class AtData(TimeDistribution):
-    """t = t_min, always: a classifier of clean data."""
+    """Always t = t_min, for a classifier of clean data."""
 
     def quantile(self, process: Process, u: Float[Array, " batch"]) -> Float[Array, " batch"]:
         return jnp.full_like(u, process.t_min)
@@ -115,15 +115,15 @@ def classification_loss(
     *,
     batch_size: int,
 ) -> Loss:
-    """Train scores of x_t against what the condition of x_0 says.
+    """Return the loss that trains scores of x_t to predict the condition of x_0.
 
     Args:
         network: a pure init/apply pair with outputs (batch, columns.count).
-        process: how data is demolished, that of the generator to be guided.
-        time: which times are drawn.
-        loss: of scores against targets.
-        columns: what the scores stand for.
-        batch_size: the size of the global batch, for stratified times.
+        process: the process of the generator to be guided.
+        time: distribution of the training times.
+        loss: loss of scores against targets.
+        columns: meaning of the columns of the scores.
+        batch_size: size of the global batch, for stratified times.
     """
 
     def total(scores: Scores, target: Scores) -> PerExample:
@@ -143,9 +143,7 @@ def classification_loss(
         scores = network.apply(params, inputs, level, None, key_net)
         each = total(scores, target)
         if loss.consistency:
-            require(
-                "noise" not in batch, "`consistency` needs noise that is drawn, not a coupling."
-            )
+            require("noise" not in batch, "`consistency` needs noise that is drawn, no coupling.")
             z = process.sample_noise(row_keys(key_z, batch["row"]), d.x_0.shape)
             again, _ = classifier_inputs(process, process.interpolate(d.x_0, z, d.t), d.t)
             other = network.apply(params, again, level, None, key_again)
@@ -161,8 +159,8 @@ def classification_loss(
 class NetworkClassifier:
     """log p(column holds | x_t): a network's scores as log-probabilities. Parameters are leaves.
 
-    `clean` is for a classifier that was trained at the data's end alone: it takes what it gets for clean data,
-    whatever the time, so it belongs behind a predicted x_0.
+    `clean` is for a classifier that was trained on clean data only: it ignores t and treats its input as clean data,
+    so it should be applied to a predicted x_0.
     """
 
     params: Params
@@ -186,11 +184,11 @@ class NetworkClassifier:
         return jnp.concatenate(parts, axis=-1)
 
     def log_prob(self, x_t: Data, t: Time, cond: Cond) -> PerExample:
-        """Return log p(cond | x_t), labels and entries taken as independent given x_t; -1 adds nothing."""
+        """Return log p(cond | x_t) with labels and entries independent given x_t; a label or entry -1 adds 0."""
         scores, target = self.scores(x_t, t), self.columns.target(cond)
         total = jnp.zeros(len(x_t), x_t.dtype)
         for s, y in zip(self.columns.split(scores), self.columns.split(target), strict=True):
             total += (held(y) * self.loss.log_probs(s)).sum(axis=-1)
-            if self.loss.multi_label:  # both links are odd in s
+            if self.loss.multi_label:  # log p(does not hold) = log p(holds) at -s, for both losses
                 total += (not_held(y) * self.loss.log_probs(-s)).sum(axis=-1)
         return total

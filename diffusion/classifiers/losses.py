@@ -1,9 +1,9 @@
-"""Losses of the scores of a classifier, and the probabilities that their optima mean.
+"""Losses of the scores of a classifier, and the probabilities that correspond to their optima.
 
 Scores s have shape (batch, columns): the classes of one label, or the entries of a multi-hot condition.
 Targets are shaped like them:
 
-    1 holds    0 does not hold    between: a soft label    -1 not known, which costs nothing
+    1 holds    0 does not hold    between: a soft label    -1 unknown, which adds no loss
 
 References: Su, kexue.fm 9526 (interpolated cross-entropy), 7359 and 9064 (zlpr and its soft labels), 9039
 (symmetric divergence of scores).
@@ -25,25 +25,25 @@ Scores = Float[Array, "batch columns"]
 
 
 def held(target: Scores) -> Scores:
-    """Return how far each column holds; unknown is 0."""
+    """Return the target that each column holds; 0 if unknown."""
     return jnp.maximum(target, 0)
 
 
 def not_held(target: Scores) -> Scores:
-    """Return how far each column does not hold; unknown is 0."""
+    """Return the target that each column does not hold; 0 if unknown."""
     return jnp.where(target < 0, 0, 1 - target)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierLoss(abc.ABC):
-    """A loss of scores against targets, and the probabilities that its optimum means.
+    """A loss of scores against targets, and the probabilities that correspond to its optimum.
 
     Args:
-        smoothing: fraction of the target that is spread evenly: over the classes of a label, over holds and
-            does not hold of a multi-hot entry.
-        consistency: weight of the symmetric divergence between the scores of two noisings of an
-            example. It lowers the variance over noise; large weights also pull probabilities together
-            that differ for a reason, since two noisings do not hide the same things.
+        smoothing: label smoothing, the fraction of the target that is spread evenly over the classes of a label,
+            or over "holds" and "does not hold" of a multi-hot entry.
+        consistency: weight of the symmetric divergence between the scores of two noisy versions of an example. It
+            reduces the variance over the noise. Large weights also reduce correct differences, since two noisy
+            versions contain different information.
     """
 
     multi_label: ClassVar[bool] = False
@@ -64,14 +64,14 @@ class ClassifierLoss(abc.ABC):
         """Return the log-probability that each column holds."""
 
     def smoothed(self, target: Scores) -> Scores:
-        """Return the target with its fraction spread evenly; what is not known stays so."""
+        """Return the target with label smoothing; unknown entries stay unknown."""
         even = 0.5 if self.multi_label else 1 / target.shape[-1]
         return jnp.where(target < 0, target, target + self.smoothing * (even - target))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfOneLabel(ClassifierLoss):
-    """Exactly one class holds: probabilities are a softmax."""
+    """Base class of losses for one label: exactly one class holds, and probabilities are a softmax."""
 
     def log_probs(self, scores: Scores) -> Scores:
         return jax.nn.log_softmax(scores)
@@ -94,8 +94,8 @@ class InterpolatedCrossEntropy(OfOneLabel):
     """-log(gamma + (1 - gamma) p) / (1 - gamma), p the probability of the true class (Su, kexue.fm 9526).
 
     gamma = 0 is the cross-entropy, gamma = 1 the total variation 1 - p. The gradient is that of the
-    cross-entropy times p / (gamma + (1 - gamma) p), so that examples which noise has made hopeless do not
-    dominate; from a random start a gamma near 1 hardly learns. Its optimum is sharper than the posterior.
+    cross-entropy times p / (gamma + (1 - gamma) p), so that examples too noisy to classify do not dominate. With
+    gamma near 1, training from a random start makes little progress. The optimum is sharper than the posterior.
     """
 
     gamma: float = 0.1
@@ -109,10 +109,10 @@ class InterpolatedCrossEntropy(OfOneLabel):
 
     def _each(self, log_p: Scores) -> Scores:
         rest = 1 - self.gamma
-        if self.gamma < 0.5:  # exact where p is tiny
+        if self.gamma < 0.5:  # accurate where p is tiny
             small = jnp.log(jnp.asarray(self.gamma, log_p.dtype))
             return -jnp.logaddexp(small, jnp.log1p(-self.gamma) + log_p) / rest
-        missing = -jnp.expm1(log_p)  # exact where gamma is close to 1, with its limit
+        missing = -jnp.expm1(log_p)  # accurate where gamma is close to 1, including the limit
         return missing if rest == 0 else -jnp.log1p(-rest * missing) / rest
 
 
@@ -120,11 +120,11 @@ class InterpolatedCrossEntropy(OfOneLabel):
 @final
 @dataclass(frozen=True, kw_only=True)
 class ZLPR(ClassifierLoss):
-    """log(1 + sum (1 - target) e^s) + log(1 + sum target e^-s): scores that hold above 0, others below.
+    """log(1 + sum (1 - target) e^s) + log(1 + sum target e^-s): scores of entries that hold are above 0, others below.
 
-    Hard and soft targets alike (Su, kexue.fm 7359, 9064). The optimum for a soft target t is t = sigmoid(2 s), which
-    is what `log_probs` answers. For hard targets that are random given x_t the optimum has no closed
-    form; it is sigmoid(s) for a single entry. `binary_cross_entropy` is calibrated where that matters.
+    It accepts hard and soft targets (Su, kexue.fm 7359, 9064). The optimum for a soft target t is t = sigmoid(2 s),
+    which `log_probs` returns. For hard targets that are random given x_t the optimum has no closed form; it is
+    sigmoid(s) for a single entry. If calibration matters, use `binary_cross_entropy`.
     """
 
     multi_label: ClassVar[bool] = True
@@ -137,7 +137,7 @@ class ZLPR(ClassifierLoss):
 
 
 def _log_one_plus(scores: Scores, weight: Scores) -> PerExample:
-    """Return log(1 + sum weight e^scores), also where e^scores overflows."""
+    """Return log(1 + sum weight e^scores), finite where e^scores overflows."""
     zero = jnp.zeros_like(scores[:, :1])
     terms = jnp.concatenate([zero, scores], axis=-1)
     return jax.nn.logsumexp(terms, axis=-1, b=jnp.concatenate([zero + 1, weight], axis=-1))

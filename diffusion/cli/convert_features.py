@@ -35,9 +35,7 @@ def check_digest(source: Path) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     named = re.search(r"-([0-9a-f]{8})$", source.stem)
     if named and not digest.startswith(named[1]):
-        raise ValueError(
-            f"{source} is not whole: its SHA-256 begins with {digest[:8]}, its name says {named[1]}. Download it again."
-        )
+        raise ValueError(f"{source} is not whole: its SHA-256 is {digest[:8]}..., not {named[1]}.")
     return digest
 
 
@@ -56,8 +54,7 @@ def recognize(shapes: dict[str, tuple[int, ...]]) -> Any:
     # Networks of one family share all names up to a depth, so ties go to the shortest list of differences.
     nearest = max(known, key=lambda a: (shared[a.title], -len(differences[a.title]))).title
     raise ValueError(
-        f"these are no weights of a network that is known here ({', '.join(shared)}). Nearest is {nearest}: "
-        f"{differences[nearest]}."
+        f"these weights are of no known network ({', '.join(shared)}). Nearest is {nearest}: {differences[nearest]}."
     )
 
 

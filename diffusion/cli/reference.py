@@ -52,9 +52,7 @@ def make(options: argparse.Namespace) -> Path:
     extractor = open_features(features, dataset)  # a classifier is trained on the training split
     fields = {f.name for f in dataclasses.fields(dataset)}
     if "split" not in fields:
-        raise ValueError(
-            f"the data set {options.name} has no splits; `demolish evaluate` reads it itself."
-        )
+        raise ValueError(f"{options.name} has no splits; `demolish evaluate` reads it itself.")
     part = dataclasses.replace(dataset, split=options.split)
     about = reference.about_of(part, extractor)
     path = reference.path_of(about, options.data_dir)

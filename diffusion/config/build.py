@@ -16,6 +16,7 @@ from diffusion.config.sections import (
     EvaluateOptions,
     TrainOptions,
     check_sections,
+    config_errors,
     kind_of,
     own_fields,
     plain,
@@ -46,12 +47,10 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
         config["sampler"] = {"name": default_sampler(process)}
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         raise ConfigError(f"config.seed must be an integer from 0 up; got {config['seed']!r}.")
-    try:
+    with config_errors():
         train = options(TrainOptions, "train", config["train"])
         metrics = {"metrics": default_metrics(config["task"], process)}
         evaluate = options(EvaluateOptions, "evaluate", metrics | config["evaluate"])
-    except (TypeError, ValueError) as error:
-        raise ConfigError(str(error)) from None
     batch_size = positive_field(config, "data", "batch_size", 64)
     positive_field(config, "grid", "num_steps", 50)
     dataset: Dataset = dataset_of(config)
@@ -64,11 +63,9 @@ def assemble(config: Any, spec: DataSpec | None = None) -> dict[str, Any]:
         config, "optimizer", **optimizer_extras(train, batch_size, network)
     )
     built["network"] = built["weight"].wrap(network) if config["task"] == "generator" else network
-    try:
+    with config_errors("config.ema or config.guidance"):
         ema = make_ema(config["ema"])
         guidance = tuple(build("guidance", numbered_labels(g, found)) for g in config["guidance"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"config.ema or config.guidance: {error.args[0]}") from None
     return dict(
         config=config, dataset=dataset, spec=found, train=train, evaluate=evaluate, ema=ema,
         guidance=guidance, **built,
@@ -81,8 +78,7 @@ def options(cls: type, section: str, given: Mapping) -> Any:
     for key, value in given.items():
         if key not in fields:
             raise ConfigError(
-                f"config.{section} has no field {key!r}.{nearest(key, fields)} "
-                f"It accepts: {', '.join(fields)}."
+                f"config.{section} has no field {key!r}.{nearest(key, fields)} It accepts: {', '.join(fields)}."
             )
         check_type(f"config.{section}", key, value, fields[key].default, fields[key].type)
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
@@ -94,26 +90,20 @@ def build_section(config: Mapping, section: str, **extra: Any) -> Any:
     kind = kind_of(config, section)
     if section == "data" and spec.get("data_dir") is None:
         spec.pop("data_dir", None)
-    try:
-        return build(kind, spec, **extra)
-    except (
-        FieldError
-    ) as error:  # the section may also have fields that belong to the experiment, not to the class
-        accepted = (*error.accepted, *KEPT.get(section, ()))
-        message = str(FieldError(error.owner, error.field, accepted))
-        raise ConfigError(f"config.{section}: {message}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        message = error.args[0] if error.args else str(error)
-        raise ConfigError(f"config.{section}: {message}") from None
+    with config_errors(f"config.{section}"):
+        try:
+            return build(kind, spec, **extra)
+        except FieldError as error:
+            # the section has fields of the experiment's own besides those of the class
+            accepted = (*error.accepted, *KEPT.get(section, ()))
+            raise FieldError(error.owner, error.field, accepted) from None
 
 
 def dataset_of(config: Mapping) -> Dataset:
     """Build the data set of a config, with the condition of `data.condition`, if there is one."""
     dataset = build_section(config, "data")
-    try:
+    with config_errors("config.data.condition"):
         return conditioned(section_of(config, "data").get("condition"), dataset)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"config.data.condition: {error.args[0]}") from None
 
 
 def _spec_of(dataset: Dataset) -> DataSpec:
@@ -134,10 +124,8 @@ def network_extras(
     """
     if config["task"] == "generator":
         return network_fields(spec) | ({"outputs": 2} if train.learn_variance else {})
-    try:
+    with config_errors(f"config.task {config['task']!r}"):
         return {"num_classes": columns_of(loss, spec.num_classes, spec.multi_hot_dim).count}
-    except ValueError as error:
-        raise ConfigError(f"config.task {config['task']!r}: {error}") from None
 
 
 def optimizer_extras(train: TrainOptions, batch_size: int, network: Any) -> dict[str, Any]:
@@ -151,10 +139,8 @@ def loss_target(name: str) -> Prediction | None:
     Raises:
         ConfigError: there is no such prediction.
     """
-    try:
+    with config_errors("config.train.loss_target"):
         return build("prediction", name) if name else None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"config.train.loss_target: {error.args[0]}") from None
 
 
 def default_sampler(process: Process) -> str:

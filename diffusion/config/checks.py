@@ -4,15 +4,14 @@ A check raises ConfigError before anything is computed. A note is a warning: a f
 one sentence, or None. `TRAINING` and `SAMPLING` list the notes; the commands print them to standard error.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.config.sections import DEFAULTS, ConfigError, section_of
+from diffusion.config.sections import DEFAULTS, ConfigError, config_errors, section_of
 from diffusion.guidance import check_entries
 from diffusion.models.prediction import error_gain
 from diffusion.numerics import is_traced, on_host
@@ -28,22 +27,13 @@ FEW_STEPS = 10  # number of sampling steps up to which a grid is tested
 NORMAL_STD, TOO_WIDE = (0.5, 3)
 
 
-@contextlib.contextmanager
-def _as_config_error(section: str) -> Iterator[None]:
-    """Turn errors of the block into ConfigErrors that name the section."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"config.{section}: {error}") from None
-
-
 def check_parts(experiment: Any) -> None:
     """Raise ConfigError if the parts of an Experiment do not fit together."""
     train, process = experiment.train, experiment.process
-    with _as_config_error("sampler"):
+    with config_errors("config.sampler"):
         who = f"the sampler {type(experiment.sampler).__name__}"
         require_process(process, getattr(experiment.sampler, "requires", Process), who)
-    with _as_config_error("guidance"):
+    with config_errors("config.guidance"):
         check_entries(
             experiment.guidance, process, experiment.spec.shape,
             conditional=experiment.conditional, dropout=train.label_dropout,
@@ -52,14 +42,12 @@ def check_parts(experiment: Any) -> None:
     extras = experiment.loss_target or train.batch_target or train.learn_variance or learned
     if not experiment.affine and extras:
         raise ConfigError(
-            f"{type(process).__name__} trains a velocity: train.loss_target, train.batch_target, "
-            "train.learn_variance and the weight learned_uncertainty belong to processes with alpha(t) and "
-            "sigma(t)."
+            f"{type(process).__name__} trains a velocity: train.loss_target, train.batch_target, train.learn_variance "
+            "and the weight learned_uncertainty belong to processes with alpha(t) and sigma(t)."
         )
     if "learned" in experiment.variances and not train.learn_variance:
         raise ConfigError(
-            "config.sampler.variance: 'learned' needs a network that learned it: train with "
-            "--config.train.learn_variance=True, or choose posterior, beta or analytic."
+            "config.sampler.variance: 'learned' needs train.learn_variance=True; else take posterior, beta, analytic."
         )
     if train.learn_variance:
         _check_learned_variance(experiment)
@@ -68,32 +56,34 @@ def check_parts(experiment: Any) -> None:
 def _check_learned_variance(experiment: Any) -> None:
     if not isinstance(experiment.process, GaussianProcess):
         raise ConfigError(
-            f"config.train.learn_variance needs a process with normal noise; "
-            f"{type(experiment.process).__name__} has another."
+            f"config.train.learn_variance needs normal noise, which {type(experiment.process).__name__} has not."
         )
     x = jax.ShapeDtypeStruct((1, *experiment.spec.shape), jnp.float32)
     params, cond = jax.eval_shape(experiment.init_params), experiment.example_cond(1)
     y = jax.eval_shape(experiment.network.apply, params, x, jnp.zeros(1), cond)
     if y.shape != (*x.shape[:-1], 2 * x.shape[-1]):
         raise ConfigError(
-            "config.train.learn_variance needs a network of twice the outputs, with a field `outputs`; from "
-            f"inputs {x.shape} this one makes {y.shape}."
+            f"config.train.learn_variance needs twice the outputs (field `outputs`); this makes {y.shape} of {x.shape}."
         )
 
 
 def check_training(experiment: Any) -> None:
     """Raise ConfigError for settings that need a model that is already trained."""
-    with _as_config_error("grid"):
+    with config_errors("config.grid"):
         times = experiment.times()
     if experiment.train.sample_every and isinstance(experiment.sampler, StepSampler):
-        with _as_config_error("sampler"):  # such as noise beyond what the steps of the grid allow
+        with config_errors(
+            "config.sampler"
+        ):  # such as noise beyond what the steps of the grid allow
             experiment.sampler.prepare(experiment.process, times)
-    with _as_config_error("time"):
+    with config_errors("config.time"):
         experiment.time.quantile(experiment.process, jnp.linspace(0.1, 0.9, 3))
-    with _as_config_error("coupling"):
+    with config_errors("config.coupling"):
         getattr(experiment.coupling, "check", lambda size: None)(experiment.spec.size)
     if experiment.train.sample_every and experiment.task == "generator":
-        with _as_config_error("data"):  # grids of samples take some conditions from held-out data
+        with config_errors(
+            "config.data"
+        ):  # grids of samples take some conditions from held-out data
             experiment.conditions_in_turn(np.arange(1))
     if (
         experiment.train.sample_every
@@ -101,9 +91,8 @@ def check_training(experiment: Any) -> None:
         and experiment.variance is None
     ):
         raise ConfigError(
-            "config.sampler.variance: 'analytic' needs a table that is estimated from the trained model. "
-            "Train with another sampler or with train.sample_every=0; then run "
-            "`demolish estimate_variance --workdir`, and sample with --config.sampler.variance=analytic."
+            "config.sampler.variance: 'analytic' needs a table that is estimated from the trained model. Train with "
+            "another sampler or train.sample_every=0, run `demolish estimate_variance --workdir`, and sample with it."
         )
 
 

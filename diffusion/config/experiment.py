@@ -199,8 +199,7 @@ class Experiment:
         """Return the network as a denoiser, or as a velocity for a plain `Process`, without guidance."""
         if self.task != "generator":
             raise ConfigError(
-                f"this run trained a {self.task.replace('_', ' ')}, which generates nothing; it can guide the run of "
-                "a generator."
+                f"this run trained a {self.task.replace('_', ' ')}, which generates nothing; it can guide a generator."
             )
         if not isinstance(self.process, AffineProcess):
             return make_velocity(self.network, params, self.process, cond)

@@ -10,15 +10,15 @@ from typing import Any
 
 from diffusion.config.sections import (
     KEPT,
-    SECTIONS,
     SHAPES,
     UNNAMED,
     ConfigError,
+    check_section,
     check_shape,
     kind_of,
     plain,
 )
-from diffusion.registry import check_type, nearest
+from diffusion.registry import check_type
 from diffusion.registry.typed import admits_text, field_type, read
 
 
@@ -44,11 +44,7 @@ def apply_overrides(
     typed = {text for _, text in overrides}
     for path, text in overrides:
         section, *rest = path.split(".")
-        if section not in SECTIONS:
-            raise ConfigError(
-                f"config has no section {section!r} (--config.{path}).{nearest(section, SECTIONS)} "
-                f"Sections: {', '.join(SECTIONS)}."
-            )
+        check_section(section, f" (--config.{path})")
         keys = [section, *rest]
         annotation = _annotation(new, keys, lambda name: imports or name in typed)
         try:

@@ -4,11 +4,13 @@ A section has a `name` and those fields that differ from the defaults of the cla
 have no name: their fields are those of the classes below.
 """
 
-from collections.abc import Mapping
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion.numerics import at_least, in_interval, positive, require
+from diffusion.numerics import at_least, in_interval, one_of, positive, require
 from diffusion.registry import KINDS, current, nearest
 
 SECTIONS = (
@@ -48,6 +50,16 @@ TASKS = ("generator", "classifier", "clean_classifier")
 
 class ConfigError(ValueError):
     """A config or an override that cannot be built; the message names the key."""
+
+
+@contextlib.contextmanager
+def config_errors(where: str = "") -> Iterator[None]:
+    """Turn errors of building into a ConfigError that begins with the entry of the config, such as "config.ema"."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ConfigError(f"{where}: {reason}" if where else str(reason)) from None
 
 
 DEFAULTS: dict[str, Any] = {
@@ -129,28 +141,20 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        at_least(
-            1, **_in_config(self, "train", "log_every", "checkpoint_every", "keep", "accumulate")
-        )
-        at_least(
-            1,
-            **_in_config(self, "train", "steps_per_dispatch", "max_bad_steps", "samples_per_class"),
-        )
-        at_least(
-            0, **_in_config(self, "train", "sample_every", "max_rollbacks", "watchdog_seconds")
-        )
+        named = functools.partial(_in_config, self, "train")
+        at_least(1, **named("log_every", "checkpoint_every", "keep", "accumulate"))
+        at_least(1, **named("steps_per_dispatch", "max_bad_steps", "samples_per_class"))
+        at_least(0, **named("sample_every", "max_rollbacks", "watchdog_seconds"))
         require(
             self.spike_factor == 0 or self.spike_factor > 1,
             f"`train.spike_factor` is 0 for no rule, or above 1; got {self.spike_factor}.",
         )
-        require(
-            (self.num_steps > 0) != (self.num_images > 0),
-            "give a budget by one of `train.num_steps` and `train.num_images`, the other 0; got "
-            f"num_steps={self.num_steps}, num_images={self.num_images}.",
-        )
-        positive(**_in_config(self, "train", "variance_weight"))
-        positive(**_in_config(self, "train", "variance_step"), none="that of the process")
-        in_interval("[0, 1]", **_in_config(self, "train", "label_dropout"))
+        budgets = f"num_steps={self.num_steps}, num_images={self.num_images}"
+        one = (self.num_steps > 0) != (self.num_images > 0)
+        require(one, f"give one of `train.num_steps` and `train.num_images`; got {budgets}.")
+        positive(**named("variance_weight"))
+        positive(**named("variance_step"), none="that of the process")
+        in_interval("[0, 1]", **named("label_dropout"))
 
     def steps(self, batch_size: int) -> int:
         """Return the number of training steps for a global batch size."""
@@ -251,25 +255,25 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
+def check_section(name: str, where: str = "") -> None:
+    """Raise ConfigError for a section that does not exist; `where` says by which option it was named."""
+    if name not in SECTIONS:
+        raise ConfigError(
+            f"config has no section {name!r}{where}.{nearest(name, SECTIONS)} Sections: {', '.join(SECTIONS)}."
+        )
+
+
 def check_sections(config: Mapping) -> None:
     """Raise ConfigError for a section that does not exist or is missing."""
     for key in config:
-        if key not in SECTIONS:
-            raise ConfigError(
-                f"config has no section {key!r}.{nearest(key, SECTIONS)} Sections: {', '.join(SECTIONS)}."
-            )
+        check_section(key)
     for key in ("process", "network", "data"):
         if key not in config:
-            raise ConfigError(
-                f"config needs a section {key!r}; see the files in configs/ for examples."
-            )
+            raise ConfigError(f"config needs a section {key!r}; see configs/ for examples.")
     for key, default in SHAPES.items():
         check_shape(key, config[key], default)
-    if config["task"] not in TASKS:
-        raise ConfigError(
-            f"config.task must be one of {', '.join(TASKS)}; got {config['task']!r}."
-            f"{nearest(config['task'], TASKS)}"
-        )
+    with config_errors("config"):
+        one_of(TASKS, task=config["task"])
 
 
 def check_shape(section: str, value: Any, default: Any) -> None:

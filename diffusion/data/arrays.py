@@ -110,9 +110,7 @@ class ArrayFile(Divided):
     def _checked(self, where: str, values: np.ndarray) -> tuple[str, np.ndarray]:
         """Return the kind of the examples, and the examples as uint8 or float32 with a channel axis; check them."""
         if values.ndim < 2 or 0 in values.shape:
-            raise ValueError(
-                f"{where} must hold examples with 1 to 3 axes; got shape {values.shape}."
-            )
+            raise ValueError(f"{where} must hold examples with 1 to 3 axes; got {values.shape}.")
         if self.rules == 1:
             kind = legal.kind_by_axes(where, values.shape[1:], values.dtype)
         else:

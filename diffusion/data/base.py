@@ -202,20 +202,16 @@ def requested(
     if chosen.shape != (batch_size,):
         raise ValueError(f"`index` must have shape ({batch_size},); got {chosen.shape}.")
     if chosen.min() < 0 or (size is not None and chosen.max() >= size):
-        raise IndexError(
-            f"`index` must lie in 0 ... {'' if size is None else size - 1}; "
-            f"got {chosen.min()} ... {chosen.max()}."
-        )
+        last = "" if size is None else size - 1
+        raise IndexError(f"`index` must be 0 ... {last}; got {chosen.min()} ... {chosen.max()}.")
     return chosen[rows or slice(None)]
 
 
 def bounded(start: int, count: int, size: int | None) -> np.ndarray:
     """Return the indices start ... start + count - 1, truncated at the end of the data set, as int64."""
     if start < 0 or count < 0 or (size is not None and start >= size):
-        raise IndexError(
-            f"`start` must lie in 0 ... {'' if size is None else size - 1} and `count` must not be "
-            f"negative; got start={start}, count={count}."
-        )
+        last = "" if size is None else size - 1
+        raise IndexError(f"`start` must lie in 0 ... {last}, `count` >= 0; got {start}, {count}.")
     stop = start + count if size is None else min(start + count, size)
     return np.arange(start, stop, dtype=np.int64)
 

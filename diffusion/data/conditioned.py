@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 
 from diffusion.data.base import Batch, Dataset, DataSpec
-from diffusion.numerics import at_least, require
+from diffusion.numerics import at_least, multiple_of, require
 from diffusion.registry import build, register
 
 
@@ -44,14 +44,9 @@ class ImageCondition(Condition):
 
     def check(self, spec: DataSpec) -> None:
         """Raise ValueError if the condition cannot be computed from such data."""
-        require(
-            spec.kind == "image",
-            f"{type(self).__name__} is for images; this data is made of {spec.kind}.",
-        )
-        require(
-            not spec.image_channels,
-            f"{type(self).__name__} makes cond['image'], which this data set has already.",
-        )
+        who = type(self).__name__
+        require(spec.kind == "image", f"{who} is for images; this data is made of {spec.kind}.")
+        require(not spec.image_channels, f"{who} makes cond['image'], which is there already.")
 
     def respec(self, spec: DataSpec) -> DataSpec:
         self.check(spec)
@@ -75,10 +70,7 @@ class SuperResolution(ImageCondition):
 
     def check(self, spec: DataSpec) -> None:
         super().check(spec)
-        require(
-            not any(n % self.factor for n in spec.shape[:-1]),
-            f"`factor` must divide height and width, {spec.shape[:-1]}; got {self.factor}.",
-        )
+        multiple_of(self.factor, height=spec.shape[0], width=spec.shape[1], of="superres")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         n, height, width, channels = x.shape
@@ -111,8 +103,7 @@ class LabelsAsMultiHot(Condition):
         sizes = spec.num_classes
         require(
             isinstance(sizes, tuple) and set(sizes) == {2} and not spec.multi_hot_dim,
-            "the condition multi_hot is made of several labels of two classes each; this data has "
-            f"num_classes = {sizes}.",
+            f"the condition multi_hot takes several labels of two classes each; this data has num_classes = {sizes}.",
         )
         assert isinstance(sizes, tuple)
         return dataclasses.replace(spec, num_classes=0, multi_hot_dim=len(sizes), class_names=())

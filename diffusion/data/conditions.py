@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.data import Dataset, DataSpec
+from diffusion.numerics import shaped
 from diffusion.registry import nearest
 from diffusion.types import Cond
 
@@ -80,10 +81,7 @@ def make_conditions(spec: DataSpec, given: Any, count: int) -> Cond:
         values = np.asarray(values)
         if name == "label" and values.shape == (count, 1) and len(shape) == 1:
             values = values[:, 0]
-        if values.shape != shape:
-            raise ValueError(
-                f"the condition {name!r} of {count} examples must have shape {shape}; got {values.shape}."
-            )
+        shaped(f"the condition {name!r}", values, shape, f"for {count} examples")
         filled[name] = jnp.asarray(values, dtype)
     return filled
 
@@ -124,21 +122,14 @@ def check_conditions(spec: DataSpec, given: Mapping[str, Any]) -> None:
             check_labels(spec.num_classes, np.asarray(values))
             continue
         if name not in known:
-            raise ValueError(
-                f"the condition {name!r} was given, but this model was trained with "
-                f"{' and '.join(map(repr, known)) or 'no conditions'}."
-            )
+            names = " and ".join(map(repr, known)) or "no conditions"
+            raise ValueError(f"the model has no condition {name!r}; it was trained with {names}.")
         values, width = np.asarray(values), known[name][0][1:]
-        if values.shape[1:] != width:
-            raise ValueError(
-                f"the condition {name!r} must have {width} numbers per example, as in training; got "
-                f"{values.shape[1:]}."
-            )
+        shaped(f"the condition {name!r}", values, (*values.shape[:1], *width), "as in training")
         if name == "multi_hot" and not np.isin(values, (-1, 0, 1)).all():
             bad = values[~np.isin(values, (-1, 0, 1))][0]
             raise ValueError(
-                "the condition 'multi_hot' is 1 where an attribute holds, 0 where not, -1 where that is not "
-                f"said; got {bad}."
+                f"the condition 'multi_hot' must be 1 (holds), 0 (does not) or -1 (unknown); got {bad}."
             )
 
 
@@ -154,17 +145,16 @@ def check_labels(classes: Any, labels: np.ndarray) -> None:
     limits = np.atleast_1d(np.asarray(classes))
     columns = labels.reshape(len(labels), -1)
     if columns.shape[1] != len(limits):
+        sizes = ", ".join(map(str, limits))
         raise ValueError(
-            f"`labels` must name {len(limits)} attribute{'s' * (len(limits) > 1)} per example, with "
-            f"{', '.join(map(str, limits))} classes; got {columns.shape[1]}. Several are written 3:1,0:2."
+            f"`labels` must be {len(limits)} per example, of {sizes} classes, as in 3:1,0:2; got {columns.shape[1]}."
         )
     wrong = (columns < -1) | (columns >= limits)
     if wrong.any():
         row, place = np.argwhere(wrong)[0]
         which = f" for attribute {place}" if len(limits) > 1 else ""
         raise ValueError(
-            f"`labels` must lie in 0 ... {limits[place] - 1}{which}, or be -1 for no label; got "
-            f"{columns[row, place]}."
+            f"`labels` must lie in 0 ... {limits[place] - 1}{which}, or be -1 for no label; got {columns[row, place]}."
         )
 
 
@@ -220,8 +210,7 @@ def _class_of(word: str, spec: DataSpec, place: int) -> int:
         some = ", ".join(names[:20]) + ", ..." * (len(names) > 20)
         raise ValueError(f"there is no class {word!r}.{nearest(word, names)} Classes: {some}.")
     raise ValueError(
-        "labels are whole numbers with commas between examples and colons between the attributes of one, such as 3,1 "
-        f"or 3:1,0:2, or 'none'; got {word!r}."
+        f"labels are whole numbers, 3,1 for two examples, 3:1,0:2 for two each, or 'none'; got {word!r}."
     )
 
 
@@ -246,8 +235,7 @@ def _multi_hot(words: list[str], width: int) -> np.ndarray:
         for part in [] if word == "-" else word.split("+"):
             if not part.strip().isdigit() or int(part) >= width:
                 raise ValueError(
-                    f"attributes are numbers from 0 to {width - 1} joined by '+', such as 0+{width - 1}, or '-' "
-                    f"for none of them; got {word!r}."
+                    f"attributes are numbers below {width} joined by '+', such as 0+{width - 1}, or '-'; got {word!r}."
                 )
             row[int(part)] = 1
     return rows

@@ -53,8 +53,7 @@ class Digits(PreparedImages):
             from sklearn.datasets import load_digits
         except ImportError as error:
             raise MissingDataError(
-                "The digits come with scikit-learn, which is not installed: "
-                "pip install 'demolish[train]'."
+                "The digits come with scikit-learn, which is not installed: pip install 'demolish[train]'."
             ) from error
         LOG.info("Preparing the digits in %s (once, a few seconds).", root)
         found: Any = load_digits()

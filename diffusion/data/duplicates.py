@@ -155,14 +155,11 @@ def find_duplicates(
         raise ValueError("Duplicates can be looked for in finite data sets only.")
     if train == held_out:
         raise ValueError(
-            "The data set would be compared with itself: it has no splits, or `split` is the one that "
-            "is held out; build it with the split that is trained on."
+            "The data set would be compared with itself: build it with the split that is trained on, not held out."
         )
     shapes = train.spec.shape, held_out.spec.shape
     if shapes[0] != shapes[1] or (limit is not None and limit < 1):
-        raise ValueError(
-            f"The splits must have one shape, and `limit` must be at least 1; got {shapes} and {limit}."
-        )
+        raise ValueError(f"splits need one shape, `limit` 1 or more; got {shapes} and {limit}.")
     ours, theirs = _digests(held_out.source), _digests(train.source)
     known = set(theirs)
     index, others = (_spread(len(d.source), limit) for d in (held_out, train))

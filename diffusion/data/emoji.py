@@ -102,9 +102,7 @@ class EmojiImages(PreparedImages):
         try:
             font = BitmapFont(font_path)
         except ImportError as error:
-            raise MissingDataError(
-                "Reading the font needs fontTools, which is not installed: pip install fonttools."
-            ) from error
+            raise MissingDataError("fontTools reads the font: pip install fonttools.") from error
         listed = [e for e in read_list(list_path) if self.skin_tones or not e.toned]
         pictures = draw_all(font, listed, self.size)
         digest = hashlib.sha256(font_path.read_bytes()).hexdigest()
@@ -164,7 +162,6 @@ def _find(name: str, folders: tuple[Path, ...], root: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise MissingDataError(
-        f"The emoji are made from {FONT} and Unicode's {LIST}; {name} was not found. Do one of these: "
-        "install Debian's packages (apt-get install fonts-noto-color-emoji unicode-data); put the "
-        f"two files into {manual}; or give a folder with a prepared copy as `data_dir`."
+        f"The emoji are made from {FONT} and Unicode's {LIST}; {name} was not found. Install Debian's "
+        f"fonts-noto-color-emoji and unicode-data, put both files into {manual}, or give a prepared copy as `data_dir`."
     )

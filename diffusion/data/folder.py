@@ -48,9 +48,7 @@ class Files:
         try:
             return decode(path, self.channels, self.size)
         except ValueError as error:
-            raise ValueError(
-                f"{error}. Remove or repair the file; with in_memory=True damaged ones are left out."
-            ) from error
+            raise ValueError(f"{error}. Repair it; in_memory=True leaves it out.") from error
 
 
 @register("dataset", "folder")
@@ -192,8 +190,7 @@ def _require_classes(
     if empty:
         reasons = f" Left out: {counted(left_out)}." if left_out else ""
         raise MissingDataError(
-            f"No usable pictures in the class folders {', '.join(empty)} of {root}; fill or remove "
-            f"them.{reasons}"
+            f"No usable pictures in the class folders {', '.join(empty)} of {root}; fill or remove them.{reasons}"
         )
 
 

@@ -95,10 +95,7 @@ class BitmapFont:
         except (OSError, TTLibError) as error:
             raise ValueError(f"Cannot read the font {path}: {error}.") from error
         if "CBDT" not in font or "GSUB" not in font:
-            raise ValueError(
-                f"The font {path} holds no bitmaps (tables CBDT and GSUB); the editions of Noto Color "
-                "Emoji with outlines (COLR) cannot be used."
-            )
+            raise ValueError(f"The font {path} holds no bitmaps (CBDT, GSUB), only outlines.")
         self.version = str(font["name"].getDebugName(5) or "unknown version").partition(";")[0]
         self._glyphs = font.getBestCmap()
         strikes = zip(font["CBLC"].strikes, font["CBDT"].strikeData, strict=True)

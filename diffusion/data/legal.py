@@ -40,8 +40,7 @@ def kind_of(where: str, shape: Sequence[int], dtype: Any, kind: str | None = Non
     kind = require_kind(where, shape, dtype, kind or _kind_by_shape(where, shape, dtype))
     if len(shape) == 3 and shape[0] <= _MANY < min(shape[1:]):
         raise ArrayError(
-            f"{where} has examples of shape {shape}, which looks like channels first. Put the channels last: "
-            "np.moveaxis(data, 1, -1)."
+            f"{where} seems to have its channels first, {shape}. Put them last: np.moveaxis(data, 1, -1)."
         )
     return kind
 
@@ -67,14 +66,11 @@ def require_kind(where: str, shape: tuple[int, ...], dtype: Any, kind: str) -> s
         raise ArrayError(f"`kind` must be one of {', '.join(KINDS)}; got {kind!r}.")
     if levels and (kind != "image" or len(shape) not in KINDS[kind] or 0 in shape):
         raise ArrayError(
-            f"{where} is made of uint8, which are images of shape (height, width) or (height, width, channels); "
-            f"got kind {kind}, shape {shape}."
+            f"{where} is uint8: images of 2 axes, or 3 with the channels last; got kind {kind}, shape {shape}."
         )
     if len(shape) not in KINDS[kind] or 0 in shape:
         axes = " or ".join(map(str, KINDS[kind]))
-        raise ArrayError(
-            f"{where} must hold examples with 1 to 3 axes, {axes} for kind {kind}; got shape {shape}."
-        )
+        raise ArrayError(f"{where} must have {axes} axes for kind {kind}; got examples of {shape}.")
     return kind
 
 
@@ -87,8 +83,7 @@ def _kind_by_shape(where: str, shape: tuple[int, ...], dtype: Any) -> str:
     if shape[0] >= _MANY * shape[1]:
         return "signal"
     raise ArrayError(
-        f"{where} has float examples of shape {shape}: signals (length, channels), or gray images (height, width)? "
-        "Give kind='signal' or kind='image'."
+        f"{where} has float examples of shape {shape}: give kind='signal', (length, channels), or kind='image', gray."
     )
 
 
@@ -116,8 +111,8 @@ def check_range(where: str, low: float, high: float, farthest: float = 1.0, hint
         return
     unit = ", and none is darker than middle gray" if looks_like_unit(low, high) else ""
     raise ArrayError(
-        f"float images must lie in [-1, 1], with black at -1; those in {where} reach from {low:.3g} to {high:.3g}"
-        f"{unit}. Scale [0, 1] by 2 x - 1, or store 8-bit levels as uint8{hint}."
+        f"float images must lie in [-1, 1], with black at -1; {where} reaches from {low:.3g} to {high:.3g}{unit}. "
+        f"Scale [0, 1] by 2 x - 1, or store 8-bit levels as uint8{hint}."
     )
 
 
@@ -128,14 +123,10 @@ def scaled(where: str, values: np.ndarray, low: float, high: float) -> np.ndarra
         ArrayError: there are values outside this range.
     """
     if not low < high:
-        raise ArrayError(
-            f"`range` goes from black to white, such as (0, 1); got ({low:g}, {high:g})."
-        )
+        raise ArrayError(f"`range` goes from black to white, as (0, 1); got ({low:g}, {high:g}).")
     least, most = float(values.min()), float(values.max())
     if least < low or most > high:
-        raise ArrayError(
-            f"range=({low:g}, {high:g}) was given, and {where} reaches from {least:.3g} to {most:.3g}."
-        )
+        raise ArrayError(f"range=({low:g}, {high:g}), but {where} spans {least:.3g} to {most:.3g}.")
     x = values.astype(np.float32)
     x -= low
     x *= 2 / (high - low)

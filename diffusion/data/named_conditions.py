@@ -44,9 +44,7 @@ def checked_conditions(
             continue
         values = np.asarray(arrays[name])
         if name != "label" and values.shape[:1] != shape[:1]:
-            raise ValueError(
-                f"{name!r} in {path} must have {shape[0]} rows, as 'data'; got shape {values.shape}."
-            )
+            raise _unfit(name, path, f"{shape[0]} rows long, as 'data'", values)
         found[name] = CHECKS[name](path, values, shape)
     if "label" in found and num_classes is not None:
         _check_classes(path, found["label"], num_classes)
@@ -62,8 +60,8 @@ def _say_unused(
     rows = [name for name in unused if np.shape(arrays[name])[:1] == shape[:1]]
     if strict and rows:
         raise ValueError(
-            f"{path} has an array {rows[0]!r} with a row for each example, and no condition by a name that is "
-            f"known: {', '.join(CHECKS)}. Rename it, or give ignore={rows[0]!r} to train without."
+            f"{path} has an array {rows[0]!r} with a row for each example; conditions are {', '.join(CHECKS)}. "
+            f"Rename it, or give ignore={rows[0]!r} to train without."
         )
     if unused:
         LOG.warning(
@@ -85,14 +83,19 @@ def classes_of(label: np.ndarray, num_classes: Any) -> Any:
     return int(label.max()) + 1 if label.ndim == 1 else tuple(int(n) + 1 for n in label.max(axis=0))
 
 
+def _unfit(name: str, path: Path, wanted: str, values: np.ndarray) -> ValueError:
+    got = f"{values.dtype} of shape {values.shape}"
+    return ValueError(f"{name!r} in {path} must be {wanted}; got {got}.")
+
+
 def _label(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     whole = np.issubdtype(values.dtype, np.integer)
     fits = values.shape[:1] == shape[:1] and values.ndim <= 2 and 0 not in values.shape
     if not fits or not (whole or values.dtype.kind == "U") or (whole and values.min() < -1):
         least = f", the least {values.min()}" if fits and whole else ""
         raise ValueError(
-            f"'label' in {path} must be {shape[0]} integers from 0, or -1 for what is not said, or words; or (n, k) of "
-            f"them for k labels each; got {values.dtype} of shape {values.shape}{least}."
+            f"'label' in {path} must be {shape[0]} integers from 0 (-1: not said), or words; or (n, k) of them; "
+            f"got {values.dtype} of shape {values.shape}{least}."
         )
     return values
 
@@ -101,35 +104,26 @@ def _check_classes(path: Path, label: np.ndarray, num_classes: Any) -> None:
     limits = np.atleast_1d(num_classes)
     columns = label.reshape(len(label), -1)
     if label.dtype.kind == "U":
-        raise ValueError(
-            f"'label' in {path} is made of words, whose classes are those that are there; omit num_classes."
-        )
+        raise ValueError(f"'label' in {path} is made of words, the classes; omit num_classes.")
     if columns.shape[1] != len(limits):
         raise ValueError(
-            f"'label' in {path} has {columns.shape[1]} labels per example and num_classes={num_classes} speaks of "
+            f"'label' in {path} has {columns.shape[1]} labels per example, and num_classes={num_classes} is for "
             f"{len(limits)}; give one number per label."
         )
     if (columns >= limits).any():
-        raise ValueError(
-            f"'label' in {path} goes to {columns.max()}, past num_classes={num_classes}."
-        )
+        raise ValueError(f"'label' in {path} has {columns.max()}, past num_classes={num_classes}.")
 
 
 def _multi_hot(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if values.ndim != 2 or 0 in values.shape or not np.isin(values, (0, 1)).all():
-        raise ValueError(
-            f"'multi_hot' in {path} must be 0 and 1, one column per attribute; got {values.dtype} of shape "
-            f"{values.shape}."
-        )
+        raise _unfit("multi_hot", path, "0 and 1, one column per attribute", values)
     return values.astype(np.int32)
 
 
 def _vector(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     real = np.issubdtype(values.dtype, np.floating)
     if values.ndim != 2 or 0 in values.shape or not real or not np.isfinite(values).all():
-        raise ValueError(
-            f"'vector' in {path} must be finite real numbers (n, k); got {values.dtype} of shape {values.shape}."
-        )
+        raise _unfit("vector", path, "finite real numbers (n, k)", values)
     return values.astype(np.float32)
 
 
@@ -138,10 +132,8 @@ def _image(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
         values = values[..., None]  # gray images without a channel axis
     real = np.issubdtype(values.dtype, np.floating) and np.isfinite(values).all()
     if values.ndim < 3 or values.shape[:-1] != shape[:-1] or not (real or values.dtype == np.uint8):
-        raise ValueError(
-            f"'image' in {path} must be uint8 or finite real pictures of shape {(*shape[:-1], 'channels')}, as "
-            f"'data'; got {values.dtype} of shape {values.shape}."
-        )
+        wanted = f"uint8 or finite real pictures of shape {(*shape[:-1], 'channels')}, as 'data'"
+        raise _unfit("image", path, wanted, values)
     return values if values.dtype == np.uint8 else values.astype(np.float32)
 
 

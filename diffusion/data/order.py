@@ -128,8 +128,7 @@ def hold_out(size: int, fraction: float, split: str) -> np.ndarray:
     one_of(parts, split=split)
     if len(parts[split]) == 0:
         raise ValueError(
-            f"The split {split!r} of {size} examples is empty with `test_fraction={fraction:g}`: nothing is held "
-            "out; train with, say, test_fraction=0.1."
+            f"The split {split!r} of {size} examples is empty with `test_fraction={fraction:g}`: give 0.1, say."
         )
     return np.sort(parts[split])
 

@@ -23,7 +23,7 @@ from diffusion.data.base import (
     requested,
 )
 from diffusion.data.shapes2d import SHAPES, moments
-from diffusion.numerics import at_least, one_of
+from diffusion.numerics import alike, at_least, one_of
 from diffusion.registry import register
 
 _STREAMS = {"train": 0, "test": 1}
@@ -173,10 +173,8 @@ class Points1D(Points):
         weights = self.weights
         if not self.points:
             raise ValueError("`points` must hold at least one number.")
-        if weights is not None and len(weights) != len(self.points):
-            raise ValueError(
-                f"`weights` must be as many as `points`; got {len(weights)} and {len(self.points)}."
-            )
+        if weights is not None:
+            alike("length", weights=len(weights), points=len(self.points))
         if weights is not None and (min(weights) < 0 or sum(weights) <= 0):
             raise ValueError(f"`weights` must not be negative nor all zero; got {weights}.")
         at_least(0, std=self.std)

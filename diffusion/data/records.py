@@ -135,9 +135,9 @@ def split_sizes(folder: Path) -> dict[str, int]:
     """
     info = _info(folder)
     if info.get("fileFormat") != "array_record":
+        kind = info.get("fileFormat", "tfrecord")
         raise ValueError(
-            f"{folder} holds {info.get('fileFormat', 'tfrecord')} files, which allow no random "
-            "access; prepare it again with `demolish data prepare`, into another --data_dir."
+            f"{folder} holds {kind} files, without random access; run `demolish data prepare` into another --data_dir."
         )
     return {s["name"]: sum(int(n) for n in s["shardLengths"]) for s in info["splits"]}
 
@@ -203,9 +203,7 @@ class RecordReader:
         labels = np.array([[int(_part(r, p)) for p in self.layout.labels] for r in records])
         labels = labels.reshape(len(records), len(self.layout.labels)).astype(np.int32)
         if (labels < 0).any():
-            raise ValueError(
-                "This split has examples without labels (-1); build it with label=None."
-            )
+            raise ValueError("This split has unlabeled examples (-1); build it with label=None.")
         return values, labels if len(self.layout.labels) > 1 else labels[:, 0]
 
     def _decode(self, picture: Any) -> np.ndarray:
@@ -224,9 +222,9 @@ def _feature(folder: Path, features: Any, path: str) -> Any:
     try:
         return _part(features, path)
     except (KeyError, TypeError):
+        names = ", ".join(sorted(features.keys()))
         raise ValueError(
-            f"The set in {folder} has no feature {path!r}; it has {', '.join(sorted(features.keys()))}. "
-            "Say which to use with `image=` and `label=` (None for no labels)."
+            f"The set in {folder} has no feature {path!r}; name others by `image=` and `label=`: {names}."
         ) from None
 
 

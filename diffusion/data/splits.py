@@ -29,8 +29,7 @@ def parse_split(split: str, sizes: Mapping[str, int]) -> list[tuple[str, int, in
         match = _PART.fullmatch(part)
         if match is None or match["name"] not in sizes:
             raise ValueError(
-                f"`split` {split!r} is not available; there are {', '.join(sizes) or 'none'}. "
-                "Parts may be cut and joined: 'train[:90%]', 'train[100:]+test'."
+                f"`split` must name {', '.join(sizes) or 'none'}, or parts as in 'train[:90%]+test'; got {split!r}."
             )
         size = sizes[match["name"]]
         start, stop = _bound(match["start"], size, 0), _bound(match["stop"], size, size)

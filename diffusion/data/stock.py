@@ -54,14 +54,12 @@ class TFDS(PreparedImages):
     def _write(self, scratch: Path, root: Path, download: bool, progress: Progress | None) -> Path:
         if not download:
             raise MissingDataError(
-                f"{self.dataset!r} is not prepared in {root}. Run `demolish data prepare` "
-                f"for it once where there is a network (needs pip install 'demolish[prepare]'), or "
-                "give a folder with a prepared copy as `data_dir`."
+                f"{self.dataset!r} is not prepared in {root}. Run `demolish data prepare` for it where there is a "
+                "network (needs pip install 'demolish[prepare]'), or give a prepared copy as `data_dir`."
             )
         if importlib.util.find_spec("tensorflow") is None:
             raise MissingDataError(
-                f"Preparing {self.dataset!r} needs TensorFlow, this once: "
-                "pip install 'demolish[prepare]'. Reading it afterward does not."
+                f"Preparing {self.dataset!r} needs TensorFlow, this once: pip install 'demolish[prepare]'."
             )
         return _prepare_stock(self.dataset, scratch, root / "downloads")
 
@@ -74,18 +72,16 @@ def _prepare_stock(dataset: str, scratch: Path, downloads: Path) -> Path:
     try:
         builder = tfds.builder(dataset, data_dir=str(scratch), file_format="array_record")
     except tfds.core.DatasetNotFoundError as error:
-        raise MissingDataError(
-            f"TensorFlow Datasets has no set {dataset!r}; its catalog lists the names."
-        ) from error
+        raise MissingDataError(f"TensorFlow Datasets has no set {dataset!r}.") from error
     try:
         builder.download_and_prepare(
             download_dir=str(downloads),  # downloads are kept if the preparation fails
             download_config=tfds.download.DownloadConfig(manual_dir=str(downloads / "manual")),
         )
-    except Exception as error:  # TFDS raises exceptions of many classes
+    except Exception as error:  # TFDS raises whatever its transport raises
+        reason, manual = f"{type(error).__name__}: {error}", downloads / "manual"
         raise MissingDataError(
-            f"TensorFlow Datasets could not prepare {dataset!r}: {type(error).__name__}: {error} "
-            f"(files to be fetched by hand belong in {downloads / 'manual'})."
+            f"TensorFlow Datasets could not prepare {dataset!r}: {reason} (files to fetch by hand: {manual})."
         ) from error
     return Path(builder.data_path)
 

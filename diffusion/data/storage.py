@@ -54,17 +54,13 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
     try:
         return Path(given or "~/.cache/demolish").expanduser()
     except RuntimeError as error:
-        raise MissingDataError(
-            "There is no home folder to keep data in; give `data_dir` or set DEMOLISH_DATA."
-        ) from error
+        raise MissingDataError("No home folder: give `data_dir` or DEMOLISH_DATA.") from error
 
 
 def check_in_memory(value: bool | str | None) -> None:
     """Raise ValueError for an invalid value of the hyperparameter `in_memory`."""
     if not isinstance(value, bool) and value not in (None, "auto"):
-        raise ValueError(
-            f"`in_memory` must be true, false, or None or 'auto' to choose by size; got {value!r}."
-        )
+        raise ValueError(f"`in_memory` must be true, false, None or 'auto'; got {value!r}.")
 
 
 @contextlib.contextmanager
@@ -84,8 +80,7 @@ def _workplace(parent: Path) -> Iterator[Path]:
             exclusive = stack.enter_context(locked(parent / ".lock"))
         except OSError as error:
             raise UnwritableDataError(
-                f"Cannot write to {parent}: {error.strerror}. Give a folder that you may write to "
-                "as `data_dir`, or in the environment variable DEMOLISH_DATA."
+                f"Cannot write to {parent}: {error.strerror}. Give another folder as `data_dir` or in DEMOLISH_DATA."
             ) from error
         if exclusive:  # under the lock, existing content was left by a killed process
             for stale in parent.glob(f"{prefix}*"):
@@ -131,8 +126,7 @@ def publish(
             found = ready()  # without locks another process may still have been first
             if found is None:
                 raise UnwritableDataError(
-                    f"{target} is in the way ({error.strerror}); remove it or choose another place "
-                    "with `data_dir`."
+                    f"{target} is in the way ({error.strerror}); remove it or give another `data_dir`."
                 ) from error
             return found
         return target

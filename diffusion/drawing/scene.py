@@ -163,9 +163,7 @@ def make_scene(
     """
     points = np.asarray(points, np.float32)
     if points.ndim != 2 or points.shape[1] not in (1, 2) or not len(points):
-        raise ValueError(
-            f"`points` must have the shape (n, 1) or (n, 2) to be drawn; got {points.shape}."
-        )
+        raise ValueError(f"`points` to be drawn must be (n, 1) or (n, 2); got {points.shape}.")
     times = process.default_times(num_steps)
     key_demolish, key_fan, key_prior, key_solve = jax.random.split(jax.random.key(seed), 4)
     rows = np.resize(np.random.default_rng(seed).permutation(len(points)), _DRAWS)
@@ -190,9 +188,7 @@ def make_scene(
     states, ends = np.asarray(solution.trajectory), np.asarray(solution.x)
     finite = np.isfinite(states).all(axis=(0, 2)) & np.isfinite(ends).all(axis=1)
     if not finite.any():
-        raise ValueError(
-            f"none of {num_paths} paths stayed finite; try more steps, or another sampler."
-        )
+        raise ValueError(f"none of {num_paths} paths stayed finite; try more steps.")
     if not finite.all():
         notes.append(f"{int((~finite).sum())} of {num_paths} paths did not stay finite")
     model = model_of(_BATCH) if model_of else field

@@ -43,10 +43,10 @@ class LabelAgreement(Metric):
 
     def __call__(self, inputs: EvalInputs) -> Results:
         classes = inputs.train.spec.num_classes
+        size = inputs.train.spec.size
         require(
-            isinstance(classes, int) and classes > 1 and inputs.train.spec.size is not None,
-            "label_agreement needs a finite data set with one label per example; this one has "
-            f"num_classes={classes}, size={inputs.train.spec.size}.",
+            isinstance(classes, int) and classes > 1 and size is not None,
+            f"label_agreement needs finite data with one label per example; got num_classes={classes}, size={size}.",
         )
         assert isinstance(classes, int)
         judge = fitted_judge(inputs.train, self.num_training)

@@ -132,8 +132,7 @@ def read_measured(path: Path) -> Measured:
         fits = all(isinstance(part, dict) for entry in found.values() for part in entry)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{file} is no result of `demolish evaluate`, or is damaged, or was written without cards "
-            f"({type(error).__name__}: {error})."
+            f"{file} is no result of `demolish evaluate` with cards, or damaged ({type(error).__name__}: {error})."
         ) from None
     if not whole or not fits:
         raise ValueError(f"{file} is damaged: a number does not match its digest. Measure it anew.")

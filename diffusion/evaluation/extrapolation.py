@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from diffusion.evaluation.frechet import Moments, factor_of
 from diffusion.evaluation.kernel import student_quantile
-from diffusion.numerics import require
+from diffusion.numerics import at_least
 
 _GROUPS = 10
 _PARTS = (1, 2, 4)
@@ -47,10 +47,8 @@ def frechet_infinity(
     """
     n, dim = rows.shape
     needed = int(np.ceil(4 * (dim + 1) / (1 - 1 / _GROUPS))) + _GROUPS
-    require(
-        n >= needed,
-        f"the extrapolation over {dim} features needs at least {needed} examples, so that every part has more "
-        f"examples than features; got {n}. Use kid, which has no such bias.",
+    at_least(
+        needed, examples=n, of=f"extrapolation over {dim} features", hint="kid has no such bias."
     )
     factor = factor_of(reference.covariance)
     spread = float(np.trace(reference.covariance))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from diffusion.numerics import at_least, finite, require
+from diffusion.numerics import alike, at_least, finite, require
 
 
 @dataclass
@@ -74,10 +74,7 @@ def gaussian_distance(
 
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Return the Frechet distance between two sets of features."""
-    require(
-        a.mean.shape == b.mean.shape,
-        f"both sets need features of one size; got {a.mean.shape[0]} and {b.mean.shape[0]}.",
-    )
+    alike("number of features", a=len(a.mean), b=len(b.mean))
     return gaussian_distance(a.mean, a.covariance, b.mean, b.covariance)
 
 

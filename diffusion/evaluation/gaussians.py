@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffusion.evaluation.frechet import gaussian_distance
-from diffusion.numerics import require
+from diffusion.numerics import alike
 
 Mean = Float[np.ndarray, "dim"]
 Covariance = Float[np.ndarray, "dim dim"]
@@ -22,8 +22,7 @@ def _cholesky(cov: np.ndarray, name: str) -> np.ndarray:
         return np.linalg.cholesky(np.asarray(cov, np.float64))
     except np.linalg.LinAlgError:
         raise ValueError(
-            f"`{name}` is singular or not positive: this distance is infinite or undefined. Use more examples "
-            "than features, add a ridge, or the Wasserstein distance, which needs no inverse."
+            f"`{name}` is singular: use more examples than features, a ridge, or the Wasserstein distance."
         ) from None
 
 
@@ -63,8 +62,5 @@ def wasserstein_2(mean_1: Mean, cov_1: Covariance, mean_2: Mean, cov_2: Covarian
     Raises:
         ValueError: the sizes differ.
     """
-    require(
-        np.shape(cov_1) == np.shape(cov_2),
-        f"both Gaussians need one dimension; got {np.shape(cov_1)} and {np.shape(cov_2)}.",
-    )
+    alike("shape", cov_1=np.shape(cov_1), cov_2=np.shape(cov_2))
     return float(np.sqrt(max(0.0, gaussian_distance(mean_1, cov_1, mean_2, cov_2))))

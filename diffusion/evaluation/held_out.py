@@ -101,8 +101,7 @@ def bits_per_dim(
     spec = dataset.spec
     require(
         spec.bits is not None,
-        "bits per dimension need data made of integers, such as 8-bit images; this set is continuous: "
-        "report its log-likelihood in nats (`diffusion.log_prob`) instead.",
+        "bits per dimension need integers, such as 8-bit images; of continuous data report `diffusion.log_prob`.",
     )
     assert spec.bits is not None
     dims, quantize = int(np.prod(spec.shape)), Dequantization(levels=2**spec.bits)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float, Num, UInt8
 
+from diffusion.numerics import at_least
 from diffusion.runtime.files import replacing
 
 SEPARATOR = 64  # gray level between images: dark, but different from the black background of digits
@@ -39,11 +40,8 @@ def image_grid(
         border: width of the lines in pixels of the images.
         scale: magnification; each pixel, of images and lines, becomes scale x scale pixels.
     """
-    if columns < 1 or border < 0 or scale < 1 or len(images) == 0:
-        raise ValueError(
-            f"A grid needs images, `columns` and `scale` of at least 1 and `border` of at least 0; "
-            f"got {len(images)} images, columns={columns}, scale={scale}, border={border}."
-        )
+    at_least(1, images=len(images), columns=columns, scale=scale, of="a grid")
+    at_least(0, border=border, of="a grid")
     number, height, width, channels = images.shape
     rows = -(-number // columns)
     down, across = height + border, width + border

@@ -92,9 +92,7 @@ def save_animation(
 ) -> None:
     """Write trajectories from noise to data as an animated GIF of images, with a pause at the end."""
     if spec.kind != "image":
-        raise ValueError(
-            f"an animation shows images; this data is made of {spec.kind}: use a trajectory."
-        )
+        raise ValueError(f"an animation shows images, not {spec.kind}: use a trajectory.")
     states = np.asarray(states, np.float32)
     frames = [grid(x / max(1.0, float(np.abs(x).max())), spec, columns) for x in states[:-1]]
     last = grid(states[-1], spec, columns)

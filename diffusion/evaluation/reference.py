@@ -153,8 +153,7 @@ def about_of(
     mine, theirs = tuple(dataset.spec.shape), tuple(extractor.spec.shape)
     require(
         mine == theirs,
-        f"the data set {about['dataset']} has examples of shape {mine}, and the features {extractor.name} were "
-        f"opened for {theirs}: this is the reference of another data set.",
+        f"the examples of {about['dataset']} have shape {mine}; the features {extractor.name} take {theirs}.",
     )
     return about
 
@@ -269,10 +268,7 @@ def read(path: Path, expected: dict[str, Any] | None = None) -> Statistics:
     if expected is not None:
         wanted = as_json(expected)
         differs = [k for k in wanted if about.get(k) != wanted[k]]
-        require(
-            not differs,
-            f"{path} was made of something else: {', '.join(differs)} differ",
-        )
+        require(not differs, f"{path} was made of something else: {', '.join(differs)} differ")
     moments = Moments(about["count"], arrays["mean"], arrays["scatter"])
     rows = arrays["rows"].astype(np.float64)
     return Statistics(about=about, moments=moments, rows=rows, index=arrays["index"])

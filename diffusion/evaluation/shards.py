@@ -122,8 +122,7 @@ class Shards(abc.ABC):
             # also UnicodeDecodeError; a damaged manifest is replaced only if there are no shards
             if any(_NAME.fullmatch(p.name) for p in self.folder.iterdir()):
                 raise ShardsError(
-                    f"{file} is damaged, so nobody knows what the examples in {self.folder} are. Remove the "
-                    "folder or give another --out."
+                    f"{file} is damaged: it says what {self.folder} holds. Remove the folder or give another --out."
                 ) from None
             there = None
         if there is None:
@@ -146,8 +145,7 @@ class Shards(abc.ABC):
                 else ""
             )
             raise ShardsError(
-                f"{self.folder} holds examples of another command ({shown}{more}). Give the command that began "
-                "it, another --out, or remove the folder."
+                f"{self.folder} holds examples of another command ({shown}{more}). Give that, or another --out."
             )
 
     def committed(self) -> list[Shard]:

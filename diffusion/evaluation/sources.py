@@ -171,15 +171,11 @@ def _decode(path: Path, spec: DataSpec) -> np.ndarray:
                 raise SourceError(f"{path} is animated: {frames} pictures.")
             picture = ImageOps.exif_transpose(opened)  # as in training
             if picture.mode != mode:
-                raise SourceError(
-                    f"{path} has pixels of mode {picture.mode}; this data has {channels} channels: {mode}."
-                )
+                raise SourceError(f"{path} has mode {picture.mode}; this data has mode {mode}.")
             if "transparency" in picture.info:
                 raise SourceError(f"{path} has a transparent color; lay it on white.")
             if picture.size != (width, height):
-                raise SourceError(
-                    f"{path} is {picture.size[0]} x {picture.size[1]} pixels; this data is {width} x {height}."
-                )
+                raise SourceError(f"{path} is of size {picture.size}, not {(width, height)}.")
             return np.asarray(picture).reshape(spec.shape)
     except SourceError:
         raise
@@ -212,8 +208,7 @@ class _Array:
                 key = next((k for k in KEYS if k in names), names[0] if len(names) == 1 else None)
                 if key is None:
                     raise SourceError(
-                        f"{path} has no array named {', '.join(KEYS[:-1])} or {KEYS[-1]}; it has "
-                        f"{', '.join(names) or 'none'}."
+                        f"{path} has no array named {' or '.join(KEYS)}; it has {', '.join(names) or 'none'}."
                     )
                 with archive.open(f"{key}.npy") as file:
                     return cls(path=path, key=key, **_header(file))
@@ -256,8 +251,7 @@ class _Array:
             content = file.read(rows * size)
             if len(content) < rows * size:
                 raise SourceError(
-                    f"{self.path} is cut off: it promises {self.shape[0]} examples, and ends at number "
-                    f"{start + len(content) // max(size, 1)}."
+                    f"{self.path} is cut off after {start + len(content) // max(size, 1)} of {self.shape[0]} examples."
                 )
             yield np.frombuffer(content, self.dtype).reshape(rows, *self.shape[1:])
 

@@ -1,6 +1,6 @@
 """Guidance: functions from denoisers to a denoiser.
 
-A sampler, an ODE, a likelihood never learn that guidance exists. The scale has one convention
+Samplers, ODEs and likelihoods take guided denoisers like any other. The scale has one convention
 everywhere: 0 is the unconditional model, 1 the conditional one, above 1 extrapolates (so the `w` of some
 papers is omega = scale - 1; Su, kexue.fm 9257).
 """

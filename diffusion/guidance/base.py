@@ -1,8 +1,8 @@
-"""What a guidance entry is, what it gets to work with, and what all of them share.
+"""Base class of the guidance entries of a config, and the extra inputs that they take.
 
 An entry of the kind `guidance` is a frozen record of numbers that is called with a `ConditionalModel` and returns
-a denoiser (a velocity for a plain `Process`). Beside each stands a plain function from denoisers to a denoiser.
-What they return are callable pytrees: parameters, conditions, scales and targets are leaves, so a compiled
+a denoiser (a velocity for a plain `Process`). For each entry there is also a plain function from denoisers to a
+denoiser. The results are callable pytrees: parameters, conditions, scales and targets are leaves, so a compiled
 sampler is reused when they change.
 """
 
@@ -17,7 +17,7 @@ from diffusion.processes.base import require_process
 from diffusion.registry import adopt_earlier_names, lookup, registered
 from diffusion.types import Denoiser
 
-# What entries may be given, what it is, and where it comes from.
+# Extra inputs of entries: name -> (description, command-line flag that provides it).
 GIVEN = {
     "classifier": (
         "a callable (x_t, t) -> log-probabilities of shape (batch, classes)",
@@ -44,10 +44,10 @@ def entry_name(entry: Any) -> str:
 
 
 def given(model: ConditionalModel, name: str, entry: Any) -> Any:
-    """Return what a program has handed in under a name, for one entry.
+    """Return the extra input of this name for an entry.
 
     Raises:
-        ValueError: nothing was; the message says what is needed and how it is provided.
+        ValueError: the input is missing; the message says what is needed and how to provide it.
     """
     if model.given.get(name) is not None:
         return model.given[name]
@@ -63,10 +63,9 @@ def given(model: ConditionalModel, name: str, entry: Any) -> Any:
 class Guidance(abc.ABC):
     """An entry of the kind `guidance`: from the denoisers of a model to one denoiser.
 
-    `requires` is the most general class of process that it works for, `neutral` the fields with which it changes
-    nothing.
-    `needs_cond` says that it compares conditions, so that it has no meaning without one; `needs_null` that it
-    compares with the network under none, which must have been trained so.
+    `requires` is the most general class of process that the entry works for, and `neutral` holds field values with
+    which it changes nothing. `needs_cond` states that it compares conditions, so that it needs a conditional model;
+    `needs_null` that it uses the unconditional network, which must have been trained by dropping conditions.
     """
 
     requires: ClassVar[type[Process]] = Process
@@ -80,20 +79,20 @@ class Guidance(abc.ABC):
 
     @abc.abstractmethod
     def guide(self, model: ConditionalModel) -> Denoiser:
-        """Return the guided denoiser of a model whose process is of the class `requires`."""
+        """Return the guided denoiser of a model; the process is already checked to be of the class `requires`."""
 
     def __call__(self, model: ConditionalModel) -> Denoiser:
         """Return the guided denoiser.
 
         Raises:
-            TypeError: the process of the model stands too low for this entry.
-            ValueError: something that a program must hand in is missing.
+            TypeError: the process of the model is not of the class that this entry requires.
+            ValueError: a required extra input is missing.
         """
         self.check_process(model.process)
         return self.guide(model)
 
     def check_process(self, process: Process) -> None:
-        """Raise TypeError unless the process is of the class that this entry needs."""
+        """Raise TypeError unless the process is of the class that this entry requires."""
         require_guidable(process, self.requires, f"guidance {entry_name(self)!r}")
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
@@ -101,17 +100,16 @@ class Guidance(abc.ABC):
         del shape
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the examples that come out of a model trained on this shape."""
+        """Return the shape of the examples generated with a model that was trained on this shape."""
         return shape
 
 
 def require_guidable(process: Process, requires: type[Process], who: str) -> None:
-    """Raise TypeError unless the process is of a class; the message names the entries that fit."""
+    """Raise TypeError unless the process is of a class; the message names entries that work for every process."""
     try:
         require_process(process, requires, who)
     except TypeError as error:
         needs = str(error).partition(". ")[0]
         raise TypeError(
-            f"{needs}. On every process work classifier_free, negative, autoguidance, channels, and "
-            "interval with by='t'."
+            f"{needs}. Every process has classifier_free, negative, autoguidance, channels, interval with by='t'."
         ) from None

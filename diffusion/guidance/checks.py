@@ -1,4 +1,4 @@
-"""Whether a list of guidance entries fits a model: said before anything is computed."""
+"""Checks that a list of guidance entries fits a model, before anything is computed."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,14 +16,14 @@ def check_entries(
     conditional: bool,
     dropout: float,
 ) -> None:
-    """Raise TypeError or ValueError for an entry that this model cannot be guided by.
+    """Raise TypeError or ValueError for an entry that does not work for this model.
 
     Args:
-        entries: of the kind `guidance`; those that are no `Guidance` are let through.
-        process: of the model.
-        shape: of one example of the training.
-        conditional: whether the network was trained under conditions.
-        dropout: the fraction of the training in which the condition was dropped.
+        entries: entries of the kind `guidance`; those that are not a `Guidance` are not checked.
+        process: the process of the model.
+        shape: the shape of one training example.
+        conditional: whether the network was trained with conditions.
+        dropout: the fraction of training examples whose condition was dropped.
     """
     for entry in entries:
         if not isinstance(entry, Guidance):
@@ -35,18 +35,17 @@ def check_entries(
         name = entry_name(entry)
         require(
             conditional or not entry.needs_cond,
-            f"guidance {name!r} extrapolates between conditions, but this model was trained without any; leave "
-            "it out, or train on data with labels. Without labels there are autoguidance, classifier, similarity.",
+            f"guidance {name!r} needs a model trained under conditions; without them use autoguidance or classifier.",
         )
         require(
             dropout > 0 or not entry.needs_null,
-            f"guidance {name!r} compares with the model under no condition, which this one never saw: it was "
-            "trained with train.label_dropout=0. Train with 0.1, or use autoguidance or classifier.",
+            f"guidance {name!r} compares with the model under no condition, which train.label_dropout=0 never trained. "
+            "Train with 0.1, or use autoguidance or classifier.",
         )
 
 
 def does_nothing(entry: Any) -> bool:
-    """Say whether an entry is the conditional model itself: scale 1 of one that extrapolates to it."""
+    """Return whether an entry changes nothing, because its scale 1 is the conditional model itself."""
     entry = getattr(entry, "inner", entry)
     neutral = (getattr(entry, "neutral", None) or {}).get("scale")
     scale = getattr(entry, "scale", None)
@@ -54,12 +53,12 @@ def does_nothing(entry: Any) -> bool:
 
 
 def without_condition(entries: Iterable[Any]) -> tuple[Any, ...]:
-    """Return the entries that make sense for a model under no condition."""
+    """Return the entries that apply to an unconditional model."""
     return tuple(e for e in entries if not getattr(e, "needs_cond", False))
 
 
 def output_shape(entries: Iterable[Any], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of the examples that come out, which `upsample` makes larger."""
+    """Return the shape of the generated examples, which `upsample` makes larger."""
     for entry in entries:
         shape = entry.output_shape(shape) if isinstance(entry, Guidance) else shape
     return shape

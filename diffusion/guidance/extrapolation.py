@@ -1,6 +1,6 @@
 """Guidance that combines two denoisers: reference + scale (guided - reference).
 
-It needs no formula of Tweedie's, so it works on velocities as well. One convention: scale 0 is the
+It does not use Tweedie's formula, so it works for velocities as well. One convention: scale 0 is the
 reference, 1 the guided denoiser itself, above 1 extrapolates (the `w` of some papers is omega = scale - 1;
 Su, kexue.fm 9257).
 """
@@ -42,11 +42,11 @@ class Extrapolated(CallablePytree):
         return self.with_plain(x_t, t)[0]
 
     def with_plain(self, x_t: Array, t: Time) -> tuple[Array, Array]:
-        """Return the extrapolated posterior mean, and the one at scale 1."""
+        """Return the extrapolated posterior mean, and the posterior mean at scale 1."""
         guided, reference = self.both(x_t, t)
         scale = scale_at(self.scale, t, x_t)
         x_0 = reference + scale * (guided - reference)
-        return jnp.where(scale == 1, guided, x_0), guided  # at 1 to the last bit, as at 0
+        return jnp.where(scale == 1, guided, x_0), guided  # bit-exact at scale 1, as at scale 0
 
 
 def classifier_free(
@@ -60,15 +60,15 @@ def classifier_free(
     """Extrapolate from the second denoiser through the first (Ho and Salimans, 2022).
 
     Args:
-        conditional: the better-informed denoiser, or velocity.
+        conditional: the conditional denoiser, or velocity.
         unconditional: the reference; a weaker model here is autoguidance, another condition a
             negative prompt.
         scale: 0 reference, 1 conditional, above 1 extrapolated: a number, one per example, or t -> scale.
-        both: evaluates the two together, when that is cheaper than one after the other.
-        omega: scale - 1, in place of it.
+        both: evaluates the two together, if that is cheaper than one after the other.
+        omega: scale - 1, as an alternative to `scale`.
 
     Raises:
-        TypeError: not exactly one of `scale` and `omega` was given.
+        TypeError: neither or both of `scale` and `omega` were passed.
     """
     if (scale is None) == (omega is None):
         raise TypeError("`classifier_free` takes either `scale`, or `omega`, which is scale - 1.")
@@ -77,7 +77,7 @@ def classifier_free(
 
 
 def above_one(omega: Any) -> Any:
-    """Return the scale 1 + omega; of a callable of t a callable."""
+    """Return the scale 1 + omega; a callable of t if omega is one."""
     if not callable(omega):
         return 1 + omega
     of_time: Any = omega
@@ -96,19 +96,17 @@ class Extrapolation(Guidance):
     def __post_init__(self, omega: Any) -> None:
         if omega is not None:
             default = type(self).__dataclass_fields__["scale"].default
-            require(
-                is_number(self.scale) and self.scale == default,
-                f"give either `scale` or `omega`, which is scale - 1; got {self.scale} and {omega}.",
-            )
+            unset = is_number(self.scale) and self.scale == default
+            require(unset, f"give `scale` or `omega`, scale - 1; got {self.scale} and {omega}.")
             object.__setattr__(self, "scale", above_one(omega))
         check_scale(self.scale)
 
     def at(self, model: ConditionalModel) -> Any:
-        """Return the scale as a leaf or a callable of t."""
+        """Return the scale as an array or a callable of t, bound to the model's process."""
         return as_scale(scale_of(self.scale, model.process))
 
     def whole(self) -> float | None:
-        """Return 0 or 1 if the scale is exactly that, when one denoiser is enough."""
+        """Return the scale if it is exactly 0 or 1, so that one denoiser suffices, else None."""
         known = is_number(self.scale) and float(self.scale) in (0.0, 1.0)
         return float(self.scale) if known else None
 
@@ -119,7 +117,7 @@ class Extrapolation(Guidance):
 class ClassifierFree(Extrapolation):
     """x_0 = uncond + scale (cond - uncond), both from one network in one batched call.
 
-    Ho and Salimans, 2022. `omega` is accepted for scale - 1; `scale` may be an entry of the kind `scale`.
+    Ho and Salimans, 2022. `omega` sets scale - 1; `scale` may be an entry of the kind `scale`.
     """
 
     needs_cond: ClassVar[bool] = True
@@ -137,9 +135,9 @@ class ClassifierFree(Extrapolation):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Negative(Extrapolation):
-    """x_0 = avoided + scale (cond - avoided): away from another condition instead of from none.
+    """x_0 = avoided + scale (cond - avoided): extrapolate away from another condition (a negative prompt).
 
-    The avoided condition is `label`, or given["negative"], a condition like the model's (or one example of it).
+    The avoided condition is `label`, or given["negative"], a condition like the model's, with or without a batch axis.
     """
 
     needs_cond: ClassVar[bool] = True
@@ -158,11 +156,9 @@ class Negative(Extrapolation):
     def _avoided(self, model: ConditionalModel) -> Cond:
         if self.label is None:
             return _like(given(model, "negative", self), model.cond)
-        if not isinstance(model.cond, Mapping) or "label" not in model.cond:
-            raise ValueError(
-                "guidance 'negative' with `label` needs a model under the condition 'label'; this one has "
-                f"{sorted(model.cond) if isinstance(model.cond, Mapping) else 'no condition'}."
-            )
+        known = sorted(model.cond) if isinstance(model.cond, Mapping) else []
+        if "label" not in known:
+            raise ValueError(f"'negative' with `label` needs a condition 'label'; got {known}.")
         label = jnp.asarray(self.label, model.cond["label"].dtype)
         return {**model.cond, "label": jnp.broadcast_to(label, model.cond["label"].shape)}
 
@@ -171,8 +167,7 @@ def _like(cond: Cond, other: Cond) -> Cond:
     """Repeat a condition without a batch axis, or with one of length 1, for the batch of another."""
     if jax.tree.structure(cond) != jax.tree.structure(other):
         raise ValueError(
-            f"given['negative'] must be a condition like the model's, {jax.tree.structure(other)}; got "
-            f"{jax.tree.structure(cond)}."
+            f"given['negative'] must be like the model's {jax.tree.structure(other)}; got {jax.tree.structure(cond)}."
         )
     fit = lambda a, b: jnp.broadcast_to(jnp.asarray(a, jnp.asarray(b).dtype), jnp.shape(b))
     return jax.tree.map(fit, cond, other)
@@ -182,9 +177,9 @@ def _like(cond: Cond, other: Cond) -> Cond:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Autoguidance(Extrapolation):
-    """x_0 = weaker + scale (model - weaker): away from a smaller, or less trained, version of the model.
+    """x_0 = weaker + scale (model - weaker): extrapolate away from a smaller, or less trained, model.
 
-    The weaker one is given["guide"], a callable from a condition to its denoiser (Karras et al., 2024).
+    The weaker model is given["guide"], a callable from a condition to its denoiser (Karras et al., 2024).
     """
 
     def guide(self, model: ConditionalModel) -> Denoiser:

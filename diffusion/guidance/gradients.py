@@ -1,11 +1,11 @@
-"""Guidance by a gradient: any log p(y | x_t), or any similarity in its place, tilts the distribution.
+"""Guidance by the gradient of any log p(y | x_t), or of a similarity in its place.
 
     score of p(x_t | y) = score of p(x_t) + grad log p(y | x_t)
     E[x_0 | x_t, y]     = E[x_0 | x_t] + sigma^2 / alpha grad log p(y | x_t)
 
-The second line is Tweedie's formula, so the noise must be Gaussian. As a shift of the posterior mean it serves
-every sampler, ODEs included; the discrete form, a shift of x_{t-1} by the variance of the step, vanishes without
-noise (Su, kexue.fm 9257).
+The second line is Tweedie's formula, so the noise must be Gaussian. Written as a shift of the posterior mean,
+guidance works with every sampler, including ODEs; the discrete form, a shift of x_{t-1} by the variance of the
+step, vanishes for deterministic steps (Su, kexue.fm 9257).
 """
 
 import dataclasses
@@ -26,9 +26,8 @@ from diffusion.processes.base import require_process
 from diffusion.registry import register, takes_names
 from diffusion.types import Denoiser, Time
 
-LogProb: TypeAlias = Callable[
-    [Array, Any], Array
-]  # (x, t) -> log p(y | x), (batch,), maybe unnormalized
+# (x, t) -> log p(y | x), (batch,), maybe unnormalized
+LogProb: TypeAlias = Callable[[Array, Any], Array]
 
 THROUGH = ("x_t", "x_0")
 
@@ -76,10 +75,10 @@ def classifier(
     Args:
         process: a process with Gaussian noise.
         denoise: E[x_0 | x_t].
-        log_prob: (x, t) -> log p(y | x) of shape (batch,); `OfLabel` makes one of a classifier.
+        log_prob: (x, t) -> log p(y | x) of shape (batch,); `OfLabel` makes one from a classifier.
         scale: 0 unconditional, 1 Bayes' rule, above 1 sharper: a number, one per example, or t -> scale.
-        through: "x_t" asks the classifier about the noisy state; "x_0" asks one of clean data about the
-            posterior mean, called with t = t_min, and differentiates through the denoiser.
+        through: "x_t" evaluates the classifier on the noisy state; "x_0" evaluates a classifier of clean data
+            on the posterior mean, with t = t_min, and differentiates through the denoiser.
 
     Raises:
         TypeError: the noise is not Gaussian.
@@ -90,32 +89,32 @@ def classifier(
 
 
 def check_through(through: str) -> None:
-    """Raise ValueError unless this is x_t or x_0."""
+    """Raise ValueError unless `through` is x_t or x_0."""
     one_of(THROUGH, through=through, hint="x_t is the noisy state, x_0 the posterior mean.")
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OfLabel(CallablePytree):
-    """log p(label | x) from a classifier; where the label is -1 there is nothing to say, 0."""
+    """log p(label | x) from a classifier; 0 where the label is -1, which means no label."""
 
     log_probs: Callable[[Array, Any], Array]  # (x, t) -> (batch, classes)
     label: Any  # integers, (batch,) or ()
 
     def __call__(self, x: Array, t: Time) -> Array:
-        """Return log p(label | x), (batch,); NaN for a label that the classifier does not know."""
+        """Return log p(label | x), (batch,); NaN for a label that is not among the classifier's classes."""
         log_p = self.log_probs(x, t)
         label = jnp.broadcast_to(jnp.asarray(self.label), log_p.shape[:1])
         classes = log_p.shape[1]
         picked = jnp.take_along_axis(log_p, jnp.clip(label, 0, classes - 1)[:, None], axis=1)[:, 0]
-        # as a factor, so that the gradient is NaN too
+        # a factor, so that the gradient is also NaN
         weight = jnp.where(label < 0, 0.0, jnp.where(label < classes, 1.0, jnp.nan))
         return weight.astype(log_p.dtype) * picked
 
 
 @runtime_checkable
 class JudgesConditions(Protocol):
-    """A classifier that reads a whole condition by itself: several labels, attributes."""
+    """A classifier of whole conditions, such as several labels or attributes."""
 
     def log_prob(self, x_t: Array, t: Any, cond: Any) -> Array:
         """Return log p(cond | x_t), (batch,)."""
@@ -125,7 +124,7 @@ class JudgesConditions(Protocol):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OfCondition:
-    """log p(cond | x) from a classifier that reads conditions; one without a batch axis is for all."""
+    """log p(cond | x) from a classifier of conditions; a condition without a batch axis holds for all examples."""
 
     classify: JudgesConditions
     cond: Any
@@ -138,7 +137,7 @@ class OfCondition:
 
 @dataclass(frozen=True, kw_only=True)
 class Tilt(Guidance):
-    """Fields of entries with a gradient."""
+    """Base class of entries that shift the posterior mean by a gradient."""
 
     requires: ClassVar[type[Process]] = GaussianProcess
     neutral: ClassVar[Mapping[str, Any]] = {"scale": 0.0}
@@ -169,9 +168,9 @@ class Tilt(Guidance):
 class Classifier(Tilt):
     """x_0 + scale sigma^2 / alpha grad log p(label | x_t), with given["classifier"].
 
-    Dhariwal and Nichol, 2021. The label is that of the condition, or `label` for all examples. It tilts what stands
-    before it in the list: put classifier_free with scale 0 there for the unconditional model. `through` = x_0
-    asks a classifier of clean data about the posterior mean.
+    Dhariwal and Nichol, 2021. The label is that of the condition, or `label` for all examples. The gradient is added
+    to the result of the preceding entries: for the unconditional model put classifier_free with scale 0 before it.
+    `through` = x_0 evaluates a classifier of clean data on the posterior mean.
     """
 
     label: int | None = None
@@ -191,6 +190,5 @@ class Classifier(Tilt):
     def _require(self, condition: bool, found: str) -> None:
         require(
             condition,
-            "guidance 'classifier' needs one label per example: the condition 'label' of shape (batch,), "
-            f"demolish sample --labels, or its field `label`; got {found}.",
+            f"'classifier' needs one label per example: condition 'label', --labels or field `label`; got {found}.",
         )

@@ -1,4 +1,4 @@
-"""The denoisers of one network under several conditions: what an entry of guidance gets to work with."""
+"""The denoisers of one network under several conditions, the input of guidance entries."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -17,19 +17,19 @@ Both = Callable[[Array, Any], tuple[Array, Array]]  # (x_t, t) -> two posterior 
 
 
 def null_cond(cond: Cond) -> Cond:
-    """Return the condition that means "unconditional": -1 for integers, NaN for real numbers."""
+    """Return the condition of the same structure that means "unconditional": -1 for integers, NaN for real numbers."""
     return jax.tree.map(_null, cond)
 
 
 def _null(leaf: Any) -> Array:
     leaf = jnp.asarray(leaf)
     integer = jnp.issubdtype(leaf.dtype, jnp.integer)
-    return jnp.full_like(leaf, -1 if integer else jnp.nan)  # a row of zeros may well be a condition
+    return jnp.full_like(leaf, -1 if integer else jnp.nan)  # not 0, which may be a valid condition
 
 
 @dataclass(frozen=True)
 class CallablePytree:
-    """A callable made of callables and numbers; plain functions among its fields become pytrees themselves."""
+    """Base class of callables built from callables and numbers; plain functions among the fields become pytrees."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -53,13 +53,13 @@ class Pair(CallablePytree):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class BatchedBoth:
-    """A network's outputs under its condition and under another, in one call on a doubled batch."""
+    """A network's outputs with its own condition and with another, in one call on a doubled batch."""
 
     conditional: Any  # a NetworkDenoiser or NetworkVelocity
-    reference: Cond  # like the condition of the first, such as null
+    reference: Cond  # of the same structure as the model's condition, such as the null condition
 
     def __call__(self, x_t: Data, t: Time) -> tuple[Data, Data]:
-        """Return (under its condition, under the reference)."""
+        """Return the outputs (with its own condition, with the reference condition)."""
         stack = lambda a, b: jnp.concatenate([a, b])
         cond = jax.tree.map(stack, self.conditional.cond, self.reference)
         t = jnp.concatenate([t, t]) if jnp.ndim(t) else t
@@ -70,14 +70,14 @@ class BatchedBoth:
 
 @dataclass(frozen=True)
 class ConditionalModel:
-    """The denoisers of one network: what a guidance entry of a config gets to work with.
+    """The denoisers of one network under several conditions, the input of guidance entries.
 
     Args:
         base: a NetworkDenoiser or NetworkVelocity with its condition.
-        guided: what earlier guidance has made of it, if anything.
-        given: what a program hands in besides the config: "classifier", "guide", "target", ...
-        asked: the condition that was asked for, where the network was trained without; a classifier
-            may know it.
+        guided: the result of earlier guidance, or None.
+        given: extra inputs that are not part of the config: "classifier", "guide", "target", ...
+        asked: the requested condition, for a network that was trained without conditions; a classifier
+            may use it.
     """
 
     base: Any
@@ -87,17 +87,17 @@ class ConditionalModel:
 
     @property
     def conditional(self) -> Denoiser:
-        """E[x_0 | x_t, cond], under earlier guidance."""
+        """E[x_0 | x_t, cond], with earlier guidance."""
         return self.base if self.guided is None else self.guided
 
     @property
     def unconditional(self) -> Denoiser:
-        """E[x_0 | x_t]: the network under the null condition."""
+        """E[x_0 | x_t]: the network with the null condition."""
         return self.base.with_cond(null_cond(self.base.cond))
 
     @property
     def plain(self) -> Denoiser:
-        """The network under its condition, without earlier guidance."""
+        """The network with its condition, without earlier guidance."""
         return self.base
 
     @property
@@ -107,27 +107,26 @@ class ConditionalModel:
 
     @property
     def cond(self) -> Cond:
-        """What was asked for: the condition of the network, if it has one."""
+        """The requested condition: that of the network, or `asked` if it has none."""
         return self.asked if self.base.cond is None else self.base.cond
 
     def both(self) -> Both:
-        """Return both at once: one call of the network, unless earlier guidance has changed one of them."""
+        """Return (conditional, unconditional) as one function: one batched call, unless there was earlier guidance."""
         return self.against(null_cond(self.base.cond))
 
     def with_cond(self, cond: Cond) -> Denoiser:
-        """Return the network under another condition, without earlier guidance."""
+        """Return the network with another condition, without earlier guidance."""
         return self.base.with_cond(cond)
 
     def against(self, cond: Cond) -> Both:
-        """Return the conditional denoiser and that of another condition, in one call where possible.
+        """Return the conditional denoiser and that of another condition as one function, batched if possible.
 
         Raises:
             ValueError: the network has no condition.
         """
         if self.base.cond is None:
             raise ValueError(
-                "guidance compares a model under its condition with the same model under another or none, but "
-                "this one has no condition: train it on data with labels, or give labels."
+                "guidance compares conditions, and this model has none: train it on data with labels, or give labels."
             )
         if self.guided is None or self.guided is self.base:
             return BatchedBoth(self.base, cond)

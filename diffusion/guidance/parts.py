@@ -1,4 +1,4 @@
-"""Guidance in part: within an interval of noise, or on some channels. Both wrap another entry, `inner`."""
+"""Partial guidance: in an interval of noise levels, or on some channels. Both wrap another entry, `inner`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ CLOCKS = ("log_snr", "t")
 
 @dataclass(frozen=True, kw_only=True)
 class Wrapper(Guidance):
-    """An entry around another one, its field `inner`; what that one asks for, the wrapper asks for."""
+    """Base class of entries that wrap another entry, `inner`, and have its requirements."""
 
     neutral: ClassVar[Mapping[str, Any]] = {"inner": NEUTRAL}
 
@@ -38,7 +38,7 @@ class Wrapper(Guidance):
 
     @property
     def needs_null(self) -> bool:
-        """Whether the inner entry needs a network that was trained without conditions as well."""
+        """Whether the inner entry needs a network that was also trained without conditions."""
         return getattr(self.inner, "needs_null", False)
 
     def check_process(self, process: Process) -> None:
@@ -57,7 +57,7 @@ class Wrapper(Guidance):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OnInterval(CallablePytree):
-    """The guided denoiser where low <= clock(t) <= high, the plain one elsewhere, only one evaluated."""
+    """The guided denoiser where low <= clock(t) <= high, else the plain one; only one of them is evaluated."""
 
     guided: Denoiser
     plain: Denoiser
@@ -67,7 +67,7 @@ class OnInterval(CallablePytree):
     by: str = dataclasses.field(default="log_snr", metadata={"static": True})
 
     def __call__(self, x_t: Array, t: Time) -> Array:
-        """Return the posterior mean; with one t per example both are evaluated."""
+        """Return the posterior mean; if there is one t per example, both denoisers are evaluated."""
         guided = lambda x, t: self.guided(x, t).astype(x_t.dtype)
         plain = lambda x, t: self.plain(x, t).astype(x_t.dtype)
         level = jnp.asarray(t if self.by == "t" else self._log_snr(t))
@@ -93,10 +93,10 @@ def on_interval(
     """Guide only where low <= log-SNR <= high, or t with by="t" (Kynkaanniemi et al., 2024).
 
     Args:
-        process: it tells the log-SNR of t; for by="t" any process will do.
-        guided: used inside.
-        plain: used outside, where the guided one costs nothing.
-        low: the lower bound, the noisier one in log-SNR.
+        process: the process that defines the log-SNR of t; for by="t" any process.
+        guided: used inside the interval.
+        plain: used outside, where the guided denoiser is not evaluated.
+        low: the lower bound, which for log-SNR is the noisier one.
         high: the upper bound.
         by: "log_snr" or "t".
     """
@@ -108,9 +108,7 @@ def on_interval(
 
 def _check_clock(by: str, low: Scalar, high: Scalar) -> None:
     one_of(CLOCKS, by=by)
-    ordered(
-        low=low, high=high, hint=f"Both are {by}: noise has the lower log-SNR, and the higher t."
-    )
+    ordered(low=low, high=high, hint=f"Both are {by}: noise has the lower log-SNR, the higher t.")
 
 
 @register("guidance", "interval")
@@ -131,7 +129,7 @@ class Interval(Wrapper):
 
     @property
     def requires(self) -> type[Process]:
-        """The class of process that knows the clock."""
+        """The class of process that defines the variable `by`."""
         return AffineProcess if self.by == "log_snr" else Process
 
     def guide(self, model: ConditionalModel) -> Denoiser:
@@ -168,7 +166,7 @@ masked = Masked
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OnChannels(CallablePytree):
-    """The guided denoiser on some channels, the last axis, the plain one on the others."""
+    """The guided denoiser on some channels (the last axis), the plain one on the others."""
 
     guided: Denoiser
     plain: Denoiser
@@ -184,17 +182,14 @@ class OnChannels(CallablePytree):
 def check_channels(channels: tuple[int, ...], count: int) -> None:
     """Raise ValueError for a channel that does not exist."""
     bad = [c for c in channels if not -count <= c < count]
-    require(
-        not bad,
-        f"`channels` must lie in 0 ... {count - 1} for data of {count} channels; got {bad[:1]}.",
-    )
+    require(not bad, f"`channels` must lie in 0 ... {count - 1}; got {bad[:1]}.")
 
 
 @register("guidance", "channels")
 @final
 @dataclass(frozen=True, kw_only=True)
 class Channels(Wrapper):
-    """`inner` on some channels of the last axis, the posterior mean as it was on the others."""
+    """`inner` on some channels of the last axis; the posterior mean of the other channels is unchanged."""
 
     channels: tuple[int, ...] = (0,)
 

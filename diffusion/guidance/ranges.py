@@ -1,6 +1,6 @@
-"""Guidance that keeps the posterior mean in the range of the data: clipping, thresholds, rescaling.
+"""Guidance that keeps the posterior mean in the range of the data: clipping, thresholding, rescaling.
 
-All of it is about x_0, so it needs a process with alpha(t) and sigma(t).
+These entries act on x_0, so they need an `AffineProcess`.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ clipped = Clipped
 @final
 @dataclass(frozen=True, kw_only=True)
 class Clip(Guidance):
-    """x_0 clipped to [low, high]: the last entry of a list of guidance for images."""
+    """x_0 clipped to [low, high]; for images, the last entry of a list of guidance."""
 
     requires: ClassVar[type[Process]] = AffineProcess
     neutral: ClassVar[Mapping[str, Any]] = {"low": -1e6, "high": 1e6}
@@ -64,8 +64,8 @@ class Thresholded(CallablePytree):
 
     Args:
         denoise: E[x_0 | x_t], data within [-limit, limit].
-        percentile: the quantile of each example, a fraction of 1.
-        limit: the range of the data, the least s; an example within it is not changed.
+        percentile: the quantile of each example, as a fraction of 1.
+        limit: the largest |x_0| of the data, and the smallest s; an example within it is not changed.
     """
 
     denoise: Denoiser
@@ -90,7 +90,7 @@ dynamic_threshold = Thresholded
 class DynamicThreshold(Guidance):
     """x_0 = clip(x_0, -s, s) limit / s, s = max(limit, quantile of |x_0| per example).
 
-    Saharia et al., 2022. It keeps large scales from saturating pixels; put it in place of `clip`.
+    Saharia et al., 2022. It prevents saturated pixels at large scales; use it instead of `clip`.
     """
 
     requires: ClassVar[type[Process]] = AffineProcess
@@ -110,12 +110,12 @@ class DynamicThreshold(Guidance):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Rescaled(CallablePytree):
-    """x_0 (1 + phi (std(plain) / std(x_0) - 1)), deviations over each example (Lin et al., 2024).
+    """x_0 (1 + phi (std(plain) / std(x_0) - 1)), standard deviations over each example (Lin et al., 2024).
 
     Args:
-        guided: after guidance. One from `classifier_free` knows what it guides and is not evaluated twice.
-        plain: before guidance.
-        phi: 0 leaves the guided mean as it is, 1 gives it the plain deviation.
+        guided: the denoiser after guidance; that of `classifier_free` also returns the plain mean in one evaluation.
+        plain: the denoiser before guidance.
+        phi: 0 leaves the guided mean unchanged, 1 gives it the standard deviation of the plain mean.
     """
 
     guided: Denoiser
@@ -124,7 +124,7 @@ class Rescaled(CallablePytree):
 
     def __call__(self, x_t: Array, t: Time) -> Array:
         """Return the rescaled posterior mean."""
-        guided = self.guided  # an extrapolation computes the plain one on its way
+        guided = self.guided  # an extrapolation already computes the plain mean
         both = guided.with_plain if isinstance(guided, Extrapolated) else Pair(guided, self.plain)
         x_0, plain = both(x_t, t)
         std = lambda x: jnp.std(x, axis=tuple(range(1, x.ndim)), keepdims=True)
@@ -140,9 +140,9 @@ rescale = Rescaled
 @final
 @dataclass(frozen=True, kw_only=True)
 class Rescale(Guidance):
-    """x_0 (1 + phi (std(cond) / std(x_0) - 1)): the guided mean with the conditional one's deviation.
+    """x_0 (1 + phi (std(cond) / std(x_0) - 1)): scale the guided mean toward the conditional mean's deviation.
 
-    Lin et al., 2024, eq. 15, 16 (`phi`). It stands behind the guidance that it tames.
+    Lin et al., 2024, eq. 15, 16 (`phi`). In a list, put it after the guidance that it rescales.
     """
 
     requires: ClassVar[type[Process]] = AffineProcess

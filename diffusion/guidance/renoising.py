@@ -2,13 +2,13 @@
 
     x_s = alpha_s [uncond + scale (cond - uncond)] + sigma_s (x_t - alpha_t uncond) / sigma_t
 
-A denoiser knows t but not s, so this is no function of (x_t, t) alone. But it is the DDIM step of
+A denoiser takes t but not s, so this is not a function of (x_t, t) alone. But it is the DDIM step of
 
     x_0 = uncond + scale / (1 - rho) (cond - uncond),   rho = alpha_t sigma_s / (alpha_s sigma_t)
 
-which is classifier-free guidance at a scale that depends on the grid. So the entry asks for the sampling times,
-which an Experiment hands in; with `ddim` on these times it is CFG++ exactly, with other samplers it is the same
-scale of t. At the last time, where nothing is renoised, rho = 0.
+which is classifier-free guidance at a scale that depends on the grid. So the entry needs the sampling times, which
+an Experiment passes in; with `ddim` on these times it is CFG++ exactly, and other samplers use the same scale(t).
+At the last time, where no noise is added again, rho = 0.
 """
 
 from dataclasses import dataclass
@@ -36,12 +36,12 @@ def _scales(process: AffineProcess, t: Time) -> tuple[Array, Array]:
 
 @takes_names
 def cfg_pp_scale(process: AffineProcess, times: Any, scale: Scalar = 0.6) -> Stepped:
-    """Return t -> scale / (1 - rho), with which a DDIM step on these times is one of CFG++.
+    """Return t -> scale / (1 - rho), with which a DDIM step on these times is a CFG++ step.
 
     Args:
-        process: of the times.
+        process: the process to which the times refer.
         times: decreasing, (num_steps + 1,).
-        scale: of the posterior mean: 0 unconditional, 1 conditional; above 1 is allowed, and rarely wanted.
+        scale: scale of the posterior mean: 0 unconditional, 1 conditional; above 1 is allowed, but rarely useful.
     """
     require_process(process, AffineProcess, "CFG++")
     finite(scale=scale)
@@ -59,8 +59,8 @@ class CFGPlusPlus(Guidance):
     """x_0 = uncond + scale / (1 - rho) (cond - uncond), rho = alpha_t sigma_s / (alpha_s sigma_t).
 
     With the sampler ddim: x_s = alpha_s [uncond + scale (cond - uncond)] + sigma_s z_uncond, CFG++ (Chung et al.,
-    2025). Here scale lies between 0, unconditional, and 1: it interpolates, and 1 is stronger than the
-    conditional model, since the noise stays unconditional.
+    2025). The scale interpolates between 0, the unconditional model, and 1; scale 1 is stronger than the
+    conditional model, since the noise is still the unconditional one.
     """
 
     requires: ClassVar[type[Process]] = AffineProcess
@@ -70,9 +70,7 @@ class CFGPlusPlus(Guidance):
     scale: Scalar = 0.6
 
     def __post_init__(self) -> None:
-        in_interval(
-            "[0, 1]", scale=self.scale, of="cfg_pp", hint="For scales above 1 use classifier_free."
-        )
+        in_interval("[0, 1]", scale=self.scale, of="cfg_pp", hint="classifier_free goes above 1.")
 
     def guide(self, model: ConditionalModel) -> Denoiser:
         if is_number(self.scale) and self.scale == 0:

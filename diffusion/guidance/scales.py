@@ -1,11 +1,12 @@
 """Scales of guidance: a number, one per example, or a function of t.
 
-In a config a scale is a number or an entry of the kind `scale`, a `Schedule`: a record that is bound to the
-process and then is t -> scale, a callable pytree whose numbers are leaves. From Python any callable of t does.
+In a config a scale is a number or an entry of the kind `scale`, a `Schedule`: a record that, bound to a process,
+gives t -> scale as a callable pytree whose numbers are leaves. In Python any callable of t is accepted.
 """
 
 import abc
 import dataclasses
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
@@ -20,7 +21,7 @@ from diffusion.processes import Process
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
 
-LARGEST = 10_000  # times the difference that guidance makes: beyond, float32 keeps little of the model itself
+LARGEST = 10_000  # beyond this scale, float32 rounding of the guidance term hides the model itself
 
 Scale: TypeAlias = Scalar | Callable[..., Any]  # a number, (batch,), or t -> either
 
@@ -37,7 +38,7 @@ class Schedule(abc.ABC):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Interpolated:
-    """A scale given by its values at knots of the log-SNR, linear between them, constant beyond."""
+    """A scale defined by values at knots of the log-SNR, linear between them, constant beyond."""
 
     knots: Any  # increasing, (count,)
     values: Any  # (count,)
@@ -53,13 +54,13 @@ class Interpolated:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Stepped:
-    """A scale that jumps at edges in t: values[i] between edges[i - 1] and edges[i]."""
+    """A piecewise constant scale in t: values[i] between edges[i - 1] and edges[i]."""
 
     edges: Any  # increasing, (count - 1,)
     values: Any  # (count,)
 
     def __call__(self, t: Time) -> Array:
-        """Return the scale at t; on an edge that of the noisier side."""
+        """Return the scale at t; at an edge, that of the noisier side."""
         t = jnp.asarray(t)
         edges = jnp.asarray(self.edges, t.dtype)
         return jnp.asarray(self.values, t.dtype)[jnp.searchsorted(edges, t, side="right")]
@@ -69,9 +70,9 @@ class Stepped:
 @final
 @dataclass(frozen=True, kw_only=True)
 class LinearLogSNR(Schedule):
-    """scale = noisy + (clean - noisy) u, with u = (log_snr - low) / (high - low) held in [0, 1].
+    """scale = noisy + (clean - noisy) u, with u = (log_snr - low) / (high - low) clipped to [0, 1].
 
-    `noisy` is the scale at log-SNR `low` and below, `clean` that at `high` and above.
+    `noisy` is the scale at log-SNRs up to `low`, `clean` the scale from `high` on.
     """
 
     noisy: Scalar = 1.0
@@ -92,21 +93,20 @@ class LinearLogSNR(Schedule):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Piecewise(Schedule):
-    """scale = values[i] where edges[i - 1] <= t < edges[i]: one more value than edges.
+    """scale = values[i] where edges[i - 1] <= t < edges[i]; there is one value more than edges.
 
-    edges=(0.3,), values=(1.0, 3.0) means 1 below t = 0.3, toward the data, and 3 above.
+    edges=(0.3,), values=(1.0, 3.0) means 1 for t < 0.3, toward the data, and 3 above.
     """
 
     edges: tuple[float | int, ...] = (0.5,)
     values: tuple[float | int, ...] = (1.0, 3.0)
 
     def __post_init__(self) -> None:
-        require(
-            len(self.values) == len(self.edges) + 1
-            and all(a < b for a, b in zip(self.edges, self.edges[1:], strict=False)),
-            "`edges` must increase in t, and `values` needs one entry more; got "
-            f"edges={self.edges}, values={self.values}.",
-        )
+        rising = all(a < b for a, b in itertools.pairwise(self.edges))
+        if not rising or len(self.values) != len(self.edges) + 1:
+            raise ValueError(
+                f"`edges` must increase in t, with one entry more in `values`; got {self.edges} and {self.values}."
+            )
         finite(values=self.values)
 
     def bind(self, process: Process) -> Stepped:
@@ -115,17 +115,17 @@ class Piecewise(Schedule):
 
 
 def _array(values: tuple[Any, ...]) -> Any:
-    """Return numbers as an array, on the host where they are not traced."""
+    """Return numbers as an array, on the host unless they are traced."""
     return jnp.stack([jnp.asarray(v) for v in values]) if is_traced(values) else np.array(values)
 
 
 def scale_of(scale: Any, process: Process) -> Any:
-    """Bind a schedule to a process; a number, an array or a callable of t is returned as it is."""
+    """Bind a schedule to a process; return a number, an array or a callable of t unchanged."""
     return scale.bind(process) if isinstance(scale, Schedule) else scale
 
 
 def as_scale(scale: Any) -> Any:
-    """Return a scale as a leaf or a callable pytree: whole numbers become floats, compiled only once."""
+    """Return a scale as an array or a callable pytree; integers become floats, to avoid a second compilation."""
     if callable(scale):
         return as_pytree(scale)
     finite(scale=scale)
@@ -139,17 +139,17 @@ def scale_at(scale: Any, t: Time, like: Array) -> Array:
 
 
 def depends_on_time(scale: Any) -> bool:
-    """Say whether a scale is a schedule or a callable of t."""
+    """Return whether a scale is a schedule or a callable of t."""
     return isinstance(scale, Schedule) or callable(scale)
 
 
 def is_number(scale: Any) -> bool:
-    """Say whether a scale is one number that is known while programs are built."""
+    """Return whether a scale is a single number that is not traced."""
     return not depends_on_time(scale) and not is_traced(scale) and np.ndim(scale) == 0
 
 
 def check_scale(scale: Any, name: str = "scale") -> None:
-    """Raise ValueError for a number outside [0, 10,000]; schedules and callables are let through."""
+    """Raise ValueError for a number outside [0, 10,000]; schedules and callables are not checked."""
     if not depends_on_time(scale):
         low, high = (jnp.min(scale), jnp.max(scale)) if np.ndim(scale) else (scale, scale)
         require(  # NaN fails as well

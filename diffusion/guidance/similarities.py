@@ -1,7 +1,7 @@
 """Guidance by a similarity: p(x | target) proportional to p(x) exp(scale similarity(x, target)).
 
-Any differentiable similarity may stand where a classifier's log-probability stood: the cosine of two encodings for
-text or images, the distance of Gram matrices for style (Su, kexue.fm 9257).
+Any differentiable similarity can replace a classifier's log-probability: the cosine of two encodings for text or
+images, the distance of Gram matrices for style (Su, kexue.fm 9257).
 """
 
 import dataclasses
@@ -33,12 +33,12 @@ def cosine(x: Array, target: Array) -> Array:
 
 
 def negative_distance(x: Array, target: Array) -> Array:
-    """Return -|x - y|^2 / 2, (batch,): log N(y; x, I), so a scale is one over a variance."""
+    """Return -|x - y|^2 / 2, (batch,): log N(y; x, I) up to a constant, so the scale is an inverse variance."""
     return -0.5 * ((x - target) ** 2).reshape(x.shape[0], -1).sum(1)
 
 
 def gram(x: Array, target: Array) -> Array:
-    """Return -|G(x) - G(y)|^2 / 2, (batch,), G the second moments of the channels over all places: style."""
+    """Return -|G(x) - G(y)|^2 / 2, (batch,), with G the second moments of the channels over all pixels: style."""
     moments = lambda a: jnp.einsum("bic,bid->bcd", a, a) / a.shape[1]
     x, y = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, target))
     return -0.5 * ((moments(x) - moments(y)) ** 2).sum((1, 2))
@@ -52,27 +52,23 @@ SIMILARITIES: dict[str, Measure] = {
 
 
 def similarity_named(name: str | Measure) -> Measure:
-    """Return a similarity by name or "module:attribute"; a callable is returned as it is.
+    """Return a similarity by name or "module:attribute"; a callable is returned unchanged.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: the name is unknown.
     """
     if callable(name):
         return name
     if ":" in name:
         return load(name)
-    one_of(
-        SIMILARITIES,
-        measure=name,
-        hint="Or 'module:attribute', a function (x, target) -> (batch,).",
-    )
+    one_of(SIMILARITIES, measure=name, hint="Or 'module:attribute', (x, target) -> (batch,).")
     return SIMILARITIES[name]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Similar(CallablePytree):
-    """(x, t) -> similarity of the features of x and of a target; of alpha(t) target for noisy x."""
+    """(x, t) -> similarity of the features of x and of a target, which is scaled by alpha(t) for noisy x."""
 
     measure: Measure
     features: Callable[[Array], Array] | None
@@ -85,8 +81,7 @@ class Similar(CallablePytree):
         target = jnp.asarray(self.target, x.dtype)
         if target.shape not in (x.shape[1:], x.shape, (1, *x.shape[1:])):
             raise ValueError(
-                f"`target` must be shaped like one example, {x.shape[1:]}, or like the batch, {x.shape}; got "
-                f"{target.shape}."
+                f"`target` must have shape {x.shape[1:]} of one example, or {x.shape} of all; got {target.shape}."
             )
         target = jnp.broadcast_to(target, x.shape)
         if self.noisy:
@@ -106,17 +101,17 @@ def similarity(
     through: str = "x_0",
     features: Callable[[Array], Array] | None = None,
 ) -> Denoiser:
-    """Tilt what a model generates toward a target, by exp(scale similarity) (Su, kexue.fm 9257).
+    """Guide a denoiser toward a target, with samples reweighted by exp(scale similarity) (Su, kexue.fm 9257).
 
     Args:
         process: a process with Gaussian noise.
         denoise: E[x_0 | x_t].
         measure: cosine, negative_distance, gram, or any differentiable (x, target) -> (batch,).
         target: shaped like one example or like the batch.
-        scale: 0 changes nothing: a number, one per example, or t -> scale.
+        scale: a number, one per example, or t -> scale; 0 changes nothing.
         through: "x_0" compares the posterior mean with the target, at the cost of the denoiser's gradient;
             "x_t" compares x_t with alpha(t) target.
-        features: an encoder applied to both first; for x_t one that was trained on noisy inputs.
+        features: an encoder applied to both before the comparison; with "x_t" it should be trained on noisy inputs.
     """
     similar = similar_to(process, measure, target, through, features)
     return classifier(process, denoise, similar, scale, through)
@@ -129,7 +124,7 @@ def similar_to(
     through: str = "x_0",
     features: Callable[[Array], Array] | None = None,
 ) -> Similar:
-    """Return (x, t) -> similarity as a callable pytree; arguments as of `similarity`."""
+    """Return (x, t) -> similarity as a callable pytree; the arguments are those of `similarity`."""
     return Similar(similarity_named(measure), features, target, process, noisy=through == "x_t")
 
 
@@ -140,8 +135,8 @@ class Similarity(Tilt):
     """x_0 + scale sigma^2 / alpha grad similarity(x_0(x_t), target), with given["target"].
 
     p(x | target) proportional to p(x) exp(scale similarity), Su, kexue.fm 9257. `measure` is cosine,
-    negative_distance, gram, or "module:attribute"; `through` = x_t compares x_t with alpha(t) target instead of the
-    posterior mean with the target; given["features"], if it is there, encodes both first.
+    negative_distance, gram, or "module:attribute". `through` = x_t compares x_t with alpha(t) target instead of the
+    posterior mean with the target. given["features"], if present, encodes both before the comparison.
     """
 
     measure: str | Measure = "cosine"

@@ -1,6 +1,6 @@
 """Upsample guidance: images larger than those of the training, without training (Hwang et al., 2024).
 
-The coarse part of a large image is what the model knows how to make at its own size. With D the average over s x s
+The coarse part of a large image is guided by the model at its training size. With D the average over s x s
 pixels and U the repetition of each pixel,
 
     x_0 = X(x_t, t) + scale U[X(alpha_tau / alpha_t D x_t, tau) - D X(x_t, t)],   SNR(tau) = s^2 SNR(t)
@@ -38,7 +38,7 @@ def pool(x: Array, factor: int) -> Array:
 
 
 def repeat(x: Array, factor: int) -> Array:
-    """Repeat every pixel of x of shape (batch, ..., channels) `factor` times along each axis of space."""
+    """Repeat every pixel of x of shape (batch, ..., channels) `factor` times along each spatial axis."""
     for axis in range(1, x.ndim - 1):
         x = jnp.repeat(x, factor, axis=axis)
     return x
@@ -47,7 +47,7 @@ def repeat(x: Array, factor: int) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Upsampled(CallablePytree):
-    """x_0 with its coarse part moved toward that of the model at the smaller size."""
+    """x_0 with its coarse part shifted toward that of the model at the smaller size."""
 
     denoise: Denoiser
     scale: Any  # a number, (batch,), or a callable of t
@@ -68,7 +68,7 @@ class Upsampled(CallablePytree):
 
 
 def check_size(shape: tuple[int, ...], factor: int) -> None:
-    """Raise ValueError unless these are pixels that can be averaged in blocks."""
+    """Raise ValueError unless this is the shape of an image or signal whose sizes are multiples of `factor`."""
     require(
         len(shape) >= 2 and all(n % factor == 0 and n >= factor for n in shape[:-1]),
         f"upsample guidance by {factor} needs images whose sizes are multiples of it; got shape {shape}.",
@@ -79,14 +79,14 @@ def check_size(shape: tuple[int, ...], factor: int) -> None:
 def upsample(
     process: GaussianProcess, denoise: Denoiser, factor: int = 2, scale: Scale = 1.2
 ) -> Denoiser:
-    """Guide a model of small images when it makes images `factor` times as large.
+    """Guide a model of small images to generate images `factor` times as large.
 
     Args:
-        process: a process with Gaussian noise, the one of the small images.
-        denoise: E[x_0 | x_t] for images of both sizes: a network of convolutions. It is called twice, the
+        process: the process of the small images, with Gaussian noise.
+        denoise: E[x_0 | x_t] for images of both sizes: a convolutional network. It is called twice, the
             second time on 1 / factor^2 of the pixels.
-        factor: the ratio of the sizes; 1 returns the denoiser as it is.
-        scale: 0 the plain model, 1 the coarse part of the small model, 1.2 was found to be good.
+        factor: the ratio of the sizes; 1 returns the denoiser unchanged.
+        scale: 0 the plain model, 1 the coarse part of the small model; 1.2 works well.
     """
     require_process(process, GaussianProcess, "upsample guidance")
     whole(1, factor=factor)
@@ -101,8 +101,8 @@ def upsample(
 class Upsample(Extrapolation):
     """x_0 + scale U[X(alpha_tau / alpha_t D x_t, tau) - D x_0], SNR(tau) = factor^2 SNR(t).
 
-    Hwang et al., 2024; Su, kexue.fm 10055, with scale = 1 + w. Images come out `factor` times as large as those
-    of the training.
+    Hwang et al., 2024; Su, kexue.fm 10055, with scale = 1 + w. Generated images are `factor` times as large as
+    the training images.
     """
 
     requires: ClassVar[type[Process]] = GaussianProcess
@@ -119,10 +119,7 @@ class Upsample(Extrapolation):
         return upsample(process, model.conditional, self.factor, self.at(model))
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
-        require(
-            len(shape) >= 2,
-            f"guidance 'upsample' is for images or signals, not for examples of shape {shape}.",
-        )
+        require(len(shape) >= 2, f"'upsample' is for images or signals; got shape {shape}.")
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*(self.factor * n for n in shape[:-1]), shape[-1])

@@ -1,4 +1,4 @@
-"""Sampling from p(x_0 | y) for linear measurements y = A x_0 + std n, with a model that never saw A."""
+"""Sampling from p(x_0 | y) for linear measurements y = A x_0 + std n, with a model trained without knowledge of A."""
 
 from diffusion.inverse_problems.base import Measured, measured
 from diffusion.inverse_problems.likelihood_guidance import DPS, PiGDM, dps, pigdm

@@ -1,16 +1,16 @@
-"""What the methods for linear inverse problems share.
+"""Base classes of the methods for linear inverse problems.
 
     y = A x_0 + std n,  n ~ N(0, I)         the measurement; A is an object of kind `operator`
-    D = E[x_0 | x_t]                        the denoiser, which never saw A or y
-    r = y - A D                             what the denoiser does not explain
+    D = E[x_0 | x_t]                        the denoiser, trained without knowledge of A or y
+    r = y - A D                             the residual of the denoiser
     J = dD / dx_t                           Cov[x_0 | x_t] = sigma^2 / alpha J for normal noise
 
-Each method makes of D an approximation of E[x_0 | x_t, y], so every sampler, SDE and ODE, gets it. By
-Tweedie's formula, that is D + sigma^2 / alpha grad_x_t log p(y | x_t); the methods differ in how they
-approximate p(y | x_t). All have a scale: 1 is the method, 0 the model without the measurement.
+Each method turns D into an approximation of E[x_0 | x_t, y], which every sampler, SDE and ODE can use. By
+Tweedie's formula, this is D + sigma^2 / alpha grad_x_t log p(y | x_t); the methods differ in their
+approximation of p(y | x_t). All have a scale: 1 is the method, 0 the model without the measurement.
 
 The results are callable pytrees; the measurement, std, scale and the arrays of A are leaves, so that a
-compiled sampler is reused for another measurement. The measurement has a batch axis, of length 1 when all
+compiled sampler is reused for another measurement. The measurement has a batch axis, of length 1 if all
 examples share it.
 """
 
@@ -36,7 +36,7 @@ from diffusion.types import Data, Denoiser, Scalar, Time
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(abc.ABC):
-    """A denoiser that knows a measurement; `process` is static, all else are leaves."""
+    """A denoiser conditioned on a measurement; `process` is static, all other fields are leaves."""
 
     denoise: Any
     operator: Any
@@ -50,15 +50,15 @@ class Measured(abc.ABC):
         """Return the approximation of E[x_0 | x_t, y], shaped like x_t."""
 
     def seen(self, x: Data) -> Array:
-        """Return A x in the dtype of x, whatever that of the numbers in A."""
+        """Return A x in the dtype of x, whatever the dtype of the arrays of A."""
         return self.operator.forward(x).astype(x.dtype)
 
     def residual(self, x_0: Data) -> Array:
-        """Return r = y - A x_0 where A produces something, zero elsewhere; see `unexplained`."""
+        """Return r = y - A x_0, with 0 at entries of y that A never produces; see `unexplained`."""
         return unexplained(self.operator, self.measurement, x_0)
 
     def variance(self, like: Array) -> Array:
-        """Return std^2 in the dtype of an array."""
+        """Return std^2 in the dtype of `like`."""
         return jnp.asarray(self.std, like.dtype) ** 2
 
     def blend(self, x_0: Data, correction: Data) -> Data:
@@ -67,10 +67,10 @@ class Measured(abc.ABC):
 
 
 def unexplained(operator: Any, measurement: Any, x_0: Data) -> Array:
-    """Return r = y - A x_0 where A produces something, zero elsewhere, in the dtype of x_0.
+    """Return the residual r = y - A x_0 in the dtype of x_0, with 0 at entries of y that A never produces.
 
     Raises:
-        ValueError: the operator does not fit the data, or the measurement does not fit the operator.
+        ValueError: the shapes of the operator and the data, or of the measurement and A x_0, do not match.
     """
     wanted = operator.output_shape(x_0.shape[1:])
     y = jnp.asarray(measurement, x_0.dtype)
@@ -84,7 +84,7 @@ def unexplained(operator: Any, measurement: Any, x_0: Data) -> Array:
 
 
 def measured(model: Any, kind: type[Measured]) -> Any:
-    """Return the denoiser of this kind that a model is or wraps, or None."""
+    """Return the model, or the denoiser inside it, that is an instance of `kind`, or None."""
     model = bare(model)
     while model is not None and not isinstance(model, kind):
         model = getattr(model, "denoise", None)
@@ -99,7 +99,7 @@ def bound(
     measurement: Any,
     **fields: Any,
 ) -> Any:
-    """Return a measured denoiser with a callable pytree inside and the measurement as an array."""
+    """Return a `Measured` denoiser, with the denoiser as a callable pytree and the measurement as an array."""
     measurement = jnp.asarray(measurement)
     finite(std=fields["std"], scale=fields["scale"])
     return kind(
@@ -109,11 +109,11 @@ def bound(
 
 @dataclass(frozen=True, kw_only=True)
 class LinearInverse(Guidance):
-    """What the entries of a config share.
+    """Base class of the guidance entries for linear inverse problems.
 
     Args:
-        operator: of the measurement, which a program hands in as given["measurement"].
-        std: of the measurement's noise.
+        operator: operator of the measurement; the measurement itself is given["measurement"].
+        std: standard deviation of the measurement's noise.
         scale: 1 is the method, 0 the model without the measurement.
     """
 
@@ -133,7 +133,7 @@ class LinearInverse(Guidance):
         self.operator.check(shape)
 
     def arguments(self, model: ConditionalModel) -> tuple[Any, ...]:
-        """Return process, denoiser, operator and measurement, as the functions want them."""
+        """Return (process, denoiser, operator, measurement), the first arguments of the functions."""
         y = given(model, "measurement", self)
         return model.process, model.conditional, self.operator, y
 
@@ -150,11 +150,11 @@ def conjugate_gradients(
     num_iterations: int,
     tolerance: float,
 ) -> Float[Array, " batch *data"]:
-    """Solve M v = b for a symmetric M >= 0, each example by itself, starting from 0.
+    """Solve M v = b for a symmetric M >= 0, separately for each example, starting from 0.
 
-    An example stops where |M v - b| <= tolerance |b|, or where the next direction has no positive
-    curvature, as happens when M is made of a network and is only nearly symmetric. The loop ends when all
-    have stopped.
+    An example stops if |M v - b| <= tolerance |b|, or if the next direction has no positive curvature, which
+    happens if M contains a network and is only nearly symmetric. The loop ends when all examples have
+    stopped.
     """
     dot = lambda a, b: sum_features(a * b).reshape(-1, *(1,) * (b.ndim - 1))
     divided = lambda a, b, where: jnp.where(where, a / jnp.where(where, b, 1), 0)

@@ -30,13 +30,12 @@ from diffusion.registry import register, takes_names
 from diffusion.samplers.levels import levels, namespace
 from diffusion.types import Data, Denoiser, Scalar, Time
 
-ITERATIONS = (
-    50  # of conjugate gradients where A A^T is no multiple of I; they cost products with A only
-)
+# of conjugate gradients, if A A^T is not a multiple of I; each costs products with A only
+ITERATIONS = 50
 
 
 class _Tilted(Measured):
-    """D + scale sigma^2 / alpha J^T A^T v, with a v that the method chooses."""
+    """D + scale sigma^2 / alpha J^T A^T v, with v defined by the method."""
 
     @abc.abstractmethod
     def weighted(self, r: Array, x_t: Data, t: Time) -> Array:
@@ -78,13 +77,13 @@ class DiffusionPosterior(Measured):
 
 
 def step_weight(process: AffineProcess, times: Any) -> Stepped:
-    """Return t -> 1 / (alpha_s - alpha_t sigma_s / sigma_t), s the time after t on this grid.
+    """Return t -> 1 / (alpha_s - alpha_t sigma_s / sigma_t), with s the next time after t on this grid.
 
-    A DDIM step gives x_0 the inverse of this weight, so what is added to x_0 with it moves the state by itself. At
-    the last time, where x_0 is the result, it is 1.
+    This is the inverse of the coefficient of x_0 in a DDIM step, so a correction of x_0 multiplied by it shifts the
+    state by exactly the correction. At the last time, where x_0 is the result, it is 1.
 
     Args:
-        process: of the times.
+        process: the process to which the times refer.
         times: decreasing, (num_steps + 1,).
     """
     t, alpha, sigma = levels(process, times, "dps")
@@ -105,31 +104,32 @@ def dps(
     std: Scalar = 0.0,
     scale: Scalar = 0.3,
 ) -> Denoiser:
-    """Return the mean of diffusion posterior sampling (Chung et al., 2023).
+    """Return the posterior mean of diffusion posterior sampling (Chung et al., 2023).
 
         D - scale w(t) grad_x_t |y - A D|^2 / |y - A D|
 
-    p(y | x_t) is approximated by p(y | x_0 = D), as if x_t decided x_0. The paper moves the state by the gradient
-    over |y - A D| in each step, whatever its length; so w(t) is one over the weight of x_0 in a DDIM step of the
-    grid, and with ddim on these times this is the paper's algorithm 1. Without times it is the likelihood itself,
+    p(y | x_t) is approximated by p(y | x_0 = D), as if x_t determined x_0. The paper shifts the state by the
+    gradient over |y - A D| in each step, independent of the step's length; so w(t) is the inverse of the coefficient
+    of x_0 in a DDIM step of the grid, and with ddim on these times this is the paper's algorithm 1. Without times the
+    gradient is that of the log-likelihood itself,
 
         D - scale sigma^2 / alpha grad_x_t |y - A D|^2 / (2 std^2),
 
-    which is stiff where std is small. Neither is exact for any data, and the scale must be tuned: the paper uses
+    which is stiff if std is small. Neither is exact for any data, and the scale must be tuned: the paper uses
     0.3 to 1 with 1,000 steps.
 
     Args:
-        process: with normal noise.
+        process: a process with normal noise.
         denoise: E[x_0 | x_t].
         operator: A.
         measurement: y, with a batch axis.
-        times: the sampling times, decreasing.
-        std: of the noise of y; used without times.
-        scale: of the correction.
+        times: the sampling times, decreasing, or None.
+        std: standard deviation of the noise of y; used without times.
+        scale: scale of the correction.
 
     Raises:
-        TypeError: the process has no normal noise.
-        ValueError: there are no times, and std is 0.
+        TypeError: the noise of the process is not normal.
+        ValueError: `times` is None and std is 0.
     """
     require_process(process, GaussianProcess, "dps")
     if times is not None:
@@ -142,17 +142,14 @@ def dps(
 
 
 def _require_noise(std: Scalar) -> None:
-    positive(
-        std=std,
-        hint="The likelihood of dps divides by it: give one, or the times (in a config, normalized=True).",
-    )
+    positive(std=std, hint="dps divides by it: give one, or the times (or normalized=True).")
 
 
 @register("guidance", "dps")
 @final
 @dataclass(frozen=True, kw_only=True)
 class DPS(LinearInverse):
-    """D - scale w(t) grad |y - A D|^2 / |y - A D|: each DDIM step moves the state by scale (Chung et al., 2023).
+    """D - scale w(t) grad |y - A D|^2 / |y - A D| (Chung et al., 2023).
 
     With `normalized=False`, D - scale sigma^2 / alpha grad |y - A D|^2 / (2 std^2).
     """
@@ -184,7 +181,7 @@ class PseudoInverseGuided(_Tilted):
     def weighted(self, r: Array, x_t: Data, t: Time) -> Array:
         c = self.process.coefficients(t, x_t)
         ratio, spread = (c.sigma / c.alpha) ** 2, jnp.asarray(self.data_std, x_t.dtype) ** 2
-        known = ratio * spread / (ratio + spread)  # variance of x_0 given x_t, were x_0 normal
+        known = ratio * spread / (ratio + spread)  # variance of x_0 given x_t for normal x_0
         known = known.reshape(-1, *(1,) * (r.ndim - 1)) if known.ndim else known
         shape, variance = x_t.shape[1:], self.variance(r)
         gram = self.operator.gram(shape)
@@ -206,25 +203,25 @@ def pigdm(
     scale: Scalar = 1.0,
     data_std: Scalar = 1.0,
 ) -> Denoiser:
-    """Return the mean of pseudo-inverse guidance (Song et al., 2023, "Pseudoinverse-guided diffusion").
+    """Return the posterior mean of pseudo-inverse guidance (Song et al., 2023, "Pseudoinverse-guided diffusion").
 
         D + scale sigma^2 / alpha J^T A^T (r_t^2 A A^T + std^2 I)^-1 (y - A D)
         r_t^2 = q s^2 / (q + s^2),   q = sigma^2 / alpha^2,   s = data_std
 
-    p(x_0 | x_t) is approximated by N(D, r_t^2 I): exact for data N(m, s^2 I). Without noise the weight is the
-    pseudo-inverse A^+.
+    p(x_0 | x_t) is approximated by N(D, r_t^2 I), exact for data N(m, s^2 I). Without noise the residual is
+    multiplied by the pseudo-inverse A^+.
 
     Args:
-        process: with normal noise.
+        process: a process with normal noise.
         denoise: E[x_0 | x_t].
         operator: A.
         measurement: y, with a batch axis.
-        std: of the noise of y.
-        scale: of the correction.
-        data_std: of the data per dimension; 1 in the paper.
+        std: standard deviation of the noise of y.
+        scale: scale of the correction.
+        data_std: standard deviation of the data per dimension; 1 in the paper.
 
     Raises:
-        TypeError: the process has no normal noise.
+        TypeError: the noise of the process is not normal.
     """
     require_process(process, GaussianProcess, "pigdm")
     return bound(

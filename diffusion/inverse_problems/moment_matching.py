@@ -1,4 +1,4 @@
-"""Moment matching: the posterior of x_0 given x_t is taken as a normal one with its true covariance."""
+"""Moment matching: p(x_0 | x_t) is approximated by a normal distribution with the exact mean and covariance."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -59,26 +59,26 @@ def moment_matching(
     num_iterations: int = 8,
     tolerance: float = 1e-5,
 ) -> Denoiser:
-    """Return E[x_0 | x_t, y] as if p(x_0 | x_t) were normal: exact where the data is.
+    """Return E[x_0 | x_t, y] with p(x_0 | x_t) approximated as normal, which is exact for normal data.
 
         D + C A^T (A C A^T + std^2 I)^-1 (y - A D),   C = Cov[x_0 | x_t] = sigma^2 / alpha J
 
-    The system is solved by conjugate gradients on products with J^T, none of them stored (Boys et al.,
+    The system is solved by conjugate gradients with matrix-free products with J^T (Boys et al.,
     2023, "Tweedie moment projected diffusions"; Rozet et al., 2024, "moment matching posterior
     sampling").
 
     Args:
-        process: with normal noise.
+        process: a process with normal noise.
         denoise: E[x_0 | x_t].
         operator: A.
         measurement: y, with a batch axis.
-        std: of the noise of y.
-        scale: of the correction.
-        num_iterations: at most so many products with J^T for the system; one more follows.
-        tolerance: of the residual of the system, relative.
+        std: standard deviation of the noise of y.
+        scale: scale of the correction.
+        num_iterations: largest number of products with J^T to solve the system; one more follows.
+        tolerance: relative tolerance of the residual of the system.
 
     Raises:
-        TypeError: the process has no normal noise.
+        TypeError: the noise of the process is not normal.
     """
     require_process(process, GaussianProcess, "moment_matching")
     return bound(
@@ -93,8 +93,8 @@ def moment_matching(
 class MomentMatching(LinearInverse):
     """D + scale C A^T (A C A^T + std^2 I)^-1 (y - A D), with C = sigma^2 / alpha dD/dx_t.
 
-    Exact for normal data, and where C is right the nearest normal approximation otherwise (Boys et al.,
-    2023; Rozet et al., 2024).
+    Exact for normal data; otherwise, with an exact C, it uses the normal approximation with the right mean and
+    covariance (Boys et al., 2023; Rozet et al., 2024).
     """
 
     requires: ClassVar[type[Process]] = GaussianProcess

@@ -1,4 +1,4 @@
-"""RePaint: steps of another sampler with the measured part of the state replaced, and repeated."""
+"""RePaint: repeated steps of another sampler, with the measured part of the state replaced after each step."""
 
 import dataclasses
 import itertools
@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion.inverse_problems.base import measured
 from diffusion.inverse_problems.replacement import Replaced
-from diffusion.numerics import at_least, is_traced, normal_like, split
+from diffusion.numerics import at_least, host_only, normal_like, split
 from diffusion.processes import Process
 from diffusion.registry import register
 from diffusion.samplers.base import State
@@ -20,7 +20,7 @@ from diffusion.types import Key
 
 
 class RepaintRow(NamedTuple):
-    """Raise the noise and step down, then replace at these scales."""
+    """The row of a renoised step, and the scales at its end for the replacement."""
 
     renoised: RenoisedRow
     alpha: Any
@@ -31,13 +31,14 @@ class RepaintRow(NamedTuple):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Repaint(_Renoise):
-    """Go down `jump` steps, noise up again, and repeat; after each step replace the measured part of the state.
+    """Sample `jump` steps, add the noise back, and repeat; replace the measured part of the state after each step.
 
         x_s = x_s + A^+ (alpha_s y + sigma_s A z - A x_s)
 
-    Lugmayr et al. (2022), algorithm 1, for any linear A with a pseudo-inverse: every stretch of the grid is gone
-    `repeats` times, which lets the unmeasured part agree with the measured one. repeats=1 is Song et al.'s (2021)
-    replacement. The measurement comes with the guidance `replacement`; without it, steps are only repeated.
+    Lugmayr et al. (2022), algorithm 1, for any linear A with a pseudo-inverse: every stretch of `jump` steps is
+    sampled `repeats` times, which makes the unmeasured part consistent with the measured one. repeats=1 is Song et
+    al.'s (2021) replacement. The measurement is that of the guidance `replacement`; without it, steps are only
+    repeated.
     """
 
     inner: Any = dataclasses.field(default=Ancestral(), metadata={"kind": "sampler"})
@@ -53,12 +54,9 @@ class Repaint(_Renoise):
         return t, u, s
 
     def _walk(self, process: Any, times: Any) -> tuple[Any, Any, Any, list[int]]:
-        """Return (t, u, s) and the rows after which the grid's own times have been reached for good."""
+        """Return (t, u, s), and the indices of the rows that reach a time of the grid for the last time."""
         at = levels(process, times, "the sampler Repaint")
-        if is_traced(at):
-            raise TypeError(
-                "repaint plans its steps on the host; its times and its process must not be traced."
-            )
+        host_only("repaint", at)
         triples, marks = [], []
         for first in range(0, len(at.t) - 1, self.jump):
             stretch = at.t[first : first + self.jump + 1]
@@ -71,7 +69,7 @@ class Repaint(_Renoise):
         return t, u, s, marks
 
     def marks(self, process: Any, times: Any) -> list[int]:
-        """Return the rows after which the grid's own times have been reached for good."""
+        """Return the indices of the rows that reach a time of the grid for the last time."""
         return self._walk(process, times)[-1]
 
     def prepare(self, process: Any, times: Any) -> Any:

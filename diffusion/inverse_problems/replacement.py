@@ -1,4 +1,4 @@
-"""Replacement: what the measurement says of x_0 replaces what the denoiser says of it."""
+"""Replacement: the measured part of the denoiser's x_0 is replaced by that of the measurement."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -35,10 +35,10 @@ class Replaced(Measured):
         return self.blend(x_0, free / (free + self.variance(x_0)) * correction)
 
     def impose(self, x: Data, alpha: Any, sigma: Any, z: Data) -> Data:
-        """Put alpha y + noise in the place of what A sees of a state with these scales.
+        """Replace the measured part A x of a state with these scales by alpha y + noise.
 
-        The noise of y counts as a part of the state's, sigma^2 = alpha^2 std^2 / c + rest, and z fills the rest;
-        once y is noisier than the state, the state stays as it is.
+        The noise of y is part of the state's noise, sigma^2 = alpha^2 std^2 / c + rest, and z adds the rest; if y
+        is noisier than the state, the state is unchanged.
         """
         shape, gram = x.shape[1:], self._gram(x)
         own = self.variance(x) / gram if gram is not None else jnp.zeros((), x.dtype)
@@ -55,15 +55,15 @@ class Replaced(Measured):
 
 @takes_names
 def consistent(operator: Operator, measurement: Any, x: Data) -> Data:
-    """Return x + A^+ (y - A x): the nearest examples to x that a measurement without noise could be of.
+    """Return x + A^+ (y - A x), the examples nearest to x that are consistent with a measurement without noise.
 
     Args:
         operator: A, with a pseudo-inverse.
         measurement: y, with a batch axis.
-        x: examples, (batch, ...), such as those of a method that keeps to y only roughly.
+        x: examples, (batch, ...), such as samples that satisfy y only approximately.
 
     Raises:
-        ValueError: the operator states no pseudo-inverse, or the measurement does not fit.
+        ValueError: the operator has no pseudo-inverse, or the shape of the measurement is wrong.
     """
     _require_pinv(operator, "consistent")
     r = unexplained(operator, measurement, x)
@@ -91,22 +91,22 @@ def replacement(
 
         D + scale w_t A^+ (y - A D),   w_t = q c / (q c + std^2),   q = sigma^2 / alpha^2,   A A^T = c I
 
-    It is Song et al.'s (2021, appendix I) replacement done on the posterior mean, where any sampler sees it
-    (Wang et al., 2023, do so with the null space of A). The unmeasured part hears of y through x_t only: exact
-    where the two parts are independent. Where A A^T is no multiple of I, std is ignored. `Repaint` replaces in
-    the state.
+    This is Song et al.'s (2021, appendix I) replacement applied to the posterior mean, so that it works with any
+    sampler (as in Wang et al., 2023, with the null space of A). The unmeasured part depends on y through x_t only,
+    which is exact if the two parts are independent. If A A^T is not a multiple of I, std is ignored. `Repaint`
+    replaces part of the state instead.
 
     Args:
-        process: affine; its noise may have any law.
+        process: an `AffineProcess`; its noise may have any law.
         denoise: E[x_0 | x_t].
         operator: A, with a pseudo-inverse.
         measurement: y, with a batch axis.
-        std: of the noise of y.
-        scale: of the correction.
+        std: standard deviation of the noise of y.
+        scale: scale of the correction.
 
     Raises:
-        TypeError: the process is not affine.
-        ValueError: the operator states no pseudo-inverse.
+        TypeError: the process is not an `AffineProcess`.
+        ValueError: the operator has no pseudo-inverse.
     """
     require_process(process, AffineProcess, "replacement")
     _require_pinv(operator, "replacement")
@@ -119,7 +119,7 @@ def replacement(
 class Replacement(LinearInverse):
     """D + scale w_t A^+ (y - A D), with w_t = 1 for a measurement without noise (Song et al., 2021).
 
-    The sampler `repaint` replaces in the state as well, and repeats its steps.
+    The sampler `repaint` also replaces the measured part of the state, and repeats its steps.
     """
 
     requires: ClassVar[type[Process]] = AffineProcess

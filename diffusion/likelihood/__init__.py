@@ -1,8 +1,8 @@
-"""Likelihood: through the probability-flow ODE, as a variational bound, and of integers.
+"""Likelihood: by the probability-flow ODE, by a variational bound, and of integer data.
 
-`log_prob` integrates the divergence along the ODE and holds for every process with a prior density;
-`elbo` is the bound of the noise-and-denoise chain of a Gaussian process; a dequantization turns integers
-into a density and owns the change of variables.
+`log_prob` integrates the divergence along the ODE, for every process with a prior density. `elbo` is the
+variational bound of the diffusion chain of a Gaussian process. A dequantization turns integers into
+continuous data and applies the change of variables.
 """
 
 from diffusion.likelihood.decoders import Decoder, DiscretizedDecoder, GaussianDecoder

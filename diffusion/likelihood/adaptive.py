@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import at_least, one_of, positive, whole
+from diffusion.numerics import at_least, converged, one_of, positive, whole
 from diffusion.numerics.programs import unshared
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptive:
-    """An explicit Runge-Kutta method of diffrax by name, with its tolerances (Kidger, 2022)."""
+    """The name of an explicit Runge-Kutta method of diffrax, with its tolerances (Kidger, 2022)."""
 
     solver: str = "Tsit5"
     rtol: float = 1e-5
@@ -28,7 +28,7 @@ class Adaptive:
         self.make_solver()
 
     def make_solver(self) -> Any:
-        """Return the diffrax solver; ValueError if there is no explicit method of this name."""
+        """Return the diffrax solver, or raise ValueError if there is no explicit method of this name."""
         import diffrax
 
         explicit = diffrax.AbstractERK
@@ -40,22 +40,17 @@ class Adaptive:
         return known[self.solver]()
 
     def complain(self, good: bool) -> None:
-        """Raise RuntimeError unless the end was reached."""
-        if not good:
-            raise RuntimeError(
-                f"{self.solver} did not reach the prior within {self.max_steps} steps at rtol={self.rtol:g}, "
-                f"atol={self.atol:g}. Loosen the tolerances, raise `max_steps`, or start at a larger t_min; in "
-                "float32 tolerances below 1e-6 cannot be met."
-            )
+        """Raise RuntimeError unless the solver reached the end."""
+        converged(good, self.solver, self)
 
 
 def integrate(
     adaptive: Adaptive, field: Callable[[Any, Any], Any], state: Any, times: Array
 ) -> tuple[Any, Array, Array]:
-    """Carry a pytree from times[0] to times[-1]; return it, the evaluations, and whether it arrived.
+    """Integrate a pytree from times[0] to times[-1]; return it, the evaluations, and whether the end was reached.
 
-    The evaluations count the stages of accepted and rejected steps; the few repeated first stages that
-    diffrax does not report are missing.
+    The evaluations count the stages of accepted and rejected steps, without the few repeated first stages,
+    which diffrax does not report.
     """
     import diffrax
 
@@ -79,6 +74,6 @@ def integrate(
         return solution.ys, solution.stats["num_steps"], good
 
     (ys, steps, good), stages = run(state, times), solver.tableau.num_stages
-    # a method whose last stage is the first of the next step evaluates it once more at the start
+    # if the last stage is the first one of the next step (FSAL), only the first step evaluates all stages
     nfe = steps * (stages - 1) + 1 if solver.tableau.fsal else steps * stages
     return jax.tree.map(lambda y: y[-1], ys), nfe, good

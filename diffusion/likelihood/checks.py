@@ -1,4 +1,4 @@
-"""What is refused before anything is compiled."""
+"""Checks of the arguments of likelihoods, before anything is compiled."""
 
 from typing import Any
 
@@ -10,21 +10,19 @@ from jaxtyping import Array
 from diffusion.numerics import is_traced, monotone, on_host, require, row, whole
 from diffusion.processes import AffineProcess, Process
 
-_SLACK = 1e-6  # relative: times may come rounded to float32
+_SLACK = 1e-6  # relative tolerance, since times may have been rounded to float32
 
 
 def check_batch(x: Any, name: str = "x") -> Array:
-    """Return x as a floating array of shape (batch, ...features), or say what is wrong with it."""
+    """Return x as a floating array of shape (batch, ...features), or raise TypeError or ValueError."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
-            f"`{name}` must be floating; got {x.dtype}{list(x.shape)}. Scale integers to the range of the data "
-            "and add their quantization noise first, as `diffusion.Dequantization` does."
+            f"`{name}` must be floating; got {x.dtype}. Scale integers and add noise, as diffusion.Dequantization does."
         )
     require(
         x.ndim >= 2 and x.size > 0,
-        f"`{name}` must have the shape (batch, ...features) and not be empty; got {list(x.shape)}. One example "
-        "is x[None]; numbers on a line are x[:, None].",
+        f"`{name}` must have the shape (batch, ...features), as x[None] or x[:, None]; got {list(x.shape)}.",
     )
     return x
 
@@ -35,19 +33,18 @@ def _within(process: Process, times: np.ndarray) -> None:
     low, high = float(process.t_min), float(process.t_max)
     require(
         times.min() >= low - _SLACK * abs(low) and times.max() <= high + _SLACK * abs(high),
-        f"`times` must lie within [t_min, t_max] of {type(process).__name__}, [{low:.6g}, {high:.6g}]; got "
-        f"{times.min():.6g} to {times.max():.6g}. A process built with another t_min or t_max reaches further.",
+        f"`times` must lie in [t_min, t_max] of {type(process).__name__}, [{low:.6g}, {high:.6g}]; got "
+        f"{times.min():.6g} to {times.max():.6g}.",
     )
     if isinstance(process, AffineProcess) and not is_traced(process):
         require(
             bool(on_host(process.sigma, times.min()) > 0),
-            f"`times` must begin where some noise is left, since the velocity is 0/0 without; sigma is 0 at "
-            f"{times.min():.6g}. Start a little later.",
+            f"`times` must begin where some noise is left; sigma is 0 at {times.min():.6g}. Start a little later.",
         )
 
 
 def check_monotone(process: Process, times: Any) -> Any:
-    """Return times that rise or fall strictly inside the range of the process; traced ones as they are."""
+    """Return times after checking that they rise or fall strictly within [t_min, t_max]; traced times pass."""
     if is_traced(times):
         return times
     times = row("`times`", times, "(num_steps + 1,)")
@@ -58,7 +55,7 @@ def check_monotone(process: Process, times: Any) -> Any:
 
 
 def check_rising(process: Process, times: Any) -> Any:
-    """Return times that rise strictly and end at t_max, where the prior's density is known."""
+    """Return times after checking that they rise strictly and end at t_max, where the prior's density is known."""
     if is_traced(times):
         return times
     times = row("`times`", times, "(num_steps + 1,)")
@@ -69,16 +66,15 @@ def check_rising(process: Process, times: Any) -> Any:
         high = float(process.t_max)
         require(
             abs(times[-1] - high) <= _SLACK * abs(high),
-            f"`times` must end at t_max = {high:.6g} of {type(process).__name__}, where the prior's density is "
-            f"stated; got {times[-1]:.6g}.",
+            f"`times` must end at t_max = {high:.6g} of {type(process).__name__}, at the prior; got {times[-1]:.6g}.",
         )
     return times
 
 
 def rising_times(process: Process, num_steps: int) -> Any:
-    """Return num_steps + 1 increasing times that suit the process, also if its fields are traced.
+    """Return the default times of a process in increasing order, (num_steps + 1,); its fields may be traced.
 
-    The nodes of a learned schedule carry no gradient: the integral does not depend on them.
+    For a learned schedule the times carry no gradient: the integral does not depend on them.
     """
     whole(1, num_steps=num_steps)
     if not is_traced(process):

@@ -1,4 +1,4 @@
-"""The last step of the evidence lower bound: p(x_0 | x_t) at t_min."""
+"""Decoders, the last step of the evidence lower bound: p(x_0 | x_t) at t_min."""
 
 import abc
 from dataclasses import dataclass
@@ -30,8 +30,9 @@ class GaussianDecoder(Decoder):
     """N(E[x_0 | x_t], std^2 I): a density, for continuous or dequantized data.
 
     Args:
-        std: of the data around its posterior mean; None is sigma / alpha, right for data that is smooth on
-            that scale. For N(m, s^2) data the exact value is s sigma / sqrt(alpha^2 s^2 + sigma^2).
+        std: standard deviation of the data around its posterior mean; None means sigma / alpha, which is right
+            for data that is smooth on that scale. For N(m, s^2) data the exact value is
+            s sigma / sqrt(alpha^2 s^2 + sigma^2).
     """
 
     std: Scalar | None = None
@@ -50,7 +51,7 @@ class DiscretizedDecoder(Decoder):
     """p(v | x_t) proportional to q(x_t | x(v)) over the levels, pixel by pixel (Kingma et al., 2021, eq. 15).
 
     It gives probabilities of integers, so the bound needs neither dequantization nor a Jacobian. The data
-    must lie exactly at x(v) = low + (high - low) v / (levels - 1). Memory: `levels` numbers per pixel.
+    must be exactly at x(v) = low + (high - low) v / (levels - 1). Memory: `levels` numbers per pixel.
     """
 
     levels: int = 256

@@ -1,6 +1,6 @@
-"""Integers as densities: noise of one quantization step, and the change of variables it brings.
+"""Dequantization of integer data: noise of one quantization step, and its change of variables.
 
-Integers v = 0 .. levels - 1 lie at x = low + (high - low) v / (levels - 1). For noise u in (0, 1) of density
+Integers v = 0 .. levels - 1 are scaled to x = low + (high - low) v / (levels - 1). For noise u in (0, 1) of density
 q(u | v), v + u has a density, and
 
     -log P(v) <= E_q[ -log p(x) + log q(u | v) ] - d log |dx / dv|
@@ -26,7 +26,7 @@ from diffusion.types import Data, Key, PerExample
 
 @runtime_checkable
 class Dequantizer(Protocol):
-    """A distribution of the noise within a bin, given the integers."""
+    """A conditional distribution of the noise within a bin, given the integers."""
 
     def sample_and_log_prob(self, key: Key, x: Array) -> tuple[Array, Array]:
         """Return u in (0, 1) shaped like x, and log q(u | x) in nats per example."""
@@ -35,16 +35,16 @@ class Dequantizer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Dequantization:
-    """Uniform noise that turns integers v = 0 .. levels - 1 into a density, with its log-Jacobian.
+    """Uniform dequantization of integers v = 0 .. levels - 1, with its log-Jacobian.
 
-    By default x = 2 v / (levels - 1) - 1, so that neighbors lie 2 / (levels - 1) apart, and the noise
-    fills that distance (Theis et al., 2016). For the scaling 2 (v + 1/2) / levels - 1 of some papers write
+    By default x = 2 v / (levels - 1) - 1, so that adjacent levels are 2 / (levels - 1) apart, and the noise
+    fills that distance (Theis et al., 2016). For the scaling 2 (v + 1/2) / levels - 1 of some papers set
     low = -1 + 1 / levels, high = 1 - 1 / levels.
 
     Args:
-        levels: how many integers there are.
-        low: where 0 lies.
-        high: where levels - 1 lies.
+        levels: number of integers.
+        low: x of the integer 0.
+        high: x of the integer levels - 1.
     """
 
     levels: int = 256
@@ -57,21 +57,21 @@ class Dequantization:
 
     @property
     def spacing(self) -> float:
-        """The distance |dx / dv| between neighbors."""
+        """The distance |dx / dv| between adjacent levels."""
         return (self.high - self.low) / (self.levels - 1)
 
     @property
     def log_jacobian(self) -> float:
-        """The log of |dv / dx| per dimension, in nats."""
+        """The logarithm of |dv / dx| per dimension, in nats."""
         return float(-np.log(self.spacing))
 
     def __call__(self, key: Key, x: Data) -> Data:
-        """Add uniform noise of one quantization step, centered."""
+        """Add centered uniform noise of one quantization step."""
         u = draw(lambda k, s: jax.random.uniform(k, s, x.dtype), key, x.shape)
         return x + (u - 0.5) * self.spacing
 
     def bits_per_dim(self, log_p: PerExample, num_dims: int) -> PerExample:
-        """Return -log2 of the probability of the integers, per dimension, from a log-density of x."""
+        """Return -log2 of the probability of the integers, per dimension, from a log-density of x in nats."""
         return (-log_p / num_dims + self.log_jacobian) / np.log(2)
 
 
@@ -103,7 +103,7 @@ class VariationalDequantization:
 class LogisticDequantizer:
     """u = sigmoid(shift(x) + exp(log_scale(x)) e), e logistic, pixel by pixel.
 
-    Shift 0 and scale 1 are the uniform noise exactly, so that training begins where the uniform bound is.
+    Shift 0 and scale 1 give exactly uniform noise, so that training starts from the uniform bound.
 
     Args:
         network: x -> (shift, log_scale), each shaped like x: a callable pytree whose arrays are learned.
@@ -124,9 +124,9 @@ class LogisticDequantizer:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PixelNetwork:
-    """A small network of one hidden layer that sees one number at a time: v -> (shift, log_scale).
+    """A network of one hidden layer, applied to each pixel separately: v -> (shift, log_scale).
 
-    `PixelNetwork.init(key)` begins at zero output.
+    `PixelNetwork.init(key)` starts with zero output.
     """
 
     weights: Any  # hidden layer: (2, hidden), slopes and offsets
@@ -134,7 +134,7 @@ class PixelNetwork:
 
     @classmethod
     def init(cls, key: Key, hidden: int = 16) -> "PixelNetwork":
-        """Draw the hidden layer; the readout is zero, so the noise is uniform."""
+        """Draw the hidden layer; the readout is zero, so the noise is initially uniform."""
         key_slope, key_offset = jax.random.split(key)
         slopes = 3.0 * jax.random.normal(key_slope, (hidden,))
         offsets = -slopes * jax.random.uniform(key_offset, (hidden,), minval=-1.0)

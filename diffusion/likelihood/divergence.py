@@ -1,4 +1,4 @@
-"""The divergence of a velocity field: exactly, or by random probes.
+"""The divergence of a velocity field: exact, or estimated with random probes.
 
 The exact trace takes one forward derivative per dimension; Hutchinson's estimate, the mean of
 e . (dv/dx e) over probes e of unit covariance, is unbiased and costs one derivative per probe.
@@ -20,19 +20,19 @@ PROBES: dict[str, Callable[[Key, Array], Array]] = {
     "normal": normal_like,
 }
 
-# Numbers in the tangents of one chunk. Two CPU cores are fastest while a chunk stays in their cache;
-# an accelerator wants all that its memory holds beside the activations of a network.
+# Numbers in the tangents of one chunk. Two CPU cores are fastest if a chunk fits in their cache; an
+# accelerator is fastest with chunks as large as its memory allows besides the activations of a network.
 _CPU_CHUNK, _ACCELERATOR_CHUNK = 2**14, 2**22
 
 
 def chunk_size(x: Data) -> int:
-    """Return how many directions are differentiated at once, for a batch of this size."""
+    """Return the number of directions to differentiate at once, for a batch of this size."""
     budget = _CPU_CHUNK if jax.default_backend() == "cpu" else _ACCELERATOR_CHUNK
     return min(x[0].size, max(1, budget // x.size))
 
 
 def _linearized(velocity: Velocity, x: Data, t: Time) -> tuple[Data, Callable[[Array], Array]]:
-    """Return v(x, t) and its derivative in x, a linear map."""
+    """Return v(x, t) and its derivative in x as a linear function."""
     with forward_derivatives():
         return jax.linearize(lambda y: velocity(y, t), x)
 
@@ -43,11 +43,11 @@ def exact_divergence(
     """Return v(x, t) and its divergence: one forward derivative per dimension.
 
     Args:
-        velocity: (x, t) -> v, rows independent of each other.
+        velocity: (x, t) -> v, with independent rows.
         x: states, (batch, ...).
         t: one time, or one per example.
-        chunk: directions differentiated at once, the factor by which memory grows; by default as many
-            as suit the device.
+        chunk: number of directions differentiated at once, by which the memory is multiplied; the default
+            depends on the device.
     """
     d = x[0].size
     eye = jnp.eye(d, dtype=x.dtype).reshape(d, *x.shape[1:])

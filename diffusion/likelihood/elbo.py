@@ -1,6 +1,6 @@
-"""The evidence lower bound of a Gaussian process, in its three terms.
+"""The evidence lower bound of a `GaussianProcess`, in its three terms.
 
-With SNR = alpha^2 / sigma^2, s the time before t and x^ = E[x_0 | x_t] by the model,
+With SNR = alpha^2 / sigma^2, s the previous time of the chain, s < t, and x^ the model's E[x_0 | x_t],
 
     -log p(x) <= KL(q(x_T | x) || prior)  +  E[-log p(x | x_t at t_min)]
                  + 1/2 sum over steps of (SNR(s) - SNR(t)) E|x - x^(x_t)|^2
@@ -65,7 +65,7 @@ class ELBO(NamedTuple):
 
 @dataclass(frozen=True)
 class _Plan:
-    """How the sum over steps is estimated."""
+    """Settings of the estimate of the sum over steps."""
 
     num_draws: int | None
     sampling: str
@@ -74,14 +74,14 @@ class _Plan:
 
 
 class _Steps(NamedTuple):
-    """The later time of every step, and half its drop in SNR."""
+    """The later time t of every step, and its weight (SNR(s) - SNR(t)) / 2."""
 
     t: Any
     weight: Any
 
 
 def _steps(process: GaussianProcess, times: Any) -> _Steps:
-    """Return the steps of increasing times; in float64 on the host unless something is traced."""
+    """Return the steps of increasing times, in float64 on the host unless an argument is traced."""
     if is_traced(process, times):
         times = jnp.asarray(times)
         return _Steps(times[1:], _half_drop(process.log_snr(times), jnp))
@@ -89,15 +89,15 @@ def _steps(process: GaussianProcess, times: Any) -> _Steps:
 
 
 def _half_drop(log_snr: Any, xp: Any) -> Any:
-    """Return (SNR(s) - SNR(t)) / 2 for consecutive levels."""
+    """Return (SNR(s) - SNR(t)) / 2 for consecutive log-SNRs."""
     return -0.5 * xp.exp(log_snr[:-1]) * xp.expm1(log_snr[1:] - log_snr[:-1])
 
 
 def _stratified(key: Key, x: Data, k: Array, num_draws: int) -> Array:
-    """Return uniform numbers of (0, 1), (batch,), the k-th of `num_draws` strata.
+    """Return uniform numbers from the k-th of `num_draws` equal strata of (0, 1), (batch,).
 
-    Within the stratum the examples of a batch are spread evenly too; with one key per example each has a
-    draw of its own.
+    Within the stratum the examples of a batch are stratified as well; with one key per example the draws are
+    independent.
     """
     if is_many(key):
         u = jax.vmap(lambda key: jax.random.uniform(key, (), x.dtype))(key)
@@ -132,7 +132,7 @@ def _diffusion(
         x_t = process.interpolate(x, normal_like(key, x), t)
         return at.weight * sum_features((x - model(x_t, t)) ** 2)
 
-    if plan.num_draws is None:  # every step once
+    if plan.num_draws is None:  # sum over all steps
         assert steps is not None
 
         def add(total: Array, row: tuple[Array, _Steps]) -> tuple[Array, None]:
@@ -187,26 +187,26 @@ def elbo(
     """Estimate the bound on -log p(x) in nats per example, term by term.
 
     Args:
-        process: a Gaussian process with noise left at t_min; its fields may be traced.
+        process: a `GaussianProcess` with sigma(t_min) > 0; its fields may be traced.
         model: a denoiser E[x_0 | x_t].
         x: examples, (batch, ...features).
-        key: a random key, or one per example, then example i does not depend on the batch.
+        key: a random key; or one per example, so that the estimate of example i does not depend on the batch.
         times: increasing times from t_min to t_max of a chain with finitely many steps, such as
             np.arange(1, 1001) / 1000.
-        num_steps: instead of times, so many steps that suit the process. Without both: the
-            continuous-time limit.
-        num_draws: random steps or times per example, stratified; None takes every step of a chain once.
-        sampling: of the continuous time: "log_snr" draws it uniform in log SNR, which bounds the
+        num_steps: instead of `times`, the number of steps of a chain at the process's default times. Without
+            both: the continuous-time limit.
+        num_draws: number of random steps or times per example, stratified; None sums over all steps of a chain.
+        sampling: distribution of the continuous time: "log_snr" is uniform in log SNR, which bounds the
             variance, "time" uniform in t.
         decoder: p(x | x_t at t_min): `GaussianDecoder()` by default, a density; `DiscretizedDecoder()` for
             integers.
-        prior_std: of the prior, sigma(t_max) by default as `sample_prior` draws; 1 is the convention of
-            variance-preserving papers.
+        prior_std: standard deviation of the prior, by default sigma(t_max), as in `sample_prior`; 1 is the
+            convention of variance-preserving papers.
 
     Raises:
-        TypeError: the process is not Gaussian, or x holds integers.
-        ValueError: x has no batch axis, the times are not a chain from t_min to t_max, no noise is left at
-            t_min, or a count or name is wrong.
+        TypeError: the process is not a `GaussianProcess`, or x holds integers.
+        ValueError: x has no batch axis, the times are not a chain from t_min to t_max, sigma(t_min) is 0, or a
+            count or name is wrong.
     """
     require_process(process, GaussianProcess, "the evidence lower bound")
     x = check_batch(x)
@@ -214,10 +214,7 @@ def elbo(
         raise TypeError("the bound is an estimate and needs a `key`; got None.")
     key = as_key(key)
     one_of(sorted(_SAMPLINGS), sampling=sampling)
-    require(
-        times is None or num_steps is None,
-        "`times` and `num_steps` both name a chain; give one of them.",
-    )
+    require(times is None or num_steps is None, "give one of `times` and `num_steps`, not both.")
     if num_draws is not None:
         whole(1, num_draws=num_draws)
     if num_steps is not None:
@@ -226,8 +223,7 @@ def elbo(
         times = _check_chain(process, times)
     require(
         num_draws is not None or times is not None,
-        "`num_draws=None` takes every step of a chain; continuous time has none. Give `num_steps`, `times` or "
-        "a number of draws.",
+        "`num_draws=None` takes every step of a chain: give `num_steps`, `times` or a number of draws.",
     )
     _check_noise(process)
     steps = None if times is None else _steps(process, times)
@@ -243,8 +239,8 @@ def _check_chain(process: GaussianProcess, times: Any) -> Any:
         low = float(process.t_min)
         require(
             abs(times[0] - low) <= 1e-6 * abs(low),
-            f"`times` of a bound must begin at t_min = {low:.6g}, where the decoder takes over; got "
-            f"{times[0]:.6g}. Build the process with t_min={times[0]:.6g}.",
+            f"`times` of a bound must begin at t_min = {low:.6g}, where the decoder takes over; got {times[0]:.6g}. "
+            f"Build the process with t_min={times[0]:.6g}.",
         )
     return times
 
@@ -253,6 +249,5 @@ def _check_noise(process: GaussianProcess) -> None:
     if not is_traced(process):
         require(
             bool(on_host(process.sigma, float(process.t_min)) > 0),
-            f"the bound is infinite where sigma(t_min) = 0; {type(process).__name__} has t_min={process.t_min}. "
-            "Build it with a larger t_min.",
+            f"the bound is infinite where sigma(t_min) = 0: give {type(process).__name__} t_min > {process.t_min}.",
         )

@@ -1,12 +1,12 @@
-"""Exact likelihood through the probability-flow ODE, and the way there and back.
+"""Exact likelihood by the probability-flow ODE, and integration along it in both directions.
 
 Along dx/dt = v(x, t) the log-density changes by -div v, so that
 
     log p(x at t_min) = log prior(x at t_max) + integral from t_min to t_max of div v dt
 
 (Chen et al., 2018; Song et al., 2021, section 4.3; Su, kexue.fm 9228, 9280). It holds for every process
-that can state its prior density, Gaussian or not. The integral is taken by fixed Runge-Kutta steps, or by
-an adaptive solver of diffrax.
+with a known prior density, Gaussian or not. The integral is computed by fixed Runge-Kutta steps, or by an
+adaptive solver of diffrax.
 """
 
 from typing import Any, NamedTuple
@@ -43,15 +43,17 @@ Change = Float[Array, "estimates batch"]
 
 
 class LogProb(NamedTuple):
-    """A log-density and how well it is known."""
+    """A log-density with its standard error and cost.
 
-    value: Array  # nats, (batch,)
-    standard_error: (
-        Array  # of the mean over the probes, (batch,); 0 for the exact trace, NaN for one probe
-    )
-    nfe: (
-        Array | int
-    )  # velocities per example; each comes with d or `num_probes` directional derivatives
+    Attributes:
+        value: in nats, (batch,).
+        standard_error: of the mean over the probes, (batch,); 0 for the exact trace, NaN for one probe.
+        nfe: evaluations of the velocity per example, each with d or `num_probes` directional derivatives.
+    """
+
+    value: Array
+    standard_error: Array
+    nfe: Array | int
 
 
 def _flow(process: Process, model: Any, x: Data, times: Array) -> Data:
@@ -64,7 +66,7 @@ def _flow(process: Process, model: Any, x: Data, times: Array) -> Data:
 
 
 def _field(velocity: Velocity, probes: Array | None) -> Any:
-    """Return the rates of (x, change of log p), one row of changes for every probe."""
+    """Return the time derivative of (x, change of log p), with one row of changes for every probe."""
 
     def field(state: tuple[Data, Change], t: Time) -> tuple[Data, Change]:
         if probes is not None:
@@ -83,7 +85,7 @@ def _changes(
     x: Data,
     times: Array,
 ) -> tuple[Change, Array | int, Array | bool]:
-    """Return log p by each estimate of the divergence, the evaluations, and whether the end was reached."""
+    """Return log p for each estimate of the divergence, the evaluations, and whether the end was reached."""
     field = _field(process.flow(checked(model)).velocity, probes)
     state = (x, jnp.zeros((1 if probes is None else len(probes), len(x)), x.dtype))
     if adaptive is not None:
@@ -94,7 +96,7 @@ def _changes(
             return runge_kutta(field, state, *ends), None
 
         (x_T, change), _ = jax.lax.scan(body, state, (times[:-1], times[1:]))
-        nfe, good = 0, True  # known without running
+        nfe, good = 0, True  # with fixed steps nothing can fail
     return process.prior_log_prob(x_T) + change, nfe, good
 
 
@@ -130,27 +132,27 @@ def log_prob_estimate(
     """Return log p(x) in nats per example, its standard error over the probes, and its number of evaluations.
 
     Args:
-        process: any process that states its prior density; its fields may be traced.
+        process: any process with a known prior density; its fields may be traced.
         model: a denoiser, or a velocity for a plain `Process`.
         x: examples at times[0], (batch, ...features).
-        times: increasing times from t_min to t_max for the Runge-Kutta steps; by default `num_steps` of
-            them that suit the process.
-        key: None for the exact trace, d derivatives per evaluation; a key for Hutchinson's estimate, or one
-            per example, then the probes of example i do not depend on the batch.
-        num_probes: how many probes are averaged, with a key.
+        times: increasing times from t_min to t_max for the Runge-Kutta steps; by default those of the process
+            with `num_steps` steps.
+        key: None for the exact trace, with d derivatives per evaluation; a key for Hutchinson's estimate, or
+            one per example, so that the probes of example i do not depend on the batch.
+        num_probes: number of probes to average, with a key.
         probe: "rademacher" or "normal".
-        num_steps: used when no times are given.
-        solver: an explicit Runge-Kutta method of diffrax by name, such as "Tsit5", with adaptive steps
-            between the first and the last time; None takes the fourth-order steps of `times`.
-        rtol: relative tolerance of the adaptive solver, on the batch as one state.
+        num_steps: number of steps if `times` is None.
+        solver: name of an explicit Runge-Kutta method of diffrax, such as "Tsit5", with adaptive steps
+            between the first and the last time; None takes fourth-order steps between `times`.
+        rtol: relative tolerance of the adaptive solver, for the batch as one state.
         atol: absolute tolerance.
-        max_steps: the adaptive solver gives up after so many.
+        max_steps: largest number of steps of the adaptive solver.
 
     Raises:
-        TypeError: the process states no density for its prior, or x holds integers.
-        ValueError: x has no batch axis, the times leave [t_min, t_max] or do not rise to t_max, or the
-            probe, its number or the solver is unknown.
-        RuntimeError: the adaptive solver did not arrive.
+        TypeError: the prior of the process has no known density, or x holds integers.
+        ValueError: x has no batch axis, the times leave [t_min, t_max] or do not rise to t_max, the probe or
+            solver is unknown, or a number is invalid.
+        RuntimeError: the adaptive solver did not reach t_max.
     """
     x = check_batch(x)
     adaptive = None
@@ -194,8 +196,8 @@ def log_prob(
 ) -> PerExample:
     """Return log p(x) in nats per example, for x at time t_min: the value of `log_prob_estimate`.
 
-    Differentiable in x, in the arrays of the model and in the fields of the process. Arguments and errors
-    are those of `log_prob_estimate`.
+    The result is differentiable in x, in the arrays of the model and in the fields of the process. Arguments and
+    errors are those of `log_prob_estimate`.
     """
     return log_prob_estimate(
         process, model, x, times, key=key, num_probes=num_probes, probe=probe, num_steps=num_steps,
@@ -205,14 +207,14 @@ def log_prob(
 
 @takes_names
 def integrate_flow(process: Process, model: Any, x: AnyArray, times: Any) -> Data:
-    """Carry x along the generative ODE through any monotone times, up or down: encode or decode.
+    """Integrate the generative ODE from x at times[0] to times[-1], through monotone times in either direction.
 
-    Increasing times encode data into latents, the same times reversed decode them; the two invert each
-    other to the error of the fourth-order steps.
+    Increasing times encode data into latents, the same times reversed decode them; the two are inverse up to
+    the error of the fourth-order steps.
 
     Raises:
         TypeError: x holds integers.
-        ValueError: x has no batch axis, or the times turn, repeat or leave [t_min, t_max].
+        ValueError: x has no batch axis, or the times are not strictly monotone or leave [t_min, t_max].
     """
     x = check_batch(x)
     times = check_monotone(process, times)

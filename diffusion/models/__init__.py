@@ -1,4 +1,4 @@
-"""Models of a process: E[x_0 | x_t] or dx_t/dt, from a network, or exactly for a finite data set."""
+"""Models of a process: E[x_0 | x_t] or dx_t/dt, from a network, or exact for a finite data set."""
 
 from diffusion.models.denoiser import (
     NetworkDenoiser,

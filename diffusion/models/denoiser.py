@@ -1,8 +1,8 @@
-"""From a network to a denoiser: the one place where training and sampling agree on the input.
+"""Denoisers and velocities from networks; training and sampling share this code for the network's input.
 
-The network sees an input of unit variance and the log-SNR, never t, so its weights do not know which
-process they serve. The results are callable pytrees: parameters and conditions are leaves, so a
-compiled sampler is reused for new parameters, conditions and keys.
+The network receives x_t scaled to unit variance and the log-SNR, never t, so its weights can be used with
+other processes. The results are callable pytrees: parameters and conditions are leaves, so a compiled
+sampler is reused for new parameters, conditions and keys.
 """
 
 import dataclasses
@@ -46,21 +46,21 @@ class NetworkDenoiser:
         return skip * x_t + out * shaped_like(y, x_t, "the network")
 
     def with_cond(self, cond: Cond) -> "NetworkDenoiser":
-        """Return the same denoiser under another condition."""
+        """Return this denoiser with another condition."""
         return dataclasses.replace(self, cond=cond)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class VarianceDenoiser(NetworkDenoiser):
-    """The same from a network of twice the outputs, whose second half is a learned variance."""
+    """A `NetworkDenoiser` whose network has twice the outputs; the second half is a learned variance."""
 
     def __call__(self, x_t: Data, t: Time) -> Data:
         """Return the posterior mean of the data, shaped like x_t."""
         return self.mean_and_variance_output(x_t, t)[0]
 
     def mean_and_variance_output(self, x_t: Data, t: Time) -> tuple[Data, Data]:
-        """Return the posterior mean and v, the place of the log variance between its two bounds."""
+        """Return the posterior mean and v, which interpolates the log variance between its two bounds."""
         y, variance_output = split_output(self._output(x_t, t), x_t)
         return self._solve(x_t, t, y), variance_output
 
@@ -68,13 +68,13 @@ class VarianceDenoiser(NetworkDenoiser):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class RegressedVariance:
-    """A denoiser with sbar^2(x_t) from a second network, trained by `losses.variance_loss`.
+    """A denoiser with the posterior variance sbar^2(x_t) of a second network, trained by `losses.variance_loss`.
 
     npr   sbar^2 = sigma^2 / alpha^2 g(x_t)                 g regressed on (z - z_hat)^2
     sn    sbar^2 = sigma^2 / alpha^2 (h(x_t) - z_hat^2)      h regressed on z^2
 
-    Both are kept from falling below 0, and no more: sigma^2 / alpha^2 bounds Var[x_0 | x_t] on average over x_t, while
-    between two modes it may be larger. `sn` takes the denoiser for perfect (Bao et al., 2022b).
+    Both are bounded below by 0, but not above: sigma^2 / alpha^2 bounds Var[x_0 | x_t] on average over x_t, but
+    between two modes it may be larger. `sn` assumes that the denoiser is exact (Bao et al., 2022b).
     """
 
     denoise: Any
@@ -88,7 +88,7 @@ class RegressedVariance:
         return self.denoise(x_t, t)
 
     def posterior_variance(self, x_t: Data, t: Time) -> Data:
-        """Return sbar^2 for each number of x_t; `sn` evaluates the denoiser for it."""
+        """Return sbar^2, shaped like x_t; `sn` also evaluates the denoiser."""
         c = self.process.coefficients(t, x_t)
         inputs = network_inputs(self.process, Noise(), c, x_t, t)
         variance_output = self.network.apply(self.params, *inputs).astype(x_t.dtype)
@@ -115,7 +115,7 @@ class NetworkVelocity:
         return shaped_like(y, x_t, "the network").astype(x_t.dtype)
 
     def with_cond(self, cond: Cond) -> "NetworkVelocity":
-        """Return the same field under another condition."""
+        """Return this velocity field with another condition."""
         return dataclasses.replace(self, cond=cond)
 
 
@@ -129,15 +129,15 @@ def make_denoiser(
     *,
     learned_variance: bool = False,
 ) -> NetworkDenoiser:
-    """Bind a network and its parameters into E[x_0 | x_t, cond].
+    """Return the denoiser E[x_0 | x_t, cond] of a network and its parameters.
 
     Args:
         network: a pure init/apply pair that compares by value.
         params: its parameters, a pytree.
-        process: the process whose x_t comes in; it may differ from that of training.
-        prediction: what the network was trained to output.
+        process: the process of the inputs x_t; it may differ from that of training.
+        prediction: the quantity that the network was trained to predict.
         cond: a pytree with leading axis batch, or None for the unconditional model.
-        learned_variance: whether the network has twice the outputs, the second half a variance.
+        learned_variance: whether the network has twice the outputs, with a variance as the second half.
     """
     kind = VarianceDenoiser if learned_variance else NetworkDenoiser
     return kind(params=params, cond=cond, network=network, process=process, prediction=prediction)
@@ -147,5 +147,5 @@ def make_denoiser(
 def make_velocity(
     network: Network, params: Params, process: Process, cond: Cond = None
 ) -> Velocity:
-    """Bind a network and its parameters into dx_t/dt, for a plain `Process`."""
+    """Return the velocity dx_t/dt of a network and its parameters, for a plain `Process`."""
     return NetworkVelocity(params=params, cond=cond, network=network, process=process)

@@ -1,11 +1,11 @@
-"""The exact field of a finite data set, for any definition that states p(x_t | x_0).
+"""The exact field of a finite data set, for any process with a known p(x_t | x_0).
 
 By superposition of Green's functions (Su, kexue.fm 9370 and 9379), for points x_i of weight w_i,
 
     p_t(x) = sum_i w_i p_t(x | x_i)
     f_t(x) = sum_i w_i p_t(x | x_i) f_t(x | x_i) / p_t(x)
 
-so a definition can be seen, sampled and measured before anything is trained. For an `AffineProcess` the same
+so a definition can be drawn, sampled and evaluated before anything is trained. For an `AffineProcess` the same
 posterior weights give E[x_0 | x_t], the model of that class. Sums run over chunks of points with a running
 log-sum-exp: memory is bounded by the chunk, and nothing under- or overflows.
 """
@@ -24,12 +24,11 @@ from diffusion.processes import AffineProcess, GaussianProcess, Process
 from diffusion.registry import takes_names
 from diffusion.types import Data, PerExample, Time
 
-Summand = Callable[
-    [Array, Array], Array
-]  # (posterior weights (batch, chunk), points) -> (batch, ...)
+# (posterior weights (batch, chunk), points) -> (batch, ...)
+Summand = Callable[[Array, Array], Array]
 
-_SMALL = 16  # dimensions up to which squared distances are taken directly
-_REFINED = 4  # nearest points of a chunk whose distances are taken directly in many dimensions
+_SMALL = 16  # largest dimension for which squared distances are computed directly
+_REFINED = 4  # in more dimensions: nearest points of a chunk whose distances are computed directly
 
 
 @jax.tree_util.register_dataclass
@@ -37,8 +36,8 @@ _REFINED = 4  # nearest points of a chunk whose distances are taken directly in 
 class ExactField:
     """The model of a process for a finite data set: E[x_0 | x_t], or the velocity for a plain `Process`.
 
-    Where x cannot have come from any point (just outside the support of a bounded prior, by an error of the
-    solver), the log-density is -inf, the log-posterior NaN, and the nearest point is taken for the origin.
+    Where x is outside the support of p(x_t | x_0) for every point (a solver's error may carry it just outside the
+    support of a bounded prior), the log-density is -inf, the log-posterior NaN, and the nearest point is used as x_0.
     """
 
     points: Array  # (chunks, chunk, ...), relative to the center; 0 for padding
@@ -48,18 +47,18 @@ class ExactField:
     process: Process = dataclasses.field(metadata={"static": True})
 
     def __call__(self, x: Data, t: Time) -> Data:
-        """Return what the process's class asks of a model, shaped like x."""
+        """Return E[x_0 | x_t = x], or the velocity for a plain `Process`, shaped like x."""
         if isinstance(self.process, AffineProcess):
             return self.posterior_mean(x, t)
         return self.velocity(x, t)
 
     def posterior_mean(self, x: Data, t: Time) -> Data:
-        """Return E[x_0 | x_t = x], a mean of the points by posterior weight."""
+        """Return E[x_0 | x_t = x], the mean of the points with posterior weights."""
         mean = lambda w, points: jnp.tensordot(w, points, axes=1, precision="highest")
         log_p, found = self._average(x, t, mean)
         found = found + self.center.astype(x.dtype)
         if isinstance(self.process, AffineProcess) and self.process.isotropic:
-            return found  # such noise reaches everywhere
+            return found  # the support of such noise is the whole space
         return jnp.where(per_example(log_p > -jnp.inf, x) > 0, found, self._nearest(x))
 
     def velocity(self, x: Data, t: Time) -> Data:
@@ -76,13 +75,13 @@ class ExactField:
         return self._average(x, t, lambda w, points: jnp.zeros(len(w), w.dtype))[0]
 
     def log_posterior(self, x: Data, t: Time) -> Float[Array, "batch n"]:
-        """Return log p(x_0 = point | x_t = x); as large as the answer, not bounded by the chunk."""
+        """Return log p(x_0 = point | x_t = x); the memory is that of the result, not bounded by the chunk."""
         part = lambda chunk: self._log_joint(x, t, *chunk)
         found = jnp.moveaxis(jax.lax.map(part, (self.points, self.log_weights)), 0, 1)
         return jax.nn.log_softmax(found.reshape(len(x), -1)[:, : self.num_points], axis=-1)
 
     def score(self, x: Data, t: Time) -> Data:
-        """Return grad log p_t(x): by Tweedie's formula for normal noise, else an average of gradients."""
+        """Return grad log p_t(x), by Tweedie's formula for normal noise, else as an average of gradients."""
         if isinstance(self.process, GaussianProcess):
             c = self.process.coefficients(t, x)
             return (c.alpha * self.posterior_mean(x, t) - x) / c.sigma**2
@@ -111,7 +110,7 @@ class ExactField:
     # ---- sums over the points -------------------------------------------------------------------
 
     def _pairs(self, x: Data, points: Array, t: Time) -> tuple[Array, Array, Array]:
-        """Return every x beside every point, flattened to a batch, with its time."""
+        """Return all pairs of an x and a point, flattened to a batch, with their times."""
         n, (batch, *shape) = len(points), x.shape
         rows = jnp.repeat(x, n, axis=0)
         origins = jnp.tile(points + self.center.astype(x.dtype), (batch, *(1,) * len(shape)))
@@ -124,9 +123,8 @@ class ExactField:
         def summand(w: Array, points: Array) -> Array:
             values = fn(*self._pairs(x, points, t)).reshape(len(x), len(points), *x.shape[1:])
             w = w.reshape(w.shape + (1,) * (values.ndim - w.ndim))
-            return jnp.where(w > 0, w * values, 0.0).sum(
-                axis=1
-            )  # a far point may have no finite value
+            # the value of a far point may not be finite
+            return jnp.where(w > 0, w * values, 0.0).sum(axis=1)
 
         return summand
 
@@ -153,11 +151,11 @@ class ExactField:
         return process.radial_log_prob(square / sigma**2, d) - d * jnp.log(sigma)
 
     def _average(self, x: Data, t: Time, summand: Summand) -> tuple[PerExample, Array]:
-        """Return log p_t(x), and the posterior average of a summand: 0 where p_t(x) = 0."""
+        """Return log p_t(x) and the posterior average of a summand, 0 where p_t(x) = 0."""
         one = jnp.zeros((len(x), self.points.shape[1]), x.dtype)
         zero = jax.eval_shape(summand, one, self.points[0].astype(x.dtype))
 
-        @jax.checkpoint  # derivatives, too, hold one chunk at a time
+        @jax.checkpoint  # derivatives also hold one chunk at a time in memory
         def add(state: tuple, chunk: tuple) -> tuple[tuple, None]:
             top, total, average = state
             log_p = self._log_joint(x, t, *chunk)
@@ -183,9 +181,9 @@ def squared_distances(
 ) -> Float[Array, "batch n"]:
     """Return |x - alpha p|^2 of all pairs.
 
-    In many dimensions by one matrix product, |x|^2 - 2 alpha x . p + alpha^2 |p|^2. It loses the digits of
-    small distances, which decide where the noise is small, so those of the nearest points are then taken
-    directly.
+    In many dimensions this is one matrix product, |x|^2 - 2 alpha x . p + alpha^2 |p|^2. Cancellation makes it
+    inaccurate for small distances, which matter most where the noise is small, so the distances of the nearest
+    points are computed again directly.
     """
     if x.shape[1] <= _SMALL:
         return ((x[:, None] - alpha[..., None] * points) ** 2).sum(axis=-1)
@@ -201,23 +199,22 @@ def squared_distances(
 def exact_field(
     process: Process, points: Any, weights: Any = None, *, chunk: int = 1024
 ) -> ExactField:
-    """Return the exact field of weighted points, ready to be the `model` of that process.
+    """Return the exact field of weighted points, usable as the `model` of the process.
 
     Args:
-        process: any definition that states its density: through `noise_log_prob`, for every class of process, with an
-            invertible path.
+        process: any process with a known density p(x_t | x_0): it needs `noise_log_prob` and invertible paths.
         points: (n, ...), the data set.
-        weights: (n,), positive, normalized if they are not; equal by default.
-        chunk: how many points are summed at a time. For isotropic noise for an `AffineProcess` memory is
-            batch * chunk numbers, in general batch * chunk * size of an example.
+        weights: (n,), positive, normalized here if necessary; equal by default.
+        chunk: number of points summed at a time. The memory is batch * chunk numbers for an `AffineProcess` with
+            isotropic noise, in general batch * chunk * size of an example.
 
     Returns:
         A callable pytree: E[x_0 | x_t] for an `AffineProcess`, the velocity for a plain `Process`; with the methods
         `velocity`, `posterior_mean`, `log_density`, `log_posterior` and `score`.
 
     Raises:
-        TypeError: the process states no density.
-        ValueError: points or weights do not fit together.
+        TypeError: the process has no known density.
+        ValueError: the shapes of points and weights do not match.
     """
     points = jnp.asarray(points)
     points = points if jnp.issubdtype(points.dtype, jnp.floating) else points.astype(float)
@@ -232,7 +229,8 @@ def exact_field(
     if not is_traced(w):
         positive(weights=w.min())
     t = jnp.full(1, process.t_max, points.dtype)
-    jax.eval_shape(process.log_density, points[:1], points[:1], t)  # or it says what it lacks
+    # raises if the density is not known
+    jax.eval_shape(process.log_density, points[:1], points[:1], t)
     w = w / w.sum()
     center = jnp.tensordot(w, points, axes=1, precision="highest")
     padding = -n % chunk

@@ -1,4 +1,4 @@
-"""Flax Linen networks behind a pure init/apply pair; importing this package registers them."""
+"""Flax Linen networks with a pure init/apply interface; importing this package registers them."""
 
 from diffusion.networks.base import FlaxNetwork, count_parameters, precision, takes_fields_of
 from diffusion.networks.classifier import (

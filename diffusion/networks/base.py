@@ -1,8 +1,8 @@
 """A Flax Linen module as a pure pair of functions over a plain dictionary of parameters.
 
 Any Linen module with `__call__(x, log_snr, cond)` becomes a network of this package through
-`FlaxNetwork(module)`. Drop-out needs no further argument: the random stream "dropout" exists in
-training only, and `nn.Dropout(rate, deterministic=not self.has_rng("dropout"))` asks for it. Features
+`FlaxNetwork(module)`. Dropout needs no further argument: the random stream "dropout" exists in
+training only, which `nn.Dropout(rate, deterministic=not self.has_rng("dropout"))` checks. Features
 that a module stores with `self.sow("intermediates", name, value)` are returned by `hidden`.
 
 Precision: a network computes in its field `dtype`; parameters, statistics of normalizations, softmax
@@ -37,14 +37,22 @@ T = TypeVar("T", bound=Callable)
 
 
 class Precision(TypedDict):
-    """The two dtypes that Linen layers take as keywords."""
+    """The two dtypes that Linen layers take as keyword arguments."""
 
     dtype: Any
     param_dtype: Any
 
 
+def check_axes(network: str, x: Any) -> None:
+    """Raise ValueError for what is neither a batch of images nor of signals."""
+    require(
+        x.ndim in (3, 4),
+        f"{network} takes images or signals, channels last; got shape {x.shape}. For points use the network 'mlp'.",
+    )
+
+
 def precision(dtype: str) -> Precision:
-    """Return the compute dtype and the dtype of parameters as keywords for Linen layers.
+    """Return the compute dtype and the dtype of parameters as keyword arguments for Linen layers.
 
     Raises:
         ValueError: the name is unknown, or is "float64" while JAX runs without 64-bit numbers.
@@ -68,11 +76,11 @@ def wide(dtype: str) -> str:
 @final
 @dataclass(frozen=True)
 class FlaxNetwork:
-    """A Linen module behind the pure functions of `diffusion.types.Network`.
+    """A Linen module with the pure functions of `diffusion.types.Network`.
 
-    It holds no parameters, is hashable and compares by the module's fields, so it may be a static
-    argument of `jax.jit`, and a changed field that leaves the parameters alone (`skip_scale`,
-    `train_tokens`, `dtype`) can be used with parameters that were trained before.
+    It holds no parameters, is hashable and compares by the module's fields, so it can be a static argument of
+    `jax.jit`. Fields that do not affect the parameters (`skip_scale`, `train_tokens`, `dtype`) may be changed
+    for parameters that are already trained.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -92,17 +100,16 @@ class FlaxNetwork:
     def __post_init__(self):
         if not is_hashable(self.module):
             raise TypeError(
-                f"The fields of `module` must be hashable; got {self.module!r}. "
-                "Give tuples instead of lists and dictionaries."
+                f"The fields of `module` must be hashable: no lists or dictionaries, but tuples; got {self.module!r}."
             )
 
     @property
     def stacked(self) -> tuple[str, ...]:
-        """The names of parts of the parameters whose arrays hold one block per row of their first axis."""
+        """Names of the parts of the parameters whose arrays stack all blocks along their first axis."""
         return getattr(self.module, "stacked", ())
 
     def init(self, key: Key, x: DataLike, log_snr: LogSNR, cond: Cond = None) -> Params:
-        """Draw parameters for inputs shaped like these; only shapes and dtypes matter."""
+        """Draw initial parameters for inputs of these shapes and dtypes; the values are not used."""
         return _compiled_init(self.module, key, x, log_snr, cond)
 
     def apply(
@@ -115,7 +122,7 @@ class FlaxNetwork:
     ) -> Float[Array, "batch ..."]:
         """Return the output for x of shape (batch, ...) and log_snr of shape () or (batch,).
 
-        A key means training: it drives drop-out. None is evaluation and deterministic.
+        A key means training: it drives dropout. None means evaluation, which is deterministic.
         """
         streams = {} if key is None else {"dropout": key}
         y = self.module.apply({"params": params}, jnp.asarray(x), log_snr, cond, rngs=streams)
@@ -125,9 +132,9 @@ class FlaxNetwork:
     def hidden(
         self, params: Params, x: DataLike, log_snr: LogSNR, cond: Cond = None
     ) -> dict[str, Array]:
-        """Return the named hidden features of an evaluation, each of shape (batch, ...).
+        """Return the hidden features of an evaluation by name, each of shape (batch, ...).
 
-        The networks of this package name them "trunk/features_0" (blocks of an MLP), "features_0"
+        In the networks of this package the names are "trunk/features_0" (blocks of an MLP), "features_0"
         (blocks of a DiT, without registers), "encoder/features_0", "encoder/features_middle" and
         "decoder/features_0" (levels of a U-Net, 0 the finest).
         """
@@ -136,14 +143,14 @@ class FlaxNetwork:
         )
         features = {}
         for path, value in jax.tree_util.tree_leaves_with_path(state.get("intermediates", {})):
-            # the last entry counts the calls of the module within one evaluation
+            # the last entry of a path is the number of the call of the module within one evaluation
             names = [p.key for p in path if isinstance(p, jax.tree_util.DictKey)]
             features["/".join(names)] = value
         return features
 
 
 def _init(module: nn.Module, key: Key, x: Array, log_snr: LogSNR, cond: Cond) -> Params:
-    """Compiled as one function: the forward pass is dead code, and no operation compiles alone."""
+    """Draw parameters in one compiled function, so that the forward pass is dead code and nothing runs eagerly."""
     key_module, key_boxes = jax.random.split(key)
     params = module.init({"params": key_module}, x, log_snr, cond).get("params", {})
     return draw_all(key_boxes, params)
@@ -153,18 +160,19 @@ _compiled_init = Programs(_init, 1)
 
 
 class TooManyLayersError(ValueError):
-    """A network has more layers than it may have."""
+    """Error for a network with more layers than `layers_within` allows."""
 
 
 @contextlib.contextmanager
 def layers_within(limit: int) -> Iterator[None]:
-    """Refuse networks of more layers, while the block runs: it ends also for a config of a million of them.
+    """Return a context that refuses networks of more than `limit` layers, so that tracing always ends.
 
     Args:
-        limit: calls of Linen modules; those of this package make at most some two for each array of parameters.
+        limit: largest number of calls of Linen modules; networks of this package make about two calls per array of
+            parameters at most.
 
     Raises:
-        TooManyLayersError: a network that is traced makes more.
+        TooManyLayersError: a traced network makes more calls.
     """
     calls = itertools.count(1)
 
@@ -184,10 +192,10 @@ def count_parameters(params: Params) -> int:
 
 
 def takes_fields_of(*classes: type) -> Callable[[T], T]:
-    """Show the fields of dataclasses in the signature of a function of keywords.
+    """Replace **fields in the signature of a function by the fields of dataclasses.
 
-    A builder `unet(family, **fields)` then binds as strictly as the class that gets the fields, and
-    says which ones it accepts.
+    A builder `unet(family, **fields)` then binds as strictly as the class that receives the fields, and
+    its signature lists the accepted ones.
     """
 
     def decorate(fn: T) -> T:

@@ -1,8 +1,8 @@
 """Classifiers of noisy data: logits of shape (batch, classes) from (x_t, log_snr).
 
 They serve classifier guidance and metrics, and share the interface of networks; `cond` is ignored, so
-that a batch's own label cannot leak into its prediction. The head starts at zero: all classes are
-equally likely. Reference: Dhariwal and Nichol 2021 (the encoder half of a U-Net).
+that an example's label cannot leak into its prediction. The head is initially zero, so that all classes
+are equally likely. Reference: Dhariwal and Nichol 2021 (the encoder half of a U-Net).
 """
 
 from typing import Any
@@ -22,10 +22,10 @@ from diffusion.types import Cond, DataLike
 
 
 def check_classes(num_classes: int | tuple[int, ...]) -> int:
-    """Return the number of classes.
+    """Return the number of classes after checking it.
 
     Raises:
-        ValueError: it is not one positive number.
+        ValueError: `num_classes` is not a single positive number.
     """
     whole(1, num_classes=num_classes, of="a classifier")
     assert isinstance(num_classes, int)
@@ -52,7 +52,7 @@ class UNetClassifier(nn.Module):
 
 
 class MLPClassifier(nn.Module):
-    """The blocks of `MLP` and a linear head; fields as there."""
+    """The blocks of `MLP` and a linear head; the fields are those of `MLP`."""
 
     width: int = 256
     depth: int = 4

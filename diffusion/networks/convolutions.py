@@ -1,7 +1,7 @@
-"""Convolutions in the forms that compilers are quickest with; values and weights are those of the plain ones.
+"""Convolutions in forms that compile to faster programs; values and weights are those of standard convolutions.
 
-Arrays are (batch, *space, channels) and kernels (*window, in, out). Both functions take what
-`jax.lax.conv_general_dilated` takes, which Linen calls them in the place of.
+Arrays are (batch, *space, channels) and kernels (*window, in, out). Both functions have the arguments of
+`jax.lax.conv_general_dilated`, which they replace in Linen.
 """
 
 import itertools
@@ -31,17 +31,17 @@ def conv(
     zero: bool = False,
     name: str | None = None,
 ) -> nn.Conv:
-    """Return a convolution over `dims` axes of space.
+    """Return a convolution over `dims` spatial axes.
 
     Args:
-        features: channels of the result.
-        dims: axes of space, 1 or 2.
-        dtype: of the computation.
-        size: of the window, along every axis.
-        stride: between windows.
-        repeat: double the axes of space before, each value twice; for windows of size 3 with stride 1.
-        zero: start as the constant 0.
-        name: of the layer.
+        features: number of output channels.
+        dims: number of spatial axes, 1 or 2.
+        dtype: dtype of the computation.
+        size: size of the window along every axis.
+        stride: stride of the window.
+        repeat: first repeat every value twice along each spatial axis; for windows of size 3 with stride 1.
+        zero: initialize as the constant 0.
+        name: name of the layer.
     """
     special = conv_of_repeated if repeat else pointwise if size == stride == 1 else None
     return nn.Conv(
@@ -56,7 +56,7 @@ def conv(
 
 
 def pointwise(x: Features, w: Kernel, *_: Any, **options: Any) -> NewFeatures:
-    """Return the convolution with a window of one: a product of matrices, one row for each point of space."""
+    """Return the convolution with a window of size one, as a matrix product with one row per spatial position."""
     y = jnp.matmul(
         x.reshape(-1, x.shape[-1]), w[(0,) * (w.ndim - 2)], precision=options.get("precision")
     )
@@ -64,9 +64,9 @@ def pointwise(x: Features, w: Kernel, *_: Any, **options: Any) -> NewFeatures:
 
 
 def _summed(w: Kernel, axis: int, odd: int) -> Array:
-    """Return the two weights along an axis that stand for three over x_0 x_0 x_1 x_1 ...
+    """Return the two weights along an axis that are equivalent to three weights on x_0 x_0 x_1 x_1 ...
 
-    At place 2i they multiply x_{i-1} and x_i, at 2i + 1 x_i and x_{i+1}.
+    At position 2i they multiply x_{i-1} and x_i, at 2i + 1 x_i and x_{i+1}.
     """
     first, middle, last = jnp.moveaxis(w, axis, 0)
     pair = (first + middle, last) if odd else (first, middle + last)
@@ -74,10 +74,10 @@ def _summed(w: Kernel, axis: int, odd: int) -> Array:
 
 
 def conv_of_repeated(x: Features, w: Kernel, *_: Any, **options: Any) -> NewFeatures:
-    """Return the convolution of x, repeated twice along every axis of space, with a window of 3 and borders of zeros.
+    """Return the zero-padded convolution, with a window of 3, of x repeated twice along every spatial axis.
 
-    Each of the 2^d classes of places (even or odd along each axis) is a convolution of x itself with a window
-    of 2: for images 4/9 of the multiplications, and the repeated array is never made (Shi et al., 2016,
+    Each of the 2^d classes of positions (even or odd along each axis) is a convolution of x itself with a window
+    of 2: for images 4/9 of the multiplications, without computing the repeated array (Shi et al., 2016,
     arXiv 1609.07009).
     """
     axes = range(x.ndim - 2)
@@ -98,6 +98,6 @@ def conv_of_repeated(x: Features, w: Kernel, *_: Any, **options: Any) -> NewFeat
 
 
 def interleave(even: Array, odd: Array, axis: int) -> Array:
-    """Return the array whose values along an axis come from two arrays in turn."""
+    """Interleave two arrays along an axis."""
     both = jnp.stack([even, odd], axis=axis + 1)
     return both.reshape(*even.shape[:axis], 2 * even.shape[axis], *even.shape[axis + 1 :])

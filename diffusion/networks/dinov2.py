@@ -1,8 +1,8 @@
 """DINOv2: a vision transformer over patches of 14 x 14 pixels, whose class token is the feature.
 
 Blocks are h + gamma_1 attention(norm(h)), then h + gamma_2 mlp(norm(h)), with a learned gamma per
-channel. Positions are stored for 37 x 37 patches (518 pixels) and interpolated for other sizes as the
-authors' code does, so that 224 pixels are 16 x 16 patches. It only evaluates. Parameters have the names
+channel. Positions are stored for 37 x 37 patches (518 pixels) and interpolated for other sizes as in the
+authors' code, so that 224 pixels are 16 x 16 patches. For evaluation only. Parameters have the names
 of the published files, `blocks.0.attn.qkv.weight`. Reference: Oquab et al. 2024. Images are (batch,
 height, width, 3), standardized by `dinov2_input`.
 """
@@ -18,29 +18,30 @@ from jaxtyping import Array, Float
 from diffusion.networks.base import precision
 from diffusion.numerics import multiple_of
 
-SIZE = 224  # of the images in published distances
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, per channel, levels from 0 to 1
+SIZE = 224  # image size for published distances
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet per channel, for levels from 0 to 1
 DEVIATION = (0.229, 0.224, 0.225)
-OFFSET = 0.1  # patches that the published code adds to the new size before it divides
+OFFSET = 0.1  # the published code adds this to the new size, in patches, before dividing
 CUBIC = -0.75  # the free parameter of cubic convolution (Keys, 1981) in PyTorch; PIL has -0.5
 
+# width, depth, heads
 SIZES = {
     "small": (384, 12, 6),
     "base": (768, 12, 12),
     "large": (1024, 24, 16),
-}  # width, depth, heads
+}
 
-EXACT = jax.lax.Precision.HIGHEST  # as in Inception: features are measured, not trained
+EXACT = jax.lax.Precision.HIGHEST  # as for Inception: rounding of features would change the metric
 
 Tokens = Float[Array, "batch tokens features"]
 
 
 class DINOv2Outputs(NamedTuple):
-    """What the network says about images, after the last normalization.
+    """Outputs of the network, after the last normalization.
 
     Attributes:
         class_token: the feature of FD-DINOv2.
-        patch_tokens: one per patch, row by row.
+        patch_tokens: one token per patch, in row-major order.
     """
 
     class_token: Float[Array, "batch features"]
@@ -50,13 +51,13 @@ class DINOv2Outputs(NamedTuple):
 def dinov2_input(
     levels: Float[Array, "batch height width 3"],
 ) -> Float[Array, "batch height width 3"]:
-    """Standardize images with levels of 0 to 255 by mean and deviation of ImageNet."""
+    """Standardize images with levels of 0 to 255 by the mean and standard deviation of ImageNet."""
     mean, deviation = (jnp.asarray(v, levels.dtype) for v in (MEAN, DEVIATION))
     return (levels / 255 - mean) / deviation
 
 
 def _kernel(distance: np.ndarray) -> np.ndarray:
-    """Cubic convolution: the weight of a point at this distance."""
+    """Return the weight of cubic convolution for a point at this distance."""
     s, a = np.abs(distance), CUBIC
     near = ((a + 2) * s - (a + 3)) * s * s + 1
     far = ((a * s - 5 * a) * s + 8 * a) * s - 4 * a
@@ -66,8 +67,8 @@ def _kernel(distance: np.ndarray) -> np.ndarray:
 def interpolation(old: int, new: int) -> np.ndarray:
     """Return the matrix (new, old) that interpolates positions along one axis.
 
-    Point i lies at (i + 1/2) old / (new + 0.1) - 1/2: the published code divides by a size that is a
-    tenth of a patch too large. Points beyond the border repeat it.
+    Point i is at (i + 1/2) old / (new + 0.1) - 1/2: the published code divides by a size that is a tenth of
+    a patch too large. The border is repeated beyond itself.
     """
     at = (np.arange(new) + 0.5) * old / (new + OFFSET) - 0.5
     first = np.floor(at).astype(int)
@@ -81,7 +82,7 @@ def interpolation(old: int, new: int) -> np.ndarray:
 def positions(
     stored: Float[Array, "1 tokens features"], rows: int, columns: int
 ) -> Float[Array, "1 new_tokens features"]:
-    """Interpolate stored positions, that of the class token first, to rows x columns patches."""
+    """Interpolate stored position embeddings, with the class token first, to rows x columns patches."""
     side = round((stored.shape[1] - 1) ** 0.5)
     if rows == columns == side:
         return stored
@@ -92,7 +93,7 @@ def positions(
 
 
 class DINOv2Block(nn.Module):
-    """Attention and a two-layer network with GELU, each scaled and added."""
+    """Attention and a two-layer perceptron with GELU, each scaled and added."""
 
     heads: int
     dtype: str = "float32"
@@ -126,17 +127,17 @@ class DINOv2Block(nn.Module):
 
 
 class DINOv2(nn.Module):
-    """From standardized images, height and width multiples of `patch`, to tokens.
+    """From standardized images, whose height and width are multiples of `patch`, to tokens.
 
-    The defaults are ViT-L/14; `SIZES` has the others. The network with 40 blocks and gates is another
-    architecture and is not here.
+    The defaults are ViT-L/14; `SIZES` has the others. ViT-g, with 40 blocks and gated perceptrons, is another
+    architecture and is not included.
     """
 
     width: int = 1024
     depth: int = 24
     heads: int = 16
     patch: int = 14
-    grid: int = 37  # stored positions per side
+    grid: int = 37  # stored positions per axis
     dtype: str = "float32"
 
     @nn.compact

@@ -1,14 +1,14 @@
 """Diffusion transformer for images (batch, height, width, channels) and signals (batch, length, channels).
 
-The input is cut into patches, one token each; sizes that the patch does not divide are padded by
-repeating the border and cropped again. A block is (AdaLN-zero)
+The input is divided into patches, one token each; sizes that are not multiples of the patch are padded by
+repeating the border, and the output is cropped. A block is (AdaLN-zero)
 
     h <- h + gate_1 attention((1 + scale_1) norm(h) + shift_1)
     h <- h + gate_2 mlp((1 + scale_2) norm(h) + shift_2)
 
-with gates, scales and shifts linear in the embedding of noise level and condition and zero at the
-start. So blocks start as the identity, and the network as the constant 0, since its head is zero too. Other ways
-for the updates to join are in `diffusion.networks.residuals`.
+with gates, scales and shifts that are linear in the embedding of noise level and condition and initially zero. So
+blocks are initially the identity, and the network is the constant 0, since its head is zero too. Other forms of the
+residual connection are in `diffusion.networks.residuals`.
 
 References: Peebles and Xie 2023 (DiT), Darcet et al. 2024 (registers), Dehghani et al. 2023 (norms of
 queries and keys).
@@ -23,7 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.networks.base import FlaxNetwork, LogSNR, Number, precision, takes_fields_of
+from diffusion.networks.base import (
+    FlaxNetwork,
+    LogSNR,
+    Number,
+    check_axes,
+    precision,
+    takes_fields_of,
+)
 from diffusion.networks.embeddings import Embedder, concat_image
 from diffusion.networks.initializers import normal
 from diffusion.networks.layers import (
@@ -45,7 +52,7 @@ from diffusion.networks.positions import (
 )
 from diffusion.networks.remat import remat_name, rematerialized
 from diffusion.networks.residuals import depth_factors
-from diffusion.numerics import at_least, one_of, positive, require
+from diffusion.numerics import at_least, one_of, positive
 from diffusion.registry import register
 from diffusion.types import Cond, DataLike
 
@@ -54,7 +61,7 @@ Angles = Float[Array, "tokens pairs"] | None
 
 
 def patchify(x: Float[Array, "batch *space channels"], patch: int) -> Tokens:
-    """Cut into tokens of patch^dims channels values, in row-major order."""
+    """Divide x into tokens of patch^dims * channels values, in row-major order."""
     folded = fold_space(x, patch)
     return folded.reshape(len(x), -1, folded.shape[-1])
 
@@ -69,18 +76,18 @@ def unpatchify(
 class DiTBlock(nn.Module):
     """One block of the formula above.
 
-    Returns (h, h) or (h, None): what a scan carries on and what it collects.
+    Returns (h, h) or (h, None): the carry of a scan, and its collected output.
     """
 
     heads: int
     mlp_ratio: Number = 4.0
     qk_norm: bool = False
     dropout: Number = 0.0
-    scale: float = 1.0  # of the attention's logits
-    keep: bool = False  # collect h
+    scale: float = 1.0  # factor on the attention's logits
+    keep: bool = False  # whether to collect h
     residual: str = "adaptive"
     stream: float = 1.0  # factor on h in "deep_norm"
-    gain: float = 1.0  # of the weights at the start
+    gain: float = 1.0  # factor on the initial weights
     dtype: str = "float32"
 
     @nn.compact
@@ -96,7 +103,7 @@ class DiTBlock(nn.Module):
         attend = Attention(
             self.heads, self.qk_norm, dtype=self.dtype, gain=self.gain, name="attention"
         )
-        after = self.residual in ("post_norm", "deep_norm")  # where the norm stands
+        after = self.residual in ("post_norm", "deep_norm")  # position of the norm
         before = (lambda h: h) if after else norm
         y = attend((1 + scale_1) * before(h) + shift_1, angles, self.scale)
         h = self._join(norm, h, gate_1, drop(y))
@@ -107,7 +114,7 @@ class DiTBlock(nn.Module):
         return h, h if self.keep else None
 
     def _join(self, norm: nn.LayerNorm, h: Tokens, gate: Array, y: Tokens) -> Tokens:
-        """Return the stream with an update."""
+        """Return the residual stream h with the update y added."""
         if self.residual == "adaptive":
             return h + gate * y
         if self.residual in ("pre_norm", "deep_pre"):
@@ -125,25 +132,25 @@ class DiT(nn.Module):
         heads: attention heads.
         mlp_ratio: hidden width of the blocks' perceptrons, in units of `width`.
         positions: "rotary" (axial), "learned", "sincos" or "none".
-        registers: learned tokens beside the patches; they carry no position and are thrown away.
+        registers: number of learned extra tokens; they have no position and are dropped at the output.
         qk_norm: normalize queries and keys, for stability in low precision.
         dropout: rate on the blocks' updates, in training only.
         train_tokens: number of patches in training; attention at n patches is then scaled by
             log n / log train_tokens. None: not scaled.
-        scan_blocks: one compiled block, looped over stacked parameters: faster to trace when deep.
-        unroll: blocks that one turn of that loop holds; `depth` of them leave no loop.
-        remat: what blocks compute again in the backward pass instead of storing it: "none", "dots" or "full";
-            see `diffusion.networks.remat`.
-        residual: how a block's updates join: "adaptive" (AdaLN-zero), "pre_norm", "post_norm", "deep_norm" or
-            "deep_pre"; see `diffusion.networks.residuals`.
+        scan_blocks: one compiled block in a loop over stacked parameters: faster to trace if deep.
+        unroll: number of blocks per iteration of that loop; `depth` removes the loop.
+        remat: which values blocks recompute in the backward pass instead of storing them: "none", "dots" or
+            "full"; see `diffusion.networks.remat`.
+        residual: form of the residual connection: "adaptive" (AdaLN-zero), "pre_norm", "post_norm", "deep_norm"
+            or "deep_pre"; see `diffusion.networks.residuals`.
         depth_for: the optimizer that "deep_norm" and "deep_pre" scale for, "sgd", "adam" or "lamb".
         embedding: features of the noise level, "sinusoidal" or "fourier".
         num_classes: classes of the label, one number per attribute; 0 ignores labels.
         vector_dim: length of cond["vector"]; 0 ignores it.
         multi_hot_dim: entries of cond["multi_hot"]; 0 ignores it.
         image_channels: channels of cond["image"]; 0 ignores it.
-        outputs: how many times the channels come out: 2 for a learned variance.
-        dtype: of the computation.
+        outputs: number of output channels per input channel: 2 for a learned variance.
+        dtype: dtype of the computation.
     """
 
     patch: int = 2
@@ -171,14 +178,14 @@ class DiT(nn.Module):
 
     @property
     def stacked(self) -> tuple[str, ...]:
-        """The parts of the parameters that hold all blocks in one array."""
+        """Names of the parts of the parameters whose arrays stack all blocks along their first axis."""
         return ("blocks",) if self.scan_blocks else ()
 
     @nn.compact
     def __call__(
         self, x: DataLike, log_snr: LogSNR, cond: Cond = None
     ) -> Float[Array, "batch ..."]:
-        """Return an array shaped like x, but for `outputs` times its channels."""
+        """Return an array shaped like x, with `outputs` times its channels."""
         self._check(x)
         embed = Embedder(
             self.width, self.embedding, self.num_classes, self.vector_dim, self.dtype,
@@ -195,11 +202,7 @@ class DiT(nn.Module):
         return crop(unpatchify(y, self.patch, grid), x.shape[1:-1])
 
     def _check(self, x: DataLike) -> None:
-        require(
-            x.ndim in (3, 4),
-            f"A DiT takes (batch, height, width, channels) or (batch, length, channels); got shape "
-            f"{x.shape}. For points use the network 'mlp'.",
-        )
+        check_axes("A DiT", x)
         one_of(POSITIONS, positions=self.positions)
         positive(patch=self.patch)
         check_heads(self.width, self.heads)
@@ -208,7 +211,7 @@ class DiT(nn.Module):
         at_least(1, unroll=self.unroll, outputs=self.outputs)
 
     def _tokens(self, patches: Array, grid: tuple[int, ...]) -> tuple[Array, Angles]:
-        """Embed patches, add positions, put registers in front; return the rotary angles as well."""
+        """Embed patches, add positions and prepend registers; return the tokens and the rotary angles."""
         policy = precision(self.dtype)
         h = dense(self.width, self.dtype, name="patches")(patches)
         angles = None
@@ -219,11 +222,11 @@ class DiT(nn.Module):
             h += jnp.asarray(sincos_positions(grid, self.width), h.dtype)
         elif self.positions == "rotary":
             table = rotary_angles(grid, self.width // self.heads)
-            table = np.pad(table, [(self.registers, 0), (0, 0)])  # registers do not turn
+            table = np.pad(table, [(self.registers, 0), (0, 0)])  # registers are not rotated
             angles = jnp.asarray(table, policy["param_dtype"])
         if self.registers:
             shape = (self.registers, self.width)
-            # of the size of embedded patches of unit variance
+            # of the same scale as embedded patches of unit variance
             tokens = self.param("registers", normal(1.0), shape, policy["param_dtype"])
             tokens = jnp.broadcast_to(tokens.astype(h.dtype), (len(h), *shape))
             h = jnp.concatenate([tokens, h], axis=1)
@@ -247,7 +250,7 @@ class DiT(nn.Module):
         block = rematerialized(DiTBlock, self.remat, in_loop=self.scan_blocks)
         features = []
         if self.scan_blocks:
-            broadcast: Any = (nn.broadcast, nn.broadcast)  # emb and angles, the same for all
+            broadcast: Any = (nn.broadcast, nn.broadcast)  # emb and angles, the same for all blocks
             block = nn.scan(
                 block,
                 variable_axes={"params": 0},

@@ -1,19 +1,19 @@
 """Embeddings of the noise level, of conditions and of positions.
 
-The noise level enters as c = log_snr / 4, where log_snr = log(alpha^2 / sigma^2) is clipped into
-[-30, 30], so that the ends of a process (sigma = 0, alpha = 0) stay finite. For data of unit signal
-c = -log(sigma) / 2: the c_noise of Karras et al. (2022) up to a factor.
+The noise level enters as c = log_snr / 4, where log_snr = log(alpha^2 / sigma^2) is clipped to
+[-30, 30], so that the ends of a process (sigma = 0, alpha = 0) stay finite. For alpha = 1 it is
+c = -log(sigma) / 2, the c_noise of Karras et al. (2022) up to a factor.
 
-Conditions are None or a dictionary with any of these entries; each has a null, which means
-unconditional and equals leaving the entry out.
+Conditions are None or a dictionary with any of these entries; each has a null value, which means
+unconditional and is equivalent to omitting the entry.
 
     label      int (batch,) or (batch, attributes);   null: -1, per attribute
     multi_hot  int (batch, k) of 0 and 1;             null: -1, per entry
     vector     float (batch, k);                      null: a row with NaN
-    image      float (batch, *space, channels);       null: a picture with NaN
+    image      float (batch, *space, channels);       null: an image with NaN
 
-So a row of zeros is a condition like any other: no attribute holds, the vector is 0. Only the image is
-fed to the network as zeros when it is null; images of 8 bits never are zero everywhere.
+So a row of zeros is a valid condition: no attribute holds, or the vector is 0. Only for images does the null
+enter the network as zeros, since scaled 8-bit images never are zero everywhere.
 
 References: Vaswani et al. 2017 (sinusoids), Tancik et al. 2020 (Fourier features), Karras et al. 2024
 (their scale), Su et al. 2021 (rotary), Ho and Salimans 2022 (null token).
@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Int
 from diffusion.networks.base import LogSNR, precision, wide
 from diffusion.networks.initializers import normal
 from diffusion.networks.layers import dense
-from diffusion.numerics import multiple_of, one_of, require, shaped
+from diffusion.numerics import integers, multiple_of, one_of, require, shaped
 from diffusion.types import Cond, DataLike
 
 LOG_SNR_LIMIT = 30.0
@@ -41,7 +41,7 @@ CONDITIONS = ("label", "multi_hot", "vector", "image")
 def noise_conditioning(
     log_snr: LogSNR, batch: int, dtype: Any = jnp.float32
 ) -> Float[Array, " batch"]:
-    """Return c = log_snr / 4 of shape (batch,), with log_snr clipped into [-30, 30].
+    """Return c = log_snr / 4 of shape (batch,), with log_snr clipped to [-30, 30].
 
     Raises:
         ValueError: log_snr has neither shape () nor (batch,).
@@ -57,7 +57,7 @@ def noise_conditioning(
 def sinusoidal(c: Float[Array, " batch"], features: int) -> Float[Array, "batch features"]:
     """Return sqrt(2) (cos w c, sin w c) with geometric frequencies w.
 
-    The lowest frequency turns by three radians over the whole range of c, the highest resolves
+    The lowest frequency changes the phase by three radians over the whole range of c, the highest resolves
     differences of log_snr of about 0.1.
     """
     w = np.geomspace(0.2, 32.0, features // 2)
@@ -68,8 +68,8 @@ def sinusoidal(c: Float[Array, " batch"], features: int) -> Float[Array, "batch 
 def fourier(c: Float[Array, " batch"], features: int) -> Float[Array, "batch features"]:
     """Return sqrt(2) cos(w c + phase) with normal frequencies and uniform phases.
 
-    They are drawn once for all from a fixed seed and are no parameters. Standard deviation pi: two pi
-    per unit of log(sigma) / 4, the scale of Karras et al. (2024).
+    Both are drawn from a fixed seed and are not parameters. The standard deviation is pi: two pi per unit of
+    log(sigma) / 4, the scale of Karras et al. (2024).
     """
     rng = np.random.default_rng(0)
     w, phase = math.pi * rng.standard_normal(features), 2 * math.pi * rng.random(features)
@@ -84,7 +84,7 @@ NOISE_FEATURES: dict[str, Callable[[Array, int], Array]] = {
 
 
 def noise_features(name: str, c: Float[Array, " batch"], features: int) -> Float[Array, "batch n"]:
-    """Return the features of that name; see `NOISE_FEATURES`.
+    """Return the noise-level features of a name in `NOISE_FEATURES`.
 
     Raises:
         ValueError: the name is unknown, or the number of features odd.
@@ -95,18 +95,17 @@ def noise_features(name: str, c: Float[Array, " batch"], features: int) -> Float
 
 
 def check_cond(cond: Cond) -> dict[str, Array]:
-    """Return the condition as a dictionary; None is the empty one.
+    """Return the condition as a dictionary, which is empty for None.
 
     Raises:
-        TypeError: it is neither None nor a dictionary.
-        ValueError: it has an entry that no network of this package knows.
+        TypeError: `cond` is neither None nor a dictionary.
+        ValueError: an entry is unknown to the networks of this package.
     """
     if cond is None:
         return {}
     if not isinstance(cond, dict):
         raise TypeError(
-            f"`cond` must be None or a dictionary with entries of {CONDITIONS}; got "
-            f"{type(cond).__name__}. For class labels give dict(label=labels)."
+            f"`cond` must be None or a dictionary of {CONDITIONS}, as dict(label=labels); got {type(cond).__name__}."
         )
     for name in cond:
         one_of(CONDITIONS, entry=name, of="`cond`")
@@ -117,8 +116,8 @@ class ConditionEmbedder(nn.Module):
     """The sum of one embedding per label, multi-hot entry and vector, of shape (batch, features).
 
     A label with n classes has a table of n + 1 rows; the last is the null. A multi-hot entry has one
-    row for 1 and one for the null. What a network was not built for is ignored. A label of n or more
-    is an error, or NaN where labels are traced; so is a multi-hot entry that is not 0, 1 or -1.
+    row for 1 and one for the null. Entries for which a network was not built are ignored. A label of n or more
+    is an error, or gives NaN if labels are traced; so does a multi-hot entry that is not 0, 1 or -1.
     """
 
     features: int
@@ -129,7 +128,7 @@ class ConditionEmbedder(nn.Module):
 
     @nn.compact
     def __call__(self, cond: Cond, batch: int) -> Float[Array, "batch features"]:
-        """Embed the condition of a batch; None is all null."""
+        """Embed the condition of a batch; None means that all entries are null."""
         entries = check_cond(cond)
         sizes = class_sizes(self.num_classes)
         total = jnp.zeros((batch, self.features), precision(self.dtype)["param_dtype"])
@@ -138,7 +137,7 @@ class ConditionEmbedder(nn.Module):
             table = nn.Embed(
                 size + 1,
                 self.features,
-                embedding_init=normal(1.0),  # like the features of the noise level
+                embedding_init=normal(1.0),  # the scale of the noise-level features
                 **precision(self.dtype),
                 name=f"label_{i}",
             )
@@ -153,9 +152,8 @@ class ConditionEmbedder(nn.Module):
         k, policy = self.multi_hot_dim, precision(self.dtype)
         values = check_multi_hot(values, batch, k)
         shape, dtype = (2 * k, self.features), policy["param_dtype"]
-        table = self.param(
-            "multi_hot", normal(1 / math.sqrt(k)), shape, dtype
-        )  # k rows add to size 1
+        # a sum of k rows has unit scale
+        table = self.param("multi_hot", normal(1 / math.sqrt(k)), shape, dtype)
         rows = jnp.concatenate([values == 1, values < 0], axis=-1).astype(dtype)
         wrong = jnp.any((values < -1) | (values > 1), axis=-1, keepdims=True)
         return jnp.where(wrong, jnp.nan, rows @ table)
@@ -164,12 +162,7 @@ class ConditionEmbedder(nn.Module):
         policy = precision(self.dtype)
         if vector is None:
             vector = jnp.full((batch, self.vector_dim), jnp.nan, policy["dtype"])
-        shaped(
-            "cond['vector']",
-            vector,
-            (batch, self.vector_dim),
-            f"for `vector_dim` = {self.vector_dim}",
-        )
+        shaped("cond['vector']", vector, (batch, self.vector_dim), "for `vector_dim`")
         shape, dtype = (self.features,), policy["param_dtype"]
         null = self.param("null_vector", normal(1.0), shape, dtype)
         given = ~jnp.any(jnp.isnan(vector), axis=-1, keepdims=True)
@@ -178,41 +171,31 @@ class ConditionEmbedder(nn.Module):
 
 
 def class_sizes(num_classes: int | tuple[int, ...]) -> tuple[int, ...]:
-    """Return one number of classes per attribute; 0 is no attribute."""
+    """Return a tuple with one number of classes per attribute; empty for 0."""
     sizes = num_classes if isinstance(num_classes, tuple) else (num_classes,) * bool(num_classes)
-    require(
-        all(n > 0 for n in sizes), f"`num_classes` must be positive or 0: none; got {num_classes}."
-    )
+    require(all(n > 0 for n in sizes), f"`num_classes` must be positive, or 0; got {num_classes}.")
     return sizes
 
 
 def check_multi_hot(values: Array | None, batch: int, width: int) -> Int[Array, "batch k"]:
-    """Return a multi-hot condition of this width; None is all null.
+    """Return a checked multi-hot condition of this width; None means that all entries are null.
 
     Raises:
-        ValueError: it has another shape, is not made of integers, or has entries besides 0, 1 and -1.
+        ValueError: the shape is wrong, the dtype is not an integer, or an entry is not 0, 1 or -1.
     """
     if values is None:
         return jnp.full((batch, width), -1)
     shaped("cond['multi_hot']", values, (batch, width), "one entry per attribute")
-    require(
-        jnp.issubdtype(values.dtype, jnp.integer),
-        f"cond['multi_hot'] must be integers; got {values.dtype}. Real numbers are a 'vector'.",
-    )
-    require(
-        jnp.all((values >= -1) & (values <= 1)),
-        "cond['multi_hot'] must be 1 where an attribute holds, 0 where not, -1 where that is not said.",
-    )
+    integers("cond['multi_hot']", values, "Real numbers are a 'vector'.")
+    valid = jnp.all((values >= -1) & (values <= 1))
+    require(valid, "cond['multi_hot'] must be 1 (holds), 0 (does not) or -1 (unknown).")
     return values
 
 
 def _labels(label: Array | None, batch: int, sizes: tuple[int, ...]) -> Int[Array, "batch n"]:
     if label is None or not sizes:
         return jnp.full((batch, len(sizes)), -1)
-    require(
-        jnp.issubdtype(label.dtype, jnp.integer),
-        f"cond['label'] must be integers; got {label.dtype}. One-hot rows are a 'vector'.",
-    )
+    integers("cond['label']", label, "One-hot rows are a 'vector'.")
     label = label[:, None] if label.ndim == 1 else label
     shaped("cond['label']", label, (batch, len(sizes)), f"for `num_classes` = {sizes}")
     require(
@@ -223,15 +206,15 @@ def _labels(label: Array | None, batch: int, sizes: tuple[int, ...]) -> Int[Arra
 
 
 def _beyond_is_nan(label: Array, size: int) -> Array:
-    """Move labels above the classes off the table, where a look-up answers NaN.
+    """Move labels that are too large beyond the table, where a look-up returns NaN.
 
-    Row `size` is the null; a label that landed there would train it without a word.
+    Row `size` is the null; without this, a label equal to `size` would silently train it.
     """
     return jnp.where(label >= size, label + 1, label)
 
 
 class Embedder(nn.Module):
-    """Noise level and condition together, after the last nonlinearity: (batch, features)."""
+    """Joint embedding of noise level and condition, after the last nonlinearity: (batch, features)."""
 
     features: int
     kind: str = "sinusoidal"
@@ -242,7 +225,7 @@ class Embedder(nn.Module):
 
     @nn.compact
     def __call__(self, log_snr: LogSNR, cond: Cond, batch: int) -> Float[Array, "batch features"]:
-        """Embed in float32 at least: this is cheap, and the noise level deserves its digits."""
+        """Embed in at least float32, which is cheap and keeps the precision of the noise level."""
         dtype = wide(self.dtype)
         c = noise_conditioning(log_snr, batch, precision(dtype)["dtype"])
         h = noise_features(self.kind, c, self.features)
@@ -265,7 +248,7 @@ def concat_image(
     """Append the conditioning image to the channels of x; zeros where it is null.
 
     Raises:
-        ValueError: the image does not lie on the grid of x.
+        ValueError: the spatial shape of the image differs from that of x.
     """
     x = jnp.asarray(x)
     image = check_cond(cond).get("image")

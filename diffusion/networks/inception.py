@@ -1,9 +1,9 @@
-"""Inception v3 as the Frechet inception distance uses it: the graph "inception-2015-12-05".
+"""Inception v3 of the Frechet inception distance: the graph "inception-2015-12-05".
 
 It differs from the network of the paper and of torchvision in four points: averages over 3 x 3
-neighbors count no padding, the last block takes their maximum instead, there are 1008 classes (the
-last 8 unused), and inputs are (u - 128) / 128 for levels u of 0 to 255, resized to 299 x 299 as
-TensorFlow 1 does. It only evaluates: normalizations use stored statistics, and nothing is dropped.
+windows exclude the padding, the last block takes a maximum instead of an average, there are 1008 classes (the
+last 8 unused), and inputs are (u - 128) / 128 for levels u of 0 to 255, resized to 299 x 299 as in
+TensorFlow 1. For evaluation only: normalizations use stored statistics, and there is no dropout.
 Parameters have the names of the file published for PyTorch, `Mixed_5b.branch1x1.conv.weight`.
 Reference: Szegedy et al. 2016; Heusel et al. 2017 (the distance). Images are (batch, height, width,
 channels).
@@ -19,13 +19,13 @@ from jaxtyping import Array, Float
 from diffusion.networks.base import precision
 from diffusion.networks.resize import resize_bilinear_tf1
 
-SIZE = 299  # of the images, height and width
+SIZE = 299  # height and width of the images
 CLASSES = 1008
-EPSILON = 1e-3  # of the normalizations
+EPSILON = 1e-3  # added to the variance in normalizations
 SPATIAL_CHANNELS = 7  # 17 * 17 * 7 = 2023 numbers, about as many as there are pooled ones
 
-# Accelerators may round the factors of products to 8 or 11 bits, which moves a distance between
-# features; here they must not.
+# By default accelerators may round the factors of products to 8 or 11 bits, which would change a distance
+# between features.
 EXACT = jax.lax.Precision.HIGHEST
 
 Maps = Float[Array, "batch height width channels"]
@@ -33,13 +33,13 @@ NewMaps = Float[Array, "batch new_height new_width new_channels"]
 
 
 class InceptionOutputs(NamedTuple):
-    """What the network says about images.
+    """Outputs of the network.
 
     Attributes:
-        pool: means over space of the last block, "pool_3": the features of FID and KID.
+        pool: spatial means of the last block, "pool_3": the features of FID and KID.
         spatial: the first channels of `Mixed_6d.branch1x1`, "mixed_6/conv": the features of sFID.
-        logits: of the 1008 classes.
-        logits_unbiased: the same without the bias; the published Inception score uses these.
+        logits: logits of the 1008 classes.
+        logits_unbiased: the logits without the bias; the published Inception score uses these.
     """
 
     pool: Float[Array, "batch 2048"]
@@ -51,7 +51,7 @@ class InceptionOutputs(NamedTuple):
 def inception_input(
     levels: Float[Array, "batch height width 3"],
 ) -> Float[Array, "batch 299 299 3"]:
-    """Resize images with levels of 0 to 255, and shift and scale them as the network expects."""
+    """Resize images with levels of 0 to 255 to 299 x 299, and standardize them to (u - 128) / 128."""
     return (resize_bilinear_tf1(levels, SIZE) - 128) / 128
 
 
@@ -79,7 +79,7 @@ class StoredNorm(nn.Module):
 class ConvNorm(nn.Module):
     """A convolution without bias, its normalization, and max(x, 0).
 
-    Stride 1 keeps the size where `same` is set; otherwise nothing is padded.
+    With `same` and stride 1 the size is kept; otherwise there is no padding.
     """
 
     features: int
@@ -90,7 +90,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Maps) -> NewMaps:
-        """Apply the three."""
+        """Apply convolution, normalization and max(x, 0)."""
         h = nn.Conv(
             self.features,
             self.size,
@@ -106,7 +106,7 @@ class ConvNorm(nn.Module):
 
 
 def _mean_of_neighbors(x: Array) -> Array:
-    """Average over 3 x 3; at the border over those that exist."""
+    """Average over 3 x 3 windows, at the border over the pixels inside the image."""
     return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
@@ -115,14 +115,14 @@ def _halve(x: Array) -> Array:
 
 
 class Block(nn.Module):
-    """Branches side by side, their channels one after the other."""
+    """Base class of blocks of parallel branches, whose channels are concatenated."""
 
     dtype: str = "float32"
 
     def conv(
         self, name: str, features: int, height: int = 1, width: int = 1, *, halve: bool = False
     ) -> ConvNorm:
-        """Return a layer of this block; halve: stride 2, without padding."""
+        """Return a layer of this block; `halve` means stride 2 without padding."""
         return ConvNorm(
             features,
             (height, width),
@@ -134,7 +134,7 @@ class Block(nn.Module):
 
 
 class BlockA(Block):
-    """35 x 35: branches of 1 x 1, 5 x 5, twice 3 x 3, and a mean."""
+    """35 x 35: branches of 1 x 1, 5 x 5, two 3 x 3, and a mean."""
 
     pool_features: int = 64
 
@@ -165,7 +165,7 @@ class BlockB(Block):
 
 
 class BlockC(Block):
-    """17 x 17: 7 x 7 divided into 1 x 7 and 7 x 1, once and twice."""
+    """17 x 17: branches with 7 x 7 factorized into 1 x 7 and 7 x 1, once and twice."""
 
     width: int = 128
 
@@ -202,7 +202,7 @@ class BlockD(Block):
 
 
 class BlockE(Block):
-    """8 x 8: branches that end in 1 x 3 beside 3 x 1; `largest`: a maximum in place of the mean."""
+    """8 x 8: branches that end in parallel 1 x 3 and 3 x 1; `largest` replaces the mean by a maximum."""
 
     largest: bool = False
 
@@ -240,7 +240,7 @@ class InceptionV3(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width 3"]) -> InceptionOutputs:
-        """Apply the network; images of at least 75 x 75, 299 x 299 by definition."""
+        """Apply the network to images of at least 75 x 75 pixels; the standard size is 299 x 299."""
         d = self.dtype
         x = self.stem(x)
         x = BlockA(d, pool_features=32, name="Mixed_5b")(x)
@@ -250,7 +250,7 @@ class InceptionV3(nn.Module):
         x = BlockC(d, name="Mixed_6b")(x)
         x = BlockC(d, width=160, name="Mixed_6c")(x)
         x = BlockC(d, width=160, name="Mixed_6d")(x)
-        spatial = x[..., :SPATIAL_CHANNELS]  # the first branch, 1 x 1, comes first
+        spatial = x[..., :SPATIAL_CHANNELS]  # the first channels are those of the 1 x 1 branch
         x = BlockC(d, width=192, name="Mixed_6e")(x)
         x = BlockD(d, name="Mixed_7a")(x)
         x = BlockE(d, name="Mixed_7b")(x)
@@ -261,7 +261,7 @@ class InceptionV3(nn.Module):
 
 
 class Head(nn.Module):
-    """The logits without their bias, and the bias."""
+    """The linear head: returns the logits without the bias, and the bias."""
 
     dtype: str = "float32"
 

@@ -1,11 +1,11 @@
-"""Initial values of parameters, all drawn at once.
+"""Initializers of parameters, which are all drawn at once.
 
-A network draws dozens of arrays, and each draw compiles a random number generator of its own: for a
-small U-Net on a CPU that takes longer than to compile its training step. So an initializer leaves a
-`Draw` in the tree of parameters, a box that says how far the numbers spread, and `draw_all` fills all
-boxes from slices of one random array. Linen unboxes on use, so that a module works without it as well.
+A network draws dozens of arrays, and each draw compiles its own random number generator: for a small U-Net
+on a CPU this takes longer than compiling its training step. So an initializer puts a `Draw` into the tree of
+parameters, a box with the standard deviation, and `draw_all` fills all boxes from slices of one random array.
+Linen unboxes on use, so that a module also works without `draw_all`.
 
-Numbers are normal, truncated at two standard deviations (scaled so that the spread is the stated one).
+Numbers are normal, truncated at two standard deviations and scaled to the stated standard deviation.
 """
 
 import math
@@ -20,16 +20,16 @@ from jaxtyping import Array
 
 from diffusion.types import Key, Params
 
-TRUNCATED_STD = 0.87962566103423978  # of a standard normal between -2 and 2
+TRUNCATED_STD = 0.87962566103423978  # standard deviation of a standard normal truncated to [-2, 2]
 
 Initializer = Callable[..., Any]  # (key, shape, dtype) -> an array or a box of one
 
 
 @struct.dataclass
 class Draw(nn.meta.AxisMetadata[Array]):
-    """An array of random numbers, and the standard deviation that it was drawn with."""
+    """An array of random numbers in a Linen box, with their standard deviation."""
 
-    value: Any  # an array; JAX also rebuilds boxes around shapes and tracers
+    value: Any  # an array; JAX also rebuilds boxes with shapes and tracers
     std: float = struct.field(pytree_node=False)
 
     def unbox(self) -> Array:
@@ -37,15 +37,15 @@ class Draw(nn.meta.AxisMetadata[Array]):
         return self.value
 
     def replace_boxed(self, val: Any) -> Any:
-        """Return a box of the same spread around another array."""
+        """Return a box with the same standard deviation and another array."""
         return self.replace(value=val)  # pyright: ignore[reportAttributeAccessIssue]
 
     def add_axis(self, index: int, params: Any) -> "Draw":
-        """Return the box: stacked layers spread as single ones do."""
+        """Return the box itself: stacked layers have the standard deviation of single ones."""
         return self
 
     def remove_axis(self, index: int, params: Any) -> "Draw":
-        """Return the box: single layers spread as stacked ones do."""
+        """Return the box itself: single layers have the standard deviation of stacked ones."""
         return self
 
 
@@ -64,12 +64,12 @@ def normal(std: float) -> Initializer:
 
 
 def fan_in(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Draw:
-    """Draw a kernel that keeps the variance: std = 1 / sqrt(inputs) (LeCun et al., 1998)."""
+    """Draw a kernel that preserves the variance: std = 1 / sqrt(inputs) (LeCun et al., 1998)."""
     return normal(1 / math.sqrt(math.prod(shape[:-1])))(key, shape, dtype)
 
 
 def smaller(gain: float, last: float = 1.0) -> Initializer:
-    """Return `fan_in` times `gain`, in the last fraction `last` of the outputs."""
+    """Return the initializer `fan_in`, with the last fraction `last` of the outputs multiplied by `gain`."""
 
     def init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         box = fan_in(key, shape, dtype)
@@ -88,9 +88,9 @@ def kernel(zero: bool = False, gain: float = 1.0, last: float = 1.0) -> Initiali
     """Return the initializer of a kernel.
 
     Args:
-        zero: the layer starts as the constant 0.
-        gain: of the standard deviation.
-        last: the fraction of outputs, the last ones, that the gain is for.
+        zero: initialize the layer as the constant 0.
+        gain: factor on the standard deviation.
+        last: the fraction of the outputs, from the last one back, to which the gain applies.
     """
     if zero or gain == 1.0:
         return zeros if zero else fan_in

@@ -1,7 +1,7 @@
-"""Layers that images and signals share: normalization, resampling, attention, padding.
+"""Layers for images and signals: normalization, resampling, attention, padding.
 
-Arrays are (batch, *space, channels) with one or two axes of space. Every layer acts on each example
-alone, so no output depends on its neighbors in the batch.
+Arrays are (batch, *space, channels) with one or two spatial axes. Every layer acts on each example
+separately, so no output depends on other examples of the batch.
 """
 
 import math
@@ -23,20 +23,20 @@ from diffusion.numerics import at_least, multiple_of
 
 
 def num_groups(channels: int) -> int:
-    """Return the number of groups: at most 32, at least 4 channels each where there are as many."""
+    """Return the number of groups: at most 32, with at least 4 channels each if there are that many."""
     most = min(32, max(1, channels // 4))
     return next(g for g in range(most, 0, -1) if channels % g == 0)
 
 
 class Affine(nn.Module):
-    """A learned scale and shift per channel, as float32."""
+    """A learned scale and shift per channel, in float32."""
 
     features: int
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
-        """Return both."""
+        """Return (scale, shift)."""
         make = lambda name, init: self.param(name, init, (self.features,), wide(self.dtype))
         return make("scale", nn.initializers.ones), make("bias", nn.initializers.zeros)
 
@@ -44,8 +44,8 @@ class Affine(nn.Module):
 class GroupNorm(nn.Module):
     """Normalization over space and groups of channels, computed in float32 (Wu and He, 2018).
 
-    y = scale (x - mean) / sqrt(var + 1e-5) + bias. Sums go over space first and then over the channels of a group:
-    on CPUs that is faster than one sum over both (docs/performance.md), and it loses fewer digits.
+    y = scale (x - mean) / sqrt(var + 1e-5) + bias. Sums run over space first and then over the channels of a group:
+    on CPUs this is faster than one sum over both (docs/performance.md), and more accurate.
     """
 
     dtype: str = "float32"
@@ -55,7 +55,7 @@ class GroupNorm(nn.Module):
         """Normalize x and apply a learned scale and shift per channel."""
         scale, bias = Affine(x.shape[-1], self.dtype, name="GroupNorm_0")()  # Linen's own name
         x = x.astype(wide(self.dtype))
-        flat = x.reshape(len(x), -1, x.shape[-1])  # one axis of space
+        flat = x.reshape(len(x), -1, x.shape[-1])  # a single spatial axis
         size = x.shape[-1] // num_groups(x.shape[-1])
         spread = lambda a: jnp.repeat(a, size, axis=-1).reshape(len(x), *(1,) * (x.ndim - 2), -1)
         mean, square = (
@@ -63,9 +63,8 @@ class GroupNorm(nn.Module):
         )
         factor = jax.lax.rsqrt(jnp.maximum(square - mean**2, 0) + 1e-5)
         slope = spread(factor) * scale
-        y = slope * x + (
-            bias - spread(mean) * slope
-        )  # so gradients need x alone, not x - mean as well
+        # in this form gradients need x only, not x - mean in addition
+        y = slope * x + (bias - spread(mean) * slope)
         return y.astype(self.dtype)
 
 
@@ -85,7 +84,7 @@ def dense(
 
 
 def _split(x: Array, axis: int) -> Array:
-    """Turn an axis of even length n into axes (n / 2, 2)."""
+    """Reshape an axis of even length n into axes (n / 2, 2)."""
     return x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
 
 
@@ -128,10 +127,10 @@ RESAMPLINGS = (*FILTERS, "conv")
 
 
 class Resample(nn.Module):
-    """Halve (`up` False) or double the axes of space; the number of channels stays.
+    """Halve (`up` False) or double the spatial axes; the number of channels is unchanged.
 
-    "pool" averages and repeats, "fir" smooths as well, and "conv" learns: a convolution with stride 2
-    on the way down, repetition and a convolution on the way up.
+    "pool" averages or repeats; "fir" also smooths; "conv" is learned: a convolution with stride 2 to
+    downsample, repetition and a convolution to upsample.
     """
 
     up: bool
@@ -140,7 +139,7 @@ class Resample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Features) -> NewFeatures:
-        """Resample x, whose axes of space must be even on the way down."""
+        """Resample x, whose spatial axes must be even for downsampling."""
         dims, channels = x.ndim - 2, x.shape[-1]
         if self.method == "conv":
             stride = 1 if self.up else 2
@@ -151,14 +150,14 @@ class Resample(nn.Module):
 
 
 def pad_to_multiple(x: Features, multiple: int) -> NewFeatures:
-    """Repeat the border of x, half at each end, until all axes of space are multiples."""
+    """Pad all spatial axes to multiples by repeating the border of x, half at each end."""
     gaps = [-n % multiple for n in x.shape[1:-1]]
     widths = [(0, 0), *((gap // 2, gap - gap // 2) for gap in gaps), (0, 0)]
     return jnp.pad(x, widths, mode="edge") if any(gaps) else x
 
 
 def fold_space(x: Features, patch: int) -> NewFeatures:
-    """Turn patches of space into channels: (batch, height, width, c) becomes (batch, h, w, patch^2 c)."""
+    """Fold spatial patches into channels: (batch, height, width, c) becomes (batch, h, w, patch^2 c)."""
     if patch == 1:
         return x
     if x.ndim == 3:
@@ -176,7 +175,7 @@ def unfold_space(x: Features, patch: int) -> NewFeatures:
 
 
 def crop(x: Features, space: tuple[int, ...]) -> NewFeatures:
-    """Undo `pad_to_multiple`: keep the middle of the given size."""
+    """Undo `pad_to_multiple`: keep the center, of the given size."""
     starts = [(n - wanted) // 2 for n, wanted in zip(x.shape[1:-1], space, strict=True)]
     window = [slice(s, s + n) for s, n in zip(starts, space, strict=True)]
     return x[(slice(None), *window)]
@@ -185,14 +184,14 @@ def crop(x: Features, space: tuple[int, ...]) -> NewFeatures:
 class Attention(nn.Module):
     """Softmax attention of all tokens to all tokens, (batch, tokens, features).
 
-    Queries, keys and values have no bias: that of the keys would have no effect. `scale` multiplies
-    the usual 1 / sqrt(features of a head). Softmax runs in float32 at least. `gain` multiplies the standard
-    deviation with which the weights of values and outputs are drawn.
+    Queries, keys and values have no bias; that of the keys would have no effect. `scale` multiplies
+    the usual 1 / sqrt(features of a head). Softmax is computed in at least float32. `gain` multiplies the standard
+    deviation of the initial weights of values and outputs.
     """
 
     heads: int
     qk_norm: bool = False
-    zero: bool = False  # start as the constant 0
+    zero: bool = False  # initialize as the constant 0
     dtype: str = "float32"
     gain: float = 1.0
 
@@ -203,7 +202,7 @@ class Attention(nn.Module):
         angles: Float[Array, "tokens pairs"] | Float[np.ndarray, "tokens pairs"] | None = None,
         scale: float = 1.0,
     ) -> Float[Array, "batch tokens features"]:
-        """Attend; angles turn queries and keys (rotary positions)."""
+        """Apply attention; queries and keys are rotated by `angles` (rotary positions)."""
         batch, tokens, features = x.shape
         check_heads(features, self.heads)
         policy = precision(self.dtype)
@@ -212,7 +211,7 @@ class Attention(nn.Module):
         qkv = layer(x)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, head)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        if self.qk_norm:  # Henry et al. 2020; bounds the logits
+        if self.qk_norm:  # bounds the logits (Henry et al. 2020)
             q = nn.RMSNorm(**policy, name="q_norm")(q)
             k = nn.RMSNorm(**policy, name="k_norm")(k)
         if angles is not None:
@@ -226,14 +225,14 @@ class Attention(nn.Module):
 
 
 def check_heads(features: int, heads: int) -> None:
-    """Raise ValueError unless the features can be shared among the heads."""
+    """Raise ValueError unless the number of features is a multiple of the number of heads."""
     multiple_of(heads, width=features, hint=f"Its {heads} `heads` divide it: change one of them.")
 
 
 def log_length_scale(tokens: int, train_tokens: int | None) -> float:
-    """Return log n / log n_train, which keeps the entropy of attention at other lengths.
+    """Return log n / log n_train, which preserves the entropy of attention at other lengths.
 
-    None or n = n_train is 1 (Su, kexue.fm 8823; Chiang and Cholak, 2022).
+    It is 1 for n_train = None or n = n_train (Su, kexue.fm 8823; Chiang and Cholak, 2022).
     """
     if train_tokens is None:
         return 1.0

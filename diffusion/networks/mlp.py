@@ -1,8 +1,8 @@
 """Residual multilayer perceptron for points of any dimension.
 
 Block: h + W_2 dropout(silu(W_1 ((1 + scale) norm(h) + shift))), where scale and shift are linear in the
-embedding of noise level and condition (FiLM, Perez et al. 2018). W_2 and the head start at zero, so
-that the blocks start as the identity and the network as the constant 0.
+embedding of noise level and condition (FiLM, Perez et al. 2018). W_2 and the head are initially zero, so
+that the blocks are initially the identity and the network is the constant 0.
 """
 
 import math
@@ -28,7 +28,7 @@ from diffusion.types import Cond, DataLike
 
 
 class ModulatedNorm(nn.Module):
-    """(1 + scale) norm(h) + shift over the last axis; scale and shift start at zero."""
+    """(1 + scale) norm(h) + shift over the last axis; scale and shift are initially zero."""
 
     dtype: str = "float32"
 
@@ -64,7 +64,7 @@ class MLPBlock(nn.Module):
 
 
 class MLPTrunk(nn.Module):
-    """Everything before the head: (batch, ...) to (batch, width)."""
+    """The network without its head: (batch, ...) to (batch, width)."""
 
     width: int
     depth: int
@@ -83,7 +83,7 @@ class MLPTrunk(nn.Module):
 
 
 class MLP(nn.Module):
-    """Network for points: x of any shape (batch, ...) is flattened and restored.
+    """Network for points: x of any shape (batch, ...) is flattened, and the output reshaped like x.
 
     Attributes:
         width: features of the hidden state and of the embedding.
@@ -93,10 +93,10 @@ class MLP(nn.Module):
         vector_dim: length of cond["vector"]; 0 ignores it.
         multi_hot_dim: entries of cond["multi_hot"]; 0 ignores it.
         embedding: features of the noise level, "sinusoidal" or "fourier".
-        outputs: how many times the last axis comes out: 2 for a learned variance.
-        linear_skip: add g(embedding) x to the output, with one number g per example. Far from the data fields are
-            nearly linear in x, and the trunk, which normalizes, is not: for noise with heavy tails.
-        dtype: of the computation.
+        outputs: length of the output's last axis relative to the input's: 2 for a learned variance.
+        linear_skip: add g(embedding) x to the output, with one number g per example. For noise with heavy tails:
+            far from the data fields are nearly linear in x, but the trunk, which normalizes, is not.
+        dtype: dtype of the computation.
     """
 
     width: int = 256
@@ -114,7 +114,7 @@ class MLP(nn.Module):
     def __call__(
         self, x: DataLike, log_snr: LogSNR, cond: Cond = None
     ) -> Float[Array, "batch ..."]:
-        """Return an array shaped like x, but for `outputs` times its last axis."""
+        """Return an array shaped like x, with a last axis `outputs` times as long."""
         check_mlp(self.width, self.depth)
         at_least(1, outputs=self.outputs)
         embed = Embedder(
@@ -132,12 +132,12 @@ class MLP(nn.Module):
 
 
 def head(features: int, dtype: str) -> nn.Dense:
-    """Return the last layer, which starts at zero and computes in the dtype of the parameters."""
+    """Return the last layer, which is initially zero and computes in the dtype of the parameters."""
     return dense(features, wide(dtype), zero=True, name="head")
 
 
 def check_mlp(width: int, depth: int) -> None:
-    """Raise ValueError unless these make a network."""
+    """Raise ValueError unless width and depth are valid."""
     multiple_of(2, width=width)
     at_least(0, depth=depth)
 

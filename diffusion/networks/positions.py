@@ -1,7 +1,7 @@
 """Positions of tokens on a grid of one or two dimensions.
 
-A grid is the tuple of its numbers of tokens, (height, width) or (length,); tokens are in row-major
-order. Tables are made on the host in float64.
+A grid is the tuple of numbers of tokens per axis, (height, width) or (length,); tokens are in row-major
+order. Tables are computed on the host in float64.
 
 References: Vaswani et al. 2017 (sines and cosines), Su et al. 2021 (rotary; axial for images, with the
 base 100 of Heo et al. 2024, since images have few tokens per axis).
@@ -30,10 +30,10 @@ def coordinates(grid: tuple[int, ...]) -> Float[np.ndarray, "tokens axes"]:
 
 
 def sincos_positions(grid: tuple[int, ...], features: int) -> Float[np.ndarray, "tokens features"]:
-    """Return sines and cosines of the coordinates; every axis owns an equal fraction of features.
+    """Return sines and cosines of the coordinates, with an equal number of features for every axis.
 
     Raises:
-        ValueError: the features cannot be shared between sine and cosine of every axis.
+        ValueError: the number of features is not a multiple of twice the number of axes.
     """
     divisor = 2 * len(grid)
     multiple_of(divisor, width=features, hint="Positions 'sincos' divide it.")
@@ -45,18 +45,13 @@ def sincos_positions(grid: tuple[int, ...], features: int) -> Float[np.ndarray, 
 def rotary_angles(
     grid: tuple[int, ...], head_features: int, base: float = 100.0
 ) -> Float[np.ndarray, "tokens pairs"]:
-    """Return the angle by which each pair of features of a head turns at each token.
+    """Return the angle by which each pair of features of a head is rotated at each token.
 
     Raises:
-        ValueError: a head has no equal number of pairs for every axis.
+        ValueError: the pairs of a head cannot be divided equally among the axes.
     """
     divisor = 2 * len(grid)
-    multiple_of(
-        divisor,
-        features=head_features,
-        of="a head with rotary positions",
-        hint="Change `width` or `heads`.",
-    )
+    multiple_of(divisor, features=head_features, of="a rotary head", hint="Change `heads`.")
     w = base ** -(np.arange(head_features // divisor) * divisor / head_features)
     return (coordinates(grid)[:, :, None] * w).reshape(math.prod(grid), -1)
 
@@ -65,9 +60,9 @@ def rotate(
     x: Float[Array, "batch tokens heads features"],
     angles: Float[np.ndarray, "tokens pairs"] | Float[Array, "tokens pairs"],
 ) -> Float[Array, "batch tokens heads features"]:
-    """Turn the pairs (first half, second half) of features by the angles of their token.
+    """Rotate the pairs (first half, second half) of features by the angles of their token.
 
-    Inner products of two turned vectors depend on the difference of their positions only.
+    Inner products of two rotated vectors depend on the difference of their positions only.
     """
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     turn = jnp.asarray(angles, dtype)[:, None]
@@ -77,7 +72,7 @@ def rotate(
 
 
 class LearnedPositions(nn.Module):
-    """A trained vector per token; on another grid than the trained one it is interpolated."""
+    """A learned vector per token, interpolated on grids other than that of training."""
 
     features: int
     dtype: str = "float32"

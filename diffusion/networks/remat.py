@@ -1,10 +1,10 @@
-"""What the backward pass of a block finds stored, and what it computes again.
+"""Rematerialization: which values of a block are stored for the backward pass, and which are computed again.
 
-    none   everything is stored
-    dots   results of products with weights and of convolutions; all else, attention included, is computed again
-    full   the inputs of blocks alone; memory no longer grows with what is inside, for one more forward pass
+    none   stores all values
+    dots   stores products with weights and convolutions; all else, including attention, is computed again
+    full   stores the inputs of blocks only; the memory does not depend on their insides, for one more forward pass
 
-Values and gradients are the same, parameters keep their names, and a run may go on with another choice.
+Values, gradients and names of parameters are the same, so a run can be resumed with another choice.
 Reference: Chen et al. 2016.
 """
 
@@ -19,10 +19,10 @@ REMATS = ("none", "dots", "full")
 
 
 def remat_name(remat: bool | str) -> str:
-    """Return which of `REMATS` is meant; False is "none", True is "full".
+    """Return the name in `REMATS`; False means "none", True means "full".
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: the name is unknown.
     """
     name = {"false": "none", "true": "full"}.get(str(remat).lower(), str(remat))
     one_of(REMATS, remat=name, hint="True is 'full'.")
@@ -30,19 +30,19 @@ def remat_name(remat: bool | str) -> str:
 
 
 def _products(primitive: Any, *inputs: Any, **fields: Any) -> Any:
-    """Say whether a result is stored under "dots": matrices of attention weights, which are large, are not."""
+    """Return whether "dots" stores a result; the large matrices of attention weights are not stored."""
     if primitive.name == "conv_general_dilated":
         return True
     return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *inputs, **fields)
 
 
 def rematerialized(block: Any, remat: bool | str, *, in_loop: bool = False) -> Any:
-    """Return a module class that stores for its backward pass what `remat` says.
+    """Return the module class with rematerialization as selected by `remat`.
 
     Args:
-        block: a Linen module class; give its instances names, which then stay the same.
+        block: a Linen module class; name its instances explicitly, so that their names do not change.
         remat: one of `REMATS`.
-        in_loop: the block is the body of a loop, where the compiler cannot undo the recomputation.
+        in_loop: whether the block is the body of a loop, where the compiler cannot undo the recomputation.
     """
     name = remat_name(remat)
     if name == "none":

@@ -1,7 +1,7 @@
-"""Resizing as published networks were fed: bilinear, by the rule of TensorFlow 1.
+"""Bilinear resizing by the rule of TensorFlow 1, with which published networks were trained.
 
 Row i of the output reads from row i * (old / new) of the input, without a shift by half a pixel and
-without smoothing before the image shrinks; `jax.image.resize` has both, and is another function.
+without antialiasing when the image shrinks. `jax.image.resize` has both, so its results differ.
 Images are (batch, height, width, channels).
 """
 
@@ -13,9 +13,9 @@ from diffusion.numerics import at_least
 
 
 def _rows(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which two rows each row of the output reads, and the weight of the second.
+    """Return the two input rows from which each output row reads, and the weight of the second.
 
-    In float32, as TensorFlow's kernel computes them: 298 * (32 / 299) is not the same in float64.
+    Computed in float32, as in TensorFlow's kernel: 298 * (32 / 299) is not the same in float64.
     """
     at = np.arange(new, dtype=np.float32) * (np.float32(old) / np.float32(new))
     low = np.minimum(np.floor(at).astype(np.int32), old - 1)

@@ -1,11 +1,11 @@
 """U-Net for images (batch, height, width, channels) and signals (batch, length, channels).
 
-Sizes that the levels do not divide are padded by repeating the border and cropped again. A block is
+Sizes that the levels do not divide are padded by repeating the border, and the output is cropped. A block is
 
     h = conv(silu(norm(x)));  h = conv(dropout(silu((1 + scale) norm(h) + shift)));  x <- c (x + h)
 
 with scale and shift linear in the embedding of noise level and condition. Second convolutions, the
-outputs of attention and the head start at zero, so the network starts as the constant 0.
+outputs of attention and the head are initially zero, so the network is initially the constant 0.
 
 References: Ronneberger et al. 2015; Ho et al. 2020; Song et al. 2021 (DDPM++, FIR); Dhariwal and Nichol
 2021 (ADM); Karras et al. 2022 (their common form); Ma et al. 2024 (skip-tuning).
@@ -17,7 +17,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.networks.base import FlaxNetwork, LogSNR, precision, takes_fields_of, wide
+from diffusion.networks.base import (
+    FlaxNetwork,
+    LogSNR,
+    check_axes,
+    precision,
+    takes_fields_of,
+    wide,
+)
 from diffusion.networks.convolutions import Features, NewFeatures, conv
 from diffusion.networks.embeddings import Embedder, concat_image
 from diffusion.networks.layers import (
@@ -32,7 +39,6 @@ from diffusion.networks.layers import (
 )
 from diffusion.networks.remat import rematerialized
 from diffusion.networks.unet_config import UNetConfig, unet_config
-from diffusion.numerics import require
 from diffusion.registry import register
 from diffusion.types import Cond, DataLike
 
@@ -40,19 +46,19 @@ Embedding = Float[Array, "batch k"]
 
 
 class ResBlock(nn.Module):
-    """One residual block, then attention over space where the resolution asks for it."""
+    """One residual block, followed by spatial attention at the resolutions of `config.attention`."""
 
     config: UNetConfig
     features: int
-    attend: bool | None = None  # None: where config.attention says so
-    up: bool | None = None  # None keeps the size
+    attend: bool | None = None  # None: according to config.attention
+    up: bool | None = None  # True upsamples, False downsamples, None keeps the size
 
     @nn.compact
     def __call__(self, x: Features, emb: Embedding) -> NewFeatures:
-        """Return features of the block's width and size."""
+        """Return the output features, of the block's width and size."""
         c, dims = self.config, x.ndim - 2
         h = nn.silu(GroupNorm(c.dtype, name="norm_in")(x))
-        repeat = bool(self.up) and c.resample == "pool"  # then the convolution after it does both
+        repeat = bool(self.up) and c.resample == "pool"  # the next convolution also upsamples
         if self.up is not None:
             h = h if repeat else Resample(self.up, c.resample, c.dtype, name="resample")(h)
             x = Resample(self.up, c.resample, c.dtype, name="resample_skip")(x)
@@ -86,25 +92,25 @@ class ResBlock(nn.Module):
 
 
 def block(config: UNetConfig, features: int, **fields: Any) -> ResBlock:
-    """Return a residual block that stores what `config.remat` says."""
+    """Return a residual block with the rematerialization of `config.remat`."""
     return rematerialized(ResBlock, config.remat)(config, features, **fields)
 
 
 def resample(config: UNetConfig, x: Array, emb: Array, *, up: bool, name: str) -> Array:
-    """Change the level: by a residual block, or by resampling alone (inside a compact call)."""
+    """Halve or double the resolution, by a residual block or by resampling alone (inside a compact call)."""
     if config.resample_in_block:
         return block(config, x.shape[-1], attend=False, up=up, name=name)(x, emb)
     return Resample(up, config.resample, config.dtype, name=name)(x)
 
 
 class Encoder(nn.Module):
-    """The way down and the middle."""
+    """The downsampling half of a U-Net, and its middle blocks."""
 
     config: UNetConfig
 
     @nn.compact
     def __call__(self, x: Features, emb: Embedding) -> tuple[NewFeatures, list[Array]]:
-        """Return the middle features and what every step on the way down leaves for the decoder."""
+        """Return the features of the middle, and the skip features of every step for the decoder."""
         c = self.config
         c.check_sizes(max(x.shape[1:-1]))
         h = conv(c.channels, x.ndim - 2, c.dtype, name="conv_in")(x)
@@ -124,13 +130,13 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The way up; each block takes one of the encoder's features, latest first."""
+    """The upsampling half of a U-Net; each block takes one of the encoder's skip features, latest first."""
 
     config: UNetConfig
 
     @nn.compact
     def __call__(self, h: Features, skips: list[Array], emb: Embedding) -> NewFeatures:
-        """Return features of the input's size."""
+        """Return features of the size of the network's input."""
         c = self.config
         skips = list(skips)
         for level in reversed(range(c.levels)):
@@ -157,17 +163,13 @@ def prepare(
     x: DataLike, cond: Cond, levels: int, dtype: str, image_channels: int = 0, patch: int = 1
 ) -> Features:
     """Append the conditioning image, pad to the levels, fold patches and cast to the compute dtype."""
-    require(
-        x.ndim in (3, 4),
-        f"A U-Net takes (batch, height, width, channels) or (batch, length, channels); got shape "
-        f"{x.shape}. For points use the network 'mlp'.",
-    )
+    check_axes("A U-Net", x)
     x = pad_to_multiple(concat_image(x, cond, image_channels), patch * 2 ** (levels - 1))
     return fold_space(x.astype(precision(dtype)["dtype"]), patch)
 
 
 class UNet(nn.Module):
-    """Encoder, decoder and a head that starts at zero."""
+    """Encoder, decoder and a head that is initially zero."""
 
     config: UNetConfig = UNetConfig()
 
@@ -175,7 +177,7 @@ class UNet(nn.Module):
     def __call__(
         self, x: DataLike, log_snr: LogSNR, cond: Cond = None
     ) -> Float[Array, "batch ..."]:
-        """Return an array shaped like x, but for `outputs` times its channels."""
+        """Return an array shaped like x, with `outputs` times its channels."""
         c = self.config
         embed = Embedder(
             4 * c.channels, c.embedding, c.num_classes, c.vector_dim, c.dtype,
@@ -185,7 +187,7 @@ class UNet(nn.Module):
         h = prepare(x, cond, c.levels, c.dtype, c.image_channels, c.patch)
         h, skips = Encoder(c, name="encoder")(h, emb)
         h = Decoder(c, name="decoder")(h, skips, emb)
-        # float32 from here on: the output is what the sampler divides and subtracts
+        # float32 from here on: the sampler divides and subtracts the output
         dtype, dims = wide(c.dtype), x.ndim - 2
         h = nn.silu(GroupNorm(dtype, name="norm")(h))
         channels = c.outputs * x.shape[-1] * c.patch**dims
@@ -196,7 +198,7 @@ class UNet(nn.Module):
 @register("network", "unet")
 @takes_fields_of(UNetConfig)
 def unet(family: str = "plain", **fields: Any) -> FlaxNetwork:
-    """Build a U-Net from the fields of `UNetConfig`, which override those of a family.
+    """Build a U-Net from a family, with fields of `UNetConfig` that override those of the family.
 
     Families: "plain", "ddpmpp", "adm"; see `unet_config.FAMILIES`.
     """

@@ -1,4 +1,4 @@
-"""Hyperparameters of U-Nets, and the families of published ones.
+"""Hyperparameters of U-Nets, and families of published architectures.
 
 References: Song et al. 2021 (DDPM++), Dhariwal and Nichol 2021 (ADM), Karras et al. 2022 (their common
 form), Ma et al. 2024 (skip-tuning).
@@ -15,7 +15,7 @@ from diffusion.numerics import at_least, multiple_of, one_of, require
 
 SKIPS = ("concat", "add")
 
-# What the published architectures change in the plain one, for the sizes of their main experiments.
+# Fields in which the published architectures differ from the plain one, for the sizes of their main experiments.
 FAMILIES: dict[str, dict[str, Any]] = {
     "plain": {},
     "ddpmpp": {  # as Karras et al. 2022 train it on CIFAR-10
@@ -45,31 +45,31 @@ class UNetConfig:
     """Hyperparameters of a U-Net.
 
     Attributes:
-        channels: width that the multipliers multiply.
+        channels: base width, multiplied by the multipliers.
         multipliers: one per level; each further level halves the resolution.
         blocks: residual blocks per level, one number or one per level.
-        patch: side of the squares of pixels that become channels at the input and pixels again at the
-            output; all levels are that much smaller (Hoogeboom et al., 2023).
-        attention: longest sides of the feature maps that attend, such as (16, 8).
+        patch: side of the pixel squares that are folded into channels at the input and unfolded at the output;
+            all levels are smaller by this factor (Hoogeboom et al., 2023).
+        attention: longest sides of the feature maps with attention, such as (16, 8).
         middle_attention: attend on the lowest level, between its two middle blocks.
         heads: attention heads, unless `head_channels` is given.
         head_channels: channels per head; 0 uses `heads`.
         dropout: rate before second convolutions, in training only.
         resample: "pool" (average, repeat), "fir" (smoothed) or "conv" (learned).
         resample_in_block: resample inside residual blocks instead of between them.
-        adaptive_scale: the embedding scales and shifts after the norm; False: it is added before.
-        residual_scale: c above; sqrt(1/2) keeps the variance.
-        skip: how the decoder takes what the encoder left, "concat" or "add".
-        skip_scale: factor on these skips, one or one per level, finest first; sampling-time tuning.
+        adaptive_scale: True scales and shifts by the embedding after the norm; False adds it before the norm.
+        residual_scale: the factor c of a block (see `diffusion.networks.unet`); sqrt(1/2) preserves the variance.
+        skip: how the decoder combines its features with the encoder's, "concat" or "add".
+        skip_scale: factor on the encoder's features, one or one per level, finest first; for tuning at sampling time.
         embedding: features of the noise level, "sinusoidal" or "fourier".
         num_classes: classes of the label, one number per attribute; 0 ignores labels.
         vector_dim: length of cond["vector"]; 0 ignores it.
         multi_hot_dim: entries of cond["multi_hot"]; 0 ignores it.
         image_channels: channels of cond["image"]; 0 ignores it.
-        outputs: how many times the channels come out: 2 for a learned variance.
-        remat: what residual blocks compute again in the backward pass instead of storing it: "none", "dots" or
-            "full"; see `diffusion.networks.remat`.
-        dtype: of the computation.
+        outputs: number of output channels per input channel: 2 for a learned variance.
+        remat: which values residual blocks recompute in the backward pass instead of storing them: "none", "dots"
+            or "full"; see `diffusion.networks.remat`.
+        dtype: dtype of the computation.
     """
 
     channels: int = 64
@@ -121,26 +121,22 @@ class UNetConfig:
         return self.channels * self.multipliers[level]
 
     def num_blocks(self, level: int) -> int:
-        """Return the encoder's residual blocks of a level."""
+        """Return the number of the encoder's residual blocks of a level."""
         return self.blocks[level] if isinstance(self.blocks, tuple) else self.blocks
 
     def scale_of_skip(self, level: int) -> Number:
-        """Return the factor on the skips of a level."""
+        """Return the factor on the encoder's features of a level."""
         return self.skip_scale[level] if isinstance(self.skip_scale, tuple) else self.skip_scale
 
     def num_heads(self, channels: int) -> int:
-        """Return the heads of attention over this many channels."""
+        """Return the number of attention heads for this many channels."""
         return max(1, channels // self.head_channels) if self.head_channels else self.heads
 
     def check_sizes(self, longest: int) -> None:
-        """Raise ValueError if attention is asked for at a size that no level has."""
+        """Raise ValueError if `attention` names a size that no level has."""
         sizes = tuple(longest // 2**level for level in range(self.levels))
         for size in self.attention:
-            require(
-                size in sizes,
-                f"`attention` names size {size}, but the feature maps have sizes {sizes}. "
-                "Name some of these, or use other `multipliers`.",
-            )
+            one_of(sizes, attention=size, hint="The feature maps have these, by `multipliers`.")
 
 
 def unet_config(family: str, fields: dict[str, Any]) -> UNetConfig:

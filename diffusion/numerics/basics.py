@@ -1,6 +1,6 @@
 """Small numerical tools: shapes, derivatives in time, quadrature, inversion, per-example randomness.
 
-Two habits live here. Tables are computed once, on the host, in float64 (`on_host`); and random
+Two conventions hold throughout. Tables are computed once, on the host, in float64 (`on_host`); and random
 numbers are a function of a key and an example's index, never of a batch size or a device layout.
 """
 
@@ -22,12 +22,12 @@ from diffusion.types import Key, KeyLike, Scalar, Time
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
 
-# Part of the key of JAX's caches: what was traced under one value is not found again under the other.
+# Part of the key of JAX's caches: a function traced under one value is traced again under the other.
 _FORWARD_DERIVATIVES = jax.make_user_context(False)
 
 
 def is_traced(*things: Any) -> bool:
-    """Say whether anything in these pytrees or dataclasses, however nested, is traced by JAX."""
+    """Return whether any value in these pytrees or dataclasses, however nested, is traced by JAX."""
     for leaf in jax.tree.leaves(things):
         if isinstance(leaf, Tracer):
             return True
@@ -37,7 +37,7 @@ def is_traced(*things: Any) -> bool:
 
 
 def is_hashable(*things: Any) -> bool:
-    """Say whether these can be static arguments of a compiled function."""
+    """Return whether all of these can be hashed."""
     try:
         hash(things)
     except TypeError:
@@ -46,15 +46,14 @@ def is_hashable(*things: Any) -> bool:
 
 
 def is_static(*things: Any) -> bool:
-    """Say whether these may be static arguments: hashable, and not made of traced values."""
+    """Return whether all of these can be static arguments: hashable, without traced values."""
     return not is_traced(*things) and is_hashable(*things)
 
 
 def require(condition: Any, message: str) -> None:
-    """Raise ValueError unless the condition holds; a traced condition is let through.
+    """Raise ValueError unless the condition holds; a traced condition is not checked.
 
-    That exception is what makes it legal to construct a process from traced values, for a
-    schedule that is learned.
+    Hence a process can be constructed from traced values, as a learned schedule requires.
     """
     if not isinstance(condition, Tracer) and not bool(condition):
         raise ValueError(message)
@@ -63,8 +62,8 @@ def require(condition: Any, message: str) -> None:
 def forward_derivatives() -> AbstractContextManager[Any]:
     """Return a context in which networks use only operations that can be differentiated any number of times.
 
-    Some fast kernels know one reverse derivative and nothing else. Whatever calls `jax.jvp`, `jax.linearize`, or a
-    derivative of a derivative of a network does so within this context; it holds for what is traced there.
+    Some fast kernels define a single reverse derivative only. Enter this context before applying `jax.jvp`,
+    `jax.linearize`, or a second derivative to a network; it affects functions traced within it.
 
     Example:
         >>> with forward_derivatives():
@@ -74,7 +73,7 @@ def forward_derivatives() -> AbstractContextManager[Any]:
 
 
 def forward_derivatives_wanted() -> bool:
-    """Say whether this is traced within `forward_derivatives`."""
+    """Return whether the current trace is within `forward_derivatives`."""
     return bool(_FORWARD_DERIVATIVES.value)
 
 
@@ -94,7 +93,7 @@ def value_and_ddt(fn: Callable[[Array], Any], t: Time) -> tuple[Array, Array]:
     """Return fn(t) and its derivative, elementwise in t, by forward differentiation."""
     t = as_time(t)
 
-    def shaped(u: Array) -> Array:  # a constant such as alpha = 1 may be returned as a number
+    def shaped(u: Array) -> Array:  # fn may return a constant, such as alpha = 1, as a plain number
         value = jnp.asarray(fn(u))
         return jnp.broadcast_to(value, jnp.broadcast_shapes(value.shape, u.shape))
 
@@ -110,7 +109,7 @@ _compiled_evaluate = Programs(_evaluate, 2, keep=12)
 
 @functools.cache
 def _host() -> Any:
-    """Return a CPU device: TPUs only imitate float64. None, JAX's default, where CPUs are excluded."""
+    """Return a CPU device, since TPUs only emulate float64; None, JAX's default, if CPUs are excluded."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:
@@ -118,14 +117,14 @@ def _host() -> Any:
 
 
 def on_host(method: Callable[..., Any], *args: Any) -> Any:
-    """Evaluate a method of numbers in float64 on the host, also while JAX is tracing.
+    """Evaluate a method on concrete numbers in float64 on the host, also while JAX is tracing.
 
     Args:
         method: a bound method; it is compiled once per shape for equal owners.
         *args: concrete arrays or numbers.
 
     Returns:
-        What the method returns, as NumPy arrays of float64.
+        The method's result, as float64 NumPy arrays.
     """
     fn, owner = getattr(method, "__func__", None), getattr(method, "__self__", None)
     assert fn is not None, "on_host takes a bound method"
@@ -155,14 +154,14 @@ def invert_decreasing(
 ) -> Array:
     """Solve fn(t) = y for a decreasing fn on [low, high] by bisection, elementwise in y.
 
-    Values outside the range of fn give the nearer end. 64 halvings are below float64 resolution.
+    Values outside the range of fn give the nearer end. After 64 halvings the error is below float64 resolution.
     """
     y = as_time(y)
 
     def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = (low + high) / 2
-        above = fn(middle) > y  # too close to the data: the solution lies later
+        above = fn(middle) > y  # `middle` is below the solution
         return jnp.where(above, middle, low), jnp.where(above, high, middle)
 
     ends = jnp.full_like(y, low), jnp.full_like(y, high)
@@ -171,10 +170,10 @@ def invert_decreasing(
 
 
 def as_key(key: Any) -> Key:
-    """Return a random key; a whole number is the seed of one.
+    """Return a random key, made from its seed if a whole number is passed.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: `key` is neither a key nor a whole number.
     """
     if hasattr(key, "dtype") and not isinstance(key, np.generic):
         return key
@@ -182,13 +181,12 @@ def as_key(key: Any) -> Key:
         require(key >= 0, f"a `key` given as a number is its seed, not negative; got {key}.")
         return jax.random.key(int(key))
     raise TypeError(
-        "`key` must be a random key such as jax.random.key(0), or a whole number, its seed; got "
-        f"{type(key).__name__}."
+        f"`key` must be a random key, as jax.random.key(0), or a whole number, its seed; got {type(key).__name__}."
     )
 
 
 def fold_in(key: KeyLike, data: Any) -> Key:
-    """Fold a number into one key, or into each of several keys of shape (batch,)."""
+    """Fold an integer into one key, or into each key of an array of shape (batch,)."""
     key = as_key(key)
     return (
         jax.vmap(lambda k: jax.random.fold_in(k, data))(key)
@@ -198,13 +196,13 @@ def fold_in(key: KeyLike, data: Any) -> Key:
 
 
 def is_many(key: Key) -> bool:
-    """Say whether this is an array of keys, one per example, rather than a single key."""
+    """Return whether this is an array of keys, one per example, rather than a single key."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return key.ndim > (0 if typed else 1)
 
 
 def split(key: KeyLike, num: int = 2) -> tuple[Key, ...]:
-    """Split one key, or each of several, into `num` keys."""
+    """Split one key, or each key of an array, into `num` keys."""
     key = as_key(key)
     if not is_many(key):
         return tuple(jax.random.split(key, num))
@@ -212,11 +210,11 @@ def split(key: KeyLike, num: int = 2) -> tuple[Key, ...]:
 
 
 def draw(sampler: Callable[..., Array], key: KeyLike, shape: tuple[int, ...]) -> Array:
-    """Draw an array of a shape (batch, ...) from one key, or row i from key i of several.
+    """Draw an array of shape (batch, ...) from one key, or row i from key i of an array of keys.
 
     Args:
         sampler: `sampler(key, shape)`, where the first axis of the shape is the batch.
-        key: one key, or keys of shape (batch,); then row i does not depend on the batch size.
+        key: one key, or keys of shape (batch,), in which case row i does not depend on the batch size.
         shape: the full shape, batch first.
     """
     key = as_key(key)
@@ -231,7 +229,7 @@ def normal_like(key: KeyLike, x: Float[Array, " batch *data"]) -> Float[Array, "
 
 
 def row_keys(key: KeyLike, row: Int[Array, " batch"]) -> Key:
-    """Return one key per row, a function of the key and of the row's global number."""
+    """Return one key per row, a function of the key and of the row's global index."""
     key = as_key(key)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(row)
 
@@ -241,13 +239,13 @@ def sum_features(x: Float[Array, " batch *data"]) -> Float[Array, " batch"]:
     return x.reshape(x.shape[0], -1).sum(axis=-1)
 
 
-_STAGES = ((0.0, 1 / 6), (0.5, 1 / 3), (0.5, 1 / 3), (1.0, 1 / 6))  # (place, weight) of each rate
+_STAGES = ((0.0, 1 / 6), (0.5, 1 / 3), (0.5, 1 / 3), (1.0, 1 / 6))  # (node, weight) of each stage
 
 
 def runge_kutta(rate: Callable[[Any, Any], Any], state: Any, t: Time, s: Time) -> Any:
     """Advance a pytree from time t to time s by one classical Runge-Kutta step of order 4.
 
-    The four stages are a loop, so that what `rate` does, a network say, is compiled once and not four times.
+    The four stages are a loop, so that `rate`, which may contain a network, is compiled once and not four times.
     """
     stages = jnp.asarray(_STAGES, jax.tree.leaves(state)[0].dtype)
 

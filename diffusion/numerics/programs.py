@@ -1,10 +1,10 @@
-"""Compiled programs of functions with static arguments, kept no longer than they can be of use.
+"""Bounded caches of compiled functions with static arguments.
 
-`jax.jit` keeps a program for every value of its static arguments, and all that those refer to, for as long as
-the compiled function lives: for ever, if that belongs to a module. Here
+`jax.jit` keeps a program for every value of its static arguments, with all objects that these refer to, for as
+long as the compiled function lives: forever, if it is a global of a module. In this module instead
 
-    a record of hyperparameters   compares by its values; the programs of the last few values are kept
-    a plain function              compares by identity; its programs die with it, and so do the arrays within it
+    a record of hyperparameters   compares by value; the programs of the last few values are kept
+    a plain function              compares by identity; its programs, with the arrays in them, are freed with it
 """
 
 import threading
@@ -16,13 +16,13 @@ from typing import Any
 
 import jax
 
-_Owned = tuple[Any, Callable | None]  # the object that a function lives with, and its method
+_Owned = tuple[Any, Callable | None]  # the object whose lifetime a function shares, and its method
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Static:
-    """A function without arrays, as a pytree without leaves: compiled once per function object."""
+    """A function as a pytree without leaves, compiled once per function object."""
 
     fn: Callable
 
@@ -32,7 +32,7 @@ class Static:
 
 
 def as_pytree(fn: Any) -> Any:
-    """Return a callable pytree as it is, and any other callable as a static one."""
+    """Return a callable pytree unchanged, and any other callable wrapped in `Static`."""
     leaf = jax.tree_util.all_leaves([fn])
     return Static(fn) if leaf and callable(fn) else fn
 
@@ -40,18 +40,18 @@ def as_pytree(fn: Any) -> Any:
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class _Place:
-    """Where plain function number `index` stands among the arguments of a program, which must not hold it."""
+    """Placeholder for plain function number `index` among the arguments of a program, which must not hold it."""
 
     index: int
 
     def __call__(self, *args: Any) -> Any:
-        """Be callable for pytrees that look at what they hold; a program calls the function itself."""
+        """Exist for pytrees that check whether their fields are callable; programs call the function itself."""
         raise AssertionError("a place is not called")
 
 
 @dataclass(frozen=True)
 class _Loan:
-    """A plain function, or a method of an object that compares by identity, while others keep it alive."""
+    """Weak reference to a plain function, or to a method of an object that compares by identity."""
 
     owner: weakref.ref
     method: Callable | None
@@ -65,14 +65,14 @@ class _Loan:
 
 @dataclass
 class _Family:
-    """The programs of some plain functions, the one used last at the end, and the references that end them."""
+    """The programs of a set of plain functions, most recently used last, and weak references to the functions."""
 
     loans: tuple[_Loan, ...]
     programs: dict[Any, Any] = field(default_factory=dict)
 
 
 def _split(fn: Callable) -> _Owned | None:
-    """Return the object that a function lives with, and its method; None for a function that is a value."""
+    """Return the object whose lifetime a function shares, and its method; None if it compares by value."""
     owner, method = fn, None
     if isinstance(fn, MethodType):
         owner, method = fn.__self__, fn.__func__
@@ -82,25 +82,25 @@ def _split(fn: Callable) -> _Owned | None:
 
 
 def unshared(fn: Callable) -> Callable:
-    """Return a function of another library without its `jit`, which keeps all functions that it is ever given.
+    """Return a function of another library without its `jit`, whose cache keeps every function passed to it.
 
-    To be called within a program, or within a `jit` that dies with its caller.
+    Call the result within a program, or within a `jit` that is freed with its caller.
     """
     return getattr(fn, "__wrapped__", fn)
 
 
 class Programs:
-    """`jax.jit` of a function whose first arguments are static, with a bounded memory.
+    """`jax.jit` of a function whose first arguments are static, with a bounded cache.
 
     The other arguments are pytrees. Plain functions among them (`as_pytree`) are part of the program, which is
     compiled once per function object.
 
     Args:
-        fn: a pure function; `Programs` of it is meant to belong to a module.
-        num_static: how many of its first arguments are static, and so hashable.
-        keep: for how many values of the static arguments, and of what is static within the others, programs are
-            kept: those used last. Each holds some 1.3 MiB on a CPU.
-        donate_argnums: arguments whose memory the result may take.
+        fn: a pure function; its `Programs` object is meant to be a global of a module.
+        num_static: number of leading arguments that are static, and so hashable.
+        keep: number of cached programs, those used last; there is one for each value of the static arguments and of
+            the static parts of the others. Each takes about 1.3 MiB on a CPU.
+        donate_argnums: arguments whose memory the result may reuse.
     """
 
     def __init__(
@@ -122,20 +122,20 @@ class Programs:
         return program.lower(*rest)
 
     def clear_cache(self) -> None:
-        """Forget all programs."""
+        """Drop all compiled programs."""
         self._families.clear()
 
     def _cache_size(self) -> int:
-        """Return the number of compiled programs, like that of `jax.jit`."""
+        """Return the number of compiled programs, like `_cache_size` of `jax.jit`."""
         kept = [p for family in self._families.values() for p in family.programs.values()]
         return sum(program._cache_size() for program in kept)
 
     def _found(self, args: Sequence[Any]) -> tuple[Any, Any]:
-        """Return the compiled function, and the arguments that it takes."""
+        """Return the compiled function and its arguments."""
         static, rest = tuple(args[: self.num_static]), tuple(args[self.num_static :])
         leaves, tree = jax.tree.flatten(rest, is_leaf=lambda node: isinstance(node, Static))
         owned: list[_Owned] = []
-        functions: dict[int, Any] = {}  # by their places among the leaves
+        functions: dict[int, Any] = {}  # by position among the leaves
         for index, leaf in enumerate(leaves):
             if isinstance(leaf, Static):
                 parts = _split(leaf.fn)
@@ -153,7 +153,7 @@ class Programs:
         return program, rest
 
     def _family(self, owned: Sequence[_Owned]) -> _Family:
-        """Return the programs of these functions, which leave when the first of them dies."""
+        """Return the programs of these functions; they are dropped when any of the functions is freed."""
         identity = tuple((id(owner), method) for owner, method in owned)
         family, families = self._families.get(identity), self._families
         if family is None:

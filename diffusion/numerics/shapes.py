@@ -1,6 +1,6 @@
-"""What a model returns is shaped like what it is given: said in one sentence while it is traced, at no cost later.
+"""Check, during tracing only, that the output of a model is shaped like its input.
 
-JAX would broadcast (batch, 1) against (batch, 2) without a word, and all numbers after that would be wrong.
+JAX would silently broadcast (batch, 1) against (batch, 2), and all later numbers would be wrong.
 """
 
 from typing import Any
@@ -12,10 +12,10 @@ from diffusion.types import Time
 
 
 def shaped_like(y: Any, x: Array, who: str = "the model") -> Any:
-    """Return y if its shape is that of x.
+    """Return y if it is shaped like x.
 
     Raises:
-        ValueError: it is not; `who` returned it.
+        ValueError: the shapes differ; the message names `who` as the function that returned y.
     """
     found = getattr(y, "shape", None)
     if found != x.shape:
@@ -25,7 +25,7 @@ def shaped_like(y: Any, x: Array, who: str = "the model") -> Any:
 
 
 class Checked:
-    """A model that refuses to return anything else than an array shaped like x; otherwise it is the model."""
+    """Wrapper that raises if the model's output is not shaped like x; attributes are those of the model."""
 
     def __init__(self, model: Any):
         self.model = model
@@ -39,11 +39,11 @@ class Checked:
 
 
 def checked(model: Any) -> Checked:
-    """Return the model with its output checked; for use within one trace, since it is no pytree."""
+    """Return the model with its output shape checked; for use within one trace, since it is no pytree."""
     return model if isinstance(model, Checked) else Checked(model)
 
 
 def bare(model: Any) -> Any:
-    """Return the model itself, out of what checks its output and what makes a pytree of it."""
+    """Return the model itself, without the wrappers `Checked` and `Static`."""
     model = model.model if isinstance(model, Checked) else model
     return model.fn if isinstance(model, Static) else model

@@ -1,4 +1,4 @@
-"""JAX's complaints about NumPy, or Python's `if`, inside a function of one's own, in one sentence."""
+"""One-sentence versions of JAX's errors about NumPy, or Python's `if`, inside a user's function."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ _LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "diffusion", "contextlib", "func
 
 
 def in_plain_words(error: BaseException, who: str) -> TypeError:
-    """Return such a complaint as one sentence that names the line of one's own that it is about."""
+    """Return a tracing error as a TypeError of one sentence that names the line in the user's code."""
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         if frame.f_globals.get("__name__", "").split(".")[0] not in _LIBRARIES:
@@ -30,16 +30,16 @@ def in_plain_words(error: BaseException, who: str) -> TypeError:
 
 @contextlib.contextmanager
 def made_of_jax(who: str) -> Iterator[None]:
-    """Say in one sentence what JAX cannot trace within this context.
+    """Turn JAX's tracing errors within this context into errors of one sentence.
 
     Raises:
-        TypeError: something uses NumPy, or Python's `if`, on what JAX traces.
+        TypeError: NumPy, or Python's `if`, was applied to a traced array.
     """
     try:
         yield
     except UNTRACEABLE as error:
         raise in_plain_words(error, who) from error
     except ValueError as error:
-        if "truth value of an array" not in str(error):  # `if` on many times at once
+        if "truth value of an array" not in str(error):  # an `if` on an array of times
             raise
         raise in_plain_words(error, who) from error

@@ -1,13 +1,13 @@
-"""Checks of arguments, each with one form of sentence: the argument, what is accepted, what was given, the fix.
+"""Checks of arguments. Every message names the argument, the accepted values, the value passed, and a fix.
 
-Arguments are given by name, several at once, and traced values are let through, like in `require`:
+Arguments are passed by name, several at once, and traced values are not checked, as in `require`:
 
     at_least(1, keep=keep)                 `keep` must be at least 1; got 0.
     in_interval("[0, 1)", decay=decay)     `decay` must lie in [0, 1); got 1.5.
     positive(step=step, none="no limit")   `step` must be positive, or None for no limit; got -1.
 
-Every check takes `of`, the owner of the arguments where their names alone say too little, and `hint`, a sentence
-that ends the message; `none` says what None means where it is accepted.
+Every check takes `of`, the owner of the arguments if their names alone are unclear, and `hint`, a sentence that
+ends the message; `none` states the meaning of None, and accepts it.
 """
 
 import itertools
@@ -21,9 +21,8 @@ from diffusion.registry import nearest
 
 
 def _fail_unless(ok: Any, name: str, accepted: str, got: Any, of: str, hint: str) -> None:
-    if not is_traced(ok) and not bool(
-        ok
-    ):  # only now is the value written out: it may lie on a device
+    # the value is formatted only on failure: it may be on a device
+    if not is_traced(ok) and not bool(ok):
         owner, fix = of and f" of {of}", hint and f" {hint}"
         raise ValueError(f"`{name}`{owner} must {accepted}; got {got}.{fix}")
 
@@ -68,7 +67,7 @@ def in_interval(interval: str, /, *, of: str = "", hint: str = "", **values: Any
 
 
 def whole(low: int, /, *, of: str = "", hint: str = "", none: str = "", **values: Any) -> None:
-    """Raise ValueError for what is no integer, such as a truth value, or below `low`."""
+    """Raise ValueError for a value that is not an integer (truth values are not), or is below `low`."""
     integer = lambda v: isinstance(v, int | np.integer) and not isinstance(v, bool)
     accepted = "be a positive integer" if low == 1 else f"be an integer of at least {low}"
     _check(values, lambda v: integer(v) and v >= low, accepted, of, hint, none)
@@ -81,7 +80,7 @@ def multiple_of(divisor: int, /, *, of: str = "", hint: str = "", **values: Any)
 
 
 def finite(*, of: str = "", hint: str = "", **values: Any) -> None:
-    """Raise ValueError for a number, or an array with one, that is infinite or NaN; the first few are shown."""
+    """Raise ValueError for numbers or arrays with infinite or NaN entries; the message shows the first few."""
     for name, value in values.items():
         if not is_traced(value):
             flat = np.ravel(np.asarray(value))
@@ -91,7 +90,7 @@ def finite(*, of: str = "", hint: str = "", **values: Any) -> None:
 
 
 def one_of(known: Iterable[Any], /, *, of: str = "", hint: str = "", **values: Any) -> None:
-    """Raise ValueError for a value that is not among the known ones; a name that resembles it is offered."""
+    """Raise ValueError for a value that is not among the known ones; the message suggests similar names."""
     known = tuple(known)
     accepted = f"be one of {', '.join(map(str, known))}"
     for name, value in values.items():
@@ -101,20 +100,52 @@ def one_of(known: Iterable[Any], /, *, of: str = "", hint: str = "", **values: A
 
 
 def one_of_or_function(known: Iterable[Any], /, *, hint: str = "", **values: Any) -> None:
-    """Do the same for what may also be a function, or the "module:function" of one."""
+    """Raise ValueError for a name that is not among the known ones; functions and "module:function" pass."""
     names = {k: v for k, v in values.items() if isinstance(v, str) and ":" not in v}
     one_of(known, hint=hint or "A function, or 'module:function', does as well.", **names)
 
 
 def ordered(*, of: str = "", hint: str = "", **values: Any) -> None:
-    """Raise ValueError unless each of these lies below the next."""
+    """Raise ValueError unless each of these values is less than the next."""
     got = ", ".join(f"{name}={value}" for name, value in values.items())
     for (name, low), (above, high) in itertools.pairwise(values.items()):
         _fail_unless(low < high, name, f"lie below `{above}`", got, of, hint)
 
 
+def of_type(kind: type, such_as: str, /, *, of: str = "", **values: Any) -> None:
+    """Raise TypeError for a value of another type, such as the class itself."""
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            got = "the class itself: call it" if isinstance(value, type) else repr(value)
+            owner = of and f" of {of}"
+            raise TypeError(
+                f"`{name}`{owner} must be a {kind.__name__}, such as {such_as}; got {got}."
+            )
+
+
+def integers(who: str, x: Any, hint: str = "") -> None:
+    """Raise ValueError for an array of other numbers than integers."""
+    require(np.issubdtype(x.dtype, np.integer), f"{who} must be integers; got {x.dtype}. {hint}")
+
+
+def host_only(who: str, *values: Any) -> None:
+    """Raise TypeError for traced values where steps are planned on the host."""
+    if is_traced(*values):
+        raise TypeError(f"{who} plans its steps on the host; times and process must not be traced.")
+
+
+def converged(ok: Any, solver: str, settings: Any) -> None:
+    """Raise RuntimeError unless an adaptive solver reached its end with its `max_steps`, `rtol` and `atol`."""
+    if not is_traced(ok) and not np.all(ok):
+        raise RuntimeError(
+            f"{solver} did not reach the end within {settings.max_steps} steps at rtol={settings.rtol:g}, "
+            f"atol={settings.atol:g}. Loosen the tolerances (float32 meets none below 1e-6), raise `max_steps`, or "
+            "take a larger t_min."
+        )
+
+
 def shaped(who: str, x: Any, shape: tuple[int, ...], why: str = "") -> None:
-    """Raise ValueError unless an array has this shape; `why` says whence it comes, as in "for `patch` = 2"."""
+    """Raise ValueError unless an array has this shape; `why` gives the reason, such as "for `patch` = 2"."""
     wanted = f"{shape} {why}".rstrip()
     require(tuple(x.shape) == shape, f"{who} must have shape {wanted}; got {tuple(x.shape)}.")
 
@@ -127,7 +158,7 @@ def alike(what: str = "shape", **values: Any) -> None:
 
 
 def row(who: str, values: Any, shape: str = "(n,)", least: int = 2) -> np.ndarray:
-    """Return numbers in a row as float64, or raise ValueError unless they are finite and at least so many."""
+    """Return a 1-D array as float64; raise ValueError unless it has at least `least` entries, all finite."""
     values = np.asarray(values, np.float64)
     require(
         values.ndim == 1 and len(values) >= least,
@@ -138,7 +169,7 @@ def row(who: str, values: Any, shape: str = "(n,)", least: int = 2) -> np.ndarra
 
 
 def monotone(who: str, values: Any, direction: str, hint: str = "") -> None:
-    """Raise ValueError unless a row of numbers strictly increases, or decreases; NaN does neither.
+    """Raise ValueError unless a 1-D array strictly increases, or decreases; NaN fails both.
 
     `direction` is the verb: "increase" or "decrease".
     """

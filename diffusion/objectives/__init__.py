@@ -1,4 +1,4 @@
-"""Objectives: losses, weights of noise levels, training times, and pairings of data with noise."""
+"""Objectives: losses, loss weights, distributions of training times, and couplings of data with noise."""
 
 from diffusion.objectives import coupling
 from diffusion.objectives.losses import (

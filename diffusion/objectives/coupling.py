@@ -1,10 +1,10 @@
-"""Couplings: which noise each example of a batch is paired with.
+"""Couplings: the joint distribution of examples and noise.
 
 A path needs a pair (x_0, z). Any joint law with the right two marginals gives a valid field (Su, kexue.fm
-9497); one that pairs near with near gives straighter paths. A coupling adds the entry `noise` to a
-batch, from which the losses take z, so it belongs to the data pipeline, and no loss knows of it:
+9497); pairing x_0 with nearby z gives straighter paths. A coupling adds the entry `noise` to a batch, from
+which the losses take z. It is part of the data pipeline; losses do not depend on it:
 
-    batch = coupling(process, key, batch)     entries data and row, for `stored` also index
+    batch = coupling(process, key, batch)     needs the entries data and row, `stored` also index
 
 References: Liu et al. 2023 (reflow), Tong et al. 2024 and Pooladian et al. 2023 (minibatch transport).
 """
@@ -49,10 +49,10 @@ class Coupling(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the batch with `noise`, a function of the key and of the rows."""
+        """Return the batch with the entry `noise`, a function of the key and of the rows."""
 
     def check(self, size: int | None) -> None:
-        """Raise ValueError unless this can pair a data set of so many examples; None never end."""
+        """Raise ValueError unless this can pair a data set of `size` examples; None means an endless data set."""
         del size
 
 
@@ -60,7 +60,7 @@ class Coupling(abc.ABC):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Independent(Coupling):
-    """Noise that knows nothing of the data: the losses draw it themselves."""
+    """Noise independent of the data, which the losses draw themselves."""
 
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
         return dict(batch)
@@ -70,17 +70,17 @@ class Independent(Coupling):
 @final
 @dataclass(frozen=True, kw_only=True)
 class MinibatchOT(Coupling):
-    """Noise dealt out within groups of a batch, so that sum |x_0 - x_T|^2 is least.
+    """Noise permuted within groups of a batch, so that sum |x_0 - x_T|^2 is least.
 
-    Row i draws its noise from its own key; the noises of a group of rows that follow each other are then
-    exchanged. So a shard of the batch that holds whole groups gives the same pairs as the whole.
+    Row i draws its noise from its own key; the noises within a group of consecutive rows are then permuted. So
+    a shard of the batch with whole groups gives the same pairs as the whole batch.
 
     Args:
         method: exact, an assignment solved on the host (cubic in `group`); or sinkhorn, for use inside
-            compiled code: each row draws its partner from the entropic plan.
-        group: how many rows exchange their noise; a batch must hold whole groups, or be smaller than one.
-        blur: of the entropic plan, relative to the mean cost.
-        num_steps: of Sinkhorn's iteration.
+            compiled code: each row draws its partner from the entropic transport plan.
+        group: number of rows whose noise is permuted; the batch size must be a multiple of it, or smaller.
+        blur: entropic regularization of the plan, relative to the mean cost.
+        num_steps: number of Sinkhorn iterations.
     """
 
     method: str = "exact"
@@ -96,9 +96,7 @@ class MinibatchOT(Coupling):
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
         x_0, row = jnp.asarray(batch["data"]), jnp.asarray(batch["row"])
         size = min(self.group, len(x_0))
-        multiple_of(
-            size, batch_size=len(x_0), hint="It holds whole groups: choose another `group`."
-        )
+        multiple_of(size, batch_size=len(x_0), hint="It holds whole groups: change `group`.")
         z = process.sample_noise(row_keys(key, row), x_0.shape)
         x_T = process.interpolate(jnp.zeros_like(z), z, process.t_max)
         grouped = lambda x: x.reshape(-1, size, int(np.prod(x.shape[1:])))
@@ -121,19 +119,18 @@ def _costs(
 
 
 def _assignments(cost: Array) -> np.ndarray:
-    """Return the permutation of least total cost for each group."""
+    """Return the permutation with the least total cost for each group."""
     from scipy.optimize import linear_sum_assignment
 
     if is_traced(cost):
         raise TypeError(
-            'method="exact" solves its assignment on the host: apply the coupling before the compiled '
-            'step, or use method="sinkhorn".'
+            'method="exact" works on the host: apply it before the compiled step, or use method="sinkhorn".'
         )
     return np.stack([linear_sum_assignment(c)[1] for c in np.asarray(cost, np.float64)])
 
 
 def sinkhorn(cost: Float[Array, "n n"], blur: float, num_steps: int) -> Float[Array, "n n"]:
-    """Return the logarithm of the entropic transport plan, rows and columns of mass 1 / n."""
+    """Return the logarithm of the entropic transport plan, whose rows and columns sum to 1 / n."""
     kernel = -cost / (blur * jnp.maximum(cost.mean(), jnp.finfo(cost.dtype).tiny))
     level = -jnp.log(float(len(cost)))
 
@@ -148,7 +145,7 @@ def sinkhorn(cost: Float[Array, "n n"], blur: float, num_steps: int) -> Float[Ar
 
 
 def _drawn(blur: float, num_steps: int, cost: Array, keys: Key) -> Array:
-    """Draw a partner for each row from its fraction of the plan."""
+    """Draw a partner for each row from its row of the plan."""
     return jax.vmap(jax.random.categorical)(keys, sinkhorn(cost, blur, num_steps))
 
 
@@ -156,7 +153,7 @@ def _drawn(blur: float, num_steps: int, cost: Array, keys: Key) -> Array:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Stored(Coupling):
-    """Noise from a file, one for each example, by its number `index` in the data set.
+    """Noise from a file, one array per example, selected by its number `index` in the data set.
 
     With the pairs of `reflow_pairs` saved by `np.savez(path, **pairs)`, the data set
     dict(name="array", path=path) and this coupling train on them.
@@ -171,25 +168,22 @@ class Stored(Coupling):
         number = len(_noise_of(self.path))
         require(
             number == size,
-            f"{self.path} holds noise for {number} examples, and the data set has {size}: pairs go by number. Train on "
-            "the data that it was made for, all of it (data.test_fraction=0).",
+            f"{self.path} holds noise for {number} examples, and the data set has {size}. Train on the data that it "
+            "was made for, all of it (data.test_fraction=0).",
         )
 
     def content(self) -> str:
-        """Return the digest of the noise, wherever it lies."""
+        """Return the digest of the noise, independent of its path."""
         return digests.of_arrays({"noise": _noise_of(self.path)})
 
     def __call__(self, process: Process, key: Key, batch: Mapping[str, Any]) -> dict[str, Any]:
         if "index" not in batch:
-            raise KeyError(
-                "stored pairs need the entry `index` of a batch: which examples these are."
-            )
+            raise KeyError("stored pairs need the entry `index` of a batch: which examples.")
         noise, index = _noise_of(self.path), np.asarray(batch["index"])
-        require(
-            len(index) == 0 or int(index.max()) < len(noise),
-            f"{self.path} holds noise for {len(noise)} examples; the batch asks for number "
-            f"{index.max() if len(index) else 0}. Was it made for this data set?",
-        )
+        if len(index) and index.max() >= len(noise):
+            raise ValueError(
+                f"{self.path} holds noise for {len(noise)} examples, of other data? The batch has number {index.max()}."
+            )
         return {**batch, "noise": noise[index]}
 
 
@@ -197,9 +191,7 @@ class Stored(Coupling):
 def _noise_of(path: str) -> np.ndarray:
     file = expanded(path)
     if not check_plain(file, links=True):
-        raise MissingFileError(
-            f"There is no file {file} with stored noise in {Path.cwd()}; check `path`."
-        )
+        raise MissingFileError(f"There is no file {file} in {Path.cwd()}; check `path`.")
     with decoding(file, "as .npz"):
         arrays, names = read_arrays(file, ("noise",)), names_in(file)
     if "noise" not in arrays:
@@ -220,32 +212,31 @@ def reflow_pairs(
     batch_size: int = 256,
     denoise_last: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Return pairs (data, noise) joined by the flow of a model: training on them straightens it.
+    """Return pairs (data, noise) connected by the flow of a model; training on them straightens the flow.
 
     Args:
         process: the process that the model was trained for.
         model: a denoiser, or a velocity for a plain `Process`.
-        key: pair i depends on it and on i alone.
-        num: how many pairs.
+        key: pair i depends on the key and on i alone.
+        num: number of pairs.
         sampler: a deterministic sampler, such as heun.
-        shape: of one example.
-        times: decreasing times; by default `num_steps` of the process's own.
-        num_steps: used when no times are given.
-        batch_size: how many are carried at a time.
-        denoise_last: finish with the posterior mean.
+        shape: shape of one example.
+        times: decreasing times; by default those of the process with `num_steps` steps.
+        num_steps: number of steps if `times` is None.
+        batch_size: number of pairs sampled at a time.
+        denoise_last: whether to replace the final states by their posterior means.
 
     Returns:
-        `data` and `noise`, (num, *shape): what a batch calls by these names.
+        The arrays `data` and `noise`, (num, *shape), with the names of the entries of a batch.
     """
     at_least(1, num=num, batch_size=batch_size)
     require(
-        not sampler.stochastic,
-        f"reflow pairs noise with where the ODE carries it; {type(sampler).__name__} is stochastic.",
+        not sampler.stochastic, f"reflow follows an ODE; {type(sampler).__name__} is stochastic."
     )
     times = process.default_times(num_steps) if times is None else times
     found: dict[str, list] = {"data": [], "noise": []}
     for start in range(0, num, batch_size):
-        # the last batch has full size as well: one compilation, and rows that nobody asked for
+        # the last batch has full size too, to compile only once; its surplus rows are dropped
         keys = row_keys(key, start + jnp.arange(batch_size))
         z = process.sample_noise(keys, (batch_size, *shape))
         x_T = process.interpolate(jnp.zeros_like(z), z, process.t_max)

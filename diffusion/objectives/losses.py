@@ -1,15 +1,15 @@
-"""Losses: what training minimizes, per example.
+"""Losses per example, which training minimizes.
 
 A loss is a function of parameters, a key and a batch; it returns one number per example and a record for
-logging. Averaging, masking and accumulation stay outside. A batch has the entries
+logging. Averaging, masking and accumulation are left to the caller. A batch has the entries
 
     data    (batch, ...)   clean examples
-    row     (batch,)       their numbers within the global batch, which their random draws depend on
+    row     (batch,)       their indices within the global batch, on which their random draws depend
     cond    a pytree with leading axis batch, optional
     noise   (batch, ...)   the z to pair each example with, optional: a coupling (reflow, bridges)
-    statistics             what the distribution of times knows of the losses, optional; no batch axis
+    statistics             statistics of the losses kept by the time distribution, optional; no batch axis
 
-The record has log_snr, and where losses are tracked `bin` and `plain`, the loss before its correction.
+The record has log_snr and, if losses are tracked, `bin` and `plain`, the loss before its correction.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ REDUCTIONS: dict[str, Callable[[Array], Array]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Demolition:
-    """A draw of times, noise and noisy states for a batch."""
+    """Drawn times, noise and noisy states of a batch."""
 
     x_0: Array
     z: Array
@@ -52,7 +52,7 @@ class Demolition:
     times: Times
 
     def corrected(self, loss: PerExample, log_snr: PerExample) -> tuple[PerExample, Record]:
-        """Return the loss as it enters training, and the record."""
+        """Return the loss with the correction for non-uniform times, and the record."""
         correction, bin = self.times.correction, self.times.bin
         if correction is None or bin is None:
             return loss, {"log_snr": log_snr}
@@ -83,7 +83,7 @@ def _reduction(name: str) -> Callable[[Array], Array]:
 def _factor(
     c: Coefficients, prediction: Prediction, loss_target: Prediction | None, weight: Weight
 ) -> PerExample:
-    """Return what multiplies |y - y_hat|^2: the weight of the loss's target, in units of the network's."""
+    """Return the factor of |y - y_hat|^2: the weight for `loss_target`, converted to the network's output y."""
     out = jnp.asarray(prediction.recover(c)[1])
     if loss_target is None:
         return weight(c, out).reshape(-1)
@@ -92,20 +92,18 @@ def _factor(
 
 
 def batch_mean(process: AffineProcess, d: Demolition, cond: Cond) -> Array:
-    """Return E[x_0 | x_t] as if the batch were the whole data set; examples of other labels do not count.
+    """Return E[x_0 | x_t] with the batch as the data set, over examples with the same labels.
 
     Weights are a softmax of log p(x_t | x_0) over the batch. As a target it has less variance than x_0, and a
-    bias that falls with the batch size (Xu et al., 2022, the field of a batch; 2023, stable target field).
+    bias that decreases with the batch size (Xu et al., 2022, the field of a batch; 2023, stable target field).
 
     Raises:
-        TypeError: a condition is not made of labels, so that none equals another.
+        TypeError: a condition is not an integer label, so that conditions cannot be compared.
     """
     log_p = exact_field(process, d.x_0, chunk=len(d.x_0)).log_posterior(d.x_t, d.t)
     for label in jax.tree.leaves(cond):
         if not jnp.issubdtype(label.dtype, jnp.integer):
-            raise TypeError(
-                f"the target of a batch needs integer labels as conditions, or none; got {label.dtype}."
-            )
+            raise TypeError(f"the target of a batch needs integer labels; got {label.dtype}.")
         rows = label.reshape(len(label), 1, -1)
         same = (rows == rows.swapaxes(0, 1)) | (rows == -1)
         log_p = jnp.where(same.all(axis=-1), log_p, -jnp.inf)
@@ -126,25 +124,25 @@ def regression_loss(
     variance: LearnedVariance | None = None,
     batch_target: bool = False,
 ) -> Loss:
-    """Regress the prediction's target: weight |network(x_t, log_snr, cond) - (a x_0 + b z)|^2.
+    """Return the loss weight |network(x_t, log_snr, cond) - (a x_0 + b z)|^2, with the prediction's (a, b).
 
     Args:
         network: a pure init/apply pair, wrapped by `weight.wrap` if the weight is learned.
-        process: how data is demolished.
-        prediction: what the network outputs.
-        weight: how strongly each noise level counts.
-        time: which times are drawn.
-        batch_size: the size of the global batch, for stratified times.
-        reduction: over the features of an example, "mean" or "sum". The sum keeps the gradients of a
-            tiny loss away from the smallest floats (Su, kexue.fm 9119).
-        loss_target: what the error is taken of, after the output has been turned into it, where that is
-            not the output itself (Su, kexue.fm 11428: data out, velocity in the loss). Given x_t the one
-            error is the other times out / out', so it is the weight that changes.
-        variance: learn the variance of reverse steps as well; the network has twice the outputs.
-        batch_target: regress the posterior mean over the batch in place of x_0; see `batch_mean`.
+        process: the forward process.
+        prediction: the quantity that the network outputs.
+        weight: weight of the loss as a function of the noise level.
+        time: distribution of the training times.
+        batch_size: size of the global batch, for stratified times.
+        reduction: "mean" or "sum" over the features of an example. The sum keeps the gradients of a tiny
+            loss away from the smallest floats (Su, kexue.fm 9119).
+        loss_target: the quantity whose error is the loss, computed from the output, if it is not the output
+            itself (Su, kexue.fm 11428: data as output, velocity in the loss). Given x_t the two errors differ
+            by the factor out / out', so this changes the weight only.
+        variance: also learn the variance of reverse steps; the network then has twice the outputs.
+        batch_target: regress the posterior mean over the batch instead of x_0; see `batch_mean`.
 
     Raises:
-        TypeError: the variance is to be learned on a process that is not Gaussian.
+        TypeError: `variance` is set, but the process is not a `GaussianProcess`.
     """
     over_features = _reduction(reduction)
     if variance is not None:
@@ -165,7 +163,7 @@ def regression_loss(
         error = shaped_like(y, x_0, "the network") - (a * x_0 + b * z)
         each = _factor(c, prediction, loss_target, weight) * over_features(error**2)
         u = weight.uncertainty(params, log_snr)
-        if u is not None:  # per feature, so that both reductions have the same optimum
+        if u is not None:  # scaled per feature, so that both reductions have the same optimum
             each = jnp.exp(-u) * each + u * over_features(jnp.ones_like(error))
         if variance is not None and variance_output is not None:
             fixed = jax.lax.stop_gradient(prediction.recover(c)[1] * error)
@@ -185,10 +183,10 @@ def flow_matching_loss(
     batch_size: int,
     reduction: str = "mean",
 ) -> Loss:
-    """Regress the conditional velocity: |network(x_t, level, cond) - d/dt interpolate(x_0, z, t)|^2.
+    """Return the flow-matching loss |network(x_t, level, cond) - d/dt interpolate(x_0, z, t)|^2.
 
-    It holds for every class of process; the optimum is the velocity of the generative ODE (Lipman et al., 2023; Su,
-    kexue.fm 9379, 9497). The network sees input_scale(t) x_t.
+    It works for every class of process; the optimum is the velocity of the generative ODE (Lipman et al., 2023; Su,
+    kexue.fm 9379, 9497). The input of the network is input_scale(t) x_t.
     """
     over_features = _reduction(reduction)
 
@@ -214,18 +212,18 @@ def variance_loss(
     batch_size: int,
     kind: str = "npr",
 ) -> Loss:
-    """Regress the square behind sbar^2(x_t), with the denoiser held fixed: a second stage of training.
+    """Return the loss of a second training stage for sbar^2(x_t), with the denoiser held fixed.
 
-    The target is (z - z_hat)^2 for "npr", z^2 for "sn" (Bao et al., 2022b; Su, kexue.fm 9246). Their conditional
-    expectations given x_t differ by z_hat^2 when the denoiser is perfect; when it is not, only "npr" is the
-    second moment about the mean that a sampler uses. `denoiser.RegressedVariance` makes a model of it.
+    The target is (z - z_hat)^2 for "npr", z^2 for "sn" (Bao et al., 2022b; Su, kexue.fm 9246). For an exact
+    denoiser their conditional expectations given x_t differ by z_hat^2; for an inexact one only "npr" is the
+    second moment about the mean that a sampler uses. `denoiser.RegressedVariance` is the resulting model.
 
     Args:
-        network: what is trained: a pure init/apply pair, unconditional.
-        process: how data is demolished.
-        denoise: (x_t, t) -> E[x_0 | x_t], trained before.
-        time: which times are drawn.
-        batch_size: the size of the global batch, for stratified times.
+        network: the network to train: a pure init/apply pair, unconditional.
+        process: the forward process.
+        denoise: (x_t, t) -> E[x_0 | x_t], already trained.
+        time: distribution of the training times.
+        batch_size: size of the global batch, for stratified times.
         kind: "npr" or "sn".
 
     Raises:

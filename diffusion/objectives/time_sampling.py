@@ -1,12 +1,12 @@
-"""Which times are trained on.
+"""Distributions of training times.
 
-A distribution of t is its quantile function: a uniform number in (0, 1) becomes a time in [t_min, t_max].
+A distribution of t is defined by its quantile function, from a uniform number in (0, 1) to a time in [t_min, t_max].
 `stratified` replaces independent uniform numbers by u_i = u + i / batch (mod 1), one random shift per
 batch (Kingma et al., 2021), which lowers the variance of the loss for every distribution. Row i of a
-batch gets a number that depends on the key and on i alone, whatever devices the rows lie on.
+batch gets a number that depends on the key and on i alone, not on the layout of devices.
 
-A distribution may learn from the losses: it keeps `statistics`, a pytree that the state of training carries,
-draws times under them with a correction 1 / p that leaves the expected loss as it is, and updates them.
+A distribution may adapt to the losses: it keeps `statistics`, a pytree in the training state, draws times
+accordingly with a correction 1 / p that leaves the expected loss unchanged, and updates them.
 """
 
 import abc
@@ -27,14 +27,14 @@ from diffusion.types import Key, Scalar
 
 
 class Times(NamedTuple):
-    """Drawn times; a correction of each loss and the bin that it belongs to, where losses are tracked."""
+    """Drawn times and, if losses are tracked, the correction of each loss and its bin."""
 
     t: Float[Array, " batch"]
     correction: Float[Array, " batch"] | None = None
     bin: Int[Array, " batch"] | None = None
 
 
-_CLOCK_STEPS = 1024  # of the clock that `default` interpolates
+_CLOCK_STEPS = 1024  # number of default times that the distribution `default` interpolates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class TimeDistribution(abc.ABC):
 
     @abc.abstractmethod
     def quantile(self, process: Process, u: Float[Array, " batch"]) -> Float[Array, " batch"]:
-        """Return the time below which a fraction u of the training times lies."""
+        """Return the quantile function at u: the time below which a fraction u of the training times is."""
 
     def draw(
         self, process: Process, key: Key, row: Int[Array, " batch"], batch_size: int
@@ -53,10 +53,10 @@ class TimeDistribution(abc.ABC):
         """Draw one time per row.
 
         Args:
-            process: the process that will be trained.
+            process: the process to train.
             key: one key for the whole batch.
-            row: the numbers of these rows within the global batch.
-            batch_size: the size of the global batch.
+            row: indices of these rows within the global batch.
+            batch_size: size of the global batch.
         """
         return self._times(process, self._uniform(key, row, batch_size))
 
@@ -70,7 +70,7 @@ class TimeDistribution(abc.ABC):
         return jnp.clip(t, jnp.asarray(process.t_min, t.dtype), jnp.asarray(process.t_max, t.dtype))
 
     def statistics(self) -> Any:
-        """Return what is known of the losses before the first step; () if they are not tracked."""
+        """Return the initial statistics of the losses; () if they are not tracked."""
         return ()
 
     def draw_tracked(
@@ -81,7 +81,7 @@ class TimeDistribution(abc.ABC):
         batch_size: int,
         statistics: Any,
     ) -> Times:
-        """Draw one time per row under these statistics."""
+        """Draw one time per row, adapted to these statistics."""
         del statistics
         return Times(self.draw(process, key, row, batch_size))
 
@@ -89,9 +89,9 @@ class TimeDistribution(abc.ABC):
         """Return the statistics after a batch.
 
         Args:
-            statistics: those before.
+            statistics: the statistics before the batch.
             total: sums of the squared losses in each bin, over the global batch.
-            count: how many losses there were in each.
+            count: number of losses in each bin.
         """
         del total, count
         return statistics
@@ -111,7 +111,7 @@ class UniformTime(TimeDistribution):
 @final
 @dataclass(frozen=True, kw_only=True)
 class LowDiscrepancyTime(TimeDistribution):
-    """t uniform on [t_min, t_max], evenly spread over each batch (Kingma et al., 2021, appendix I.1)."""
+    """t uniform on [t_min, t_max], stratified over each batch (Kingma et al., 2021, appendix I.1)."""
 
     stratified: bool = True
 
@@ -123,7 +123,7 @@ class LowDiscrepancyTime(TimeDistribution):
 @final
 @dataclass(frozen=True, kw_only=True)
 class UniformLogSNRTime(TimeDistribution):
-    """The log-SNR uniform between its ends."""
+    """Log-SNR uniform between its values at t_max and t_min."""
 
     def quantile(self, process: Process, u: Array) -> Array:
         require_process(process, AffineProcess, "the time distribution uniform_log_snr")
@@ -136,7 +136,7 @@ class UniformLogSNRTime(TimeDistribution):
 @final
 @dataclass(frozen=True, kw_only=True)
 class DefaultTime(TimeDistribution):
-    """Uniform in the process's own clock: log-SNR for an `AffineProcess`, what suits the definition below it."""
+    """Distributed like the process's default times: uniform in log-SNR for an `AffineProcess` by default."""
 
     def quantile(self, process: Process, u: Array) -> Array:
         clock = jnp.asarray(process.default_times(_CLOCK_STEPS)[::-1], u.dtype)
@@ -147,7 +147,7 @@ class DefaultTime(TimeDistribution):
 @final
 @dataclass(frozen=True, kw_only=True)
 class LogNormalTime(TimeDistribution):
-    """log(sigma / alpha) normal with this mean and standard deviation (Karras et al., 2022, table 1)."""
+    """log(sigma / alpha) normal with mean `mean` and standard deviation `std` (Karras et al., 2022, table 1)."""
 
     mean: Scalar = -1.2
     std: Scalar = 1.2
@@ -183,18 +183,18 @@ class LogitNormalTime(TimeDistribution):
 @final
 @dataclass(frozen=True, kw_only=True)
 class ImportanceTime(TimeDistribution):
-    """Times drawn in proportion to sqrt(E[L^2]), the loss divided by that fraction (Nichol and Dhariwal, 2021, eq. 18).
+    """Times with p(t) proportional to sqrt(E[L^2]), losses divided by p(t) (Nichol and Dhariwal, 2021, eq. 18).
 
-    The expected loss, and so what is learned, is that of `base`; the gradient has less noise. The range of
-    `base` falls into bins of equal probability, each with a running mean of its squared losses.
+    The expected loss, and so its optimum, is that of `base`; the gradient has less noise. The range of `base`
+    is divided into bins of equal probability, each with a running mean of its squared losses.
 
     Args:
-        base: the distribution whose expected loss is kept, a time distribution or its name; what it says
-            of stratification does not count.
-        num_bins: how finely the losses are tracked.
-        decay: of the running means, per example that falls into the bin.
-        warmup: examples that every bin has to see before the shares differ.
-        floor: fraction of the draws that stays as in `base`, so that no bin is forgotten.
+        base: the distribution whose expected loss is preserved, a time distribution or its name; its field
+            `stratified` is ignored.
+        num_bins: number of bins.
+        decay: decay of the running means, per example in the bin.
+        warmup: number of examples that every bin must receive before the bins' probabilities differ.
+        floor: fraction of the draws that follow `base`, so that every bin keeps receiving examples.
     """
 
     base: TimeDistribution = dataclasses.field(default=UniformTime(), metadata={"kind": "time"})
@@ -243,13 +243,13 @@ class ImportanceTime(TimeDistribution):
     def update(self, statistics: Any, total: Array, count: Array) -> dict[str, Array]:
         moment, seen = statistics["moment"], statistics["seen"]
         total, count = total.astype(moment.dtype), count.astype(moment.dtype)
-        # a plain mean at first, then an exponential one
+        # an arithmetic mean at first, then an exponential one
         fraction = jnp.maximum(1 - self.decay**count, count / jnp.maximum(seen + count, 1))
         moved = moment + fraction * (total / jnp.maximum(count, 1) - moment)
         return {"moment": moved, "seen": jnp.minimum(seen + count, 1e6)}
 
 
 def _inside(u: Array) -> Array:
-    """Keep u away from 0 and 1, where the normal quantile is infinite."""
+    """Clip u away from 0 and 1, where the normal quantile is infinite."""
     tiny = jnp.finfo(u.dtype).eps / 2
     return jnp.clip(u, tiny, 1 - tiny)

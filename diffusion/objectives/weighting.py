@@ -1,10 +1,10 @@
-"""How strongly each noise level counts in the loss.
+"""Loss weights as functions of the noise level.
 
 A weight is a function of the process's coefficients at t and of `out`, the factor that turns an error of
 the network's output into an error of the data. It multiplies the squared error of the *network's output*,
 so that w(SNR) |x_0 - x_0_hat|^2 is the weight w(SNR) out^2. SNR is alpha^2 / sigma^2.
 
-A weight may also be learned: `LearnedUncertainty` keeps parameters of its own beside the network's.
+A weight may also be learned: `LearnedUncertainty` adds its own parameters to those of the network.
 
 References: Song et al. 2021b (likelihood), Hang et al. 2023 (min-SNR), Crowson et al. 2024 (soft min-SNR),
 Salimans and Ho 2022 (truncated SNR, SNR + 1), Karras et al. 2022, 2024 (edm, uncertainty), Kingma and Gao
@@ -34,18 +34,18 @@ def snr(c: Coefficients) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Weight(abc.ABC):
-    """A weight of noise levels."""
+    """A weight of the loss as a function of the noise level."""
 
     @abc.abstractmethod
     def __call__(self, c: Coefficients, out: Array) -> Array:
         """Return the weight of |y - y_hat|^2, shaped like the coefficients."""
 
     def wrap(self, network: Network) -> Network:
-        """Return the network with the parameters that this weight learns, if any."""
+        """Return the network, with the parameters of a learned weight added to its own."""
         return network
 
     def uncertainty(self, params: Params, log_snr: Array) -> Array | None:
-        """Return u, (batch,), for the loss exp(-u) L + u; None leaves L as it is."""
+        """Return u, (batch,), for the loss exp(-u) L + u, or None to leave L unchanged."""
         del params, log_snr
         return None
 
@@ -54,7 +54,7 @@ class Weight(abc.ABC):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Simple(Weight):
-    """1 on the network's own target (Ho et al., 2020, eq. 14)."""
+    """1 on the network's target (Ho et al., 2020, eq. 14)."""
 
     def __call__(self, c: Coefficients, out: Array) -> Array:
         return jnp.ones_like(c.alpha)
@@ -64,7 +64,7 @@ class Simple(Weight):
 @final
 @dataclass(frozen=True, kw_only=True)
 class SNR(Weight):
-    """SNR on the data: 1 on the noise."""
+    """SNR on the data, which is 1 on the noise."""
 
     def __call__(self, c: Coefficients, out: Array) -> Array:
         return snr(c) * out**2
@@ -74,7 +74,7 @@ class SNR(Weight):
 @final
 @dataclass(frozen=True, kw_only=True)
 class SNRPlusOne(Weight):
-    """SNR + 1 on the data: 1 on v, for a variance-preserving process."""
+    """SNR + 1 on the data, which is 1 on v for a variance-preserving process."""
 
     def __call__(self, c: Coefficients, out: Array) -> Array:
         return (snr(c) + 1) * out**2
@@ -124,7 +124,7 @@ class SoftMinSNR(Weight):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Sigmoid(Weight):
-    """sigmoid(bias - log SNR) on the noise, so SNR times that on the data."""
+    """sigmoid(bias - log SNR) on the noise, which is SNR sigmoid(bias - log SNR) on the data."""
 
     bias: Scalar = -1.0
 
@@ -136,7 +136,7 @@ class Sigmoid(Weight):
 @final
 @dataclass(frozen=True, kw_only=True)
 class EDMWeight(Weight):
-    """((alpha sigma_data)^2 + sigma^2) / (sigma sigma_data)^2 on the data: 1 on the edm target."""
+    """((alpha sigma_data)^2 + sigma^2) / (sigma sigma_data)^2 on the data, which is 1 on the edm target."""
 
     sigma_data: Scalar = 0.5
 
@@ -165,11 +165,11 @@ class Likelihood(Weight):
 class ELBO(Weight):
     """(SNR(t - step) - SNR(t)) / 2 on the data: one term of the bound of a chain of such steps, in nats.
 
-    It is the divergence between the posterior of x_s given x_0 and given the estimate, both with the
-    posterior's variance; on the noise of a chain it reads beta^4 / (2 sigma^2 alpha^2 bbar^2) (Su, kexue.fm
-    9152). The mean over uniform t times the number of steps is the diffusion term of -log p; divided by the step it
-    tends to `likelihood`. The chain ends at t_min. `step` is by default that of the process: 1 / T of a chain, else
-    0.001.
+    It is the KL divergence between the posteriors of x_s given x_0 and given its estimate, both with the
+    posterior's variance; on the noise of a chain it is beta^4 / (2 sigma^2 alpha^2 bbar^2) (Su, kexue.fm
+    9152). Its mean over uniform t, times the number of steps, is the diffusion term of -log p; divided by the step
+    it tends to `likelihood`. The chain ends at t_min. `step` is by default the `chain_step` of the process: 1 / T
+    for a chain, else 0.001.
     """
 
     step: Scalar | None = dataclasses.field(
@@ -181,16 +181,16 @@ class ELBO(Weight):
 
     def __call__(self, c: Coefficients, out: Array) -> Array:
         alpha, sigma = c.before(self.step, trained=True)
-        # SNR_s - SNR_t = SNR_t (SNR_s / SNR_t - 1), where the ratio is near 1
+        # SNR_s - SNR_t = SNR_t (SNR_s / SNR_t - 1) by log1p and expm1, since the ratio is near 1
         log_ratio = jnp.log1p((alpha - c.alpha) / c.alpha) + jnp.log1p((c.sigma - sigma) / sigma)
         return 0.5 * snr(c) * jnp.expm1(2 * log_ratio) * out**2
 
 
 @dataclass(frozen=True)
 class UncertainNetwork:
-    """A network beside the parameters of u(log_snr): {"network": ..., "uncertainty": ...}.
+    """A network with the parameters of u(log_snr) in addition: {"network": ..., "uncertainty": ...}.
 
-    Its output is that of the network alone, so that whatever samples or measures does not see u.
+    The output is that of the network alone, so that u affects neither sampling nor evaluation.
     """
 
     network: Network
@@ -198,11 +198,11 @@ class UncertainNetwork:
 
     @property
     def stacked(self) -> tuple[str, ...]:
-        """Those of the network; see `FlaxNetwork.stacked`."""
+        """The stacked parts of the network; see `FlaxNetwork.stacked`."""
         return getattr(self.network, "stacked", ())
 
     def init(self, key: Key, x: Array, log_snr: Array, cond: Cond = None) -> Params:
-        """Draw the network's parameters; u starts at 0."""
+        """Draw the network's parameters; u is initially 0."""
         params = self.network.init(key, x, log_snr, cond)
         return {"network": params, "uncertainty": jnp.zeros(self.features, jnp.float32)}
 
@@ -219,13 +219,13 @@ class UncertainNetwork:
 class LearnedUncertainty(Weight):
     """exp(-u) L + u with a trained u(log_snr), where L is the loss under `weight` (Karras et al., 2024, eq. 21).
 
-    u tends to log E[L] per feature, so that every noise level counts the same (Kendall et al., 2018). It is
-    linear in fixed random cosines of log_snr / 8, EDM2's noise label up to sign. The network has to be
-    wrapped: `weight.wrap(network)` holds the parameters of u beside the network's own.
+    u tends to log E[L] per feature, so that all noise levels contribute equally (Kendall et al., 2018). It is
+    linear in fixed random cosines of log_snr / 8, EDM2's noise label up to sign. Train `weight.wrap(network)`
+    instead of the network: it has the parameters of u in addition to the network's own.
 
     Args:
-        weight: what u balances, a weight or its name.
-        features: the number of cosines.
+        weight: the weight of L, an object or its name.
+        features: number of cosines.
     """
 
     weight: Weight = dataclasses.field(default=EDMWeight(), metadata={"kind": "weight"})
@@ -243,12 +243,11 @@ class LearnedUncertainty(Weight):
     def uncertainty(self, params: Params, log_snr: Array) -> Array:
         if not isinstance(params, Mapping) or "uncertainty" not in params:
             raise ValueError(
-                "the weight learned_uncertainty keeps parameters beside the network's: train "
-                "`weight.wrap(network)` in place of the network."
+                "the weight learned_uncertainty has its own parameters: train `weight.wrap(network)`, not the network."
             )
         random = np.random.default_rng(0)
         frequency, phase = random.normal(size=self.features), random.uniform(size=self.features)
-        frequency[0] = phase[0] = 0.0  # a constant
+        frequency[0] = phase[0] = 0.0  # the first feature is constant
         angles = log_snr[:, None] * (frequency / 8) + phase
         cosines = jnp.cos(2 * jnp.pi * angles) * np.sqrt(2 / self.features)
         return cosines.astype(log_snr.dtype) @ params["uncertainty"].astype(log_snr.dtype)

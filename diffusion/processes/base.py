@@ -1,11 +1,11 @@
 """The three classes of forward processes.
 
-A process says how data is demolished: x_t = interpolate(x_0, z, t), with time running *up* from data
-(`t_min`) to noise (`t_max`); flow-matching papers run the other way, we never do. A definition sits
-in the most special class that it deserves, and functions ask for the most general class that they need:
+A process defines how data is demolished: x_t = interpolate(x_0, z, t), with time running *up* from data
+(`t_min`) to noise (`t_max`), opposite to many flow-matching papers. A definition derives from the most
+special class that fits it, and functions require the most general class that suffices:
 
     Process           interpolate(x_0, z, t)       training by velocity, any ODE solver
-    AffineProcess     alpha(t) x_0 + sigma(t) z    E[x_0 | x_t] as currency, DDIM, DPM-Solver
+    AffineProcess     alpha(t) x_0 + sigma(t) z    models are denoisers E[x_0 | x_t]; DDIM, DPM-Solver
     GaussianProcess   the same with z ~ N(0, I)    score, forward and reverse SDE, posterior
 
 References: Song et al. 2021 (SDE and probability flow), Karras et al. 2022 (EDM), Lipman et al. 2023
@@ -41,9 +41,9 @@ __all__ = ["AffineProcess", "GaussianProcess", "Process", "geometric_times", "re
 class AffineProcess(Process):
     """x_t = alpha(t) x_0 + sigma(t) z for any noise z.
 
-    Where the density of z depends on |z| alone, a definition says so by `isotropic` and writes
-    `radial_log_prob`, from which `noise_log_prob` and fast exact fields follow; otherwise it writes
-    `noise_log_prob`, if it has one.
+    If the density of z depends on |z| alone, set `isotropic = True` and write `radial_log_prob`, from
+    which `noise_log_prob` and fast exact fields follow. Otherwise write `noise_log_prob`, if the density
+    is known.
     """
 
     denoise_final_evaluations: ClassVar[int] = 1
@@ -64,7 +64,7 @@ class AffineProcess(Process):
         return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 
     def noise_conditioning(self, t: Time) -> Array:
-        """Return the log-SNR: weights of a network that sees it do not know which process they serve."""
+        """Return the log-SNR, (batch,) or (): a network conditioned on it can be used with other processes."""
         return self.log_snr(t)
 
     def time_of_log_snr(self, log_snr: Time) -> Array:
@@ -83,15 +83,15 @@ class AffineProcess(Process):
 
     @property
     def chain_step(self) -> Scalar:
-        """The step, in units of t, of what belongs to a step of a chain and names no other."""
+        """The default step, in units of t, of everything defined by a step of a discrete chain."""
         return 1e-3
 
     def _scales_before(
         self, t: Time, like: Float[Array, "..."], step: Scalar | None = None, trained: bool = False
     ) -> tuple[Array, Array]:
-        """Return alpha and sigma at t - step: those of the data, 1 and 0, where the definition begins.
+        """Return alpha and sigma at t - step; before the start of the definition, those of the data, 1 and 0.
 
-        The step is `chain_step` for None. With `trained` a chain begins at t_min instead.
+        `step=None` means `chain_step`. With `trained` the earliest time is t_min instead.
         """
         step = self.chain_step if step is None else step
         low = self.t_min if trained else self.t_domain[0]
@@ -130,7 +130,7 @@ class AffineProcess(Process):
         return (x_t - alpha * x_0) / sigma
 
     def flow(self, model: Callable[[Array, Any], Array]) -> ODE:
-        """Return the generative ODE. For this class the model is a denoiser E[x_0 | x_t].
+        """Return the generative ODE of a model, which for this class is a denoiser E[x_0 | x_t].
 
         The expectation of the conditional velocity passes through the affine map, whatever the law
         of z: dx/dt = alpha' E[x_0 | x] + sigma' E[z | x], with E[z | x] = (x - alpha E[x_0 | x]) / sigma.
@@ -145,13 +145,13 @@ class AffineProcess(Process):
         return ODE(velocity)
 
     def denoise_final(self, model: Callable[[Array, Any], Array], x: Data, t: Time) -> Data:
-        """Return E[x_0 | x_t]: the last noise is removed in one step."""
+        """Return E[x_0 | x_t], which removes the remaining noise in one step."""
         return model(x, jnp.asarray(t, x.dtype))
 
     def log_snr_ends(self) -> np.ndarray:
         """Return the log-SNR at t_max and t_min in float64, finite.
 
-        Where one of the scales vanishes at an end, the value 0.1 percent of the range inside counts.
+        If alpha or sigma vanishes at an end, the time is moved inside by 0.1 percent of the range.
         """
         inside = 1e-3 * (float(self.t_max) - float(self.t_min))
         ends = np.array([self.t_max, self.t_min], np.float64)
@@ -163,7 +163,7 @@ class AffineProcess(Process):
         """Return decreasing float64 times, (num_steps + 1,), uniform in log-SNR."""
         first, last = self.log_snr_ends()
         times = on_host(self.time_of_log_snr, np.linspace(first, last, num_steps + 1))
-        times[0], times[-1] = float(self.t_max), float(self.t_min)  # exactly, not to round-off
+        times[0], times[-1] = float(self.t_max), float(self.t_min)  # without round-off
         return times
 
     def prior_log_prob(self, x: Data) -> Float[Array, " batch"]:
@@ -183,8 +183,8 @@ class GaussianProcess(AffineProcess):
     """An affine process with z ~ N(0, I): the marginal of dx = f(t) x dt + g(t) dW.
 
     f = alpha' / alpha and g^2 = 2 sigma (sigma' - f sigma) follow from the two functions (Su,
-    kexue.fm 9209). A definition overrides them where a closed form is more accurate; the laws hold it
-    to agreement.
+    kexue.fm 9209). A definition may override them with a more accurate closed form; the laws in
+    `diffusion.testing` check that the two agree.
     """
 
     isotropic: ClassVar[bool] = True
@@ -199,7 +199,7 @@ class GaussianProcess(AffineProcess):
         return jnp.sqrt(jnp.maximum(2 * sigma * (d_sigma - self.f(t) * sigma), 0.0))
 
     def shift(self, s: Scalar) -> "GaussianProcess":
-        """Return this process with its log-SNR lowered by 2 log s, as for images s times as large."""
+        """Return this process with its log-SNR lowered by 2 log s, as for images of s times the resolution."""
         return build("process", {"name": "shifted", "process": self, "scale": s})
 
     def radial_log_prob(self, square: Array, num_dims: int) -> Array:
@@ -208,16 +208,16 @@ class GaussianProcess(AffineProcess):
 
 
 def require_process(process: Process, requires: type[Process], who: str) -> None:
-    """Raise TypeError unless the process stands in this class."""
+    """Raise TypeError unless the process is an instance of the class `requires`."""
     if isinstance(process, requires):
         return
     needs = {
         AffineProcess: "alpha(t) and sigma(t) (an AffineProcess)",
         GaussianProcess: "Gaussian noise, so a score (a GaussianProcess)",
     }
+    kind = "an AffineProcess" if isinstance(process, AffineProcess) else "a Process"
     raise TypeError(
-        f"{who} needs {needs.get(requires, requires.__name__)}; {type(process).__name__} is "
-        f"{'an AffineProcess' if isinstance(process, AffineProcess) else 'a Process'} only. "
-        "For every process there are the samplers euler, heun, midpoint, rk4, diffrax, the grids uniform, "
-        "uniform_log_snr, quadratic, cosine, and the times default, uniform, logit_normal."
+        f"{who} needs {needs.get(requires, requires.__name__)}; {type(process).__name__} is {kind} only. "
+        "Every process has the samplers euler, heun, midpoint, rk4, diffrax, the grids uniform, uniform_log_snr, "
+        "quadratic, cosine, and the times default, uniform, logit_normal."
     )

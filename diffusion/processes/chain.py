@@ -1,6 +1,6 @@
-"""Discrete chains x_k = sqrt(1 - beta_k) x_(k-1) + sqrt(beta_k) noise, k = 1 .. T, used continuously.
+"""Discrete chains x_k = sqrt(1 - beta_k) x_(k-1) + sqrt(beta_k) noise, k = 1 .. T, in continuous time.
 
-The chain point k lies at time k / T, where alpha is exact: the product of sqrt(1 - beta_i). Between
+Point k of the chain is at time k / T, where alpha is exact: the product of sqrt(1 - beta_i). Between
 the points log alpha is a cubic spline, so that every continuous solver keeps its order. The spline is
 fitted once, on the host, in float64. `beta` here is the variance of the DDPM paper; the article's
 beta_t is a standard deviation and its alpha_t the square root of the paper's.
@@ -15,17 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, in_interval, require
+from diffusion.numerics import as_time, in_interval
 from diffusion.processes.base import GaussianProcess
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
 
-MOST_STEPS = 10**6  # of a chain, whose table lies in memory
+MOST_STEPS = 10**6  # limit on T: the table of betas is held in memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chain(GaussianProcess):
-    """A variance-preserving chain given by its betas; it begins at its first point, t_min = 1 / T, unless told."""
+    """A variance-preserving chain defined by its betas; by default t_min = 1 / T, its first point."""
 
     t_min: Any = field(default=None, metadata={"formerly": 1e-3})
     num_chain_steps: int = 1000
@@ -36,14 +36,11 @@ class Chain(GaussianProcess):
             object.__setattr__(self, "t_min", self.chain_step)
         super().__post_init__()
         betas = self.betas()
-        require(
-            bool(np.all((betas > 0) & (betas < 1))),
-            f"every beta must lie in (0, 1); got {betas.min():.3g} to {betas.max():.3g}.",
-        )
+        in_interval("(0, 1)", **{"min(betas)": betas.min(), "max(betas)": betas.max()})
 
     @property
     def chain_step(self) -> float:
-        """The distance of two points, 1 / T."""
+        """The distance between two points of the chain, 1 / T."""
         return 1 / self.num_chain_steps
 
     @abc.abstractmethod

@@ -1,6 +1,6 @@
-"""Characteristics: choose the paths first, the density follows.
+"""Characteristics: processes defined by their paths, from which the density follows.
 
-For each x_0 a family of curves leaves x_0, labeled by its end point x_T; along a curve the quantity
+For each x_0 a family of curves leaves x_0, each labeled by its end point x_T; along a curve the quantity
 
     conserved(x_t, x_0, t) = x_T
 
@@ -11,8 +11,8 @@ gives the density (Su, kexue.fm 9379):
     p_t(x_t | x_0) = p_T(conserved(x_t, x_0, t)) |det d conserved / d x_t|
 
 so both ends are exact: x_0 at t = 0 by construction, the prior at t_max. The divergence integral of the
-article is the logarithm of that determinant. Either way round may be written, `conserved` or `path`; the
-other is then found by Newton steps.
+article is the logarithm of that determinant. A definition may write `conserved` or its inverse `path`; the
+other one is then solved for by Newton steps.
 """
 
 from collections.abc import Callable
@@ -33,8 +33,9 @@ from diffusion.types import Data, Scalar, Time
 class Characteristics(Interpolant):
     """Paths with conserved(x_t, x_0, t) = x_T. Subclass it and write `conserved`, `path`, or both.
 
-    In both, t is shaped so that it multiplies x_0. Set `coordinatewise = True` where each coordinate
-    moves by itself: Jacobians are then diagonal, and images of any size are cheap.
+    In both, t is shaped so that it multiplies x_0. Set `coordinatewise = True` if each coordinate of x_t
+    depends on the same coordinate of x_0 and x_T alone: Jacobians are then diagonal, and images of any size
+    are cheap.
     """
 
     def __post_init__(self) -> None:
@@ -62,7 +63,7 @@ class Characteristics(Interpolant):
 
     @property
     def knows_end(self) -> bool:
-        """Whether `conserved` is written, rather than solved for."""
+        """Whether the subclass writes `conserved`, so that it need not be solved for."""
         return type(self).conserved is not Characteristics.conserved
 
     def noise_of(self, x_t: Data, x_0: Data, t: Time) -> Data:
@@ -87,9 +88,8 @@ class Characteristics(Interpolant):
         end = lambda x: self._end(x, x_0, t)
         volume = log_abs_det(end, x_t, diagonal=self.coordinatewise)
         log_p = self.noise_log_prob(end(x_t))
-        return jnp.where(
-            log_p > -jnp.inf, log_p + volume, -jnp.inf
-        )  # -inf + inf, far from the path
+        # far from the path the sum may be -inf + inf
+        return jnp.where(log_p > -jnp.inf, log_p + volume, -jnp.inf)
 
 
 def straight_end(x_t: Array, x_0: Array, t: Array) -> Array:
@@ -101,12 +101,12 @@ def straight_end(x_t: Array, x_0: Array, t: Array) -> Array:
 @final
 @dataclass(frozen=True, kw_only=True)
 class GivenCharacteristics(Characteristics):
-    """Characteristics by function, or by "module:function" in a config.
+    """Characteristics from functions, or from "module:function" in a config.
 
     Args:
-        conserved_fn: (x_t, x_0, t) -> x_T; by default, if no path is given, the straight line.
-        path_fn: (x_0, x_T, t) -> x_t; may be given instead, or besides where both are known.
-        elementwise: each coordinate moves by itself.
+        conserved_fn: (x_t, x_0, t) -> x_T; by default, without `path_fn`, that of the straight line.
+        path_fn: (x_0, x_T, t) -> x_t; instead of `conserved_fn`, or in addition if both are known.
+        elementwise: whether each coordinate of the result depends on the same coordinate of the inputs alone.
     """
 
     conserved_fn: Callable[..., Array] | str | None = None
@@ -115,12 +115,12 @@ class GivenCharacteristics(Characteristics):
 
     @property
     def coordinatewise(self) -> bool:
-        """What the field says."""
+        """The field `elementwise`."""
         return self.elementwise
 
     @property
     def knows_end(self) -> bool:
-        """Whether the end is given by a function; of the straight line it is."""
+        """Whether `conserved` is a known function; that of the straight line is."""
         return self.conserved_fn is not None or self.path_fn is None
 
     def conserved(self, x_t: Data, x_0: Data, t: Array) -> Data:

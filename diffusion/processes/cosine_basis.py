@@ -19,7 +19,7 @@ def dct_matrix(n: int) -> np.ndarray:
 
 
 def spatial_axes(x: Data) -> tuple[int, ...]:
-    """Return the axes that are transformed: all but batch and channels, or the only one of vectors."""
+    """Return the axes to transform: all but batch and channels, or axis 1 of vectors, (batch, n)."""
     return (1,) if x.ndim == 2 else tuple(range(1, x.ndim - 1))
 
 

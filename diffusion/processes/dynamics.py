@@ -1,4 +1,4 @@
-"""From a process and a model to equations: SDEs and ODEs as values that any solver can take.
+"""The SDEs and ODEs of a process and a model, as values that any solver accepts.
 
     forward   dx = f x dt + g dW
     reverse   dx = [f x - (1 + lam^2)/2 g^2 score] dt + lam g dW, run from t_max down to t_min
@@ -19,7 +19,7 @@ from diffusion.types import ODE, SDE, Denoiser, Scalar, Score, Time, Velocity
 
 @takes_names
 def forward_sde(process: GaussianProcess) -> SDE:
-    """Return the SDE that demolishes data: dx = f(t) x dt + g(t) dW."""
+    """Return the forward SDE, which demolishes data: dx = f(t) x dt + g(t) dW."""
     return SDE(lambda x, t: per_example(process.f(t), x) * x, process.g)
 
 
@@ -27,7 +27,7 @@ def forward_sde(process: GaussianProcess) -> SDE:
 def score(process: GaussianProcess, denoise: Denoiser) -> Score:
     """Return grad log p_t by Tweedie's formula, (alpha E[x_0 | x_t] - x_t) / sigma^2.
 
-    It holds for Gaussian noise alone, hence the type of the process.
+    The formula holds for Gaussian noise only, hence the type of the process.
     """
 
     def score_fn(x_t: Array, t: Time) -> Array:
@@ -39,9 +39,9 @@ def score(process: GaussianProcess, denoise: Denoiser) -> Score:
 
 @takes_names
 def reverse_sde(process: GaussianProcess, denoise: Denoiser, lam: Scalar = 1.0) -> SDE:
-    """Return the member `lam` of the reverse family: 0 is the ODE, 1 Anderson's reversal.
+    """Return the member `lam` of the family of reverse SDEs: 0 is the ODE, 1 Anderson's reverse SDE.
 
-    Time still runs up in its arguments: a solver steps from t to s < t with the negative step s - t.
+    The sign convention of time is that of the forward SDE: a solver steps from t to s < t with the negative step s - t.
     """
     score_fn = score(process, denoise)
 
@@ -54,7 +54,7 @@ def reverse_sde(process: GaussianProcess, denoise: Denoiser, lam: Scalar = 1.0) 
 
 @takes_names
 def forward_family(process: GaussianProcess, denoise: Denoiser, lam: Scalar = 1.0) -> SDE:
-    """Return the forward SDE of noise lam g with the same marginals (Su, kexue.fm 9228)."""
+    """Return the forward SDE with noise lam g(t) and the same marginals (Su, kexue.fm 9228)."""
     score_fn = score(process, denoise)
 
     def drift(x: Array, t: Time) -> Array:
@@ -68,14 +68,14 @@ def forward_family(process: GaussianProcess, denoise: Denoiser, lam: Scalar = 1.
 def probability_flow(process: Process, model: Denoiser | Velocity) -> ODE:
     """Return the ODE that carries noise to data and back.
 
-    The model is what the process's class asks for: a denoiser, or a velocity for a plain `Process`.
+    The model is a denoiser for an `AffineProcess`, and a velocity for a plain `Process`.
     """
     return process.flow(model)
 
 
 @takes_names
 def score_to_denoiser(process: GaussianProcess, score_fn: Score) -> Denoiser:
-    """Return E[x_0 | x_t] = (x_t + sigma^2 score) / alpha for a score that was written by hand."""
+    """Return the denoiser E[x_0 | x_t] = (x_t + sigma^2 score) / alpha of a score function."""
 
     def denoise(x_t: Array, t: Time) -> Array:
         c = process.coefficients(jnp.asarray(t, x_t.dtype), x_t)

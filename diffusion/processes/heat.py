@@ -1,8 +1,8 @@
-"""The heat equation: density flows downhill, f = -D grad log p.
+"""Processes of the heat equation: density flows down its gradient, f = -D grad log p.
 
-The continuity equation with this field is d_t p = div(D grad p). For D = sigma sigma' a number that depends
-on time its Green's function is N(x_0, sigma(t)^2 I); for a constant matrix, D = sigma sigma' M, it is
-N(x_0, sigma(t)^2 M). Where every frequency of an image has a rate of its own, heat blurs it. (Su,
+The continuity equation with this field is d_t p = div(D grad p). If D = sigma sigma' is a scalar that depends
+on time, the Green's function is N(x_0, sigma(t)^2 I); for a constant matrix M and D = sigma sigma' M, it is
+N(x_0, sigma(t)^2 M). If every frequency of an image decays at a rate of its own, heat blurs it. (Su,
 kexue.fm 9280; Rissanen et al., 2023; Hoogeboom and Salimans, 2023.)
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.numerics import (
+    alike,
     as_time,
     at_least,
     draw,
@@ -49,11 +50,11 @@ class Heat(GaussianProcess):
     Args:
         schedule: linear, s = t; power, s = t^power; exponential, s = expm1(rate t) / expm1(rate); or a
             function s(t), or "module:function".
-        t_min: by default the time at which the noise is sigma_min.
-        sigma_min: the noise at the default t_min, well below a detail of the data.
-        sigma_max: the noise at t = 1, well above the size of the data.
-        power: of the power schedule.
-        rate: of the exponential schedule.
+        t_min: by default the time at which sigma(t) = sigma_min.
+        sigma_min: the noise scale at the default t_min, well below the finest detail of the data.
+        sigma_max: the noise scale at t = 1, well above the scale of the data.
+        power: exponent of the power schedule.
+        rate: rate of the exponential schedule.
     """
 
     t_min: Any = field(default=None, metadata={"formerly": 2.5e-5})
@@ -76,7 +77,7 @@ class Heat(GaussianProcess):
         super().__post_init__()
 
     def _time_of_fraction(self, fraction: Scalar) -> Scalar:
-        """Return the time at which s(t) has this value."""
+        """Return the time at which s(t) equals `fraction`."""
         xp: Any = jnp if is_traced(self) else np
         if self.schedule == "linear":
             return fraction
@@ -119,8 +120,8 @@ class AnisotropicHeat(AffineProcess):
     The matrix acts on the last axis: the coordinates of points, the channels of images.
 
     Args:
-        matrix: symmetric and positive definite, nested tuples (n, n), or a tuple (n,) for a diagonal; a
-            number holds for every coordinate.
+        matrix: symmetric and positive definite, as nested tuples (n, n); a tuple (n,) is a diagonal matrix,
+            a number a multiple of the identity.
     """
 
     t_min: Scalar = 0.002
@@ -139,10 +140,7 @@ class AnisotropicHeat(AffineProcess):
         m = np.asarray(self.matrix, np.float64)
         if m.ndim < 2:
             return np.diag(np.atleast_1d(m))
-        require(
-            m.ndim == 2 and m.shape[0] == m.shape[1],
-            f"`matrix` must be square; got shape {m.shape}.",
-        )
+        require(m.shape == (len(m),) * 2, f"`matrix` must be square; got shape {m.shape}.")
         return m
 
     def _times(self, x: Array, power: float) -> Array:
@@ -151,10 +149,7 @@ class AnisotropicHeat(AffineProcess):
         root = jnp.asarray((vectors * values**power) @ vectors.T, x.dtype)
         if len(root) == 1:
             return x * root[0, 0]
-        require(
-            x.shape[-1] == len(root),
-            f"`matrix` is {len(root)} by {len(root)}, the last axis of the data has {x.shape[-1]}.",
-        )
+        alike("size", matrix=len(root), x=x.shape[-1])
         return jnp.tensordot(x, root, axes=1, precision="highest")
 
     @property
@@ -187,10 +182,10 @@ class AnisotropicHeat(AffineProcess):
 class Blur(Process):
     """x_t = a(t) V exp(-w^2(t) k^2 / 2) V^T x_0 + s(t) z: every frequency fades at its own rate.
 
-    V is the orthonormal cosine basis of the image (of the vector, for points), k^2 its frequencies, and
-    w(t) = width sin^2(pi t / 2) the width of the blur in pixels; a = cos(pi t / 2), s = sin(pi t / 2), so
-    that the prior is N(0, I) exactly. As in Hoogeboom and Salimans (2023) a fraction `floor` of every
-    frequency is left to the noise. The path is linear in x_0 by a matrix; the model is a velocity.
+    V is the orthonormal cosine basis of the image (for points, of the vector), k^2 its squared frequencies,
+    and w(t) = width sin^2(pi t / 2) the width of the blur in pixels; a = cos(pi t / 2), s = sin(pi t / 2),
+    so that the prior is N(0, I) exactly. As in Hoogeboom and Salimans (2023) the blur leaves at least a
+    fraction `floor` of every frequency. The path multiplies x_0 by a matrix, so the model is a velocity.
     """
 
     exact_prior: ClassVar[bool] = True
@@ -205,7 +200,7 @@ class Blur(Process):
         in_interval("[0, 1)", floor=self.floor)
 
     def _kept(self, x_0: Data, t: Time) -> Data:
-        """Return what is left of x_0."""
+        """Return the blurred and faded data, the part of x_t that depends on x_0."""
         t = per_example(as_time(t), x_0)
         sizes = tuple(x_0.shape[a] for a in spatial_axes(x_0))
         squares = (
@@ -223,7 +218,7 @@ class Blur(Process):
         return self._kept(x_0, t) + self._sigma(x_0, t) * z
 
     def noise_of(self, x_t: Data, x_0: Data, t: Time) -> Data:
-        """Return (x_t - what is left of x_0) / s."""
+        """Return (x_t - mean) / s, with the mean of x_t given x_0."""
         return (x_t - self._kept(x_0, t)) / self._sigma(x_t, t)
 
     def noise_log_prob(self, z: Data) -> Float[Array, " batch"]:
@@ -231,10 +226,10 @@ class Blur(Process):
         return sum_features(jax.scipy.stats.norm.logpdf(z))
 
     def log_density(self, x_t: Data, x_0: Data, t: Time) -> Float[Array, " batch"]:
-        """Return the log-density of N(what is left of x_0, s^2 I)."""
+        """Return the log-density of N(mean, s^2 I), with the mean of x_t given x_0."""
         sigma = jnp.broadcast_to(self._sigma(x_t, t).reshape(-1), x_t.shape[:1])
         return self.noise_log_prob(self.noise_of(x_t, x_0, t)) - x_t[0].size * jnp.log(sigma)
 
     def default_times(self, num_steps: int) -> np.ndarray:
-        """Return geometric times: near the data the field is of the form (x - x_0) / t."""
+        """Return geometric times, since near the data the field has the form (x - x_0) / t."""
         return geometric_times(self, num_steps)

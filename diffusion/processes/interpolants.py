@@ -1,9 +1,9 @@
-"""Interpolants: paths between data and a prior, labeled by where they end.
+"""Interpolants: paths between data and a prior, labeled by their end points.
 
 x_t = path(x_0, x_T, t) with path = x_0 at t = 0 and x_T ~ prior at t_max: both ends are exact (Liu et al.,
 2023; Albergo and Vanden-Eijnden, 2023; Su, kexue.fm 9379 and 9497). The velocity is the derivative in
-time and the regression needs no inverse; the density p(x_t | x_0) does, and exists where path is
-invertible in x_T. The pairing of x_0 and x_T is a coupling (`diffusion.objectives.coupling`), not a process.
+time, and the regression needs no inverse. The density p(x_t | x_0) needs one, and exists where the path is
+invertible in x_T. The pairing of x_0 with x_T is a coupling (`diffusion.objectives.coupling`), not a process.
 """
 
 import abc
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.numerics import as_time, one_of_or_function, per_example, positive
+from diffusion.numerics import as_time, of_type, one_of_or_function, per_example, positive
 from diffusion.processes.base import AffineProcess, Process, geometric_times
 from diffusion.processes.priors import DataPrior, Normal, Prior
 from diffusion.registry import load, register
@@ -24,7 +24,7 @@ from diffusion.types import Data, KeyLike, Time
 
 @dataclass(frozen=True, kw_only=True)
 class WithPrior(Process):
-    """What processes that end in a named prior share: z is the end point x_T."""
+    """Base class of processes that end exactly in a prior: z is the end point x_T."""
 
     exact_prior: ClassVar[bool] = True
 
@@ -33,11 +33,7 @@ class WithPrior(Process):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(t_min=self.t_min, hint="All paths from x_0 meet at t = 0.")
-        if not isinstance(self.prior, Prior):
-            raise TypeError(
-                f"`prior` must be an object of kind prior, such as Normal(); got {self.prior!r}. "
-                'Names and mappings are for build("process", dict(name=..., prior=...)).'
-            )
+        of_type(Prior, "Normal() (names are for `build`)", prior=self.prior)
 
     def sample_noise(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
         """Draw end points from the prior."""
@@ -48,7 +44,7 @@ class WithPrior(Process):
         return self.prior.log_prob(z)
 
     def default_times(self, num_steps: int) -> np.ndarray:
-        """Return geometric times: near the data the field is of the form (x - x_0) / t."""
+        """Return geometric times, since near the data the field has the form (x - x_0) / t."""
         return geometric_times(self, num_steps)
 
 
@@ -66,7 +62,7 @@ class Interpolant(WithPrior):
 
 
 class LinearPath(NamedTuple):
-    """alpha(t) x_0 + sigma(t) x_T, as scalar functions."""
+    """The scalar functions alpha and sigma of a path alpha(t) x_0 + sigma(t) x_T."""
 
     alpha: Callable[[Array], Array]
     sigma: Callable[[Array], Array]
@@ -84,7 +80,8 @@ def _eased(t: Array) -> Array:
 
 PATHS: dict[str, LinearPath] = {
     "straight": LinearPath(lambda t: 1 - t, lambda t: t),
-    "quarter_turn": LinearPath(  # of constant variance for independent ends
+    # of constant variance, for independent end points of unit variance
+    "quarter_turn": LinearPath(
         lambda t: jnp.sin(0.5 * jnp.pi * (1 - t)), lambda t: jnp.sin(0.5 * jnp.pi * t)
     ),
     "eased": LinearPath(lambda t: 1 - _eased(t), _eased),
@@ -100,7 +97,7 @@ class Bridge(Interpolant):
     Args:
         path_fn: straight, quarter_turn or eased, a function phi(x_0, x_T, t) with t shaped to multiply
             x_0, or "module:function".
-        prior: where paths end; by default two points, so name your data set:
+        prior: the distribution of the end points; the default is two points, so name your data set:
             prior=dict(name="data", dataset=dict(name="digits")).
     """
 
@@ -125,14 +122,14 @@ class Bridge(Interpolant):
         return load(self.path_fn)(x_0, x_T, t)
 
     def noise_of(self, x_t: Data, x_0: Data, t: Time) -> Data:
-        """Return (x_t - alpha(t) x_0) / sigma(t) on a path by name; found by Newton steps on others."""
+        """Return (x_t - alpha(t) x_0) / sigma(t) for a named path; solve by Newton steps for others."""
         if self._line is None:
             return super().noise_of(x_t, x_0, t)
         t = per_example(jnp.asarray(t, x_t.dtype), x_t)
         return (x_t - self._line.alpha(t) * x_0) / self._line.sigma(t)
 
 
-_LAST_ALPHA = 1e-3  # below it a straight line counts as noise alone
+_LAST_ALPHA = 1e-3  # lower bound of alpha in the log-SNR, which is infinite at t = 1
 
 
 @register("process", "straight_line")
@@ -141,8 +138,8 @@ _LAST_ALPHA = 1e-3  # below it a straight line counts as noise alone
 class StraightLine(WithPrior, AffineProcess):
     """x_t = (1 - t) x_0 + t x_T, x_T from any prior (Su, kexue.fm 9379, example 1).
 
-    The path is affine whatever the prior, so the model is a denoiser. Nothing of the data is left at
-    t = 1: there the prediction `noise` cannot be turned into data; predict data or velocity.
+    The path is affine for every prior, so the model is a denoiser. At t = 1 alpha vanishes, and x_0 cannot
+    be recovered from the prediction `noise`; predict data or velocity instead.
     """
 
     def alpha(self, t: Time) -> Array:
@@ -152,7 +149,7 @@ class StraightLine(WithPrior, AffineProcess):
         return as_time(t)
 
     def log_snr(self, t: Time) -> Array:
-        """Return log(alpha^2 / sigma^2), for t above 0.999 with alpha = 0.001, so that it is finite."""
+        """Return log(alpha^2 / sigma^2), with alpha bounded below by 0.001 so that it is finite at t = 1."""
         t = as_time(t)
         return 2 * (jnp.log(jnp.maximum(1 - t, _LAST_ALPHA)) - jnp.log(t))
 
@@ -162,5 +159,5 @@ class StraightLine(WithPrior, AffineProcess):
         return jnp.where(t > 1 - _LAST_ALPHA, jnp.minimum(_LAST_ALPHA / ratio, 1.0), t)
 
     def default_times(self, num_steps: int) -> np.ndarray:
-        """Return times uniform in log-SNR: geometric near the data."""
+        """Return times uniform in log-SNR, hence geometric near the data."""
         return AffineProcess.default_times(self, num_steps)

@@ -1,8 +1,8 @@
-"""Derivatives, determinants and inverses of maps that act on each example of a batch by itself.
+"""Derivatives, determinants and inverses of maps that act on each example of a batch separately.
 
-A map is a function of x, (batch, ...), whose row i depends on row i alone, so that one forward derivative
-per coordinate gives the Jacobians of all examples. Where it acts coordinate by coordinate
-(`diagonal=True`) a single one suffices, and images of any size are cheap.
+A map is a function of x, (batch, ...), whose row i depends on row i of x alone, so that one forward derivative
+per coordinate gives the Jacobians of all examples. If it acts elementwise (`diagonal=True`), a single
+forward derivative suffices, and images of any size are cheap.
 """
 
 import functools
@@ -23,10 +23,10 @@ _DAMPING = (1.0, 0.5, 0.2, 0.05, 1e-2, 1e-3, 1e-5, 1e-7)
 
 
 def compiled(method: Callable[..., Array]) -> Callable[..., Array]:
-    """Compile a method of a process and of arrays once per process and shapes, also when called eagerly.
+    """Compile a method that takes arrays, once per process and shapes.
 
-    Loops that solve for something are compiled anew by every eager call otherwise. A process made of
-    traced values runs as it is.
+    Otherwise every eager call would compile its iterative solvers again. For a process that holds traced
+    values the method is called directly.
     """
     run = Programs(method, 1)
 
@@ -38,13 +38,13 @@ def compiled(method: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def along_time(fn: Map, t: Time, x: Data) -> tuple[Data, Data]:
-    """Return fn(t), shaped like x, and its derivative, with one time per example."""
+    """Return fn(t), shaped like x, and its time derivative, with one time per example."""
     t = jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
     return jax.jvp(fn, (t,), (jnp.ones_like(t),))
 
 
 def slopes(fn: Map, x: Data) -> Data:
-    """Return the diagonal of the Jacobian of a map that acts coordinate by coordinate."""
+    """Return the diagonal of the Jacobian of an elementwise map."""
     return jax.jvp(fn, (x,), (jnp.ones_like(x),))[1]
 
 
@@ -67,7 +67,7 @@ def log_abs_det(fn: Map, x: Data, *, diagonal: bool = False) -> Float[Array, " b
 
 
 def solve_linear(fn: Map, x: Data, y: Data, *, diagonal: bool = False) -> Data:
-    """Return the vector that the Jacobian of fn at x maps to y, per example."""
+    """Solve J v = y for v per example, with J the Jacobian of fn at x."""
     if diagonal:
         return y / slopes(fn, x)
     flat = jnp.linalg.solve(jacobian(fn, x), y.reshape(len(y), -1, 1))
@@ -77,11 +77,12 @@ def solve_linear(fn: Map, x: Data, y: Data, *, diagonal: bool = False) -> Data:
 def invert(fn: Map, y: Data, start: Data, *, diagonal: bool = False, num_steps: int = 50) -> Data:
     """Solve fn(x) = y for each example by damped Newton steps, differentiable to third order.
 
-    Each step tries several lengths and keeps the one with the smallest residual, until no example gains
-    any more. The search itself is not differentiated: two full Newton steps from its result carry the
-    derivatives exactly, because each doubles the order in which the solution is right.
+    Each step tries several lengths and keeps the one with the smallest residual, until no example
+    improves. The search itself is not differentiated: two full Newton steps from its result give exact
+    derivatives, because each of them doubles the order to which the solution is correct.
     """
-    pure, held = jax.closure_convert(fn, start)  # what fn refers to may carry derivatives
+    # derivatives also pass through the values that fn closes over
+    pure, held = jax.closure_convert(fn, start)
     frozen, target, held = jax.lax.stop_gradient((start, y, held))
     still = lambda x: pure(x, *held)
     size_of = jnp.abs if diagonal else _norms
@@ -93,7 +94,8 @@ def invert(fn: Map, y: Data, start: Data, *, diagonal: bool = False, num_steps: 
         count, x, before, _ = state
         residual = still(x) - target
         step = solve_linear(still, x, residual, diagonal=diagonal)
-        step = jnp.where(jnp.isfinite(step), step, residual)  # a singular Jacobian: go downhill
+        # if the Jacobian is singular, step along the residual
+        step = jnp.where(jnp.isfinite(step), step, residual)
         tried = x - jnp.asarray(_DAMPING, x.dtype).reshape(-1, *(1,) * x.ndim) * step
         errors = jax.lax.map(error, tried)
         chosen = jnp.argmin(errors, axis=0)[None]
@@ -114,5 +116,5 @@ def invert(fn: Map, y: Data, start: Data, *, diagonal: bool = False, num_steps: 
 
 
 def _norms(r: Data) -> Array:
-    """Return the length of each example, shaped to be compared within it."""
+    """Return the norm of each example, shaped to broadcast against the examples."""
     return jnp.sqrt(sum_features(r**2)).reshape((-1,) + (1,) * (r.ndim - 1))

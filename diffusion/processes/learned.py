@@ -1,11 +1,11 @@
-"""A schedule that is learned: the monotone network of variational diffusion models.
+"""Learned schedules: the monotone network of variational diffusion models.
 
     gamma~(t) = w_1 t + sum_j w_3j sigmoid(w_2j w_1 t + b_j),   all w positive
     log_snr(t) = log_snr_max - (log_snr_max - log_snr_min) (gamma~(t) - gamma~(0)) / (gamma~(1) - gamma~(0))
 
-(Kingma et al., 2021, appendix H.) In a loss the process is constructed from the parameters that are being
-trained; between fixed ends the likelihood bound does not depend on the schedule, only the variance of its
-estimate does, so it is that variance which a schedule is trained to lower.
+(Kingma et al., 2021, appendix H.) A loss constructs the process from the parameters that are being trained.
+Between fixed ends the likelihood bound does not depend on the schedule, only the variance of its estimate
+does, so the schedule is trained to reduce this variance.
 """
 
 import functools
@@ -18,31 +18,31 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, at_least, is_traced, ordered, require
+from diffusion.numerics import as_time, at_least, is_traced, one_of, ordered
 from diffusion.processes.log_snr import LogSNRSchedule
 from diffusion.registry import register
 from diffusion.types import Key, Scalar, Time
 
 
 class ScheduleParams(NamedTuple):
-    """Parameters of the monotone network; the weights are softplus of what is stored."""
+    """Parameters of the monotone network; the weights w are the softplus of the stored values."""
 
     w_1: Any  # ()
     w_2: Any  # (num_hidden,)
     b: Any  # (num_hidden,)
     w_3: Any  # (num_hidden,)
-    ends: Any = None  # (2,): log_snr_max and log_snr_min if they are learned as well
+    ends: Any = None  # (2,): log_snr_max and log_snr_min, if these are learned
 
 
 def init_schedule(
     key: Key, num_hidden: int = 1024, ends: Sequence[float] | None = None
 ) -> ScheduleParams:
-    """Draw parameters of a schedule that is close to linear, with its bends spread over [0, 1].
+    """Draw parameters of a schedule that is close to linear, with sigmoids centered across [0, 1].
 
     Args:
         key: one random key.
         num_hidden: the width of the network.
-        ends: log_snr_max and log_snr_min where these are learned too; None keeps them fixed, as fields
+        ends: initial log_snr_max and log_snr_min, to learn these as well; None keeps them fixed, as fields
             of the process.
     """
     at_least(1, num_hidden=num_hidden)
@@ -60,12 +60,12 @@ def init_schedule(
 
 
 def _freeze(value: Any) -> Any:
-    """Return arrays as nested tuples: the process is then hashable, so a static argument of jit."""
+    """Return an array as nested tuples, so that the process is hashable and can be a static argument of jit."""
     return None if value is None else _tuples(np.asarray(value, np.float64).tolist())
 
 
 def _thaw(value: Any, dtype: Any) -> Array:
-    """Return what `_freeze` made tuples of as an array; JAX would look at every number by itself."""
+    """Return the nested tuples of `_freeze` as an array, by NumPy: JAX would convert every number separately."""
     return jnp.asarray(np.asarray(value) if isinstance(value, tuple) else value, dtype)
 
 
@@ -75,7 +75,8 @@ def _tuples(value: Any) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _drawn(seed: int, num_hidden: int) -> ScheduleParams:
-    with jax.ensure_compile_time_eval(), jax.enable_x64(False):  # the same numbers in every mode
+    # without x64, so that the draws do not depend on whether it is enabled
+    with jax.ensure_compile_time_eval(), jax.enable_x64(False):
         return ScheduleParams(*map(_freeze, init_schedule(jax.random.key(seed), num_hidden)))
 
 
@@ -86,10 +87,10 @@ class LearnedSchedule(LogSNRSchedule):
     """A variance-preserving process whose log-SNR is a monotone network (Kingma et al., 2021).
 
     Args:
-        params: from `init_schedule`. Traced ones, inside a loss, are used as they are; concrete ones are
-            kept as nested tuples, so that the process is a value like every other. None: drawn by
-            `seed` and `num_hidden`.
-        log_snr_max, log_snr_min: the ends, unless the parameters have ends of their own.
+        params: from `init_schedule`. Traced parameters, inside a loss, are used unchanged; concrete ones are
+            kept as nested tuples, so that the process is hashable. None draws them from `seed` and
+            `num_hidden`.
+        log_snr_max, log_snr_min: the log-SNR at both ends, unless the parameters contain `ends`.
     """
 
     t_min: Scalar = 0.0
@@ -103,11 +104,7 @@ class LearnedSchedule(LogSNRSchedule):
         super().__post_init__()
         if self.params is not None:
             parts = tuple(self.params)
-            require(
-                4 <= len(parts) <= 5,
-                "`params` must be the ScheduleParams that `init_schedule` returns, of four or five "
-                f"entries; got {len(parts)}.",
-            )
+            one_of((4, 5), entries=len(parts), of="`params`", hint="Take those of `init_schedule`.")
             parts = parts if is_traced(parts) else map(_freeze, parts)
             object.__setattr__(self, "params", ScheduleParams(*parts))
         high, low = self._ends()
@@ -121,7 +118,7 @@ class LearnedSchedule(LogSNRSchedule):
         return (self.log_snr_max, self.log_snr_min) if ends is None else (ends[0], ends[1])
 
     def _rise(self, t: Array) -> Array:
-        """Return gamma~(t) - gamma~(0) without the cancellation of the two near t = 0."""
+        """Return gamma~(t) - gamma~(0) without cancellation near t = 0."""
         stored = self._params()
         w_1, w_2, w_3 = (
             jax.nn.softplus(_thaw(w, t.dtype)) for w in (stored.w_1, stored.w_2, stored.w_3)

@@ -1,4 +1,4 @@
-"""Linear paths: x_t = mu_t(x_0) + sigma(t) x_T, any prior and any fading of the data.
+"""Linear paths: x_t = mu_t(x_0) + sigma(t) x_T, for any prior and any map mu_t of the data.
 
 With mu_0(x_0) = x_0, mu_T = 0, sigma(0) = 0 and sigma(t_max) = 1 both ends are exact, and (Su, kexue.fm
 9379, example 2; Lipman et al., 2023, eq. 15)
@@ -29,11 +29,11 @@ class LinearPath(WithPrior):
 
     @abc.abstractmethod
     def mu(self, x_0: Data, t: Array) -> Data:
-        """Return what is left of x_0 at t, any map; t is shaped so that it multiplies x_0."""
+        """Return mu_t(x_0), any map of x_0 shaped like it; t is shaped so that it multiplies x_0."""
 
     @abc.abstractmethod
     def sigma(self, t: Time) -> Scalar:
-        """Return the fraction of the end point, increasing from 0 to 1, elementwise in t."""
+        """Return the coefficient of the end point, increasing from 0 to 1, elementwise in t."""
 
     def _mu(self, x_0: Data, t: Time) -> Data:
         return self.mu(x_0, per_example(as_time(t), x_0))
@@ -65,7 +65,7 @@ class LinearPath(WithPrior):
 def fading_blur(x_0: Array, t: Array) -> Array:
     """Return (1 - t) x_0; images and signals are also blurred, by a Gaussian of 4 t pixels.
 
-    Points, (batch, d), are only faded: their coordinates are no neighbors.
+    Points, (batch, d), are not blurred, since their coordinates have no spatial order.
     """
     if x_0.ndim < 3:
         return (1 - t) * x_0
@@ -86,7 +86,7 @@ def time_itself(t: Array) -> Array:
 class GivenLinearPath(LinearPath):
     """x_t = mu(x_0, t) + sigma(t) x_T from two functions, or from "module:function" in a config.
 
-    By default the data fade as (1 - t), images are blurred on the way, and sigma = t.
+    By default the data fade as (1 - t), images are also blurred (`fading_blur`), and sigma = t.
     """
 
     mu_fn: Callable[..., Array] | str = fading_blur

@@ -1,4 +1,4 @@
-"""Processes written as a linear SDE: drift and diffusion alone.
+"""Processes defined by the drift and diffusion coefficients of a linear SDE.
 
     dx = drift(t) x dt + diffusion(t) dW
     alpha(t) = exp(integral of drift),  sigma(t)^2 = integral of (diffusion(u) alpha(t) / alpha(u))^2

@@ -1,9 +1,9 @@
-"""Variance-preserving processes written as one decreasing function, the log-SNR.
+"""Variance-preserving processes defined by one decreasing function, the log-SNR.
 
     alpha^2 = sigmoid(log_snr),  sigma^2 = sigmoid(-log_snr),  f = sigmoid(-log_snr) log_snr' / 2,  g^2 = -2 f
 
-Both scales keep their relative accuracy in float32 at both ends, because neither is computed as 1 minus
-the other.
+Both alpha and sigma keep their relative accuracy in float32 at both ends, because neither square is computed
+as 1 minus the other.
 """
 
 import abc
@@ -50,8 +50,8 @@ class LogSNRSchedule(GaussianProcess):
 class LinearLogSNR(LogSNRSchedule):
     """log_snr falls linearly from log_snr_max at t = 0 to log_snr_min at t = 1.
 
-    Kingma et al. (2021), where gamma = -log_snr goes from -13.3 to 5: some noise is left at t = 0,
-    sigma = 0.0013, far below one step of 8-bit data.
+    Kingma et al. (2021), where gamma = -log_snr goes from -13.3 to 5. At t = 0 the noise is sigma = 0.0013,
+    far below one step of 8-bit data.
     """
 
     t_min: Scalar = 0.0
@@ -73,11 +73,11 @@ class LinearLogSNR(LogSNRSchedule):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Laplace(LogSNRSchedule):
-    """log_snr = mu - b sign(1/2 - t) log(1 - 2 |t - 1/2|): uniform t make it a Laplace variable.
+    """log_snr = mu - b sign(1/2 - t) log(1 - 2 |t - 1/2|): Laplace distributed if t is uniform.
 
-    Hang et al. (2024), table 1. Levels near mu get most of the time. The log-SNR is infinite at t = 0 and
-    1 and grows only like b log t, so that t_min lies far closer to 0 than elsewhere. The rate of the
-    log-SNR is continuous at t = 1/2, its derivative is not.
+    Hang et al. (2024), table 1. Most of the time range is spent at log-SNRs near mu. The log-SNR is infinite
+    at t = 0 and 1 and grows only like b log t, so that t_min is much closer to 0 than for other processes.
+    At t = 1/2 the first derivative of the log-SNR is continuous, the second is not.
     """
 
     t_min: Scalar = 1e-8
@@ -105,9 +105,9 @@ class Laplace(LogSNRSchedule):
         return jnp.where(y > 0, tail, 1 - tail)
 
     def default_times(self, num_steps: int) -> np.ndarray:
-        """Return times uniform in log-SNR, the one nearest to the kink at t = 1/2 moved onto it.
+        """Return times uniform in log-SNR, with the time nearest to the kink at t = 1/2 moved onto it.
 
-        A step across the kink would cost a high-order solver its order.
+        A step across the kink would lower the order of a high-order solver.
         """
         first, last = self.log_snr_ends()
         levels = np.linspace(first, last, num_steps + 1)

@@ -1,15 +1,15 @@
-"""Processes written as a nonlinear SDE, demolished by simulation.
+"""Processes defined by a nonlinear SDE, whose paths are simulated.
 
     dx = drift(x, t) dt + diffusion(t) dW
 
-No closed form of x_t given x_0 is needed. A path to t is a chain of steps that end at t, each
+No closed form of x_t given x_0 is needed. A path to t is a chain of steps that ends at t; each step is
 
     half the noise of the step,  the drift by the midpoint rule,  the other half of the noise
 
-(Strang's splitting, error O(h^2) in law; Euler and Maruyama's step has O(h), which at a trainable h
-shows in the samples). The label z of the path is all of its noises. The last noise is Gaussian given the
-state before it, with a standard deviation s, so that its score -z_last / s has the score of p_t as its
-expectation given x_t. Hence
+(Strang's splitting, with a weak error of O(h^2); the Euler-Maruyama step has O(h), which is visible in samples
+at step sizes that are cheap enough for training). The label z of a path consists of all of its noises. The last
+noise is Gaussian given the state before it, with a standard deviation s, so that the expectation of its score
+-z_last / s given x_t is the score of p_t. Hence
 
     velocity = drift(x_t, t) + diffusion(t)^2 z_last / (2 s)
 
@@ -41,16 +41,16 @@ class NonlinearSDE(Process):
     """dx = drift(x, t) dt + diffusion(t) dW. Subclass it and write the two functions.
 
     The path to t takes steps of h = t_max / num_demolition_steps, counted back from t, so that the first
-    one is shorter. The variance of the regression target is diffusion^2 / (2 h): more steps are closer to
-    the SDE and noisier to train.
+    step is shorter. The variance of the regression target is diffusion^2 / (2 h): more steps are closer to
+    the SDE, and make training noisier.
 
     Args:
-        num_demolition_steps: from 0 to t_max.
-        prior_std: the prior is normal with this standard deviation, for an SDE that is known to end so;
-            None: the prior is simulated from x_0 = 0, and has no density.
+        num_demolition_steps: number of steps from 0 to t_max.
+        prior_std: standard deviation of the normal prior, for an SDE that is known to end in it; None
+            simulates the prior from x_0 = 0, which has no density.
     """
 
-    smooth_paths: ClassVar[bool] = False  # of `velocity` only the expectation is right
+    smooth_paths: ClassVar[bool] = False  # `velocity` is a derivative of paths only in expectation
 
     t_min: Scalar = 0.01
     num_demolition_steps: int = 50
@@ -63,7 +63,7 @@ class NonlinearSDE(Process):
 
     @abc.abstractmethod
     def drift(self, x: Array, t: Array) -> Array:
-        """Return the drift, shaped like x; t has the shape () or (batch, 1, ...), and multiplies x."""
+        """Return the drift, shaped like x; t has the shape () or (batch, 1, ...), to multiply x."""
 
     @abc.abstractmethod
     def diffusion(self, t: Array) -> Scalar:
@@ -77,21 +77,20 @@ class NonlinearSDE(Process):
     def _chain(self, x_0: Array, z: Array, t: Time) -> tuple[Array, Array, Array]:
         """Return the times between the steps, the noises there, and their standard deviations.
 
-        The first axis counts the points 0 .. num_steps; the last lies at t.
+        The first axis runs over the points 0 .. num_steps; the last point is at t.
         """
         t = per_example(jnp.asarray(t, x_0.dtype), x_0)
-        if z.ndim == x_0.ndim:  # one step from 0 to t, all of its noise at the end
+        if z.ndim == x_0.ndim:  # a single step from 0 to t, with all noise added at its end
             times, spans = jnp.stack([jnp.zeros_like(t), t]), jnp.stack([jnp.zeros_like(t), t])
             return times, jnp.stack([jnp.zeros_like(z), z]), self._spread(times - spans / 2, spans)
         require(
             z.ndim == x_0.ndim + 1 and z.shape[1] >= 2 and z.shape[2:] == x_0.shape[1:],
-            "`z` must hold the noises of every step, (batch, num_steps + 1, ...), or that of a single "
-            f"step, (batch, ...); got {z.shape} for data of shape {x_0.shape}.",
+            f"`z` must be (batch, num_steps + 1, ...), or (batch, ...) for one; got {z.shape} for data {x_0.shape}.",
         )
         num = z.shape[1] - 1
         back = jnp.arange(num, -1, -1).reshape(-1, *(1,) * t.ndim) * (self.t_max / num)
         times = jnp.maximum(t - back.astype(x_0.dtype), 0.0)
-        half = jnp.diff(times, axis=0) / 2  # of each step, on either side of a noise
+        half = jnp.diff(times, axis=0) / 2  # half of each step, before and after a noise
         none = jnp.zeros_like(t)[None]
         before, after = jnp.concatenate([none, half]), jnp.concatenate([half, none])
         spread = self._spread(times + (after - before) / 2, before + after)
@@ -100,7 +99,7 @@ class NonlinearSDE(Process):
     def _spread(self, middle: Array, span: Array) -> Array:
         """Return the standard deviation of the noise of a span of time, 0 for an empty one."""
         some = span > 0
-        root = jnp.sqrt(jnp.where(some, span, 1.0))  # a derivative in t stays finite
+        root = jnp.sqrt(jnp.where(some, span, 1.0))  # keeps the derivative in t finite
         return jnp.where(some, self.diffusion(middle) * root, 0.0)
 
     def interpolate(self, x_0: Data, z: Noise, t: Time) -> Data:
@@ -122,14 +121,14 @@ class NonlinearSDE(Process):
         return jax.lax.scan(step, start, (times[:-1], times[1:], z[1:], spread[1:]))[0]
 
     def velocity(self, x_0: Data, z: Noise, t: Time) -> Data:
-        """Return what flow matching regresses; its expectation given x_t is the generative velocity."""
+        """Return the target of flow matching; its expectation given x_t is the generative velocity."""
         times, noises, spread = self._chain(x_0, z, t)
         x_t, t = self.interpolate(x_0, z, t), times[-1]
         score = -noises[-1] / spread[-1]
         return self.drift(x_t, t) - self.diffusion(t) ** 2 / 2 * score
 
     def sample_prior(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
-        """Draw normal noise of the stated deviation, or demolish x_0 = 0."""
+        """Draw normal noise of standard deviation `prior_std`, or simulate the SDE from x_0 = 0."""
         if self.prior_std is not None:
             return self.prior_std * draw(jax.random.normal, key, shape)
         z = self.sample_noise(key, shape)
@@ -139,18 +138,17 @@ class NonlinearSDE(Process):
         """Return the normal log-density, in nats per example.
 
         Raises:
-            TypeError: no `prior_std` is stated, so the prior is simulated.
+            TypeError: `prior_std` is None, so the prior is simulated and has no known density.
         """
         if self.prior_std is None:
             raise TypeError(
-                f"{type(self).__name__} simulates its prior, which has no known density; for likelihoods "
-                "state `prior_std` if the SDE ends near a normal law."
+                f"{type(self).__name__} simulates its prior, without density; state `prior_std` if it is near normal."
             )
         return sum_features(jax.scipy.stats.norm.logpdf(x, scale=self.prior_std))
 
 
 def bounded_pull(x: Array, t: Array) -> Array:
-    """Return -beta(t) x / sqrt(1 + x^2), whose strength is bounded, with the default beta of `vp`."""
+    """Return the bounded drift -beta(t) x / sqrt(1 + x^2), with the default beta of `vp`."""
     return -(0.1 + 19.9 * t) * x * jax.lax.rsqrt(1 + x**2)
 
 
@@ -160,8 +158,8 @@ def bounded_pull(x: Array, t: Array) -> Array:
 class GivenNonlinearSDE(NonlinearSDE):
     """dx = drift(x, t) dt + diffusion(t) dW from two functions, or from "module:function" in a config.
 
-    The default is `vp` with its pull -x/2 replaced by -x / sqrt(1 + x^2), coordinate by coordinate: it
-    ends near the density exp(-2 sqrt(1 + x^2)), of standard deviation 0.95 and exponential tails.
+    The default is `vp` with its drift -x/2 replaced by -x / sqrt(1 + x^2), elementwise: it ends near the
+    density exp(-2 sqrt(1 + x^2)), which has a standard deviation of 0.95 and exponential tails.
     """
 
     drift_fn: Callable[[Array, Array], Array] | str = bounded_pull

@@ -1,8 +1,8 @@
-"""Diffusion by gravity: heavy-tailed noise, the ODE of every affine process.
+"""Poisson flow (diffusion by gravity): heavy-tailed noise with the ODE of an affine process.
 
 The field of a point mass in d + D dimensions, isotropic in space and D additional dimensions, has the
 conditional velocity (x - x_0) / t and the density of a Student vector with D degrees of freedom (Su,
-kexue.fm 9305 and 9370; Xu et al., 2022 and 2023). So nothing but the law of z differs from x_0 + t z.
+kexue.fm 9305 and 9370; Xu et al., 2022 and 2023). It differs from `edm`, x_0 + t z, only in the law of z.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ from diffusion.types import Key, KeyLike, Scalar, Time
 class PoissonFlow(AffineProcess):
     """x_t = x_0 + t z, with z a multivariate Student vector of `extra_dims` degrees of freedom.
 
-    One extra dimension is the Poisson flow, D of them PFGM++ with t = r / sqrt(D), infinitely many EDM.
-    The tails are heavy: with one extra dimension z has no mean, so regress the data, never the noise.
+    One extra dimension is the Poisson flow, D of them are PFGM++ with t = r / sqrt(D), infinitely many EDM.
+    The tails are heavy: with one extra dimension z has no mean, so predict the data, not the noise.
     """
 
     isotropic: ClassVar[bool] = True
@@ -52,7 +52,7 @@ class PoissonFlow(AffineProcess):
         return jnp.exp(-0.5 * as_time(log_snr))
 
     def sample_noise(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
-        """Draw normal vectors over the square root of an independent chi-squared over D."""
+        """Draw normal vectors divided by sqrt(chi^2 / D), with an independent chi^2 of D degrees of freedom."""
         return draw(self._student, key, shape)
 
     def _student(self, key: Key, shape: tuple[int, ...]) -> Array:

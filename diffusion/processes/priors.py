@@ -1,6 +1,6 @@
-"""Priors: where generation starts, for processes whose paths end exactly in them.
+"""Priors: the distributions from which generation starts, for processes whose paths end exactly in them.
 
-A prior draws x_T of any shape (batch, ...) and states its log-density. Parameters that are tuples lie
+A prior draws x_T of any shape (batch, ...) and returns its log-density. Parameters that are tuples extend
 along the last axes of the data; numbers hold for every coordinate. Registered under the kind `prior`.
 """
 
@@ -26,17 +26,16 @@ class Prior(abc.ABC):
 
     @abc.abstractmethod
     def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
-        """Draw (batch, ...) from one key, or row i from key i."""
+        """Draw end points, (batch, ...), from one key, or row i from key i."""
 
     def log_prob(self, x: Data) -> PerExample:
         """Return the log-density in nats per example.
 
         Raises:
-            TypeError: the prior has none.
+            TypeError: the prior has no density.
         """
         raise TypeError(
-            f"the prior {type(self).__name__} states no density, so the process has no likelihood and "
-            "no exact field; write `log_prob(x)`, a method that returns log p(x) of shape (batch,)."
+            f"the prior {type(self).__name__} states no density; write `log_prob(x)`, log p(x) of shape (batch,)."
         )
 
 
@@ -121,9 +120,9 @@ class Logistic(Prior):
 def _scattered(
     key: KeyLike, shape: tuple[int, ...], centers: Array, weights: Array | None, std: Scalar
 ) -> Array:
-    """Draw a center by its weight, all being equal for None, and add isotropic normal noise.
+    """Draw a center by its weight (None means equal weights), and add isotropic normal noise.
 
-    One random number per draw chooses, however many centers there are.
+    One random number per draw selects the center, however many centers there are.
     """
 
     def sample(key: Key, shape: tuple[int, ...]) -> Array:
@@ -135,7 +134,7 @@ def _scattered(
     return draw(sample, key, shape)
 
 
-_CENTERS = 64  # looked at together, whatever their number
+_CENTERS = 64  # number of centers per chunk
 
 
 def _scattered_log_prob(x: Data, centers: Array, weights: Array, std: Scalar) -> PerExample:
@@ -168,8 +167,7 @@ class Mixture(Prior):
     def __post_init__(self) -> None:
         require(
             len(self.weights) in (0, len(self.means)) and all(w > 0 for w in self.weights),
-            f"`weights` of a mixture must be positive, one for each of the {len(self.means)} means, or "
-            f"empty for equal ones; got {self.weights}.",
+            f"`weights` must be positive, one for each of {len(self.means)} means, or (): equal; got {self.weights}.",
         )
         positive(std=self.std, of="a mixture")
 
@@ -189,15 +187,15 @@ class Mixture(Prior):
 @final
 @dataclass(frozen=True, kw_only=True)
 class DataPrior(Prior):
-    """Examples of another data set, with normal noise of width `bandwidth` around each.
+    """Examples of another data set, each with normal noise of standard deviation `bandwidth`.
 
-    Without noise there is no density. For a large array, name a data set instead of giving points.
+    Without noise there is no density. For large data name a data set instead of passing points.
 
     Args:
-        points: a nested tuple or array, (n, ...), used when no data set is named.
+        points: a nested tuple or array, (n, ...), used if no data set is named.
         dataset: a data set by name; its first `size` examples are kept in memory.
-        size: how many.
-        bandwidth: 0 for the examples themselves.
+        size: number of examples to keep.
+        bandwidth: standard deviation of the noise; 0 for the examples themselves.
     """
 
     points: Any = (-1.0, 1.0)
@@ -207,7 +205,7 @@ class DataPrior(Prior):
 
     def __post_init__(self) -> None:
         at_least(0, bandwidth=self.bandwidth, of="a data prior")
-        if not isinstance(self.points, tuple):  # an array cannot be hashed
+        if not isinstance(self.points, tuple):  # arrays are not hashable
             object.__setattr__(self, "points", _nested(np.asarray(self.points).tolist()))
 
     def sample(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
@@ -227,7 +225,7 @@ def _nested(value: Any) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _held(prior: DataPrior) -> np.ndarray:
-    """Return the points of a data prior, read once."""
+    """Return the points of a data prior, cached after the first read."""
     if prior.dataset is None:
         return np.asarray(prior.points, np.float64)
     known = prior.dataset.spec.size

@@ -1,8 +1,8 @@
 """The most general process: a conditional path x_t = interpolate(x_0, z, t), labeled by z.
 
-Everything that a path implies is here, by forward differentiation and Newton steps, so that a definition
-writes one function and overrides what it knows in closed form: the velocity, the label of the path
-through a point, the field f_t(x_t | x_0), the Green's function p(x_t | x_0) (Su, kexue.fm 9370, 9379).
+A definition writes this one function. Forward differentiation and Newton steps derive from it the velocity,
+the label z of the path through a point, the field f_t(x_t | x_0), and the Green's function p(x_t | x_0) (Su,
+kexue.fm 9370, 9379); a definition overrides those that it knows in closed form.
 """
 
 import abc
@@ -20,7 +20,7 @@ from diffusion.processes.inversion import along_time, compiled, invert, log_abs_
 from diffusion.registry import adopt_earlier_names
 from diffusion.types import ODE, Data, KeyLike, Scalar, Time
 
-# Earlier names of methods that definitions write.
+# Earlier names of methods that user-written definitions may still use.
 _RENAMED = {
     "finish": "denoise_final", "finish_evaluations": "denoise_final_evaluations", "label": "noise_of",
     "natural_times": "default_times", "noise_level": "noise_conditioning", "reach": "t_domain",
@@ -38,8 +38,8 @@ class Process(abc.ABC):
         super().__init_subclass__(**options)
         adopt_earlier_names(cls, _RENAMED)
 
-    denoise_final_evaluations: ClassVar[int] = 0  # of the model, by `denoise_final`
-    exact_prior: ClassVar[bool] = False  # nothing of x_0 is left at t_max
+    denoise_final_evaluations: ClassVar[int] = 0  # evaluations of the model in `denoise_final`
+    exact_prior: ClassVar[bool] = False  # x_t at t_max does not depend on x_0
     coordinatewise: ClassVar[bool] = False  # x_t[i] depends on x_0[i] and z[i] alone
     smooth_paths: ClassVar[bool] = True  # `velocity` is the time derivative of `interpolate`
 
@@ -50,11 +50,11 @@ class Process(abc.ABC):
 
     @abc.abstractmethod
     def interpolate(self, x_0: Data, z: Data, t: Time) -> Data:
-        """Return the state at time t of the path that starts in x_0 and is labeled z."""
+        """Return the state at time t of the path with label z that starts at x_0."""
 
     @property
     def t_domain(self) -> tuple[Scalar, Scalar]:
-        """The times at which the definition makes sense; it contains [t_min, t_max]."""
+        """The interval of times for which the definition is valid; it contains [t_min, t_max]."""
         return 0.0, self.t_max
 
     def sample_noise(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
@@ -62,23 +62,23 @@ class Process(abc.ABC):
         return draw(jax.random.normal, key, shape)
 
     def sample_prior(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
-        """Draw the state at t_max with the data forgotten: where generation starts."""
+        """Draw the state at t_max, independent of the data, from which generation starts."""
         z = self.sample_noise(key, shape)
         return self.interpolate(jnp.zeros_like(z), z, self.t_max)
 
     def velocity(self, x_0: Data, z: Data, t: Time) -> Data:
-        """Return d/dt interpolate(x_0, z, t): the speed that flow matching regresses."""
+        """Return d/dt interpolate(x_0, z, t), the regression target of flow matching."""
         return along_time(lambda u: self.interpolate(x_0, z, u), t, x_0)[1]
 
     def noise_of(self, x_t: Data, x_0: Data, t: Time) -> Data:
         """Return the z whose path from x_0 passes through x_t at time t: interpolate(x_0, z, t) = x_t.
 
-        Found by damped Newton steps unless a definition knows its inverse: d forward derivatives per
-        step, or one where the path is `coordinatewise`.
+        The default solves by damped Newton steps, each with d forward derivatives, or one if the path is
+        `coordinatewise`; a definition with a known inverse overrides it.
 
         Raises:
             TypeError: z is not shaped like the data.
-            ValueError: no such z was found (outside of compiled code, where it can be seen).
+            ValueError: no such z was found (checked only outside of compiled code).
         """
         self._require_label_like(x_t)
         return self._checked(self._solved_label(x_t, x_0, t), x_t, x_0, t)
@@ -89,14 +89,14 @@ class Process(abc.ABC):
         return invert(path, x_t, x_t, diagonal=self.coordinatewise)
 
     def _checked(self, z: Data, x_t: Data, x_0: Data, t: Time) -> Data:
-        """Return z if its path passes through x_t; in compiled code, where nobody can see, as it is."""
+        """Return z if its path passes through x_t, else raise ValueError; compiled code is not checked."""
         if not is_traced(z, x_t, x_0, t, self):
             distance = jnp.abs(self.interpolate(x_0, z, t) - x_t) / (1 + jnp.abs(x_t))
+            off = float(jnp.max(distance))
             require(
-                float(jnp.max(distance)) < 1e-3,  # NaN fails as well
-                f"{type(self).__name__} breaks the law that paths are invertible: no z with "
-                f"interpolate(x_0, z, t) = x_t was found (off by {jnp.max(distance):.2g}). Two paths from "
-                "one x_0 may cross, or a point lies where no path goes.",
+                off < 1e-3,  # NaN fails as well
+                f"{type(self).__name__} breaks the law that paths are invertible: no z with interpolate(x_0, z, t) = "
+                f"x_t was found ({off:.2g} off). Two paths from one x_0 may cross, or a point lies where no path goes.",
             )
         return z
 
@@ -104,8 +104,7 @@ class Process(abc.ABC):
         drawn = jax.eval_shape(lambda key: self.sample_noise(key, x.shape), jax.random.key(0))
         if drawn.shape != x.shape:
             raise TypeError(
-                f"{type(self).__name__} labels its paths by z of shape {drawn.shape} for data of shape "
-                f"{x.shape}: such paths cannot be inverted, so it has no density and no exact field."
+                f"{type(self).__name__} has z of shape {drawn.shape} for data {x.shape}: its paths cannot be inverted."
             )
 
     def conditional_velocity(self, x_t: Data, x_0: Data, t: Time) -> Data:
@@ -115,58 +114,57 @@ class Process(abc.ABC):
     def log_density(self, x_t: Data, x_0: Data, t: Time) -> Float[Array, " batch"]:
         """Return log p(x_t | x_0), the Green's function of the definition, in nats per example.
 
-        By change of variables, log p(z) - log |det d interpolate / dz|. A definition with a closed form
-        overrides it; otherwise it costs d forward derivatives, or one where paths are `coordinatewise`. It
-        is -inf where no path leads.
+        By change of variables, log p(z) - log |det d interpolate / dz|. This default costs d forward
+        derivatives, or one if paths are `coordinatewise`; a definition with a closed form overrides it.
+        The result is -inf at points that no path reaches.
         """
         z = self.noise_of(x_t, x_0, t)
         volume = log_abs_det(lambda z: self.interpolate(x_0, z, t), z, diagonal=self.coordinatewise)
         log_p = self.noise_log_prob(z)
-        return jnp.where(log_p > -jnp.inf, log_p - volume, -jnp.inf)  # also where z is not finite
+        return jnp.where(log_p > -jnp.inf, log_p - volume, -jnp.inf)  # also if z is not finite
 
     def flow(self, model: Callable[[Array, Any], Array]) -> ODE:
-        """Return the generative ODE. For this class the model predicts the velocity itself."""
+        """Return the generative ODE of a model, which for this class predicts the velocity itself."""
         return ODE(model)
 
     def denoise_final(self, model: Callable[[Array, Any], Array], x: Data, t: Time) -> Data:
-        """Remove what noise is left at the end of sampling; nothing can be said of this class."""
+        """Remove the noise that remains at the end of sampling; for this class x is returned unchanged."""
         del model, t
         return x
 
     def noise_conditioning(self, t: Time) -> Array:
-        """Return the label of t that a network sees: the log-SNR that a straight line has there."""
+        """Return the scalar that conditions a network on t: here the log-SNR of a straight path at t."""
         u = (as_time(t) - self.t_min) / (self.t_max - self.t_min)
-        u = jnp.clip(u, 1e-4, 1 - 1e-4)  # finite at both ends
+        u = jnp.clip(u, 1e-4, 1 - 1e-4)  # keeps the result finite at both ends
         return 2 * (jnp.log1p(-u) - jnp.log(u))
 
     def input_scale(self, t: Time) -> Array:
-        """Return the factor that brings x_t to order 1 before a network sees it, elementwise in t."""
+        """Return the factor that scales x_t to order 1 for the network's input, elementwise in t."""
         return jnp.ones_like(as_time(t))
 
     def default_times(self, num_steps: int) -> np.ndarray:
-        """Return decreasing float64 times, (num_steps + 1,), that suit this process: uniform."""
+        """Return the default sampling times of this process: decreasing, uniform, float64, (num_steps + 1,)."""
         return np.linspace(float(self.t_max), float(self.t_min), num_steps + 1)
 
     def noise_log_prob(self, z: Data) -> Float[Array, " batch"]:
         """Return the log-density of z, in nats per example.
 
         Raises:
-            TypeError: the process draws its noise without stating a density.
+            TypeError: the process defines no density of its noise.
         """
         raise TypeError(
-            f"{type(self).__name__} states no density for its noise; likelihoods need "
-            "`noise_log_prob(z)`, a method that returns log p(z) of shape (batch,)."
+            f"{type(self).__name__} states no density for its noise; write `noise_log_prob(z)`, of shape (batch,)."
         )
 
     def prior_log_prob(self, x: Data) -> Float[Array, " batch"]:
-        """Return the log-density of what `sample_prior` draws: that of the path from 0 at t_max."""
+        """Return the log-density of the draws of `sample_prior`: that of the path from x_0 = 0 at t_max."""
         return self.log_density(x, jnp.zeros_like(x), self.t_max)
 
 
 def geometric_times(process: Process, num_steps: int) -> np.ndarray:
-    """Return decreasing float64 times, (num_steps + 1,), of equal ratios from t_max to t_min.
+    """Return decreasing float64 times, (num_steps + 1,), with equal ratios from t_max to t_min.
 
-    They suit fields of the form (x - E[x_0 | x]) / t, whose solutions are smooth in log t.
+    Such times suit fields of the form (x - E[x_0 | x]) / t, whose solutions are smooth in log t.
     """
     times = np.geomspace(float(process.t_max), float(process.t_min), num_steps + 1)
     times[0], times[-1] = float(process.t_max), float(process.t_min)

@@ -1,4 +1,4 @@
-"""Green's functions from a radial law: how likely x_t lies within the distance r of x_0.
+"""Green's functions from a radial law: the probability that x_t lies within the distance r of x_0.
 
 A cumulative law psi(r, t), increasing in r from 0 to 1 and tending to 1 for every r > 0 as t -> 0, gives a
 field isotropic in space that satisfies the continuity equation (Su, kexue.fm 9370): along a path psi does
@@ -8,7 +8,7 @@ not change, so
     dr/dt = -(d psi / dt) / (d psi / dr)
     p(x_t | x_0) = r^(1 - d) (d psi / dr) / S_d,   S_d = 2 pi^(d/2) / Gamma(d/2)
 
-Laws of r / t make an `AffineProcess`, see `radial_law`.
+Laws of r / t are an `AffineProcess`; see `radial_law`.
 """
 
 import abc
@@ -45,9 +45,9 @@ from diffusion.types import Data, KeyLike, Scalar, Time
 
 @dataclass(frozen=True, kw_only=True)
 class Radial(Process):
-    """x_t = x_0 + r(v, t) u for any psi(r, t). Subclass it and write psi; `radius`, its inverse, if known.
+    """x_t = x_0 + r(v, t) u for any psi(r, t). Subclass it and write psi, and its inverse `radius` if known.
 
-    The label z is the direction times v, a vector inside the unit ball. Lengths are those of whole vectors.
+    The label z is v u, a vector inside the unit ball. Lengths are Euclidean norms of whole examples.
     """
 
     t_min: Scalar = 0.002
@@ -60,7 +60,7 @@ class Radial(Process):
             self._check_psi()
 
     def _check_psi(self) -> None:
-        """Hold psi to conditions (i) to (iii) of the construction, as far as numbers can."""
+        """Check conditions (i) to (iii) of the construction for psi numerically, at a few points."""
         with jax.ensure_compile_time_eval():
             r = jnp.geomspace(1e-4, 1e4, 65)
             values = np.stack(
@@ -68,20 +68,20 @@ class Radial(Process):
             )
             near = float(self.psi(jnp.asarray(1e-12), jnp.asarray(self.t_max)))
         who = type(self).__name__
+        fall = -np.diff(values, axis=1).min()
         require(
-            np.all(np.isfinite(values)) and np.all(np.diff(values, axis=1) >= -1e-6),
-            f"{who}: psi(r, t) must be finite and increase in r at every t, since it is a cumulative "
-            f"probability; between t_min and t_max its largest fall is {-np.diff(values, axis=1).min():.3g}.",
+            np.all(np.isfinite(values)) and fall <= 1e-6,
+            f"{who}: psi(r, t), a probability, must be finite and increase in r; its largest fall is {fall:.3g}.",
         )
+        far = values[1, -1]
         require(
-            near < 1e-3 and abs(values[1, -1] - 1) < 0.05,
-            f"{who}: psi(r, t) must rise from 0 to 1; at t_max it goes from {near:.3g} to "
-            f"{values[1, -1]:.3g} at r = 1e4.",
+            near < 1e-3 and abs(far - 1) < 0.05,
+            f"{who}: psi(r, t) must rise from 0 to 1; at t_max it goes from {near:.3g} to {far:.3g} at r = 1e4.",
         )
+        rise = (values[1] - values[0]).max()
         require(
-            np.all(values[0] >= values[1] - 1e-6),
-            f"{who}: psi(r, t) must fall with t, so that x_t leaves x_0; it rises with t by "
-            f"{(values[1] - values[0]).max():.3g}. Is time reversed?",
+            rise <= 1e-6,
+            f"{who}: psi(r, t) must fall with t; it rises by {rise:.3g}. Is time reversed?",
         )
 
     @abc.abstractmethod
@@ -90,7 +90,7 @@ class Radial(Process):
 
     @compiled
     def radius(self, v: Array, t: Array) -> Array:
-        """Return r with psi(r, t) = v, elementwise: by bisection in log r, with an exact derivative."""
+        """Solve psi(r, t) = v for r, elementwise, by bisection in log r with an exact derivative."""
         v, t = jnp.broadcast_arrays(v, t)
         frozen_v, frozen_t = jax.lax.stop_gradient((v, t))
 
@@ -105,7 +105,7 @@ class Radial(Process):
         )
         r = jnp.exp((low + high) / 2)
         slope = jax.lax.stop_gradient(self._slopes(r, frozen_t)[1])
-        miss = self.psi(r, t) - v  # 0 to round-off; its derivative is what matters
+        miss = self.psi(r, t) - v  # 0 up to round-off; only its derivative is needed
         return r - jnp.where(slope > 0, miss / jnp.where(slope > 0, slope, 1.0), 0.0)
 
     def _slopes(self, r: Array, t: Array) -> tuple[Array, Array]:
@@ -143,7 +143,7 @@ class Radial(Process):
         """Return -(d psi / dt) / (d psi / dr) (x_t - x_0) / r."""
         r, time = lengths(x_t - x_0), self._time(x_t, t)
         d_t, d_r = self._slopes(r, time)
-        seen = d_r > 0  # elsewhere psi is 1 to round-off: far out, the rate of laws of r / t
+        seen = d_r > 0  # elsewhere psi is 1 up to round-off, far out: use the rate of laws of r / t
         rate = jnp.where(seen, -d_t / jnp.where(seen & (r > 0), d_r * r, 1.0), 1 / time)
         return per_example(jnp.where(r > 0, rate, 0.0), x_t) * (x_t - x_0)
 
@@ -154,15 +154,15 @@ class Radial(Process):
         return per_example(jnp.where(r > 0, v / jnp.where(r > 0, r, 1.0), 0.0), x_t) * (x_t - x_0)
 
     def log_density(self, x_t: Data, x_0: Data, t: Time) -> Float[Array, " batch"]:
-        """Return log(r^(1 - d) d psi / dr) - log S_d; -inf where psi is 1 to round-off."""
+        """Return log(r^(1 - d) d psi / dr) - log S_d; -inf where psi is 1 up to round-off."""
         r, d = lengths(x_t - x_0), x_t[0].size
         slope = self._slopes(r, self._time(x_t, t))[1]
-        seen = slope > 0  # a difference of nearly equal terms may round to less
+        seen = slope > 0  # cancellation may round the slope to 0 or below
         log_slope = jnp.where(seen, jnp.log(jnp.where(seen, slope, 1.0)), -jnp.inf)
         return away(r, d) + log_slope - log_sphere(d)
 
     def noise_conditioning(self, t: Time) -> Array:
-        """Return -2 log t: the log-SNR of a law of r / t, which tells times of any size apart."""
+        """Return -2 log t, the log-SNR of a law of r / t, which separates times of all magnitudes."""
         return -2 * jnp.log(as_time(t))
 
     def input_scale(self, t: Time) -> Array:
@@ -171,7 +171,7 @@ class Radial(Process):
         return jax.lax.rsqrt(1 + self.radius(jnp.full_like(t, 0.5), t) ** 2)
 
     def default_times(self, num_steps: int) -> np.ndarray:
-        """Return geometric times: near the data the field is of the form (x - x_0) / t."""
+        """Return geometric times, since near the data the field has the form (x - x_0) / t."""
         return geometric_times(self, num_steps)
 
 
@@ -184,11 +184,11 @@ def tanh_sinh(r: Array, t: Array) -> Array:
 @final
 @dataclass(frozen=True, kw_only=True)
 class GivenRadial(Radial):
-    """x_t = x_0 + r(v, t) u from psi(r, t) by function, or by "module:function" in a config.
+    """x_t = x_0 + r(v, t) u from a function psi(r, t), or from "module:function" in a config.
 
     Args:
         psi_fn: the cumulative law, elementwise in r and t.
-        radius_fn: its inverse r(v, t), if known; otherwise bisection.
+        radius_fn: the inverse r(v, t), if known; None solves by bisection.
     """
 
     t_max: Scalar = 2000.0
@@ -213,14 +213,14 @@ def radial(
     t_max: Scalar | None = None,
     rms: bool = False,
 ) -> Process:
-    """Return the process of a radial law, of the class it deserves.
+    """Return the process of a radial law: a `ScaledRadial` for laws of r / t, else a `GivenRadial`.
 
     Args:
-        law: tanh, exponential or tanh_power, laws of r / t (`ScaledRadial`); tanh_sinh, or psi(r, t) by
-            function or "module:function" (`GivenRadial`).
+        law: tanh, exponential or tanh_power, laws of r / t; or tanh_sinh, a function psi(r, t), or
+            "module:function".
         t_min: by default that of the class.
         t_max: by default that of the class.
-        rms: measure lengths per square root of dimension; for laws of r / t.
+        rms: whether to divide lengths by the square root of the dimension; only for laws of r / t.
     """
     given = {"t_min": t_min, "t_max": t_max}
     times: dict[str, Any] = {k: v for k, v in given.items() if v is not None}

@@ -1,10 +1,10 @@
-"""Radial laws of r / t: noise of any radial law for an `AffineProcess`.
+"""Radial laws of r / t: an `AffineProcess` whose noise has any radial law.
 
 Every cumulative law of the form psi(r, t) = Psi(r / t) has the conditional field (x - x_0) / t (Su, kexue.fm
-9370), so only the law of the noise distinguishes it from gravity (`poisson_flow`) and from the Gaussian
-(`edm`), and the posterior mean of the data is all that a network has to learn. Other laws psi(r, t) are in
-`radial`. Lengths are those of whole vectors, or per square root of dimension with `rms=True`; with the
-former, t_max must exceed the length of a whole image, not that of a pixel.
+9370). So only the law of the noise distinguishes it from gravity (`poisson_flow`) and from the Gaussian
+(`edm`), and the network need only learn the posterior mean of the data. Other laws psi(r, t) are in `radial`.
+Lengths are Euclidean norms of whole examples, or these divided by the square root of the dimension with
+`rms=True`. Without `rms`, t_max must exceed the norm of a whole image, not that of a pixel.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def lengths(x: Data) -> Float[Array, " batch"]:
 
 
 def random_direction_of_length(key: KeyLike, shape: tuple[int, ...], quantile: Callable) -> Array:
-    """Draw vectors of uniform direction and of length quantile(v), v uniform on (0, 1)."""
+    """Draw vectors of uniform direction and of length quantile(v), with v uniform on (0, 1)."""
 
     def sample(key: Key, shape: tuple[int, ...]) -> Array:
         key_u, key_v = jax.random.split(key)
@@ -48,26 +48,27 @@ def random_direction_of_length(key: KeyLike, shape: tuple[int, ...], quantile: C
 
 
 def _log_sech2(r: Array) -> Array:
-    """Return log(1 / cosh(r)^2), also where cosh overflows."""
+    """Return log(1 / cosh(r)^2), finite where cosh overflows."""
     return 2 * (np.log(2) - r - jnp.log1p(jnp.exp(-2 * r)))
 
 
 class Law(NamedTuple):
-    """A law of r / t: its quantile, and the logarithm of r^(1 - d) times its slope."""
+    """A law of r / t: its quantile function, and the logarithm of r^(1 - d) times its derivative."""
 
     quantile: Callable[[Array, int], Array]  # (v, d) -> r
     log_profile: Callable[[Array, int], Array]  # (r, d) -> log(r^(1 - d) d Psi / dr)
 
 
 def away(r: Array, num_dims: int) -> Array:
-    """Return log r^(1 - d); on a line it is 0, also at r = 0."""
+    """Return log r^(1 - d); for d = 1 it is 0, also at r = 0."""
     return (1 - num_dims) * jnp.log(r) if num_dims > 1 else jnp.zeros_like(r)
 
 
 LAWS: dict[str, Law] = {
     "tanh": Law(lambda v, d: jnp.arctanh(v), lambda r, d: away(r, d) + _log_sech2(r)),
     "exponential": Law(lambda v, d: -jnp.log1p(-v), lambda r, d: away(r, d) - r),
-    "tanh_power": Law(  # tanh(r^d): no spike at r = 0
+    # tanh(r^d): its density has no spike at r = 0
+    "tanh_power": Law(
         lambda v, d: jnp.arctanh(v) ** (1 / d), lambda r, d: np.log(d) + _log_sech2(r**d)
     ),
 }
@@ -79,8 +80,9 @@ class ScaledRadial(AffineProcess):
     """x_t = x_0 + t z with |z| of the law Psi, so psi(r, t) = Psi(r / t).
 
     Args:
-        law: tanh, exponential, or tanh_power, Psi = tanh(r^d), which has no spike at x_0 for d > 1.
-        rms: measure lengths per square root of dimension, so that the coordinates of z are of order 1.
+        law: tanh, exponential, or tanh_power, Psi = tanh(r^d), whose density has no spike at x_0 for d > 1.
+        rms: whether to divide lengths by the square root of the dimension, so that the coordinates of z are
+            of order 1.
     """
 
     isotropic: ClassVar[bool] = True
@@ -111,7 +113,7 @@ class ScaledRadial(AffineProcess):
         return num_dims**0.5 if self.rms else 1.0
 
     def sample_noise(self, key: KeyLike, shape: tuple[int, ...]) -> Array:
-        """Draw a uniform direction and the length of the law."""
+        """Draw vectors of uniform direction, with lengths drawn from the law."""
         d = int(np.prod(shape[1:]))
         quantile = lambda v: self._unit(d) * LAWS[self.law].quantile(v, d)
         return random_direction_of_length(key, shape, quantile)

@@ -18,7 +18,7 @@ from diffusion.types import Scalar, Time
 class RectifiedFlow(GaussianProcess):
     """x_t = (1 - t) x_0 + t z (Liu et al., 2023; Lipman et al., 2023; Su, kexue.fm 9497).
 
-    The drift f = -1 / (1 - t) is singular at t = 1, so t_max stops before it; a solver that knows only
+    The drift f = -1 / (1 - t) is singular at t = 1, so the default t_max is below 1; a solver that uses only
     alpha and sigma may start from 1.
     """
 

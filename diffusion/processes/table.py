@@ -1,4 +1,4 @@
-"""A schedule given as numbers."""
+"""A schedule defined by a table of log-SNRs."""
 
 import functools
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffusion.numerics import as_time, at_least, at_most, is_static, is_traced, monotone, require
+from diffusion.numerics import as_time, at_least, at_most, is_static, is_traced, monotone, one_of
 from diffusion.processes.log_snr import LogSNRSchedule
 from diffusion.registry import register
 from diffusion.types import Scalar, Time
@@ -18,15 +18,15 @@ from diffusion.types import Scalar, Time
 @final
 @dataclass(frozen=True, kw_only=True)
 class Table(LogSNRSchedule):
-    """The log-SNR at given times, between them a decreasing cubic spline; variance preserving.
+    """A table of log-SNRs at times, interpolated by a decreasing cubic spline; variance preserving.
 
-    The slopes at the times are those of the cubic spline, moved where that is needed into the range in
-    which every piece decreases (de Boor and Swartz, 1977). So the curve has a continuous derivative
-    always, and a continuous second one where no slope was moved: explicit solvers keep at least order 2.
+    The slopes at the times are those of the cubic spline, moved where necessary into the range in which every
+    piece decreases (de Boor and Swartz, 1977). So the curve always has a continuous first derivative, and a
+    continuous second derivative where no slope was moved: explicit solvers keep at least order 2.
 
     Args:
-        log_snrs: decreasing numbers, three or more.
-        times: increasing numbers, as many; () places them evenly from 0 to 1.
+        log_snrs: three or more decreasing numbers.
+        times: the same number of increasing numbers; () spaces them evenly from 0 to 1.
     """
 
     t_min: Scalar = 0.0
@@ -36,16 +36,12 @@ class Table(LogSNRSchedule):
     def __post_init__(self) -> None:
         for name in ("log_snrs", "times"):
             given = getattr(self, name)
-            if not is_traced(given):  # hashable, so that the process can be a static argument
+            if not is_traced(given):  # tuples are hashable, so the process can be a static argument
                 object.__setattr__(self, name, tuple(np.asarray(given, np.float64).tolist()))
         super().__post_init__()
         num = len(self.log_snrs)
         at_least(3, entries=num, of="`log_snrs`")
-        require(
-            len(self.times) in (0, num),
-            f"`times` must be empty or have one entry for each of the {num} log-SNRs; got "
-            f"{len(self.times)}.",
-        )
+        one_of((0, num), times=len(self.times), hint="There is one for each log-SNR, or none.")
         if is_traced(self.log_snrs, self.times):
             return
         monotone("`log_snrs`", self.log_snrs, "decrease")
@@ -77,7 +73,7 @@ def _fit(table: Table) -> tuple[Any, Any]:
     t = xp.asarray(table.times) if len(table.times) else np.linspace(0.0, 1.0, len(y))
     h, n = xp.diff(t), len(y)
     secant = xp.diff(y) / h
-    # the cubic spline with the slopes of parabolas at its ends: a tridiagonal system for the slopes
+    # slopes of the cubic spline, from a tridiagonal system; those at the ends are the slopes of parabolas
     first = ((2 * h[0] + h[1]) * secant[0] - h[0] * secant[1]) / (h[0] + h[1])
     last = ((2 * h[-1] + h[-2]) * secant[-1] - h[-1] * secant[-2]) / (h[-1] + h[-2])
     edge = np.eye(n)[[0, -1]]
@@ -89,7 +85,7 @@ def _fit(table: Table) -> tuple[Any, Any]:
     right = 3 * (h[1:] * secant[:-1] + h[:-1] * secant[1:])
     matrix = xp.concatenate([edge[:1], inner, edge[1:]])
     slope = xp.linalg.solve(matrix, xp.concatenate([first[None], right, last[None]]))
-    # a piece decreases where its slopes lie between 0 and 3 secants; a little less keeps its rate from 0
+    # a piece decreases if its slopes lie between 0 and 3 secants; a slightly smaller range keeps its rate nonzero
     flat = xp.maximum(xp.concatenate([secant[:1], secant]), xp.concatenate([secant, secant[-1:]]))
     slope = xp.clip(slope, 2.9 * flat, 0.05 * flat)
     s, e = slope[:-1], slope[1:]

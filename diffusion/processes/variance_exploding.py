@@ -55,7 +55,7 @@ class VarianceExploding(GaussianProcess):
 @final
 @dataclass(frozen=True, kw_only=True)
 class EDM(GaussianProcess):
-    """x_t = x_0 + t z: the noise level is the time (Karras et al., 2022, table 1)."""
+    """x_t = x_0 + t z: the time is the noise level sigma (Karras et al., 2022, table 1)."""
 
     t_min: Scalar = 0.002
     t_max: Scalar = 80.0

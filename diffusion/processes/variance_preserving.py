@@ -1,7 +1,7 @@
 """Processes of bounded variance: linear beta, sub-VP, cosine, trigonometric, exp(-5 t^2).
 
-Formulas are written with expm1 and products of sines, because 1 - alpha^2 keeps hardly a digit of
-sigma^2 below t = 1e-4 in float32.
+Formulas use expm1 and products of sines, because in float32 1 - alpha^2 loses nearly all digits of sigma^2
+below t = 1e-4.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from diffusion.types import Scalar, Time
 
 @dataclass(frozen=True, kw_only=True)
 class _LinearBeta(GaussianProcess):
-    """What VP and sub-VP share: beta(t) = beta_min + t (beta_max - beta_min) and its integral."""
+    """Base class of VP and sub-VP: beta(t) = beta_min + t (beta_max - beta_min) and its integral."""
 
     beta_min: Scalar = 0.1
     beta_max: Scalar = 20.0
@@ -88,8 +88,8 @@ class SubVariancePreserving(_LinearBeta):
 class Cosine(GaussianProcess):
     """alpha^2 = cos^2(u) / cos^2(u_0), u = pi/2 (t + s)/(1 + s), variance preserving.
 
-    Nichol and Dhariwal (2021), eq. 17, in continuous time. alpha vanishes at t = 1, so t_max stops
-    before it.
+    Nichol and Dhariwal (2021), eq. 17, in continuous time. alpha vanishes at t = 1, so the default t_max is
+    below 1.
     """
 
     t_max: Scalar = 0.999
@@ -106,7 +106,7 @@ class Cosine(GaussianProcess):
 
     def alpha(self, t: Time) -> Array:
         _, u_0 = self._angles(t)
-        # sin of the complement: cos loses all relative accuracy as it vanishes at t = 1
+        # sine of the complement: the cosine loses all relative accuracy as it vanishes at t = 1
         return jnp.sin(0.5 * jnp.pi * (1 - as_time(t)) / (1 + self.s)) / jnp.cos(u_0)
 
     def sigma(self, t: Time) -> Array:
@@ -117,7 +117,7 @@ class Cosine(GaussianProcess):
 
     def f(self, t: Time) -> Array:
         complement = 0.5 * jnp.pi * (1 - as_time(t)) / (1 + self.s)
-        # sin / sin: tan of the complement is inaccurate near the data, tan of the angle near t = 1
+        # ratio of sines: tan of the complement is inaccurate near the data, tan of the angle near t = 1
         return -0.5 * jnp.pi / (1 + self.s) * jnp.sin(self._angles(t)[0]) / jnp.sin(complement)
 
     def g(self, t: Time) -> Array:
@@ -143,7 +143,8 @@ class Trigonometric(GaussianProcess):
         return jnp.sin(0.5 * jnp.pi * as_time(t))
 
     def f(self, t: Time) -> Array:
-        return -0.5 * jnp.pi * self.sigma(t) / self.alpha(t)  # tan: see `cosine`
+        # not tan, for the reason in `Cosine.f`
+        return -0.5 * jnp.pi * self.sigma(t) / self.alpha(t)
 
     def g(self, t: Time) -> Array:
         return jnp.sqrt(-2 * self.f(t))

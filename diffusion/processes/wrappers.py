@@ -1,4 +1,4 @@
-"""Processes made from processes: a log-SNR that is moved, a signal that ends at exactly zero."""
+"""Processes derived from other processes: a shifted log-SNR, and a zero terminal SNR."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ INNER = {"kind": "process"}
 class Shifted(GaussianProcess):
     """The process with log_snr - 2 log(scale) at every t, and alpha^2 + sigma^2 unchanged.
 
-    Pooling an image over scale x scale pixels raises its SNR by scale^2, so a schedule that was tuned at
-    one resolution is carried to one `scale` times as high (Hoogeboom et al., 2023, simple diffusion; Su,
+    Pooling an image over scale x scale pixels raises its SNR by scale^2, so this transfers a schedule tuned at
+    one resolution to a resolution `scale` times as high (Hoogeboom et al., 2023, simple diffusion; Su,
     kexue.fm 10047). With n^2 = alpha^2 + sigma^2 and m^2 = alpha^2 + scale^2 sigma^2
 
         alpha -> alpha n / m,  sigma -> scale sigma n / m,  f -> n'/n - scale^2 g^2 / (2 m^2),  g -> scale g n / m.
 
     Args:
         process: any Gaussian process.
-        scale: the ratio of the resolutions, above 1 for more noise.
+        scale: the ratio of the resolutions; above 1 means more noise.
         t_min, t_max: by default those of the inner process.
     """
 
@@ -76,7 +76,7 @@ class Shifted(GaussianProcess):
         t = as_time(t)
         alpha2, sigma2 = self.process.alpha(t) ** 2, self.process.sigma(t) ** 2
         half = self.process.g(t) ** 2 / 2
-        growth = self.process.f(t) + half / (alpha2 + sigma2)  # n'/n, zero if variance preserving
+        growth = self.process.f(t) + half / (alpha2 + sigma2)  # n'/n, 0 if variance preserving
         return growth - self.scale**2 * half / (alpha2 + self.scale**2 * sigma2)
 
     def g(self, t: Time) -> Array:
@@ -93,14 +93,14 @@ class Shifted(GaussianProcess):
 class ZeroTerminalSNR(GaussianProcess):
     """alpha -> alpha_0 (alpha - alpha_T) / (alpha_0 - alpha_T), sigma^2 = 1 - alpha^2.
 
-    Lin et al. (2024), algorithm 1: the signal is unchanged at time 0 and exactly zero at T, the inner
-    process's t_max. The drift f is singular there, so t_max stops before it by default; a solver that
-    knows only alpha and sigma may start from T, which `t_domain` contains. Predict v or the data: at T
-    the noise says nothing about x_0.
+    Lin et al. (2024), algorithm 1: alpha is unchanged at time 0 and exactly zero at T, the inner process's
+    t_max. The drift f is singular at T, so the default t_max is below T; a solver that uses only alpha and
+    sigma may start from T, which `t_domain` contains. Predict v or the data: at T a prediction of the noise
+    contains no information on x_0.
 
     Args:
         process: a variance-preserving process.
-        t_min, t_max: by default the inner t_min, and 0.999 T.
+        t_min, t_max: by default those of the inner process, t_min and 0.999 T.
     """
 
     t_min: Any = None
@@ -111,9 +111,7 @@ class ZeroTerminalSNR(GaussianProcess):
         require_process(self.process, GaussianProcess, "the wrapper `zero_terminal_snr`")
         _take_over_times(self, 0.999 * self.process.t_max)
         super().__post_init__()
-        at_most(
-            self.process.t_max, t_max=self.t_max, hint="There the inner process has no signal left."
-        )
+        at_most(self.process.t_max, t_max=self.t_max, hint="There no signal is left.")
         _require_variance_preserving(self.process)
         _hand_down_times(self, ("t_min",))
 
@@ -135,7 +133,7 @@ class ZeroTerminalSNR(GaussianProcess):
         t = as_time(t)
         alpha_0, _, alpha_T = self._ends(t)
         left = self.process.alpha(t) - alpha_T
-        left += jax.lax.stop_gradient(jnp.maximum(left, 0) - left)  # -1e-10 at T is round-off
+        left += jax.lax.stop_gradient(jnp.maximum(left, 0) - left)  # round-off at T may give -1e-10
         return alpha_0 * left / (alpha_0 - alpha_T)
 
     def sigma(self, t: Time) -> Array:
@@ -147,7 +145,7 @@ class ZeroTerminalSNR(GaussianProcess):
         return jnp.sqrt(missing * (2 - missing))
 
     def noise_conditioning(self, t: Time) -> Array:
-        """Return the log-SNR, cut at -25: a network cannot take in the infinity at T."""
+        """Return the log-SNR, bounded below by -25, since it is -inf at T."""
         return jnp.maximum(self.log_snr(t), -25.0)
 
     def f(self, t: Time) -> Array:
@@ -169,14 +167,14 @@ class ZeroTerminalSNR(GaussianProcess):
 
 
 def _take_over_times(wrapper: Any, t_max: Scalar) -> None:
-    """Fill in the ends that were not given."""
+    """Set the wrapper's t_min and t_max where they are None."""
     for name, value in (("t_min", wrapper.process.t_min), ("t_max", t_max)):
         if getattr(wrapper, name) is None:
             object.__setattr__(wrapper, name, value)
 
 
 def _hand_down_times(wrapper: Any, names: tuple[str, ...]) -> None:
-    """Give the inner process the wrapper's ends: its `time_of_log_snr` may search between them."""
+    """Set the inner process's time range to the wrapper's, between which its `time_of_log_snr` may search."""
     ends = {name: getattr(wrapper, name) for name in names}
     if any(ends[name] is not getattr(wrapper.process, name) for name in names):
         object.__setattr__(wrapper, "process", dataclasses.replace(wrapper.process, **ends))
@@ -190,12 +188,11 @@ def _require_variance_preserving(process: GaussianProcess) -> None:
     worst = float(total[np.argmax(np.abs(total - 1))])
     require(
         abs(worst - 1) < 1e-6,
-        "`process` must be variance preserving, alpha^2 + sigma^2 = 1, for its terminal SNR to be set to "
-        f"zero by rescaling; {type(process).__name__} has {worst:.4g}.",
+        f"`process` must be variance preserving, alpha^2 + sigma^2 = 1; {type(process).__name__} has {worst:.4g}.",
     )
 
 
 @takes_names
 def shift(process: GaussianProcess, s: Scalar) -> GaussianProcess:
-    """Return the process with its log-SNR lowered by 2 log s, as for images s times as large."""
+    """Return the process with its log-SNR lowered by 2 log s, as for images of s times the resolution."""
     return Shifted(process=process, scale=s)

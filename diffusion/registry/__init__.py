@@ -1,4 +1,4 @@
-"""Names for things that a config selects: one dictionary per kind, strict building, "module:attribute" for your own."""
+"""Registry of the objects that a config selects by name; "module:attribute" names code outside the package."""
 
 from diffusion.registry.calls import OBJECTS, takes_names
 from diffusion.registry.kinds import KINDS

@@ -1,4 +1,4 @@
-"""Names in calls from Python: "heun" where a sampler is wanted."""
+"""Registered names as arguments of Python functions, such as "heun" in place of a sampler object."""
 
 import functools
 import inspect
@@ -9,18 +9,18 @@ from diffusion.registry.registry import build
 
 T = TypeVar("T", bound=Callable)
 
-# Parameters of public functions that want an object, and its kind.
+# Parameters of public functions that take an object -> the kind of that object.
 OBJECTS = {k: k for k in ("process", "sampler", "grid", "prediction", "weight", "time", "operator")}
 OBJECTS |= {"loss_target": "prediction"}
 
 
 def takes_names(fn: T) -> T:
-    """Let a function take a name, or a mapping with one, where its parameters want an object of that kind.
+    """Let a function accept registered names, or mappings with a name, in place of objects.
 
-    Its parameters that `OBJECTS` names are built by `build`; objects, and None, pass as they are.
+    Arguments for the parameters listed in `OBJECTS` are built by `build`; objects and None pass unchanged.
 
     Raises:
-        TypeError: the class itself was given in the place of an object (raised by the function that this makes).
+        TypeError: a class was passed instead of an object (raised when the returned function is called).
 
     Example:
         >>> @takes_names
@@ -31,14 +31,14 @@ def takes_names(fn: T) -> T:
     """
     places = list(inspect.signature(fn).parameters)
 
-    def built(name: str, given: Any) -> Any:
+    def built(name: str, value: Any) -> Any:
         if name not in OBJECTS:
-            return given
-        if isinstance(given, type):
+            return value
+        if isinstance(value, type):
             raise TypeError(
-                f"`{name}` is the class {given.__name__} itself: call it, {given.__name__}()."
+                f"`{name}` is the class {value.__name__} itself: call it, {value.__name__}()."
             )
-        return build(OBJECTS[name], given)
+        return build(OBJECTS[name], value)
 
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -1,13 +1,13 @@
-"""Which kinds of things a config names, of which class their objects are, and where the built-in ones are registered.
+"""The kinds of objects that a config names, the class of each kind, and the packages that register built-in ones.
 
-Everything here is text until it is needed: the registry lies below all that it names.
+Classes and packages are stored as text and imported on demand, because the registry is the lowest layer.
 """
 
 import functools
 import importlib
 from typing import Any
 
-# Kind -> the class, or the protocol, that its objects are of; what "module:attribute" in a config is held to.
+# Kind -> the class or protocol of its objects; objects named by "module:attribute" in a config are checked against it.
 CLASSES = {
     "process": "diffusion.processes:Process",
     "prior": "diffusion.processes.priors:Prior",
@@ -24,7 +24,7 @@ CLASSES = {
     "classifier": "diffusion.types:Network",
     "classifier_loss": "diffusion.classifiers.losses:ClassifierLoss",
     "optimizer": "diffusion.training.optimizers:Optimizer",
-    "schedule": "collections.abc:Callable",  # from the number of an update to a factor
+    "schedule": "collections.abc:Callable",  # update number -> factor
     "dataset": "diffusion.data:Dataset",
     "condition": "diffusion.data.conditioned:Condition",
     "metric": "diffusion.evaluation.metrics:Metric",
@@ -34,7 +34,7 @@ CLASSES = {
 
 KINDS = tuple(CLASSES)
 
-# Packages whose import registers what they hold.
+# Packages that register their objects when they are imported.
 _BUILT_IN = (
     "processes",
     "models",
@@ -52,7 +52,7 @@ _BUILT_IN = (
 
 @functools.cache
 def class_of(kind: str) -> Any:
-    """Return the class, or the protocol of methods, that the objects of a kind are of."""
+    """Return the class or protocol that the objects of a kind must satisfy."""
     module, _, name = CLASSES[kind].partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -61,7 +61,7 @@ _filled = False
 
 
 def fill() -> None:
-    """Import the packages of the built-in names, once; what they ask while they are imported sees what is there."""
+    """Import the packages that register built-in names, once; lookups during these imports see a partial registry."""
     global _filled
     if not _filled:
         _filled = True

@@ -1,7 +1,7 @@
-"""Names that people write: which known ones are near, and "module:attribute" for code outside the package.
+"""Names as written by users: suggestions for misspelled ones, and "module:attribute" for code outside the package.
 
-A module of one's own may lie in the current folder. That folder is searched last, and only while such a name is
-loaded that nothing else holds: a file in it that is called like an installed package never stands in for it.
+User modules may be in the current folder. This folder is searched last, and only while a module is loaded that
+exists nowhere else, so a file there never shadows an installed package of the same name.
 """
 
 import contextlib
@@ -16,46 +16,44 @@ from collections.abc import Iterator
 from typing import Any
 
 _OUTSIDE = re.compile(r"[\w-]+(?:\.[\w-]+)*:[^\W0-9]\w*")
-_WORDS = re.compile(
-    r"[^\s\[\],=()'\"]+"
-)  # a metric holds names in brackets: frechet[mine:Features]
+# brackets separate words, since a metric holds names in brackets: frechet[mine:Features]
+_WORDS = re.compile(r"[^\s\[\],=()'\"]+")
 
 
 def nearest(name: str, known: Any, count: int = 3) -> str:
-    """Say which of the known names resemble this one, as the end of an error message."""
+    """Return a suggestion of known names that resemble this one, to end an error message; "" if none does."""
     near = difflib.get_close_matches(str(name), [str(k) for k in known], n=count, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 
 def outside_in(text: str) -> list[str]:
-    """Return every "module:attribute" in a text: what `load` would import."""
+    """Return every "module:attribute" in a text, that is, the names that `load` would import."""
     return [word for word in _WORDS.findall(text) if _OUTSIDE.fullmatch(word)]
 
 
 @contextlib.contextmanager
 def _searching(outermost: str) -> Iterator[importlib.machinery.ModuleSpec | None]:
-    """Yield where a module would come from, and search for others likewise while the block runs.
+    """Yield the import spec of a module, and keep the search path extended in the same manner within the block.
 
-    The current folder is searched if nothing else holds the module, and then last.
+    The current folder is searched last, and only if the module exists nowhere else.
     """
     before = list(sys.path)
     try:
         here = os.getcwd()
-    except FileNotFoundError:  # it was deleted
+    except FileNotFoundError:  # the current folder was deleted
         here = ""
     searched = [p for p in before if os.path.abspath(p) != here] if here else before
     sys.path[:] = searched
     try:
         spec = _found(outermost)
-        if here and (
-            spec is None or not spec.has_location
-        ):  # none, or folders without an __init__.py
+        # not found, or only a namespace package: folders without an __init__.py
+        if here and (spec is None or not spec.has_location):
             searched = [*searched, here]
             sys.path[:] = searched
-            importlib.invalidate_caches()  # it may have been written just now
+            importlib.invalidate_caches()  # the file may be new
             spec = _found(outermost)
         yield spec
-    finally:  # what the modules themselves have added stays
+    finally:  # keep the entries that the imported modules added themselves
         sys.path[:] = before + [p for p in sys.path if p not in searched]
 
 
@@ -67,10 +65,10 @@ def _found(outermost: str) -> importlib.machinery.ModuleSpec | None:
 
 
 def place_of(path: str) -> str:
-    """Return the file of the outermost module of "module:attribute", or its folders; nothing is imported.
+    """Return the file or folders of the top-level module of "module:attribute", without importing it.
 
     Returns:
-        Absolute paths without links, joined as in PATH; "" if there is no such module, or it is built in.
+        Absolute paths with links resolved, joined as in PATH; "" if the module does not exist or is built in.
     """
     with _searching(path.partition(":")[0].partition(".")[0]) as spec:
         if spec is None:
@@ -81,10 +79,11 @@ def place_of(path: str) -> str:
 
 
 def load(path: Any) -> Any:
-    """Import "module:attribute"; an object that is no text is returned as it is.
+    """Import "module:attribute"; an object that is not a string is returned unchanged.
 
     Raises:
-        KeyError: it is written otherwise, or there is none; Python's own library has nothing to offer here.
+        KeyError: the text has another form, the module or attribute does not exist, or the module belongs to
+            Python's standard library.
     """
     if not isinstance(path, str):
         return path
@@ -94,18 +93,16 @@ def load(path: Any) -> Any:
     outermost = module.partition(".")[0]
     if outermost in sys.stdlib_module_names:
         raise KeyError(
-            f"{path!r} belongs to Python's own library, which holds no part of a model; functions of arrays are "
-            "those of jax.numpy. A file of your own needs another name than one of these modules."
+            f"{path!r} belongs to Python's own library: take functions of jax.numpy, or rename a file of your own."
         )
     try:
         with _searching(outermost):
             found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
-            raise  # the module was found, something that it imports was not
+            raise  # the module exists, but one of its own imports does not
         raise KeyError(
-            f"No module {module!r} for {path!r}. It must be importable: lie in the current folder, "
-            "be installed, or be on PYTHONPATH."
+            f"No module {module!r} for {path!r}: it must be installed, on PYTHONPATH, or in the current folder."
         ) from None
     if not hasattr(found, attribute):
         names = [n for n in vars(found) if not n.startswith("_")]

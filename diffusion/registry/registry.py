@@ -1,8 +1,8 @@
-"""Names for things that a config selects.
+"""Registry of the objects that a config selects by name.
 
-One dictionary per kind; `build` binds strictly, so that a misspelled field is an error that lists what
-is accepted. Code outside the package needs no registration: "module:attribute" is a name as well, of
-something that makes objects of the kind; anything else is refused before it is called.
+There is one dictionary per kind. `build` binds strictly: a misspelled field is an error that lists the
+accepted fields. Code outside the package needs no registration: "module:attribute" is a name as well, if
+it refers to a class or function that makes objects of the kind; others are refused before they are called.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ T = TypeVar("T", bound=Callable)
 
 
 def known_names(kind: str, *, built_in: bool = True) -> dict[str, Callable]:
-    """Return the names of a kind, the built-in ones among them unless one of these is asking."""
+    """Return the registered names of a kind with their targets; by default the built-in ones are imported first."""
     if kind not in _REGISTRY:
         raise KeyError(f"Unknown kind {kind!r}.{nearest(kind, KINDS)} Kinds: {list(KINDS)}.")
     if built_in:
@@ -31,12 +31,12 @@ def known_names(kind: str, *, built_in: bool = True) -> dict[str, Callable]:
 
 
 def register(kind: str, name: str, *, renamed_from: str = "") -> Callable[[T], T]:
-    """Give a class or function a name of this kind; refuse a name that is taken.
+    """Register a class or function under a name of this kind; refuse a name that is taken.
 
     Args:
         kind: one of the kinds of the registry.
-        name: what a config says.
-        renamed_from: its earlier name, which configs may still say.
+        name: the name to use in a config.
+        renamed_from: an earlier name, which configs may still use.
 
     Example:
         >>> from diffusion import register
@@ -52,10 +52,9 @@ def register(kind: str, name: str, *, renamed_from: str = "") -> Callable[[T], T
         same = (holder.__module__, holder.__qualname__) == (target.__module__, target.__qualname__)
         if not same:
             raise ValueError(
-                f"{kind} {name!r} is already registered to "
-                f"{holder.__module__}.{holder.__qualname__}; choose another name."
+                f"{kind} {name!r} is registered already, to {holder.__module__}.{holder.__qualname__}; choose another."
             )
-        known[name] = target  # a module that is imported again replaces its own entry
+        known[name] = target  # a module that is imported again may replace its own entry
         if renamed_from:
             add_earlier_name(kind, renamed_from, name)
         return target
@@ -64,20 +63,20 @@ def register(kind: str, name: str, *, renamed_from: str = "") -> Callable[[T], T
 
 
 def registered(kind: str) -> tuple[str, ...]:
-    """Return the sorted names of a kind."""
+    """Return the sorted registered names of a kind."""
     return tuple(sorted(known_names(kind)))
 
 
 def is_of(kind: str, made: type) -> bool:
-    """Say whether the objects of a class are of a kind."""
+    """Return whether objects of this class are of a kind."""
     return issubclass(made, class_of(kind))
 
 
 def _makes(kind: str, target: Any) -> bool:
-    """Say whether something makes objects of a kind, as far as can be known before it is called.
+    """Return whether a target makes objects of a kind, as far as this is known before a call.
 
-    A class does if its objects are of the kind; a function if it says so by what it returns, or says nothing and
-    stands in a module that uses this package.
+    A class qualifies if its objects are of the kind. A function qualifies by its return annotation; without one,
+    it qualifies if its module uses this package.
     """
     if isinstance(target, functools.partial):
         return _makes(kind, target.func)
@@ -87,11 +86,11 @@ def _makes(kind: str, target: Any) -> bool:
     if not isinstance(target, FunctionType):
         return False
     try:
-        told = inspect.signature(target, eval_str=True).return_annotation
+        returned = inspect.signature(target, eval_str=True).return_annotation
     except (NameError, TypeError, ValueError, SyntaxError):
-        told = None
-    if isinstance(told, type) and told not in (object, Any, inspect.Signature.empty):
-        return is_of(kind, told)
+        returned = None
+    if isinstance(returned, type) and returned not in (object, Any, inspect.Signature.empty):
+        return is_of(kind, returned)
     package = __name__.partition(".")[0]
     home = lambda x: (
         x.__name__ if isinstance(x, ModuleType)
@@ -112,11 +111,11 @@ def _require_kind(kind: str, name: str, fits: bool) -> None:
 
 
 def lookup(kind: str, name: str) -> Callable:
-    """Return what is registered under a name, or what "module:attribute" points to.
+    """Return the class or function registered under a name, or the one that "module:attribute" refers to.
 
     Raises:
-        KeyError: there is none.
-        TypeError: what "module:attribute" points to makes no objects of this kind.
+        KeyError: the name is unknown.
+        TypeError: the target of "module:attribute" does not make objects of this kind.
     """
     known = known_names(kind)
     if ":" in name:
@@ -134,17 +133,17 @@ def lookup(kind: str, name: str) -> Callable:
 
 
 def _hashable(value: Any) -> Any:
-    """Lists become tuples: a dataclass that holds a list cannot be a static argument of jit."""
+    """Convert lists to tuples: a dataclass that holds a list cannot be a static argument of jit."""
     return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 class FieldError(TypeError):
-    """A field that nothing accepts.
+    """Error for a field that its owner does not accept.
 
     Attributes:
-        owner: what was to be built, kind and name.
-        field: the field.
-        accepted: the fields that there are.
+        owner: kind and name of the object that was to be built.
+        field: the unknown field.
+        accepted: the accepted fields.
     """
 
     def __init__(self, owner: str, field: str, accepted: Iterable[str]):
@@ -156,9 +155,9 @@ class FieldError(TypeError):
 
 
 def check_type(owner: str, field: str, value: Any, default: Any, annotation: Any = None) -> None:
-    """Raise TypeError if a plain value is not of its default's type: number, text or truth value.
+    """Raise TypeError if a number, string or truth value is not of the type of the field's default.
 
-    Other values, such as None and lists, are refused where the annotation is exactly one of these types.
+    Other values, such as None and lists, are refused only if the annotation is exactly one of these types.
     """
     if isinstance(annotation, UnionType) and type(value) in annotation.__args__:
         return  # such as bool | str
@@ -178,36 +177,35 @@ def check_type(owner: str, field: str, value: Any, default: Any, annotation: Any
 
 
 def nested_kinds(target: Any) -> dict[str, str]:
-    """Return the kind of each field that holds an object of a kind: metadata={"kind": ...}."""
+    """Return field -> kind for the fields that hold an object of a kind: metadata={"kind": ...}."""
     if not dataclasses.is_dataclass(target):
         return {}
     return {f.name: f.metadata["kind"] for f in dataclasses.fields(target) if "kind" in f.metadata}
 
 
 def _not_plain(kind: str, built: Any) -> Any:
-    """Return an object that is already built; refuse a plain value that no object of a kind can be."""
+    """Return an object that is already built; refuse a plain value that cannot be an object of the kind."""
     number = isinstance(built, bool | int | float)
-    if (number and kind != "scale") or isinstance(
-        built, list | tuple
-    ):  # a number is a constant scale
+    # a number is a valid scale, constant in t
+    if (number and kind != "scale") or isinstance(built, list | tuple):
         raise TypeError(f"a {kind} is a name, or a mapping with an entry `name`; got {built!r}.")
     return built
 
 
 def build(kind: str, spec: Any, **extra: Any) -> Any:
-    """Build from "name" or from a mapping with "name"; every other entry must be a parameter.
+    """Build an object from a name, or from a mapping with the entry "name" and parameters.
 
     A field with metadata={"kind": ...} holds an object of that kind, and is built in the same way.
 
     Args:
         kind: one of the kinds of the registry.
-        spec: a name, "module:attribute", a mapping with the entry "name", or an object that is
-            already built, which is returned as it is.
-        **extra: parameters that the caller knows, handed over when the target accepts them.
+        spec: a name, "module:attribute", a mapping with the entry "name" whose other entries must be
+            parameters, or an object that is already built, which is returned unchanged.
+        **extra: parameters supplied by the caller, passed on if the target accepts them.
 
     Raises:
         KeyError: the name is unknown.
-        TypeError: a field is unknown or missing; the message lists the accepted ones. Or `spec` is a number or a list.
+        TypeError: a field is unknown or missing (the message lists the accepted ones), or `spec` is a number or list.
     """
     if not isinstance(spec, str | Mapping):
         return _not_plain(kind, spec)

@@ -1,6 +1,6 @@
-"""Earlier names of registered things and of their fields: they are still understood, with one line of notice.
+"""Earlier names of registered objects and of their fields; they are still accepted, with one line of notice.
 
-A class says its earlier name where it is registered, `@register("time", "default", renamed_from="natural")`, and a
+A class states its earlier name where it is registered, `@register("time", "default", renamed_from="natural")`, and a
 field in its metadata, `field(metadata={"renamed_from": "share"})`.
 """
 
@@ -13,17 +13,17 @@ from diffusion.registry.kinds import fill
 
 _log = logging.getLogger(__name__)
 
-_NAMES: dict[tuple[str, str], str] = {}  # (kind, earlier name) -> today's
+_NAMES: dict[tuple[str, str], str] = {}  # (kind, earlier name) -> current name
 _noticed: set[str] = set()
 
 
 def add_earlier_name(kind: str, earlier: str, name: str) -> None:
-    """Let a name stand for another of the same kind."""
+    """Make an earlier name an alias of a current name of the same kind."""
     _NAMES[kind, earlier] = name
 
 
 def current_name(kind: str, name: str) -> str:
-    """Return today's name of a kind for what may be an earlier one."""
+    """Return the current name for a name that may be an earlier one."""
     fill()
     new = _NAMES.get((kind, name), name)
     if new != name:
@@ -32,12 +32,12 @@ def current_name(kind: str, name: str) -> str:
 
 
 def current_fields(owner: str, target: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields under the names that they have today; one that is given under both stays.
+    """Return fields under their current names; a field given under both names keeps both.
 
     Args:
-        owner: kind and name, for the notice.
-        target: the class that has the fields.
-        fields: values by name.
+        owner: kind and name of the object, for the notice.
+        target: the class that declares the fields.
+        fields: values by field name.
     """
     if not dataclasses.is_dataclass(target):
         return dict(fields)
@@ -52,18 +52,20 @@ def current_fields(owner: str, target: Any, fields: Mapping[str, Any]) -> dict[s
 
 
 def _notice(earlier: str, name: str) -> None:
-    """Say once for each earlier name what it is called today."""
+    """Log the current name of an earlier one, once per earlier name."""
     if earlier not in _noticed:
         _noticed.add(earlier)
         _log.warning("%s is now called %r; the earlier name is still understood.", earlier, name)
 
 
 def adopt_earlier_names(cls: type, names: Mapping[str, str]) -> None:
-    """Give what a class defines under earlier names those of today; called by `__init_subclass__` of its base.
+    """Add the current names of attributes that a subclass defines under earlier names, with a notice.
+
+    For use in `__init_subclass__` of the base class.
 
     Args:
-        cls: a class that somebody has derived.
-        names: of methods and attributes, earlier -> today's.
+        cls: the new subclass.
+        names: earlier name -> current name, of methods and attributes.
     """
     for earlier, name in names.items():
         if earlier in vars(cls) and name not in vars(cls):

@@ -1,4 +1,4 @@
-"""Specs, what objects are built from: completed, read back from an object, and searched for marks and earlier names."""
+"""Specs, the mappings from which objects are built: complete them, recover them from objects, and search them."""
 
 import dataclasses
 import inspect
@@ -12,7 +12,7 @@ from diffusion.registry.renamed import current_fields, current_name
 
 
 def resolve(kind: str, spec: Any, **extra: Any) -> dict[str, Any]:
-    """Return the mapping that `build` would build from, with every default written out."""
+    """Return the mapping from which `build` would build, with every default written out."""
     fields = {"name": spec} if isinstance(spec, str) else dict(spec)
     target = lookup(kind, fields["name"])
     parameters, kinds = inspect.signature(target).parameters, nested_kinds(target)
@@ -31,7 +31,7 @@ def resolve(kind: str, spec: Any, **extra: Any) -> dict[str, Any]:
 
 
 def spec_of(kind: str, built: Any) -> Any:
-    """Return the mapping that an object of a kind was or could have been built from."""
+    """Return a mapping from which an object of a kind could have been built."""
     if not dataclasses.is_dataclass(built) or isinstance(built, type):
         return built
     names = [name for name, target in known_names(kind).items() if target is type(built)]
@@ -46,9 +46,9 @@ def spec_of(kind: str, built: Any) -> Any:
 
 
 def current(kind: str, spec: Any) -> Any:
-    """Return a spec with today's names of what has been renamed, with a line of notice for each.
+    """Return a spec with current names in place of earlier ones, and log a notice for each.
 
-    Nothing outside the package is imported, and what is unknown stays.
+    Nothing outside the package is imported; unknown names are kept.
     """
     if isinstance(spec, str):
         return current_name(kind, spec)
@@ -62,16 +62,16 @@ def current(kind: str, spec: Any) -> Any:
 
 
 def marked(kind: str, spec: Any, mark: str) -> dict[str, Any]:
-    """Return what the fields of a class say of themselves under `mark` in their metadata, by dotted path.
+    """Return the metadata entry `mark` of each field that has one, by dotted path.
 
-    Fields of specs inside the spec stand under the name of the field that holds them. Nothing is imported: what is
-    not registered, or not loaded, has no marks.
+    Fields of a nested spec have the name of the field that holds it as a prefix. Nothing is imported: targets that
+    are not registered, or not loaded, have no marks.
 
-        where       True: the field says where something lies, not what it is
-        formerly    what a spec means that was stored without the field: its default of that time
+        where       True: the field states a location, which does not change the result
+        formerly    the value that a stored spec without this field implies: the default at that time
 
     Args:
-        kind: of the spec.
+        kind: the kind of the spec.
         spec: a name, or a mapping with the entry "name".
         mark: "where" or "formerly".
     """
@@ -87,7 +87,7 @@ def marked(kind: str, spec: Any, mark: str) -> dict[str, Any]:
 
 
 def _loaded(kind: str, name: Any) -> Any:
-    """Return what a name stands for if that needs no import, or None."""
+    """Return the target of a name if it is available without an import, or None."""
     module, colon, attribute = str(name).partition(":")
     if colon:
         return getattr(sys.modules.get(module), attribute, None)

@@ -1,7 +1,7 @@
-"""Values that were typed on a command line, read as the field takes them.
+"""Conversion of command-line text to the type of the field that it sets.
 
-Text stays text: where the field is a string, `2024_01`, `1e3` and `true` are paths, not numbers or truth values. The
-annotation of the field decides; only where nothing is known of it, a word is read as the literal that it spells.
+For a field that is a string, text stays text: `2024_01`, `1e3` and `true` may be paths, and are not read as numbers
+or truth values. The annotation of the field decides; only if it is unknown is text read as the literal it spells.
 """
 
 import ast
@@ -17,7 +17,7 @@ _SEQUENCES = (tuple, list, Sequence)
 
 
 def literal(text: str) -> Any:
-    """Return the number, truth value, tuple, list or dictionary that a text spells, or the text; never run code."""
+    """Return the number, truth value, tuple, list or dictionary that a text spells, else the text; runs no code."""
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     if text.lower().removeprefix("-") in ("nan", "inf"):
@@ -25,7 +25,7 @@ def literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return text  # the last two: brackets or signs, thousands deep
+        return text  # MemoryError, RecursionError: thousands of nested brackets or signs
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
@@ -34,7 +34,7 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 
 def admits_text(annotation: Any) -> bool:
-    """Say whether a field of this annotation may be a string."""
+    """Return whether a field of this annotation may be a string."""
     return str in _members(annotation)
 
 
@@ -43,7 +43,7 @@ def _of_texts(member: Any) -> bool:
 
 
 def _texts(text: str) -> list[str]:
-    """Return the elements of a tuple or a list as they were typed, without the quotes of strings."""
+    """Return the elements of a tuple or list as typed, with the quotes of strings removed."""
     elements = ast.parse(text.strip(), mode="eval").body.elts  # type: ignore[attr-defined] of a tuple or list
     quoted = lambda e: isinstance(e, ast.Constant) and isinstance(e.value, str)
     typed = lambda e: ast.get_source_segment(text.strip(), e) or ""
@@ -51,7 +51,7 @@ def _texts(text: str) -> list[str]:
 
 
 def _is_one_of(value: Any, members: Sequence[Any], text: str) -> bool:
-    """Say whether a literal is a value of one of these types, which are not text alone."""
+    """Return whether a literal is a value of one of these types, at least one of which is not text."""
     if value is None:
         return NoneType in members and (text == "None" or bool in members)
     if isinstance(value, bool):
@@ -64,13 +64,13 @@ def _is_one_of(value: Any, members: Sequence[Any], text: str) -> bool:
 
 
 def read(text: str, annotation: Any = None) -> Any:
-    """Return the value that a text means for a field.
+    """Convert text to a value of a field.
 
     Args:
-        text: as it was typed.
-        annotation: of the field; None if nothing is known of it. Where it admits strings, the text itself is the
-            value, unless it spells a value of another type that is admitted too: `true` for `bool | str`, `None`
-            for `str | None`.
+        text: the text as typed.
+        annotation: the annotation of the field, or None if it is unknown. If it admits strings, the text itself is
+            the value, unless it spells a value of another admitted type: `true` for `bool | str`, `None` for
+            `str | None`.
     """
     value, members = literal(text), _members(annotation)
     if any(map(_of_texts, members)):
@@ -85,13 +85,13 @@ def read(text: str, annotation: Any = None) -> Any:
 def field_type(
     kind: str, spec: Any, path: Sequence[str], may_import: Callable[[str], bool] = lambda name: True
 ) -> Any:
-    """Return the annotation of a field of what a section names, or None if it is not known.
+    """Return the annotation of a field of the object that a spec names, or None if it is unknown.
 
     Args:
-        kind: of the registry.
+        kind: the kind of the spec.
         spec: a name, or a mapping with `name`.
-        path: of the field; more than one word leads through fields that hold objects of a kind.
-        may_import: says whether a name "module:attribute" may be imported.
+        path: names that lead to the field, through fields that hold objects of a kind.
+        may_import: returns whether a name "module:attribute" may be imported.
     """
     fields = {"name": spec} if isinstance(spec, str) else spec
     if not isinstance(fields, Mapping) or not isinstance(fields.get("name"), str) or not path:
@@ -103,7 +103,7 @@ def field_type(
     try:
         target = lookup(kind, fields["name"])
         parameters = parameters_of(target)
-    except Exception:  # an unknown name, a module that cannot be imported: building it says so
+    except Exception:  # an unknown name or a module that cannot be imported: `build` reports it
         return None
     if len(path) > 1:
         inner = nested_kinds(target).get(path[0])
@@ -117,7 +117,7 @@ def field_type(
 
 
 def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of a class or function; annotations that are written as strings are looked up."""
+    """Return the parameters of a class or function, with annotations that are strings evaluated."""
     try:
         return inspect.signature(target, eval_str=True).parameters
     except (NameError, TypeError, AttributeError, SyntaxError):

@@ -46,9 +46,7 @@ def _named(params: Any) -> dict[str, Any]:
     found = jax.tree_util.tree_leaves_with_path(params)
     named = {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in found}
     if len(named) < len(found):
-        raise ConfigError(
-            "two weights of this network have the same name; rename one of its layers."
-        )
+        raise ConfigError("two weights of this network have the same name; rename a layer.")
     return named
 
 
@@ -107,8 +105,7 @@ def read_card(path: Path) -> dict[str, Any]:
         if not path.is_file():
             raise MissingFileError(f"there is no file {path}.") from None
         raise CheckpointError(
-            f"{path} has no {file.name} beside it, so it was not written by export, or was moved without it. That "
-            "file says which config, data and step the weights belong to; without it nobody knows what they are."
+            f"{path} has no {file.name} beside it, which says what its weights are: bring both files, or export again."
         ) from None
     except ValueError as error:
         raise CheckpointError(f"{error}.") from None
@@ -117,9 +114,7 @@ def read_card(path: Path) -> dict[str, Any]:
     if card["format"] != FORMAT:
         raise CheckpointError(f"{file} has format {str(card['format'])[:20]}, not {FORMAT}.")
     if "self" in card and card["self"] != _digest(card):
-        raise CheckpointError(
-            f"{file} is not what was written. If it was changed on purpose, delete its entry 'self'."
-        )
+        raise CheckpointError(f"{file} is not what was written; if meant, delete its entry 'self'.")
     kinds = {
         "weights": dict,
         "config": dict,

@@ -69,30 +69,22 @@ class TrainedClassifier:
             return
         lines = differences(*({"process": described(p)} for p in (own, process)), keys=("process",))
         names = [line for line in lines if line.startswith("process.name:")]
-        lines = names or lines  # for different classes, the names instead of the fields
+        lines = "; ".join(names or lines)  # fields of different classes do not compare
         raise ConfigError(
-            f"the classifier in {self.where} was trained for another process ({'; '.join(lines)}, its own -> "
-            "the model's): it has never seen such x_t. Train one with the model's sections `process` and `time`."
+            f"the classifier in {self.where} was trained for another process ({lines}, its own -> the model's). "
+            "Train one with the model's sections `process` and `time`."
         )
 
     def _check_spec(self, spec: DataSpec) -> None:
         own = self.experiment.spec
-        for name, what in (
-            ("shape", "examples of shape"),
-            ("num_classes", "num_classes ="),
-            ("multi_hot_dim", "multi_hot_dim ="),
-        ):
+        for name in ("shape", "num_classes", "multi_hot_dim", "class_names"):
             mine, theirs = getattr(own, name), getattr(spec, name)
-            if mine != theirs:
+            same = same_classes(own, spec) if name == "class_names" else mine == theirs
+            if not same:
                 raise ConfigError(
-                    f"the classifier in {self.where} was trained on {what} {mine}; the model to be guided has "
-                    f"{theirs}. Train a classifier on the model's data."
+                    f"the classifier in {self.where} was trained on {name} = {mine}; the model has {theirs}. "
+                    "Train a classifier on the model's data."
                 )
-        if not same_classes(own, spec):
-            raise ConfigError(
-                f"the classifier in {self.where} was trained on the classes {own.class_names}; the model to be guided "
-                f"has {spec.class_names}. Train a classifier on the model's data."
-            )
 
 
 def described(process: Process) -> Any:
@@ -111,28 +103,25 @@ def check_guide(experiment: Experiment, guide: Experiment, where: str) -> None:
     """
     if guide.task != "generator":
         raise ConfigError(
-            f"the guide in {where} is a {guide.task.replace('_', ' ')}; try --classifier."
+            f"the guide in {where} is a {guide.task}, no generator; try --classifier."
         )
-    mine, theirs = experiment.spec.shape, guide.spec.shape
-    if mine != theirs:
-        raise ConfigError(
-            f"the guide in {where} was trained on examples of shape {theirs}; the model makes {mine}. Train one on "
-            "the model's data."
-        )
-    if experiment.process != guide.process:
-        raise ConfigError(
-            f"the guide in {where} was trained for the process {guide.process}; the model's is "
-            f"{experiment.process}. Train one with the model's section `process`."
-        )
-    entries = [jax.tree.map(jnp.shape, e.example_cond(1)) for e in (experiment, guide)]
-    classes = experiment.spec.num_classes, guide.spec.num_classes
-    if guide.conditional and (entries[0] != entries[1] or classes[0] != classes[1]):
-        raise ConfigError(
-            f"the guide in {where} was trained under other conditions ({classes[1]} classes) than the model "
-            f"({classes[0]} classes). Train one on the model's data, or one without conditions."
-        )
-    if guide.conditional and not same_classes(experiment.spec, guide.spec):
-        raise ConfigError(
-            f"the guide in {where} was trained on other classes ({guide.spec.class_names}) than the model "
-            f"({experiment.spec.class_names}). Train one on the model's data, or one without conditions."
-        )
+    mine, theirs = experiment.spec, guide.spec
+    conditions = lambda e: (jax.tree.map(jnp.shape, e.example_cond(1)), e.spec.num_classes)
+    conditions_differ = guide.conditional and conditions(experiment) != conditions(guide)
+    classes_differ = guide.conditional and not same_classes(mine, theirs)
+    for differs, what, its, own in (
+        (mine.shape != theirs.shape, "examples of shape", theirs.shape, mine.shape),
+        (experiment.process != guide.process, "the process", guide.process, experiment.process),
+        (
+            conditions_differ,
+            "other conditions, num_classes =",
+            theirs.num_classes,
+            mine.num_classes,
+        ),
+        (classes_differ, "other classes,", theirs.class_names, mine.class_names),
+    ):
+        if differs:
+            raise ConfigError(
+                f"the guide in {where} was trained for {what} {its}; the model has {own}. Train one with the model's "
+                "data and section `process`, or one without conditions."
+            )

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from diffusion.config.experiment import Experiment
-from diffusion.config.sections import ConfigError
+from diffusion.config.sections import ConfigError, config_errors
 from diffusion.evaluation.cards import estimate_of
 from diffusion.evaluation.metrics import EvalInputs, numbers_of, parse_list
 from diffusion.registry import build
@@ -101,10 +101,8 @@ def trend_metrics(experiment: Experiment) -> list[Any]:
     Raises:
         ConfigError: a metric cannot be built.
     """
-    try:
+    with config_errors("config.evaluate.trend_metrics"):
         return [build("metric", one) for one in parse_list(experiment.evaluate.trend_metrics)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"config.evaluate.trend_metrics: {error.args[0]}") from None
 
 
 def trend(experiment: Experiment, writers: Sequence[Writer], monitor: Monitor) -> HookCall:
@@ -119,8 +117,7 @@ def trend(experiment: Experiment, writers: Sequence[Writer], monitor: Monitor) -
     metrics, options = trend_metrics(experiment), experiment.evaluate
     if experiment.task != "generator":
         raise ConfigError(
-            "config.evaluate.trend_every: a trend is of a generator's examples; this run trains a "
-            f"{experiment.task.replace('_', ' ')}. Set it to 0."
+            f"config.evaluate.trend_every needs a generator, not a {experiment.task.replace('_', ' ')}. Set it to 0."
         )
     if jax.process_index() == 0:
         _open_features(experiment, metrics)

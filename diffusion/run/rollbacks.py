@@ -49,8 +49,7 @@ class Rollbacks:
             entries = [(int(e["left_at"]), int(e["to"])) for e in read_json(file)]
         except (ValueError, TypeError, KeyError, OverflowError):
             raise ConfigError(
-                f"{file} cannot be understood; it says in which order the data of this run come. Restore it, or "
-                "start again with --restart."
+                f"{file}, the order in which the data come, cannot be understood. Restore it, or give --restart."
             ) from None
         return cls(tuple(entries))
 

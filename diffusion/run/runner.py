@@ -265,9 +265,7 @@ class Run:
         if done >= self.experiment.train.max_rollbacks:
             if not done:
                 raise error
-            raise DivergedError(
-                error.step, f"{error} It had gone back {done} times already."
-            ) from None
+            raise DivergedError(error.step, f"{error} It had gone back {done} times.") from None
         target = self.checkpoints.go_back_to(error.good)
         rollbacks = rollbacks.and_back(error.step, target)
         if jax.process_index() == 0:

@@ -35,8 +35,7 @@ def read_variance(file: Path, experiment: Experiment, step: int, ema: str) -> Wi
     command = f"demolish estimate_variance --workdir {file.parent} --ema {ema}"
     if not check_plain(file):
         raise ConfigError(
-            f"variance='analytic' needs a table of posterior variances; {file} does not exist. "
-            f"Make it: {command}"
+            f"variance='analytic' needs a table of variances; {file} does not exist. Make it: {command}"
         )
     try:
         arrays = read_arrays(file, ("times", "values", "card"), links=False)
@@ -50,8 +49,7 @@ def read_variance(file: Path, experiment: Experiment, step: int, ema: str) -> Wi
     wanted = (step, ema)
     if made != wanted:
         raise ConfigError(
-            f"{file} belongs to step {made[0]}, weights {made[1]}; the checkpoint is step {step}, weights "
-            f"{ema}. Make it anew: {command}"
+            f"{file} belongs to step {made[0]}, weights {made[1]}, not {step}, {ema}. Make it anew: {command}"
         )
     if process != experiment.resolved()["process"]:
         raise ConfigError(f"{file} belongs to another process. Make it anew: {command}")

@@ -54,15 +54,11 @@ def _check_size(value: Any, path: str) -> None:
             _check_size(inner, f"{path}.{str(key)[:40]}")
     elif isinstance(value, list | tuple):
         if len(value) > MOST_LEVELS:
-            raise CheckpointError(
-                f"{path} has {len(value)} entries; no network has more than {MOST_LEVELS}."
-            )
+            raise CheckpointError(f"{path} has {len(value)} entries, more than {MOST_LEVELS}.")
         for inner in value:
             _check_size(inner, path)
     elif isinstance(value, int | float) and abs(value) > MOST_WIDTH and abs(value) != math.inf:
-        raise CheckpointError(
-            f"{path} is {value:.3g}; no network has a width or depth above {MOST_WIDTH}."
-        )
+        raise CheckpointError(f"{path} is {value:.3g}; no width or depth is above {MOST_WIDTH}.")
 
 
 def shapes_of(experiment: Experiment, arrays: int, where: str) -> TrainState:
@@ -81,8 +77,7 @@ def shapes_of(experiment: Experiment, arrays: int, where: str) -> TrainState:
             return experiment.abstract_state()
     except TooManyLayersError:
         raise CheckpointError(
-            f"the network that the config of {where} describes has more layers than the {arrays} arrays that are "
-            "stored can fill."
+            f"the network in the config of {where} has more layers than the {arrays} stored arrays can fill."
         ) from None
 
 
@@ -94,6 +89,5 @@ def refuse_mislabeled(folder: Path, config: Mapping, trained: Mapping, step: int
     """
     if changed := differences(trained, config):
         raise CheckpointError(
-            f"config.json in {folder} is not what its checkpoint of step {step} was trained with "
-            f"({'; '.join(changed)[:500]}). Restore it, or give the command that trained it once more."
+            f"config.json in {folder} is not that of step {step} ({'; '.join(changed)[:500]}). Restore it."
         )

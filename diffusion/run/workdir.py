@@ -210,9 +210,7 @@ def open_run(
     with CheckpointReader(workdir.checkpoints, say=Terminal(sys.stderr).say) as checkpoints:
         step = checkpoints.recover() if step is None else step
         if step is None:
-            raise CheckpointError(
-                f"{workdir.checkpoints} holds no complete checkpoint; train further."
-            )
+            raise CheckpointError(f"{workdir.checkpoints} has no complete checkpoint; train on.")
         refuse_mislabeled(workdir.path, stored, checkpoints.meta(step)["config"], step)
         abstract = shapes_of(experiment, checkpoints.count_arrays(step), str(workdir.path))
         like = abstract.params if ema == "raw" else abstract.ema[ema]
@@ -249,8 +247,7 @@ def open_classifier(
     task = config.get("task", "generator")
     if task == "generator":
         raise ConfigError(
-            f"{workdir.path} holds a generator, not a classifier. Train one with --config.task=classifier, such as "
-            "configs/digits_classifier.py."
+            f"{workdir.path} holds a generator, not a classifier; train one, as configs/digits_classifier.py does."
         )
     run = open_run(workdir, config, ema, allow_code=allow_code)
     return TrainedClassifier(

@@ -48,9 +48,7 @@ def initialize_distributed(
     count = _number(VARIABLES[1]) if num_processes is None else num_processes
     rank = _number(VARIABLES[2]) if process is None else process
     if count is not None and rank is not None and not 0 <= rank < count:
-        raise ValueError(
-            f"{VARIABLES[2]} must be from 0 to {VARIABLES[1]} - 1; got {rank} of {count}."
-        )
+        raise ValueError(f"{VARIABLES[2]} must lie in 0 ... {count - 1}; got {rank}.")
     jax.distributed.initialize(coordinator, count, rank)
 
 

@@ -190,8 +190,7 @@ class Lock:
             )
         if owner and host != here:
             raise LockedError(
-                f"{folder} is in use by {words}. Whether it is still alive cannot be seen from {here}: if "
-                f"it is not, delete {self.path} and try again."
+                f"{folder} is in use by {words}, unseen from {here}: if it is not alive, delete {self.path}."
             )
         if owner and _alive(owner):
             raise LockedError(
@@ -215,9 +214,7 @@ class Lock:
                     # a file system without hard links; a rename would replace an existing file
                     self._file = _made(self.path, content)
         except FileExistsError:
-            raise LockedError(
-                f"{self.path.parent} was taken by another process just now."
-            ) from None
+            raise LockedError(f"{self.path.parent} was just taken by another process.") from None
         finally:
             if self._file != file:
                 _let_go(file)
@@ -247,8 +244,7 @@ class Lock:
         """
         if self._mine is not None and self.owner() != self._mine:
             raise SaveError(
-                f"{self.path} no longer names this process: another may write to {self.path.parent}, or it "
-                "was deleted. Nothing more is written there."
+                f"{self.path} no longer names this process, so another may write there; it writes nothing more."
             )
 
     def release(self) -> None:

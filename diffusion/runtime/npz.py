@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from diffusion.numerics import require
+from diffusion.numerics import alike, shaped
 from diffusion.runtime.files import replacing
 from diffusion.runtime.reading import open_plain, unpacked_limit
 
@@ -219,16 +219,10 @@ def _write(file: Any, value: "Stream | np.ndarray") -> None:
     count = 0
     for piece in value.pieces:
         piece = np.ascontiguousarray(piece, kind)
-        require(
-            piece.shape[1:] == tuple(value.shape[1:]),
-            f"a piece of shape {piece.shape} does not belong to an array of shape {value.shape}.",
-        )
+        shaped("a piece", piece, (len(piece), *value.shape[1:]))
         file.write(piece.tobytes())
         count += len(piece)
-    require(
-        count == value.shape[0],
-        f"the pieces hold {count} rows; `shape` promised {value.shape[0]}.",
-    )
+    alike("number of rows", pieces=count, shape=value.shape[0])
 
 
 def save_arrays(path: Path, arrays: "Mapping[str, Stream | np.ndarray]", card: Mapping) -> None:

@@ -36,9 +36,7 @@ def _library(part: str = "") -> Any:
     try:
         return importlib.import_module(f"safetensors.{part}".rstrip("."))
     except ImportError:
-        raise ImportError(
-            "Models are exported and imported by the package safetensors: pip install safetensors."
-        ) from None
+        raise ImportError("Export and import need safetensors: pip install safetensors.") from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], note: Mapping[str, str]) -> str:
@@ -79,9 +77,7 @@ def read_header(path: Path) -> dict[str, Shape]:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise CheckpointError(
-                f"{path} is no file of tensors: its header cannot be {length} bytes long."
-            )
+            raise CheckpointError(f"{path} is no file of tensors: its header has {length} bytes.")
         raw = file.read(length)
     try:
         header = parse_json(raw, "it", pairs=_unique)
@@ -94,13 +90,11 @@ def read_header(path: Path) -> dict[str, Shape]:
     at = 0
     for begin, end in sorted(ends):
         if begin != at:
-            raise CheckpointError(
-                f"{path} has an unsound header: arrays overlap, or there are gaps."
-            )
+            raise CheckpointError(f"{path} has an unsound header: arrays overlap or leave gaps.")
         at = end
     if at != size - 8 - length:
         raise CheckpointError(
-            f"{path} has {size - 8 - length} bytes of arrays, its header speaks of {str(at)[:30]}."
+            f"{path} has {size - 8 - length} bytes of arrays, not {str(at)[:30]}."
         )
     return {k: (tuple(e["shape"]), _TYPES[e["dtype"]]) for k, e in header.items()}
 

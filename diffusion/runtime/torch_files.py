@@ -181,15 +181,11 @@ class _Machine:
             stack.pop()
             self.target(dict)
         else:
-            raise Refused(
-                f"it has the instruction {name}, which a dictionary of tensors does not need"
-            )
+            raise Refused(f"it has the instruction {name}, of no dictionary of tensors")
 
     def target(self, kind: type) -> Any:
         if not isinstance(self.stack[-1], kind):
-            raise Refused(
-                f"it fills a {type(self.stack[-1]).__name__} as if it were a {kind.__name__}"
-            )
+            raise Refused(f"it fills a {type(self.stack[-1]).__name__} like a {kind.__name__}")
         return self.stack[-1]
 
 

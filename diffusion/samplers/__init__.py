@@ -1,4 +1,4 @@
-"""Samplers: ways to bring a state from noise to data."""
+"""Samplers: methods that take a state from noise to data."""
 
 from diffusion.samplers.adaptive import Diffrax
 from diffusion.samplers.adaptive_sde import DiffraxSDE

@@ -1,4 +1,4 @@
-"""The generative ODE by the solvers of diffrax (Kidger, 2022); what it shares with the SDE."""
+"""The generative ODE by the solvers of diffrax (Kidger, 2022), and the base class that the SDE shares with it."""
 
 import abc
 import functools
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion.numerics import as_pytree, at_least, is_static, is_traced, one_of, positive
+from diffusion.numerics import as_pytree, at_least, converged, is_static, one_of, positive
 from diffusion.numerics.programs import Programs, unshared
 from diffusion.numerics.shapes import checked
 from diffusion.processes import Process
@@ -21,16 +21,16 @@ from diffusion.types import Data, Key
 _NORMS = ("batch", "sample")
 _CONTROLLERS = ("pid", "step_to", "constant")
 
-# Evaluations per step of methods that state no tableau of stages.
+# Evaluations per step of diffrax solvers without a Butcher tableau.
 _ODE_COSTS = {"Euler": 1, "LeapfrogMidpoint": 1, "ReversibleHeun": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffraxBase(Sampler):
-    """What both have in common: step sizes, norms, and the way around a clean end.
+    """Base class of the diffrax samplers: step sizes, norms, and the last step to sigma = 0.
 
     `controller` is "pid" (adaptive, with rtol, atol and the coefficients of diffrax's PIDController),
-    "step_to" (exactly the given times) or "constant" (as many equal steps in t as the grid has).
+    "step_to" (exactly the given times) or "constant" (equal steps in t, as many as the grid has).
     """
 
     rtol: float = 1e-4
@@ -69,8 +69,8 @@ class DiffraxBase(Sampler):
     ) -> Solution:
         """Integrate from times[0] to times[-1].
 
-        Where no noise is left at times[-1] the velocity there is 0/0, so the last interval is one step
-        to the posterior mean.
+        If sigma = 0 at times[-1] the velocity there is 0/0, so the last interval is a single step to the
+        posterior mean.
         """
         if callback is not None:
             solution = self.solve(process, model, key, x, times, save=True)
@@ -93,8 +93,7 @@ class DiffraxBase(Sampler):
         solver = self.make_solver()
         if self.controller == "pid" and not isinstance(solver, diffrax.AbstractAdaptiveSolver):
             raise ValueError(
-                f"`controller` of {type(solver).__name__} must be step_to or constant: it estimates no error, which "
-                "pid needs."
+                f"`controller` of {type(solver).__name__} must be step_to or constant: it estimates no error for pid."
             )
 
     def _integrated(
@@ -110,7 +109,7 @@ class DiffraxBase(Sampler):
         return Solution(ys[-1], ys if save else None, nfe)
 
     def stepping(self, times: Array) -> dict[str, Any]:
-        """Return the arguments of diffeqsolve that concern step sizes; `times` may run either way."""
+        """Return the step-size arguments of diffeqsolve; `times` may increase or decrease."""
         import diffrax
 
         found: dict[str, Any] = {"t0": times[0], "t1": times[-1], "dt0": times[1] - times[0]}
@@ -126,7 +125,7 @@ class DiffraxBase(Sampler):
         return found
 
     def solved(self, terms: Any, x: Data, times: Array, save: bool) -> tuple[Array, Array, Array]:
-        """Return the states, the steps that were tried, and whether the end was reached."""
+        """Return the states, the number of attempted steps, and whether the end was reached."""
         import diffrax
 
         @jax.jit
@@ -159,18 +158,18 @@ _compiled = Programs(_integrate, 3)
 @final
 @dataclass(frozen=True, kw_only=True)
 class Diffrax(DiffraxBase):
-    """dx/dt = v(x, t) by any explicit solver of diffrax, by name.
+    """dx/dt = v(x, t) by any explicit solver of diffrax, selected by name.
 
-    With the controller "pid" the first and last of the given times are the interval, and the others say where
-    the trajectory is reported. `norm="batch"` controls the error of the batch as one state; "sample"
-    gives each example its own step sizes, so that it does not depend on its neighbors, and the work lasts
-    until the slowest one ends.
+    With the controller "pid" the first and last of the given times are the interval, and the others are times at
+    which the trajectory is reported. `norm="batch"` controls the error of the batch as one state; "sample" gives
+    each example its own step sizes, so that it does not depend on the rest of the batch, and runs until the
+    slowest example ends.
 
-    `nfe` counts the stages of accepted and rejected steps; the few repeated first stages that diffrax does not
-    report are missing from it. Implicit solvers are refused: what their inner iterations cost is not reported.
+    `nfe` counts the stages of accepted and rejected steps, without the few repeated first stages, which diffrax
+    does not report. Implicit solvers are refused, because diffrax does not report the cost of their iterations.
     """
 
-    order: ClassVar[int] = 5  # of the default solver; adaptive, so not seen in a fixed-grid test
+    order: ClassVar[int] = 5  # of the default solver; steps are adaptive, so no test measures it
 
     solver: str = "Tsit5"
     norm: str = "batch"
@@ -181,7 +180,7 @@ class Diffrax(DiffraxBase):
 
     @property
     def coupled(self) -> bool:
-        """Whether the error is that of the whole batch."""
+        """Whether the step size depends on the error of the whole batch."""
         return self.norm == "batch"
 
     def make_solver(self) -> Any:
@@ -197,11 +196,7 @@ class Diffrax(DiffraxBase):
             k for k, v in vars(diffrax).items()
             if isinstance(v, type) and issubclass(v, explicit) and v is not explicit
         ] + list(_ODE_COSTS)  # fmt: skip
-        one_of(
-            sorted(known),
-            solver=self.solver,
-            hint="These are the explicit solvers of diffrax for ODEs.",
-        )
+        one_of(sorted(known), solver=self.solver, hint="They are diffrax's explicit ODE solvers.")
         return getattr(diffrax, self.solver)()
 
     def _stages(self, steps: Array) -> Array:
@@ -209,7 +204,7 @@ class Diffrax(DiffraxBase):
         if self.solver in _ODE_COSTS:
             return steps * _ODE_COSTS[self.solver] + (self.solver == "ReversibleHeun")
         stages = solver.tableau.num_stages
-        # a method whose last stage is the first of the next step evaluates it once more at the start
+        # if the last stage is the first one of the next step (FSAL), only the first step evaluates all stages
         return steps * (stages - 1) + 1 if solver.tableau.fsal else steps * stages
 
     def integrate(
@@ -233,9 +228,4 @@ class Diffrax(DiffraxBase):
 
 
 def _complain(sampler: Any, good: Array) -> None:
-    if not is_traced(good) and not bool(good):
-        raise RuntimeError(
-            f"{sampler.solver} did not reach the end within {sampler.max_steps} steps at rtol="
-            f"{sampler.rtol:g}, atol={sampler.atol:g}. Loosen the tolerances, raise "
-            "`max_steps`, or stop at a larger t_min."
-        )
+    converged(good, sampler.solver, sampler)

@@ -27,11 +27,11 @@ _SDE_COSTS = {
 @final
 @dataclass(frozen=True, kw_only=True)
 class DiffraxSDE(DiffraxBase):
-    """The reverse SDE of noise lam g by a stochastic solver of diffrax, by name.
+    """The reverse SDE with noise lam g by a stochastic solver of diffrax, selected by name.
 
-    dx = [f x - (1 + lam^2)/2 g^2 score] dt + lam g dW in the time r = times[0] - t, which runs up: methods with
-    Levy areas (ShARK, SRA1) are wrong on negative steps. The noise does not depend on x, so Ito and
-    Stratonovich agree. The Brownian path is a function of the key, or of each example's own key.
+    dx = [f x - (1 + lam^2)/2 g^2 score] dt + lam g dW in the increasing time r = times[0] - t, because methods with
+    Levy areas (ShARK, SRA1) are wrong for negative steps. The noise does not depend on x, so the Ito and
+    Stratonovich interpretations agree. The Brownian path is a function of the key, or of each example's own key.
     """
 
     order: ClassVar[int] = 1  # weak
@@ -50,15 +50,11 @@ class DiffraxSDE(DiffraxBase):
         """Return the diffrax solver.
 
         Raises:
-            ValueError: it is not a stochastic solver whose cost is known.
+            ValueError: the name is not that of a stochastic solver of known cost.
         """
         import diffrax
 
-        one_of(
-            sorted(_SDE_COSTS),
-            solver=self.solver,
-            hint="These are the solvers of diffrax for SDEs.",
-        )
+        one_of(sorted(_SDE_COSTS), solver=self.solver, hint="They are diffrax's SDE solvers.")
         return getattr(diffrax, self.solver)()
 
     def integrate(
@@ -94,7 +90,7 @@ class DiffraxSDE(DiffraxBase):
         return ys, num_steps * _SDE_COSTS[self.solver], good
 
     def _path(self, solver: Any, upward: Array, key: Key, x: Data) -> Any:
-        """Return the Brownian motion, resolved below the steps that will be taken."""
+        """Return the Brownian path, with a resolution finer than the steps."""
         import diffrax
 
         stages = isinstance(solver, diffrax.AbstractSRK)

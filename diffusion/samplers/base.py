@@ -1,7 +1,7 @@
-"""The sampler protocol, and the one loop that runs every fixed-grid sampler.
+"""The sampler protocol, and the loop that runs every fixed-grid sampler.
 
 A sampler is a frozen record of hyperparameters. Its coefficients are computed once, on the host, in
-float64, as a table with one row per step (`prepare`); `step` carries a state from time t to s < t with one
+float64, as a table with one row per step (`prepare`); `step` advances a state from time t to s < t with one
 row. The loop is compiled once per (sampler, process, shape, number of steps) across calls: times,
 coefficients, parameters, conditions and keys are arguments of the compiled function, not constants.
 """
@@ -33,7 +33,7 @@ Callback = Callable[[int, float, Array], None]  # (steps done, time reached, sta
 
 
 class Solution(NamedTuple):
-    """What solving gives: the end, the states on the way if asked for, and the number of evaluations."""
+    """Result of a solve: the final state, the states at all times if saved, and the number of evaluations."""
 
     x: Array
     trajectory: Array | None  # (num_steps + 1, batch, ...)
@@ -55,10 +55,10 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler(abc.ABC):
-    """A way to bring a state from noise to data."""
+    """Base class of the samplers, methods that take a state from noise to data."""
 
     order: ClassVar[int] = 1
-    gains: ClassVar[int] = 0  # orders that it converges faster than the `order` in its name
+    gains: ClassVar[int] = 0  # measured order of convergence minus `order`
     stochastic: ClassVar[bool] = False
     requires: ClassVar[type[Process]] = (
         Process  # the most general class of process that it works for
@@ -70,7 +70,7 @@ class Sampler(abc.ABC):
 
     @property
     def coupled(self) -> bool:
-        """Whether the examples of a batch share step sizes, so that each depends on its neighbors."""
+        """Whether the examples of a batch share step sizes, so that each depends on the others."""
         return False
 
     @abc.abstractmethod
@@ -84,21 +84,21 @@ class Sampler(abc.ABC):
         save: bool,
         callback: Callback | None = None,
     ) -> Solution:
-        """Carry x from times[0] to times[-1].
+        """Take x from times[0] to times[-1].
 
         Args:
-            process: of the model.
-            model: what the process asks for.
-            key: None for a deterministic method.
+            process: the process of the model.
+            model: a denoiser, or a velocity for a plain `Process`.
+            key: a random key, or one per example; None for a deterministic method.
             x: the state at times[0].
             times: decreasing, (num_steps + 1,).
-            save: keep the states at all times.
+            save: whether to return the states at all times.
             callback: called as callback(steps done, time reached, state) at every time of the grid.
         """
 
 
 def replayed(solution: Solution, times: Any, save: bool, callback: Callback) -> Solution:
-    """Call back for the saved states of a method that shows them only when it has ended."""
+    """Run the callback on all saved states, for a method that returns them only at the end."""
     assert solution.trajectory is not None
     for index in range(1, len(solution.trajectory)):
         callback(index, float(times[index]), solution.trajectory[index])
@@ -109,19 +109,19 @@ def replayed(solution: Solution, times: Any, save: bool, callback: Callback) -> 
 class StepSampler(Sampler):
     """A method that steps through a fixed grid."""
 
-    evaluations: ClassVar[int] = 1  # of the model, per step
+    evaluations: ClassVar[int] = 1  # evaluations of the model per step
     memory: ClassVar[bool] = False  # whether a step uses evaluations of earlier steps
 
     @abc.abstractmethod
     def prepare(self, process: Process, times: Any) -> Any:
-        """Return the table: a pytree of arrays with leading axis num_steps, float64 on the host."""
+        """Return the table of coefficients: a pytree of arrays with leading axis num_steps, float64 on the host."""
 
     @abc.abstractmethod
     def step(self, process: Process, model: Any, key: Key | None, state: Any, row: Any) -> Any:
         """Advance the state by one step. `key` is None for a deterministic method."""
 
     def init(self, x: Data) -> Any:
-        """Return the state to start from; its field `x` is the solution."""
+        """Return the initial state, whose field `x` is the solution."""
         return State(x)
 
     def nfe(self, table: Any) -> Any:
@@ -129,7 +129,7 @@ class StepSampler(Sampler):
         return self.evaluations * len(jax.tree.leaves(table)[0])
 
     def marks(self, process: Process, times: Any) -> list[int] | None:
-        """Return the rows after which the grid's own times have been reached; None for all."""
+        """Return the indices of the rows that end at a time of the grid; None for all rows."""
         del process, times
         return None
 
@@ -139,7 +139,7 @@ class StepSampler(Sampler):
         table = _table(self, process, times)
         nfe = self.nfe(table)
         table = jax.tree.map(lambda c: _cast(c, x.dtype), table)
-        return table, nfe, key if self.stochastic else None  # deterministic: no key is touched
+        return table, nfe, key if self.stochastic else None  # deterministic methods ignore the key
 
     def solve(
         self,
@@ -151,7 +151,7 @@ class StepSampler(Sampler):
         save: bool,
         callback: Callback | None = None,
     ) -> Solution:
-        """Carry x through the grid in one compiled loop; with a callback step by step, one dispatch each."""
+        """Take x through the grid in one compiled loop; with a callback, dispatch each step separately."""
         table, nfe, key = self._start(process, key, x, times)
         if callback is not None:
             x, path = self._step_by_step(process, model, key, x, times, table, save, callback)
@@ -188,9 +188,10 @@ class StepSampler(Sampler):
 
 
 def _table(sampler: StepSampler, process: Process, times: Any) -> Any:
-    """Return the sampler's table, kept for the next batch on the same grid where nothing is traced.
+    """Return the sampler's table, cached for later batches on the same grid unless an argument is traced.
 
-    To make one asks a device for numbers, and so waits for what it is doing; later batches only send their loop.
+    Computing a table fetches numbers from a device, which blocks until its queue is empty; with the cached table
+    later batches only dispatch their loop.
     """
     if not isinstance(times, np.ndarray) or not is_static(sampler, process):
         return sampler.prepare(process, times)
@@ -202,13 +203,13 @@ def _table(sampler: StepSampler, process: Process, times: Any) -> Any:
 def _kept_table(
     sampler: StepSampler, process: Process, times: bytes, shape: Any, dtype: str, x64: bool
 ) -> Any:
-    del x64  # what is computed without `on_host` depends on it
-    with jax.ensure_compile_time_eval():  # or it would be traced with the first caller
+    del x64  # part of the cache key: values computed without `on_host` depend on it
+    with jax.ensure_compile_time_eval():  # do not trace the table as part of the first caller
         return sampler.prepare(process, np.frombuffer(times, dtype).reshape(shape))
 
 
 def _cast(c: Any, dtype: Any) -> Any:
-    """Give floating coefficients the dtype of the state; flags and counters keep their own."""
+    """Cast floating coefficients to the dtype of the state; flags and counters keep their dtype."""
     return c.astype(dtype) if np.issubdtype(c.dtype, np.floating) else c
 
 
@@ -224,7 +225,7 @@ def _step(
     """Take step number `index`."""
     step_key = None if key is None else fold_in(key, index)
     new = sampler.step(process, checked(model), step_key, state, row)
-    # a model or an operator of float64 numbers would change the type of what the loop carries
+    # the carry of a scan must keep its dtype, also if a model or an operator computes in float64
     return jax.tree.map(lambda after, before: jnp.asarray(after, before.dtype), new, state)
 
 

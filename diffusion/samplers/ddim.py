@@ -1,4 +1,4 @@
-"""Samplers that keep x_t = alpha x_0 + sigma z and change its weights: DDIM and ancestral sampling."""
+"""Samplers that split x_t into alpha x_0 + sigma z and combine the parts anew: DDIM and ancestral sampling."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ class DDIMRow(NamedTuple):
 class DDIM(StepSampler):
     """x_s = alpha_s x_0 + sigma_s z_t with z_t = (x_t - alpha_t x_0) / sigma_t.
 
-    Both estimates are kept and weighted anew. Deterministic, order 1, exact when x_0 does not move (Song
-    et al., 2021a, eq. 12 with eta = 0; Su, kexue.fm 9181). It is DPM-Solver-1 as well.
+    The estimates of x_0 and z are combined with the coefficients at s. Deterministic, order 1, exact if the
+    predicted x_0 is constant (Song et al., 2021a, eq. 12 with eta = 0; Su, kexue.fm 9181). Equal to DPM-Solver-1.
     """
 
     requires: ClassVar[type[Process]] = AffineProcess
@@ -55,8 +55,8 @@ class AncestralRow(NamedTuple):
     keep: Any
     pull: Any
     spread: Any
-    noisy: Any  # whether x_s carries noise: nothing is added to clean data
-    widen: Any  # log of the forward step's deviation over the posterior's
+    noisy: Any  # whether sigma_s > 0: no noise is added to clean data
+    widen: Any  # log of the ratio of the standard deviations of the forward step and the posterior
 
 
 def _given(model: Any, x: Any, row: AncestralRow) -> tuple[Any, Any]:
@@ -73,7 +73,7 @@ def _learned(model: Any, x: Any, row: AncestralRow) -> tuple[Any, Any]:
     return x_0, row.spread * jnp.exp(variance_output * row.widen)
 
 
-# from (model, x_t, row) to the posterior mean and the standard deviation of the noise
+# (model, x_t, row) -> the posterior mean and the standard deviation of the noise
 _SPREADS: dict[str, Callable[[Any, Any, AncestralRow], tuple[Any, Any]]] = {
     "posterior": _given,
     "beta": _given,
@@ -89,16 +89,16 @@ class Ancestral(StepSampler):
     """x_s = alpha_s x_0 + sigma_s z_s, where z_s mixes predicted and fresh normal noise.
 
     The fresh part has variance eta^2 (1 - (alpha_t sigma_s / (alpha_s sigma_t))^2) of z_s: eta = 1 draws from
-    the posterior q(x_s | x_t, x_0) of Ho et al. (2020), eta = 0 is DDIM (Su, kexue.fm 9164, 9181). Above 1 more
-    of z_s is fresh, up to all of it: eta^2 (1 - (alpha_t sigma_s / (alpha_s sigma_t))^2) <= 1 in every step that
-    ends in noise, so eta is bounded by the grid, the less the longer its steps.
-    The mean is the same for every `variance` of the noise; eta scales it:
+    the posterior q(x_s | x_t, x_0) of Ho et al. (2020), eta = 0 is DDIM (Su, kexue.fm 9164, 9181). For eta above 1
+    the fresh part is larger. It cannot exceed all of z_s, so eta^2 (1 - (alpha_t sigma_s / (alpha_s sigma_t))^2) <= 1
+    in every step with sigma_s > 0: the grid bounds eta, and longer steps lower the bound.
+    The mean does not depend on `variance`, the variance of the noise, which eta scales:
 
-        posterior   that of q(x_s | x_t, x_0), which is too small where x_0 is not known
+        posterior   that of q(x_s | x_t, x_0), too small because it assumes that x_0 is known
         beta        that of the forward step, sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2
-        analytic    posterior + pull^2 sbar^2, sbar^2 the variance of x_0 given x_t that the model states
+        analytic    posterior + pull^2 sbar^2, with sbar^2 the model's variance of x_0 given x_t
                     (`diffusion.models.variance.with_variance`; Bao et al., 2022): exact on N(0, s^2) for every eta
-        learned     between the logarithms of posterior and beta, at a place that the network learned
+        learned     interpolated between the logarithms of posterior and beta by the network
                     (Nichol and Dhariwal, 2021)
     """
 
@@ -110,16 +110,14 @@ class Ancestral(StepSampler):
     variance: str = "posterior"
 
     def __post_init__(self) -> None:
-        in_interval(
-            "[0, inf)", eta=self.eta, hint="It mixes fresh noise in; the grid sets a bound."
-        )
+        in_interval("[0, inf)", eta=self.eta, hint="The grid sets an upper bound.")
         one_of(_SPREADS, variance=self.variance)
 
     def prepare(self, process: Process, times: Any) -> AncestralRow:
         t, alpha, sigma = levels(process, times, "the sampler Ancestral")
         xp = namespace(t)
         alpha_t, alpha_s, sigma_t, sigma_s = alpha[:-1], alpha[1:], sigma[:-1], sigma[1:]
-        # what of z_t survives in the posterior of z_s
+        # the coefficient of z_t in the posterior mean of z_s
         shared = alpha_t * sigma_s / (alpha_s * sigma_t)
         fresh = self._fresh(1 - shared**2, sigma_s > 0)
         keep = xp.sqrt(1 - fresh) * sigma_s / sigma_t
@@ -132,10 +130,10 @@ class Ancestral(StepSampler):
         return AncestralRow(t[:-1], keep, alpha_s - alpha_t * keep, spread, noisy, widen)
 
     def _fresh(self, lost: Any, noisy: Any) -> Any:
-        """Return the fraction of z_s that is fresh: eta^2 times what the posterior has lost of z_t, at most 1.
+        """Return the fresh fraction of the variance of z_s: eta^2 times that of the posterior.
 
         Raises:
-            ValueError: it would be more than 1 where the step ends in noise.
+            ValueError: the fraction exceeds 1 in a step with sigma_s > 0.
         """
         xp = namespace(lost)
         fresh = self.eta**2 * lost
@@ -143,8 +141,7 @@ class Ancestral(StepSampler):
             most = np.sqrt(1 / np.max(lost, where=noisy, initial=1e-300))
             require(
                 bool(np.all((fresh <= 1) | ~noisy)),
-                f"`eta` of ancestral may be at most {np.floor(1e4 * most) / 1e4:g} on this grid, where all of the "
-                f"noise of some step is fresh; got {self.eta}. Shorter steps allow more.",
+                f"`eta` may be {np.floor(1e4 * most) / 1e4:g} at most; got {self.eta}. Shorter steps allow more.",
             )
         return xp.minimum(fresh, 1.0)
 

@@ -32,9 +32,9 @@ _CLOCKS = ("log_snr", "time", "rho")
 class DEIS(StepSampler):
     """x_s = alpha_s/alpha_t x_t - sigma_s sum over j of e_j integral of e^(lambda_s - lambda) L_j d lambda.
 
-    The noise e is a polynomial through the last `order` evaluations (Zhang and Chen, 2023, eq. 15). `clock`
-    says in which variable: "log_snr" (lambda), "time" (t, the tAB of the paper) or "rho" (sigma / alpha). One
-    evaluation; order 1 is DDIM. The first steps have fewer evaluations behind them, hence a lower degree.
+    The noise e is a polynomial through the last `order` evaluations (Zhang and Chen, 2023, eq. 15). `clock` is
+    the variable of the polynomial: "log_snr" (lambda), "time" (t, the tAB of the paper) or "rho" (sigma / alpha).
+    One evaluation; order 1 is DDIM. The first steps have fewer previous evaluations, hence a lower degree.
     """
 
     memory: ClassVar[bool] = True
@@ -51,7 +51,7 @@ class DEIS(StepSampler):
         return Past(x, (jnp.zeros_like(x),) * (self.order - 1))
 
     def _clock(self, process: AffineProcess, at: Levels) -> Any:
-        """Return the function of lambda in which e is a polynomial."""
+        """Return the function of lambda that maps it to the variable of the polynomial."""
         if self.clock == "log_snr":
             return None
         if self.clock == "rho":

@@ -1,6 +1,6 @@
-"""DPM-Solver++ as multistep methods, deterministic and stochastic: x_0 a polynomial in lambda.
+"""DPM-Solver++ as multistep methods, deterministic and stochastic: x_0 is a polynomial in lambda.
 
-`exponential` states the exact step; lambda = log(alpha / sigma), h its increase over a step.
+The exact step is in `exponential`; lambda = log(alpha / sigma), and h is its increase over a step.
 
 Reference: Lu et al. 2022b (DPM-Solver++).
 """
@@ -46,7 +46,7 @@ class TwoStepRow(NamedTuple):
 
 
 def _half_slope(at: Levels) -> Any:
-    """Return 1 / (2 r), r = h_before / h; 0 for the first step and beside steps of infinite length."""
+    """Return 1 / (2 r), r = h_before / h; 0 for the first step and next to steps of infinite length."""
     xp = namespace(at.t)
     _, h, endless = places(at)
     alone = endless | previous(endless, 1) | (xp.arange(len(h)) == 0)
@@ -90,8 +90,8 @@ class SDEDPMSolverPP2M(StepSampler):
     """x_s = sigma_s/sigma_t e^-h x_t + alpha_s (1 - e^-2h) (x_0 + D / 2) + sigma_s sqrt(1 - e^-2h) z.
 
     D = (x_0 - x_0_before) / r, r = h_before / h: the reverse SDE with its linear part and its noise exact (Lu et al.,
-    2022b, SDE-DPM-Solver++(2M)). One evaluation, weak order 1; with noise of no weight it would be of
-    second. The first step is ancestral sampling.
+    2022b, SDE-DPM-Solver++(2M)). One evaluation, weak order 1 (it approaches 2 as the noise vanishes). The first
+    step is ancestral sampling.
     """
 
     order: ClassVar[int] = 1  # weak
@@ -133,8 +133,8 @@ class DPMSolverPP3M(StepSampler):
 
     phi_2 = (e^-h - 1)/h + 1, phi_3 = phi_2/h - 1/2; D_1 = h x_0' and D_2 = h^2 x_0''/2 of the parabola through the
     last three evaluations. One evaluation, order 3. The published update (Lu et al., 2022b, third-order
-    multistep) has phi_3 D_2, half of what the parabola's integral is, and converges with order 2. The
-    first step is DDIM, the second that of 2M.
+    multistep) has phi_3 D_2, half of the integral of the parabola, and converges with order 2. The first step
+    is DDIM, the second that of 2M.
     """
 
     order: ClassVar[int] = 3

@@ -1,4 +1,4 @@
-"""DPM-Solver-12: steps whose length follows from the difference of orders 1 and 2."""
+"""DPM-Solver-12: adaptive steps, controlled by the difference between orders 1 and 2."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, final
@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 
 from diffusion.numerics import (
     as_pytree,
+    converged,
     in_interval,
     is_static,
     is_traced,
@@ -31,7 +32,7 @@ _NORMS = ("batch", "sample")
 
 
 class _Walk(NamedTuple):
-    """Where an adaptive walk stands: lambda, the state, the next step, the last accepted x, the cost."""
+    """State of the adaptive loop: lambda, the state, the next step, the last accepted x, the cost."""
 
     u: Array
     x: Array
@@ -47,12 +48,12 @@ class DPMSolver12(Sampler):
     """DPM-Solver-2 with steps h in lambda, accepted while E = max over the batch of |(x_2 - x_1)/delta| <= 1.
 
     x_1 is DPM-Solver-1 and x_2 DPM-Solver-2 (r = 1/2) over the same step; |.| is the root mean square over an
-    example, delta = max(atol, rtol max(|x_1|, |x_before|)); then h <- theta h E^(-1/2), or what is left (Lu et
-    al., 2022a, appendix C). Two evaluations per attempted step. `norm="sample"` gives each example steps
-    of its own.
+    example, delta = max(atol, rtol max(|x_1|, |x_before|)); then h <- theta h E^(-1/2), at most the rest of the
+    interval (Lu et al., 2022a, appendix C). Two evaluations per attempted step. `norm="sample"` gives each
+    example its own steps.
 
-    The first and last of the given times are the interval; a trajectory stops at those between. A last
-    interval that ends where sigma = 0 is one step to the posterior mean.
+    The first and last of the given times are the interval; a trajectory also stops at the times between. A last
+    interval that ends where sigma = 0 is a single step to the posterior mean.
     """
 
     order: ClassVar[int] = 2
@@ -73,7 +74,7 @@ class DPMSolver12(Sampler):
 
     @property
     def coupled(self) -> bool:
-        """Whether the error is that of the whole batch."""
+        """Whether the step size depends on the error of the whole batch."""
         return self.norm == "batch"
 
     def solve(
@@ -86,7 +87,7 @@ class DPMSolver12(Sampler):
         save: bool,
         callback: Callback | None = None,
     ) -> Solution:
-        """Carry x from times[0] to times[-1]; `nfe` is per example, of the slowest with norm="sample"."""
+        """Take x from times[0] to times[-1]; `nfe` is per example, with norm="sample" that of the slowest one."""
         if callback is not None:
             solution = self.solve(process, model, key, x, times, save=True)
             return replayed(solution, times, save, callback)
@@ -97,12 +98,12 @@ class DPMSolver12(Sampler):
         if not is_traced(u):
             require(
                 bool(np.isfinite(u).all()),
-                "dpm_solver_12 steps in log(alpha/sigma), which is infinite at the first time; start a little "
-                f"later than {float(at.t[0]):g}.",
+                f"dpm_solver_12 steps in log(alpha/sigma), infinite at times[0]; start later than {float(at.t[0]):g}.",
             )
         nfe, path = jnp.asarray(0), x[None]
         if len(u) > 1:
-            ladder = jnp.asarray(u if save else u[:: len(u) - 1], x.dtype)  # all, or the two ends
+            # the lambdas of all times, or of both ends only
+            ladder = jnp.asarray(u if save else u[:: len(u) - 1], x.dtype)
             run = _compiled if is_static(self, process) else _march
             path, nfe, reached = run(self, process, as_pytree(model), x, ladder)
             self._complain(reached)
@@ -115,17 +116,13 @@ class DPMSolver12(Sampler):
         return Solution(path[-1], path if save else None, nfe)
 
     def _complain(self, reached: Array) -> None:
-        if not is_traced(reached) and not bool(reached.all()):
-            raise RuntimeError(
-                f"dpm_solver_12 did not reach the end within max_steps={self.max_steps} at rtol={self.rtol:g}, "
-                f"atol={self.atol:g}: loosen the tolerances or raise `max_steps`."
-            )
+        converged(reached, "dpm_solver_12", self)
 
 
 def _march(
     sampler: DPMSolver12, process: AffineProcess, model: Any, x: Data, ladder: Array
 ) -> tuple[Array, Array, Array]:
-    """Return the states at every lambda of the ladder, the cost, and whether it was reached."""
+    """Return the states at every lambda of the ladder, the cost, and whether the end was reached."""
     model = checked(model)
     if sampler.norm == "batch":
         return _climb(sampler, process, model, x, ladder)
@@ -153,7 +150,7 @@ def _climb(
 def _attempt(
     sampler: DPMSolver12, process: AffineProcess, model: Any, walk: _Walk, goal: Array
 ) -> _Walk:
-    """Try one step; keep it if the two orders agree."""
+    """Attempt one step; accept it if the two orders agree."""
     h = jnp.minimum(walk.h, goal - walk.u)
     last = h >= goal - walk.u
     end = jnp.where(last, goal, walk.u + h)
@@ -165,7 +162,7 @@ def _attempt(
     error = jnp.sqrt(square.max())
     good = error <= 1
     proposed = sampler.theta * h * jnp.maximum(error, 1e-10) ** -0.5
-    # a step cut short by the goal says nothing against the longer one that was planned
+    # a step shortened to end at the goal is no reason to propose less than the previously planned length
     longer = jnp.where(last & good, jnp.maximum(proposed, walk.h), proposed)
     return _Walk(
         jnp.where(good, end, walk.u),

@@ -1,4 +1,4 @@
-"""Exponential integrators: the linear part exact, the model a polynomial through its past.
+"""Exponential integrators: the linear part is exact, the model is a polynomial through earlier evaluations.
 
 With lambda = log(alpha / sigma) and e = (x - alpha x_0) / sigma, the exact step from t to s is
 
@@ -7,7 +7,7 @@ With lambda = log(alpha / sigma) and e = (x - alpha x_0) / sigma, the exact step
 
 With h = lambda_s - lambda_t, a constant x_0 enters with the factor alpha_s (1 - e^-h), that is alpha_s -
 alpha_t sigma_s / sigma_t, which stays finite where sigma_s = 0; a constant e with sigma_s - sigma_t alpha_s /
-alpha_t. Steps of infinite length, from pure noise or to clean data, take the newest evaluation alone.
+alpha_t. Steps of infinite length, from pure noise or to clean data, use the newest evaluation alone.
 
 References: Lu et al. 2022a, 2022b (DPM-Solver, DPM-Solver++), Zhang and Chen 2023 (DEIS).
 """
@@ -21,14 +21,14 @@ from diffusion.samplers.levels import Levels, namespace
 
 
 class Past(NamedTuple):
-    """The state and earlier evaluations, the newest first."""
+    """The state and earlier evaluations, newest first."""
 
     x: Array
     past: tuple[Array, ...]
 
 
 class PastRow(NamedTuple):
-    """x_s = keep x_t + sum over j of weights[j] y_j, y_0 the newest evaluation."""
+    """x_s = keep x_t + sum over j of weights[j] y_j, with y_0 the newest evaluation."""
 
     t: Any
     keep: Any
@@ -46,21 +46,21 @@ def noise_part(at: Levels) -> tuple[Any, Any]:
     """Return (keep, push) of every step: x_s = keep x_t + push e for a constant e.
 
     Raises:
-        ValueError: no signal is left where a step starts, so that e says nothing about the data.
+        ValueError: alpha = 0 at the start of a step, so that e contains no information on the data.
     """
     require(
         (at.alpha[:-1] > 0).all(),
-        "a method that expands the noise cannot start where no signal is left, alpha(times[0]) = 0; start a "
-        "little later, or use one that expands the data (ddim, dpm_solver_pp_2m, dpm_solver_pp_3m, unipc).",
+        "a method that expands the noise cannot start at alpha(times[0]) = 0; start a little later, or use one that "
+        "expands the data (ddim, dpm_solver_pp_2m, dpm_solver_pp_3m, unipc).",
     )
     keep = at.alpha[1:] / at.alpha[:-1]
     return keep, at.sigma[1:] - keep * at.sigma[:-1]
 
 
 def places(at: Levels) -> tuple[Any, Any, Any]:
-    """Return lambda at the start of every step, its length h, and whether that is infinite.
+    """Return lambda at the start of every step, the length h of the step, and whether h is infinite.
 
-    Where alpha = 0 or sigma = 0, lambda is infinite; a finite number stands in, so that tables stay finite.
+    Where alpha = 0 or sigma = 0, lambda is infinite; it is replaced by a finite number to keep tables finite.
     """
     xp = namespace(at.t)
     ratio = at.log_ratio
@@ -72,7 +72,7 @@ def places(at: Levels) -> tuple[Any, Any, Any]:
 
 
 def previous(values: Any, back: int) -> Any:
-    """Return values[i - back] at every step i, the first value where there is none."""
+    """Return values[i - back] at every step i, or the first value if i < back."""
     xp = namespace(values)
     return values[xp.maximum(xp.arange(len(values)) - back, 0)]
 
@@ -96,9 +96,9 @@ def polynomial_weights(at: Levels, order: int, sign: float, clock: Any = None) -
 
     Args:
         at: times and scales of the grid.
-        order: points of the polynomial; a step with fewer evaluations behind it uses what there is.
-        sign: 1 where x_0 is expanded, -1 where e is.
-        clock: a function of lambda in which the polynomial is one; lambda itself by default.
+        order: number of points of the polynomial; the first steps use the fewer evaluations that exist.
+        sign: 1 to expand x_0, -1 to expand e.
+        clock: maps lambda to the variable of the polynomial; lambda itself by default.
     """
     xp, num_steps = namespace(at.t), len(at.t) - 1
     start, h, _ = places(at)
@@ -116,18 +116,18 @@ def polynomial_weights(at: Levels, order: int, sign: float, clock: Any = None) -
 
 
 def by_knowledge(order: int, num_steps: int) -> list[tuple[int, slice]]:
-    """Return (evaluations at hand, steps): step i has i + 1 of them, up to `order`."""
+    """Return (number of evaluations, steps) pairs: step i has i + 1 evaluations, up to `order`."""
     most = min(order, num_steps)
     return [(k, slice(k - 1, k)) for k in range(1, most)] + [(most, slice(most - 1, num_steps))]
 
 
 def padded(column: Any, width: int) -> Any:
-    """Return (steps, width): this column, then zeros."""
+    """Return an array (steps, width): this column, then columns of zeros."""
     return namespace(column).pad(column[:, None], ((0, 0), (0, width - 1)))
 
 
 def combine(x: Array, row: PastRow, values: tuple[Array, ...]) -> Past:
-    """Return keep x + weights . values, and the values without the oldest."""
+    """Return the new state keep x + weights . values, and the evaluations without the oldest."""
     x_s = row.keep * x
     for j, value in enumerate(values):
         x_s = x_s + row.weights[j] * value

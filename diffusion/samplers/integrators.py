@@ -1,8 +1,8 @@
 """Explicit integrators of the generative ODE or SDE of any process, on a fixed grid.
 
-v(x, t) is the velocity of `process.flow(model)`. Steps run from t to s < t. Where no noise is left at s,
-the velocity there is 0/0: methods that would evaluate it take Euler's step instead, as Karras et al.
-(2022, algorithm 1) do.
+v(x, t) is the velocity of `process.flow(model)`. Steps run from t to s < t. If sigma = 0 at s, the
+velocity there is 0/0: methods that would evaluate it take an Euler step instead, as in Karras et al.
+(2022, algorithm 1).
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ from diffusion.types import Key, Scalar, Velocity
 
 
 class EndRow(NamedTuple):
-    """The times of one step, their difference, and whether the noise ends at s."""
+    """The times of one step, their difference, and whether sigma = 0 at s."""
 
     t: Any
     s: Any
-    h: Any  # s - t, taken in float64
+    h: Any  # s - t, computed in float64
     clean: Any
 
 
@@ -43,7 +43,7 @@ def _rows(process: Process, times: Any, who: str) -> EndRow:
 
 @dataclass(frozen=True, kw_only=True)
 class _ODESampler(StepSampler):
-    """What the integrators of dx/dt = v(x, t) share."""
+    """Base class of the integrators of dx/dt = v(x, t)."""
 
     def prepare(self, process: Process, times: Any) -> EndRow:
         return _rows(process, times, f"the sampler {type(self).__name__}")
@@ -51,7 +51,7 @@ class _ODESampler(StepSampler):
 
 @dataclass(frozen=True, kw_only=True)
 class _ClosedODESampler(_ODESampler):
-    """A method that evaluates v at s as well, or takes Euler's step where that is 0/0."""
+    """Base class of methods that also evaluate v at s, or take an Euler step if v is 0/0 there."""
 
     def nfe(self, table: EndRow) -> Any:
         if is_traced(table):
@@ -64,7 +64,7 @@ class _ClosedODESampler(_ODESampler):
         return jax.lax.cond(row.clean, euler, lambda: self.advance(velocity, x, v_t, row))
 
     def advance(self, velocity: Velocity, x: Array, v_t: Array, row: EndRow) -> Array:
-        """Return x_s from x_t and the velocity there."""
+        """Return x_s from x_t and the velocity v_t at x_t."""
         raise TypeError(f"{type(self).__name__} does not say how it advances.")
 
     def step(self, process: Process, model: Any, key: Key | None, state: Any, row: EndRow) -> State:
@@ -145,7 +145,7 @@ class _SDESampler(StepSampler):
     def maruyama(
         self, process: Any, model: Any, key: Key | None, state: Any, row: Row, lam: Scalar
     ) -> State:
-        """Take one step of the reverse SDE of noise lam g."""
+        """Take one step of the reverse SDE with noise lam g."""
         assert key is not None
         sde = reverse_sde(process, model, lam)
         z = normal_like(key, state.x)
@@ -170,7 +170,7 @@ class ReverseSDE(_SDESampler):
     """Euler-Maruyama on the member lam of the family with equal marginals (Su, kexue.fm 9228).
 
     x_s = x_t + (s - t) (f x_t - (1 + lam^2)/2 g^2 score) + lam g sqrt(t - s) z: lam = 0 is Euler's method
-    for the ODE, 1 the reversal of Anderson. Weak order 1.
+    for the ODE, 1 Anderson's reverse SDE. Weak order 1.
     """
 
     lam: Scalar = 1.0

@@ -1,4 +1,4 @@
-"""Langevin correction: steps along the score at a fixed time, after each step of another sampler."""
+"""Langevin correction: stochastic steps along the score at a fixed time, after each step of another sampler."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from diffusion.types import Key, Scalar
 
 
 class CorrectedRow(NamedTuple):
-    """A row of the inner sampler, the time it ends at, and the Langevin step there, 0 for none."""
+    """A row of the inner sampler, the time at which it ends, and the size of the Langevin step there, or 0."""
 
     inner: Any
     s: Any
@@ -42,7 +42,7 @@ class Langevin(StepSampler):
 
     epsilon = 2 (snr sigma_s)^2: the rule of Song et al. (2021, algorithm 4) with the expected ratio, sigma_s,
     of the norms of z and score, so that an example does not depend on its batch. On N(0, v) the stationary variance
-    is v / (1 - epsilon / (2 v)). Any Gaussian process; nothing is done where sigma_s = 0.
+    is v / (1 - epsilon / (2 v)). For any `GaussianProcess`; there is no correction where sigma_s = 0.
     """
 
     order: ClassVar[int] = 1  # weak
@@ -69,7 +69,7 @@ class Langevin(StepSampler):
 
     @property
     def evaluations(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Evaluations of the model per step, corrections included."""
+        """Evaluations of the model per step, including those of the corrections."""
         return self.inner.evaluations + self.num_corrections
 
     def nfe(self, table: CorrectedRow) -> Any:

@@ -1,4 +1,4 @@
-"""Where a grid stands: its times with the scales of the process, in float64 on the host."""
+"""The times of a grid with the scales of the process at these times, in float64 on the host."""
 
 import functools
 from types import MethodType
@@ -17,7 +17,7 @@ from diffusion.types import Time
 
 
 class Levels(NamedTuple):
-    """The times of a grid with the scales there, each of shape (num_steps + 1,)."""
+    """The times of a grid, with alpha and sigma at these times, each of shape (num_steps + 1,)."""
 
     t: Any
     alpha: Any
@@ -42,22 +42,22 @@ def _scales(process: AffineProcess, t: Time) -> tuple[Array, Array]:
 
 
 def host_times(process: Process, times: Any) -> Any:
-    """Return times as checked float64 on the host, or as they are while they are traced."""
+    """Check times and return them in float64 on the host; return traced times unchanged."""
     if is_traced(times):
         return jnp.asarray(times)
     times = check_times(times)
     low, high = process.t_domain
     slack = 1e-9 * abs(float(times[0]))
     if not is_traced(low, high) and (times[0] > high + slack or times[-1] < low - slack):
+        domain = f"{type(process).__name__}, {float(low):.6g} to {float(high):.6g}"
         raise ValueError(
-            f"`times` must lie within the domain of {type(process).__name__}, {float(low):.6g} to "
-            f"{float(high):.6g}; got {times[0]:.6g} ... {times[-1]:.6g}."
+            f"`times` must lie within the domain of {domain}; got {times[0]:.6g} ... {times[-1]:.6g}."
         )
     return times
 
 
 def levels(process: Process, times: Any, who: str) -> Levels:
-    """Return times, alpha and sigma in float64 on the host, or traced where they depend on tracers."""
+    """Return times, alpha and sigma in float64 on the host, or as traced arrays if an argument is traced."""
     require_process(process, AffineProcess, who)
     assert isinstance(process, AffineProcess)
     times = host_times(process, times)
@@ -68,13 +68,13 @@ def levels(process: Process, times: Any, who: str) -> Levels:
 
 
 def noise_left(process: Process, times: Any) -> bool:
-    """Say whether the state at the last time still carries noise; a traced time is assumed to."""
+    """Return whether sigma > 0 at the last time; True if the time is traced or the process has no sigma."""
     if not isinstance(process, AffineProcess) or is_traced(times, process):
         return True
     last = float(np.asarray(times, np.float64)[-1])
     return (_noise_left if is_hashable(process) else _noise_left.__wrapped__)(process, last)
 
 
-@functools.lru_cache(maxsize=32)  # asked for at every batch, and to answer is to wait for a device
+@functools.lru_cache(maxsize=32)  # called for every batch, and computing it blocks on a device
 def _noise_left(process: AffineProcess, t: float) -> bool:
     return bool(on_host(process.sigma, t) > 0)

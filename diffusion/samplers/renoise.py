@@ -1,10 +1,10 @@
 """Wrappers that add noise between the steps of another sampler: EDM's churn, and Restart.
 
-A step from t to s becomes: raise the noise from t to u >= t, then let the inner sampler step from u to s.
+A step from t to s first adds noise, from t to u >= t, and then takes the inner sampler's step from u to s.
 
     x_u = alpha_u/alpha_t x_t + alpha_u sqrt((sigma_u/alpha_u)^2 - (sigma_t/alpha_t)^2) z
 
-which is the forward process itself, so that a state with the marginal of t gets the marginal of u.
+The first part is the forward process itself, so that a state with the marginal of t gets the marginal of u.
 """
 
 import abc
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.numerics import at_least, is_traced, normal_like, on_host, require, split
+from diffusion.numerics import at_least, host_only, is_traced, normal_like, of_type, on_host, split
 from diffusion.processes import GaussianProcess, Process
 from diffusion.registry import register
 from diffusion.samplers.base import State, StepSampler
@@ -34,45 +34,41 @@ class RenoisedRow(NamedTuple):
 
 
 def require_inner(inner: Any, who: str, *, memory: bool) -> None:
-    """Raise TypeError unless this is a fixed-grid sampler, and, where asked, one without memory."""
-    if not isinstance(inner, StepSampler):
-        raise TypeError(
-            f"`inner` of {who} must be a sampler that steps through a grid, such as heun or ddim; got "
-            f"{type(inner).__name__}."
-        )
+    """Raise TypeError unless `inner` is a fixed-grid sampler and, unless `memory` is allowed, a single-step one."""
+    of_type(StepSampler, "heun or ddim", inner=inner, of=who)
     if inner.memory and not memory:
         raise TypeError(
-            f"`inner` of {who} must be a single-step sampler (heun, ddim, dpm_solver_2, dpm_solver_3, "
-            f"ancestral, ...); {type(inner).__name__} remembers earlier steps, which noise makes stale."
+            f"`inner` of {who} must be single-step, as heun, ddim, dpm_solver_2 or ancestral; {type(inner).__name__} "
+            "remembers earlier steps, which noise makes stale."
         )
 
 
 def inner_table(inner: StepSampler, process: Process, starts: Any, ends: Any) -> Any:
-    """Return the rows of the inner sampler for steps that do not follow on each other."""
+    """Return the rows of the inner sampler for steps that are not consecutive."""
     xp = namespace(starts)
     tables = [inner.prepare(process, xp.stack([t, s])) for t, s in zip(starts, ends, strict=True)]
     return jax.tree.map(lambda *rows: namespace(rows[0]).concatenate(rows), *tables)
 
 
 def noised(at: Levels, to: Levels) -> tuple[Any, Any]:
-    """Return (grow, spread) from each time of `at` to the later one of `to`."""
+    """Return (grow, spread) from each time of `at` to the later time of `to`."""
     xp = namespace(at.t)
     ratio = lambda c: (c.sigma / c.alpha) ** 2
     more = xp.maximum(ratio(to) - ratio(at), 0.0)
-    still = to.t == at.t  # exactly nothing, not round-off
+    still = to.t == at.t  # then add exactly no noise, not round-off
     grow = xp.where(still, 1.0, to.alpha / at.alpha)
     return grow, xp.where(still, 0.0, to.alpha * xp.sqrt(more))
 
 
 def at_times(process: GaussianProcess, t: Any) -> Levels:
-    """Return the scales at times in any order."""
+    """Return times in any order with alpha and sigma at these times."""
     if is_traced(t, process):
         return Levels(t, process.alpha(t), process.sigma(t))
     return Levels(t, on_host(process.alpha, t), on_host(process.sigma, t))
 
 
 def time_of_ratio(process: GaussianProcess, ratio: Any) -> Any:
-    """Return the time at which sigma / alpha has this value, in [t_min, t_max]."""
+    """Return the time in [t_min, t_max] at which sigma / alpha equals `ratio`."""
     if is_traced(ratio, process):
         return process.time_of_log_snr(-2 * jnp.log(ratio))
     return on_host(process.time_of_log_snr, -2 * np.log(ratio))
@@ -80,7 +76,7 @@ def time_of_ratio(process: GaussianProcess, ratio: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class _Renoise(StepSampler):
-    """What the wrappers share."""
+    """Base class of the wrappers that add noise before the steps of an inner sampler."""
 
     stochastic: ClassVar[bool] = True
     requires: ClassVar[type[Process]] = GaussianProcess
@@ -92,7 +88,7 @@ class _Renoise(StepSampler):
 
     @abc.abstractmethod
     def plan(self, process: Any, times: Any) -> tuple[Any, Any, Any]:
-        """Return (t, u, s) of every step: the noise rises from t to u, the inner step ends at s."""
+        """Return (t, u, s) of every step: noise is added from t to u, then the inner step goes from u to s."""
 
     def prepare(self, process: Any, times: Any) -> RenoisedRow:
         t, u, s = self.plan(process, times)
@@ -123,9 +119,9 @@ class _Renoise(StepSampler):
 class Churn(_Renoise):
     """sigma_u/alpha_u = (1 + gamma) sigma_t/alpha_t with gamma = min(s_churn / N, sqrt(2) - 1) before each step.
 
-    Karras et al. (2022), algorithm 2, on any Gaussian process: noise rises where s_min <= sigma/alpha <= s_max, is
-    scaled by s_noise, and never rises beyond the domain of the process. N is the number of steps; a last
-    step to sigma = 0 counts, as in the paper. With `inner=heun` and the grid `karras` it is EDM's sampler.
+    Karras et al. (2022), algorithm 2, for any `GaussianProcess`: noise is added where s_min <= sigma/alpha <= s_max,
+    is scaled by s_noise, and never raises the time beyond the domain of the process. N is the number of steps,
+    including a last step to sigma = 0, as in the paper. With `inner=heun` and the grid `karras` it is EDM's sampler.
     """
 
     order: ClassVar[int] = 1  # weak
@@ -159,11 +155,11 @@ class Churn(_Renoise):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Restart(_Renoise):
-    """Go down the grid; at the end of each interval, jump back to its start and come down again, K times.
+    """Sample along the grid; at the end of each interval, add noise up to its start and sample it again, K times.
 
-    An interval is (num_steps, K, low, high) in sigma/alpha: when the grid has reached the point nearest to `low`,
-    noise is added up to `high`, and num_steps steps, spaced as sigma^(1/7) like EDM's, lead down again (Xu et
-    al., 2023, algorithm 1). A trajectory reports the states on the grid.
+    An interval is (num_steps, K, low, high) in sigma/alpha: at the grid point nearest to `low`, noise is added up to
+    `high`, followed by num_steps steps down again, uniform in sigma^(1/7) like EDM's (Xu et al., 2023, algorithm 1).
+    A trajectory reports the states at the times of the grid.
     """
 
     order: ClassVar[int] = 1  # weak
@@ -173,28 +169,23 @@ class Restart(_Renoise):
     def __post_init__(self) -> None:
         super().__post_init__()
         for interval in self.intervals:
-            require(
-                len(interval) == 4
-                and interval[0] >= 1
-                and interval[1] >= 1
-                and 0 < interval[2] < interval[3]
-                and all(float(n).is_integer() for n in interval[:2]),
-                "each of `intervals` of restart is (num_steps, repeats, low, high), two positive integers and two "
-                f"levels of sigma/alpha with 0 < low < high; got {interval}.",
+            fits = len(interval) == 4 and all(
+                n >= 1 and float(n).is_integer() for n in interval[:2]
             )
+            if not fits or not 0 < interval[2] < interval[3]:
+                raise ValueError(
+                    f"`intervals` are (num_steps, repeats, low, high): whole numbers, 0 < low < high; got {interval}."
+                )
 
     def plan(self, process: Any, times: Any) -> tuple[Any, Any, Any]:
         t, u, s, _ = self._walk(process, times)
         return t, u, s
 
     def _walk(self, process: Any, times: Any) -> tuple[Any, Any, Any, list[int]]:
-        """Return (t, u, s) and the rows after which the grid's own times have been reached."""
+        """Return (t, u, s), and the indices of the rows that end at a time of the grid."""
         at = levels(process, times, "the sampler Restart")
-        if is_traced(at):
-            raise TypeError(
-                "restart plans its steps on the host; its times and its process must not be traced."
-            )
-        noisy = at.sigma[:-1] / at.alpha[:-1]  # where something is left to be repeated from
+        host_only("restart", at)
+        noisy = at.sigma[:-1] / at.alpha[:-1]  # without the last time, after which no step follows
         jumps: dict[int, list[np.ndarray]] = {}
         for num_steps, repeats, low, high in self.intervals:
             i = int(np.argmin(np.abs(np.log(noisy[1:] / low)))) + 1 if len(noisy) > 1 else 0
@@ -214,5 +205,5 @@ class Restart(_Renoise):
         return t, u, s, marks
 
     def marks(self, process: Any, times: Any) -> list[int]:
-        """Return the rows after which the grid's own times have been reached."""
+        """Return the indices of the rows that end at a time of the grid."""
         return self._walk(process, times)[-1]

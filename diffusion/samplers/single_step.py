@@ -1,11 +1,11 @@
-"""DPM-Solver in single steps: intermediate evaluations between t and s, no memory of earlier steps.
+"""Single-step DPM-Solver: intermediate evaluations between t and s, no use of earlier steps.
 
 With lambda = log(alpha / sigma), h = lambda_s - lambda_t and e = (x - alpha x_0) / sigma, the exact step is
 
     x_s = alpha_s/alpha_t x_t - alpha_s integral from lambda_t to lambda_s of e^-lambda e(lambda) d lambda
 
-and e is expanded around lambda_t by evaluations at lambda_t + r h (Lu et al., 2022a). The ++ variant expands
-x_0 instead (2022b). A step that ends where sigma = 0 is of first order, which is exact there.
+and e is expanded around lambda_t with evaluations at lambda_t + r h (Lu et al., 2022a). The ++ variant expands
+x_0 instead (2022b). A step that ends where sigma = 0 is of first order, which is exact in that case.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from diffusion.types import Key
 
 
 class Inner(NamedTuple):
-    """One intermediate point per step, its scales, and r h; equal to the start where the step is clean."""
+    """One intermediate point per step, its scales, and r h; if a step ends at sigma = 0, the point is its start."""
 
     t: Any
     alpha: Any
@@ -33,9 +33,9 @@ class Inner(NamedTuple):
 
 
 def _inner(process: AffineProcess, at: Levels, r: float) -> Inner:
-    """Return the points at which lambda has gone the fraction r of each step.
+    """Return the points at the fraction r of each step in lambda.
 
-    A step of infinite length is of first order: its points are its start, and r h is 0.
+    A step of infinite length is of first order: its point is its start, and r h is 0.
     """
     xp = namespace(at.t)
     start, h, endless = places(at)
@@ -52,7 +52,7 @@ def _inner(process: AffineProcess, at: Levels, r: float) -> Inner:
 
 
 class NoiseRow(NamedTuple):
-    """Times, scales and coefficients of one step; see the classes."""
+    """Times, scales and coefficients of one step; see the docstrings of the samplers."""
 
     t: Any
     alpha: Any
@@ -73,7 +73,7 @@ def _noise(x: Array, x_0: Array, alpha: Any, sigma: Any) -> Array:
 class DPMSolver2(StepSampler):
     """u = alpha_m/alpha_t x - sigma_m (e^(h/2) - 1) e_t;  x_s = alpha_s/alpha_t x - sigma_s (e^h - 1) e_m.
 
-    m lies half way in lambda. Two evaluations, order 2 (Lu et al., 2022a, algorithm 1, r = 1/2).
+    m is the midpoint in lambda. Two evaluations, order 2 (Lu et al., 2022a, algorithm 1, r = 1/2).
     """
 
     order: ClassVar[int] = 2
@@ -140,7 +140,7 @@ class DPMSolver3(StepSampler):
 
 
 def _phi(xp: Any, h: Any) -> Any:
-    """Return (e^h - 1)/h - 1, by its series where h is tiny."""
+    """Return (e^h - 1)/h - 1, by its series if h is tiny."""
     safe = xp.where(abs(h) < 1e-5, 1.0, h)
     return xp.where(abs(h) < 1e-5, h / 2 + h**2 / 6, xp.expm1(safe) / safe - 1)
 
@@ -162,7 +162,7 @@ class DataRow(NamedTuple):
 class DPMSolverPP2S(StepSampler):
     """u = sigma_m/sigma_t x - alpha_m (e^(-h/2) - 1) x_0(x, t), then the step with x_0(u, m).
 
-    x_s = sigma_s/sigma_t x - alpha_s (e^-h - 1) x_0(u, m), where m lies half way in lambda. Two
+    x_s = sigma_s/sigma_t x - alpha_s (e^-h - 1) x_0(u, m), where m is the midpoint in lambda. Two
     evaluations, order 2 (Lu et al., 2022b, algorithm 1, r = 1/2).
     """
 

@@ -1,7 +1,7 @@
 """Decreasing sampling times, as float64 arrays built on the host.
 
 A grid is called with a process and a number of steps and returns num_steps + 1 times: the first is
-exactly t_max, the last exactly t_min, and each lies below the one before it.
+exactly t_max, the last exactly t_min, and they decrease strictly.
 """
 
 import abc
@@ -11,14 +11,23 @@ from typing import Any, final
 
 import numpy as np
 
-from diffusion.numerics import monotone, on_host, one_of, positive, require, row, whole
+from diffusion.numerics import (
+    at_most,
+    monotone,
+    on_host,
+    one_of,
+    positive,
+    row,
+    shaped,
+    whole,
+)
 from diffusion.processes import AffineProcess, Process
 from diffusion.processes.base import require_process
 from diffusion.registry import register, takes_names
 
 
 def check_times(times: Any, source: str = "`times`") -> np.ndarray:
-    """Return concrete times as float64 of shape (num_steps + 1,), or say what is wrong with them."""
+    """Return concrete times as float64 of shape (num_steps + 1,); raise ValueError unless they decrease."""
     times = row(source, times, "(num_steps + 1,)")
     hint = "Noise comes first, without repeats. For likelihoods, which integrate upwards, use `log_prob`."
     monotone(source, times, "decrease", hint)
@@ -31,7 +40,7 @@ class Grid(abc.ABC):
 
     @abc.abstractmethod
     def place(self, process: Process, num_steps: int) -> np.ndarray:
-        """Return decreasing times; the ends may be inexact."""
+        """Return decreasing times, whose ends may be inexact."""
 
     @takes_names
     def __call__(self, process: Process, num_steps: int) -> np.ndarray:
@@ -85,7 +94,7 @@ class CosineGrid(Grid):
 @final
 @dataclass(frozen=True, kw_only=True)
 class UniformLogSNR(Grid):
-    """log(alpha/sigma) uniform (Lu et al., 2022); on a process that is no `AffineProcess`, its own clock."""
+    """log(alpha/sigma) uniform (Lu et al., 2022); for a plain `Process`, its default times."""
 
     def place(self, process: Process, num_steps: int) -> np.ndarray:
         return process.default_times(num_steps)
@@ -121,8 +130,8 @@ class ChainGrid(Grid):
 
     leading counts strides of T // N up from 1, trailing down from T, linspace rounds even spacing; the
     end that the strides miss, T or 1, is added, so that all three have N + 1 points. The ends become t_max and
-    t_min; points that would meet them, or each other, move to the nearest that is free. So a grid has at most one
-    step more than the chain has points between t_min and t_max: T - 1 where these are 1 / T and 1.
+    t_min; points that would coincide with them, or with each other, move to the nearest free point. So a grid has
+    at most one step more than the chain has points between t_min and t_max: T - 1 steps if these are 1 / T and 1.
     """
 
     spacing: str = "linspace"
@@ -135,11 +144,7 @@ class ChainGrid(Grid):
         total = self.num_chain_steps
         points, ends = np.arange(1, total + 1), (float(process.t_min), float(process.t_max))
         inside = points[(points / total > ends[0]) & (points / total < ends[1])]
-        require(
-            num_steps <= len(inside) + 1,
-            f"a chain of {total} points has {len(inside)} between t_min = {ends[0]:.4g} and t_max = {ends[1]:.4g} of "
-            f"{type(process).__name__}, so at most {len(inside) + 1} steps; got num_steps={num_steps}.",
-        )
+        at_most(len(inside) + 1, num_steps=num_steps, of=f"a chain of {total} points")
         stride = total // num_steps
         rows = {
             "leading": lambda: np.append(1 + stride * np.arange(num_steps), total)[::-1],
@@ -153,9 +158,9 @@ class ChainGrid(Grid):
 
 
 def _distinct(k: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """Return whole numbers that decrease, moved as little as makes them distinct and lie in a range of whole numbers.
+    """Return decreasing integers, moved as little as needed to be distinct and within the allowed range.
 
-    k_i decrease by one or more where k_i + i never increases.
+    The integers k_i decrease by at least one each if and only if k_i + i never increases.
     """
     if not len(k):
         return k
@@ -167,7 +172,7 @@ def _distinct(k: np.ndarray, allowed: np.ndarray) -> np.ndarray:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Given(Grid):
-    """Exactly the times that are written down, noise to data; `num_steps` must agree."""
+    """Exactly the given times, from noise to data; `num_steps` must match their number."""
 
     times: Sequence[float] = (1.0, 0.5, 1e-3)
 
@@ -178,8 +183,5 @@ class Given(Grid):
     def __call__(self, process: Process, num_steps: int) -> np.ndarray:
         """Return the given times."""
         times = check_times(self.place(process, num_steps), "the grid `given`")
-        require(
-            len(times) == num_steps + 1,
-            f"the grid `given` has {len(times)} times, so {len(times) - 1} steps; got num_steps={num_steps}.",
-        )
+        shaped("the grid `given`", times, (num_steps + 1,), f"for num_steps={num_steps}")
         return times

@@ -1,4 +1,4 @@
-"""UniPC: a predictor and a corrector that share every evaluation (Zhao et al., 2023)."""
+"""UniPC: a predictor and a corrector that share all evaluations (Zhao et al., 2023)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, final
@@ -18,7 +18,7 @@ _VARIANTS = ("bh1", "bh2")
 
 
 class Corrected(NamedTuple):
-    """The predicted state, the corrected one before it, and earlier evaluations, the newest first."""
+    """The predicted state, the previous corrected state, and earlier evaluations, newest first."""
 
     x: Array
     before: Array
@@ -26,7 +26,7 @@ class Corrected(NamedTuple):
 
 
 class UniPCRow(NamedTuple):
-    """First the state at t is corrected, then the one at s predicted; y_0 is the evaluation at t.
+    """Coefficients of one step: correct the state at t, then predict the state at s; y_0 is the evaluation at t.
 
     x_t <- stay x_t + keep_c x_before + sum over j of correct[j] y_j
     x_s  = keep x_t + sum over j of predict[j] y_j
@@ -58,12 +58,12 @@ class UniPC(StepSampler):
 
     D_k = x_0(k steps back) - x_0, r_k its distance in units of h; B = -h (bh1) or e^-h - 1 (bh2); the a_k match the
     integral to degree `order`. The corrector adds the evaluation at s, which the next step needs anyway, as one
-    more D with r = 1. One evaluation; the predictor is of order `order`, corrected it is of one order more.
+    more D with r = 1. One evaluation; the predictor has order `order`, the corrected method one order more.
     Zhao et al. (2023), algorithms 1 and 2, in data prediction, multistep. A step that ends where sigma = 0
     is of first order, and the last state is not corrected.
     """
 
-    gains: ClassVar[int] = 1  # by the corrector
+    gains: ClassVar[int] = 1  # from the corrector
     memory: ClassVar[bool] = True
     requires: ClassVar[type[Process]] = AffineProcess
 
@@ -91,7 +91,8 @@ class UniPC(StepSampler):
         half = xp.full((len(h_s), 1), 0.5)
         solve = lambda a, y: xp.linalg.solve(a, y[..., None])[..., 0]
         a_c = half if known == 1 else solve(powers, right)
-        a_p = half[:, :0] if known == 1 else half  # order 1 has no difference, order 2 takes 1/2
+        # order 1 has no difference, order 2 has one with the weight 1/2
+        a_p = half[:, :0] if known == 1 else half
         if known > 2:
             a_p = solve(powers[:, :-1, :-1], right[:, :-1])
         d_c, d_p = a_c / nodes, a_p / nodes[:, :-1]
@@ -114,8 +115,8 @@ class UniPC(StepSampler):
         predict, correct = (xp.concatenate(p) for p in zip(*parts, strict=True))
         _, _, endless = places(at)
         predict = xp.where(endless[:, None], padded(pull, self.order), predict)
-        # a state is corrected by the step that arrived there, hence one row later; not after a step
-        # of infinite length, which is of first order
+        # a state is corrected with the coefficients of the step that ended there, hence one row later; not
+        # after a step of infinite length, which is of first order
         shift = lambda c: xp.concatenate([xp.zeros_like(c[:1]), c[:-1]])
         stay = (xp.arange(num_steps) == 0) | shift(endless)
         keep_c = xp.where(stay, 0.0, shift(keep))

@@ -1,4 +1,4 @@
-"""Closed-form targets and laws: public tools to test definitions, samplers and models with."""
+"""Closed-form targets and laws: public tools to test processes, samplers, operators and models."""
 
 from diffusion.testing.correlated import CorrelatedGaussian
 from diffusion.testing.laws import check_process, prior_mismatch

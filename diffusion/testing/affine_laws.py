@@ -1,4 +1,4 @@
-"""Laws of processes of the form alpha(t) x_0 + sigma(t) z."""
+"""Laws of an `AffineProcess`, alpha(t) x_0 + sigma(t) z."""
 
 from typing import Any
 
@@ -34,14 +34,14 @@ def positive(process: AffineProcess) -> Finding:
     values = np.asarray(jax.jit(lambda t: _scales(process, t))(t))
     lowest = float(values.min()) if np.all(np.isfinite(values)) else float("nan")
     return Finding(
-        "P3", "alpha and sigma are finite and positive (smallest, with its sign turned)", -lowest, 0.0,
+        "P3", "alpha and sigma are finite and positive (minus the smallest value)", -lowest, 0.0,
         "the formulas of `alpha` and `sigma`, and t_max where alpha vanishes",
     )  # fmt: skip
 
 
 def accurate_in_float32(process: AffineProcess) -> Finding:
     """P3: alpha and sigma agree in float32 and float64."""
-    single = np.asarray(inner_times(process), np.float32)  # the same numbers in both precisions
+    single = np.asarray(inner_times(process), np.float32)  # times that are exact in both precisions
     scales = lambda dtype: np.asarray(jax.jit(lambda t: _scales(process, t))(single.astype(dtype)))
     exact, rounded = scales(np.float64), scales(np.float32)
     return Finding(

@@ -20,13 +20,13 @@ Data = Float[Array, "batch d"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class CorrelatedGaussian:
-    """N(mean, covariance), a linear map away from independent normals.
+    """N(mean, covariance), the image of independent normals under a linear map.
 
     Args:
         mean: (d,).
-        covariance: (d, d), symmetric and not negative; zero variances are allowed.
-        variances: (d,), along the principal axes; filled in.
-        axes: (d, d), the principal axes as columns; filled in.
+        covariance: (d, d), symmetric and positive semi-definite; zero variances are allowed.
+        variances: (d,), along the principal axes; computed.
+        axes: (d, d), the principal axes as columns; computed.
     """
 
     mean: Any
@@ -36,7 +36,7 @@ class CorrelatedGaussian:
 
     def __post_init__(self) -> None:
         if is_traced(vars(self)) or not isinstance(self.covariance, np.ndarray | list | tuple):
-            return  # rebuilt by JAX
+            return  # rebuilt by JAX from its leaves
         mean, cov = np.asarray(self.mean, np.float64), np.asarray(self.covariance, np.float64)
         require(
             mean.ndim == 1 and cov.shape == (len(mean), len(mean)),
@@ -53,7 +53,7 @@ class CorrelatedGaussian:
             object.__setattr__(self, name, value)
 
     def _parts(self, process: AffineProcess, x: Data, t: Time) -> tuple[Array, ...]:
-        """Return alpha, the axes, x - alpha mean along them, the data's variances and those of x."""
+        """Return alpha, the axes, x - alpha mean along the axes, and the variances of the data and of x."""
         require_process(process, GaussianProcess, "the closed form of Gaussian data")
         alpha, sigma = at(process, x, t)
         axes, variances = jnp.asarray(self.axes, x.dtype), jnp.asarray(self.variances, x.dtype)
@@ -73,7 +73,7 @@ class CorrelatedGaussian:
     def flow(
         self, process: GaussianProcess, x: Data, t: Time, s: Time
     ) -> tuple[Data, Float[Array, " batch"]]:
-        """Carry x along the exact ODE from t to s; return x_s and log |det dx_s / dx_t|."""
+        """Solve the ODE exactly from x at t to s; return x_s and log |det dx_s / dx_t|."""
         _, axes, along, _, before = self._parts(process, x, t)
         alpha_s, _, _, _, after = self._parts(process, x, s)
         stretch = jnp.sqrt(after / before)
@@ -81,7 +81,7 @@ class CorrelatedGaussian:
         return x_s, jnp.log(stretch).sum(axis=-1)
 
     def moments(self, process: GaussianProcess, t: Time) -> tuple[Array, Array]:
-        """Return mean (d,) and covariance (d, d) of p_t."""
+        """Return the mean (d,) and the covariance (d, d) of p_t."""
         alpha, sigma = process.alpha(t), process.sigma(t)
         cov = jnp.asarray(self.covariance)
         return alpha * jnp.asarray(self.mean), alpha**2 * cov + sigma**2 * jnp.eye(len(cov))
@@ -91,7 +91,7 @@ class CorrelatedGaussian:
         return Bound(self, "posterior_mean", process)
 
     def score(self, process: GaussianProcess) -> Score:
-        """Return grad log p_t by autodiff of the log-density, an independent way to it."""
+        """Return grad log p_t by automatic differentiation of the log-density, independent of the denoiser."""
         return lambda x, t: jax.grad(lambda y: self.log_density(process, y, t).sum())(x)
 
     def sample(self, key: KeyLike, num_samples: int) -> Array:

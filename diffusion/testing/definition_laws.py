@@ -1,6 +1,6 @@
-"""Laws that come first: a definition can be computed, and is finite at both ends of its time.
+"""The laws that are checked first: a definition can be computed, and is finite at both ends of its time range.
 
-Where one of them fails there is nothing to measure, and every later law would only say so in its own way.
+If one of them fails there is nothing to measure, and every later law would fail for the same reason.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from diffusion.testing.path_problems import POINTS
 from diffusion.testing.report import Finding
 from diffusion.testing.starts import displacement, has_displacement, rounded_down
 
-# What is a function of t alone, by the class that states it.
+# Functions of t alone, by the class of process that defines them.
 _OF_TIME: tuple[tuple[type[Process], str], ...] = (
     (AffineProcess, "alpha"),
     (AffineProcess, "sigma"),
@@ -25,10 +25,9 @@ _OF_TIME: tuple[tuple[type[Process], str], ...] = (
     (GaussianProcess, "f"),
     (GaussianProcess, "g"),
 )
-_STEEPEST = (
-    1e6  # of the drift over the whole range: 1 / (1 - t) ends there, a spacing of float64 before 1
-)
-_NEAR = 0.05  # how far x_0 has moved at a good t_min, law D6
+# largest |f| times the time range; 1 / (1 - t) exceeds it when t is too close to 1
+_STEEPEST = 1e6
+_NEAR = 0.05  # largest displacement of x_0 at a good t_min, the bound of law D6
 
 
 def _functions(process: Process) -> Iterator[str]:
@@ -52,13 +51,13 @@ def computable(process: Process) -> Finding:
             jax.eval_shape(everything, x, t)
     except TypeError as error:
         said = str(error) if "jax.numpy" in str(error) else ""
-    except Exception:  # the laws of what raises it will quote it
+    except Exception:  # the law of the method that raises it reports the error
         said = ""
     return Finding("P0", statement, 1.0 if said else 0.0, 0.0, said)
 
 
 def _value(process: Process, name: str, t: float, dtype: Any) -> float | None:
-    """Return a function of t in this precision, or None where it raises: its own laws say so."""
+    """Return the value of a method at t in this precision, or None if it raises, which its own law reports."""
     try:
         return float(np.ravel(getattr(process, name)(jnp.asarray([t], dtype)))[0])
     except Exception:
@@ -66,7 +65,7 @@ def _value(process: Process, name: str, t: float, dtype: Any) -> float | None:
 
 
 def _broken(process: Process, t: float) -> list[str]:
-    """Return what is not finite at t in float64 or float32, or vanishes where it must not, in words."""
+    """Return "name = value" for every function of t that is not finite at t, or sigma if it vanishes there."""
     found = []
     span = float(process.t_max) - float(process.t_min)
     for name in _functions(process):
@@ -92,7 +91,7 @@ def _usable_end(process: Process) -> float | None:
 
 
 def _usable_start(process: Process) -> float | None:
-    """Return a t_min above the process's own at which everything is finite and x_0 has hardly moved."""
+    """Return a t_min above the process's own at which everything is finite and the displacement of x_0 is small."""
     candidates = [float(f"{process.t_max * 10.0**-k:.1g}") for k in range(3, 9)]
     usable = [t for t in candidates if t > process.t_min and not _broken(process, t)]
     moved = displacement(process) if has_displacement(process) else lambda t: 0.0
@@ -101,7 +100,7 @@ def _usable_start(process: Process) -> float | None:
 
 
 def _rises(process: Process) -> bool:
-    """Say whether the log-SNR rises with t: data and noise are the wrong way round."""
+    """Return whether the log-SNR rises with t, which means that data and noise are interchanged."""
     if not isinstance(process, AffineProcess):
         return False
     low, high = float(process.t_min), float(process.t_max)
@@ -113,7 +112,7 @@ def _rises(process: Process) -> bool:
 
 
 def finite_at_the_ends(process: Process) -> Finding:
-    """P0: what depends on t alone is finite at t_min and t_max."""
+    """P0: functions of t alone are finite at t_min and t_max."""
     advice, bad = [], 0
     ends = (
         ("t_max", _usable_end, float(process.t_max)),
@@ -131,7 +130,7 @@ def finite_at_the_ends(process: Process) -> Finding:
             "the direction of time: data at t_min, noise at t_max, so that alpha / sigma falls"
         ]
     return Finding(
-        "P0", "alpha, sigma, drift and noise level are finite at t_min and t_max (how many are not)",
+        "P0", "alpha, sigma, drift and noise level are finite at t_min and t_max (number that are not)",
         float(bad), 0.0, "; ".join(advice),
     )  # fmt: skip
 

@@ -1,9 +1,9 @@
-"""Laws of Gaussian processes: the SDE, its family of equal marginals, the prior, the likelihood.
+"""Laws of a `GaussianProcess`: the SDE, the family of SDEs with equal marginals, the prior, the likelihood.
 
 The family (Su, kexue.fm 9228) adds noise lam g for any lam >= 0 and keeps every marginal p_t:
 
-    dx = (f x - (1 + lam^2)/2 g^2 score) dt + lam g dW    with time running down
-    dx = (f x - (1 - lam^2)/2 g^2 score) dt + lam g dW    with time running up
+    dx = (f x - (1 + lam^2)/2 g^2 score) dt + lam g dW    with decreasing time
+    dx = (f x - (1 - lam^2)/2 g^2 score) dt + lam g dW    with increasing time
 """
 
 from collections.abc import Callable
@@ -23,13 +23,13 @@ from diffusion.testing.report import Finding, largest
 from diffusion.testing.targets import GaussianMixture
 
 LAMBDAS = np.array([0.0, 0.5, 1.0, 1.5])
-FAMILIES = ((forward_family, 1), (reverse_sde, -1))  # the sign of the time in which it diffuses
+FAMILIES = ((forward_family, 1), (reverse_sde, -1))  # with the sign of dt
 MIXTURE = GaussianMixture([0.4, 0.6], [-1.0, 0.7], [0.3, 0.2])
 GAUSSIAN = CorrelatedGaussian([0.3, -0.2], [[0.25, 0.1], [0.1, 0.16]])
 
 
 def consistent_sde(process: GaussianProcess) -> list[Finding]:
-    """P4: f and g belong to alpha and sigma."""
+    """P4: f and g are consistent with alpha and sigma."""
     t = jnp.asarray(inner_times(process))
     ddt = lambda fn: jax.jvp(lambda u: jnp.broadcast_to(fn(u), u.shape), (t,), (jnp.ones_like(t),))
 
@@ -51,13 +51,13 @@ def consistent_sde(process: GaussianProcess) -> list[Finding]:
 
 
 def _carried(rate: Callable, state: Any, times: Any) -> Any:
-    """Return the state at the last of the times, by classical Runge-Kutta steps."""
+    """Integrate a rate over the times by classical Runge-Kutta steps, and return the final state."""
     body = lambda state, ends: (runge_kutta(rate, state, *ends), None)
     return jax.lax.scan(body, state, (times[:-1], times[1:]))[0]
 
 
 def forward_moments(process: GaussianProcess) -> Finding:
-    """P5: the forward SDE has the stated mean and variance."""
+    """P5: the forward SDE has the mean and variance of alpha and sigma."""
     times = jnp.asarray(grid(process)[::-1].copy())
     moments = lambda t: (process.alpha(t), process.alpha(t) ** 2 * 0.25 + process.sigma(t) ** 2)
 
@@ -97,7 +97,7 @@ def prior_std(process: GaussianProcess) -> list[Finding]:
             1e-8, advice,
         ),
         Finding(
-            "P8", "data of unit variance is forgotten at t_max, std of p_T over that of the prior less 1",
+            "P8", "p_T equals the prior for data of unit variance (ratio of the standard deviations minus 1)",
             np.hypot(alpha, sigma) / found - 1, 0.1,
             "`t_max`, or a stronger schedule: alpha(t_max) must be small against sigma(t_max)",
         ),
@@ -136,14 +136,15 @@ def fokker_planck(process: GaussianProcess) -> Finding:
 
 
 def family_moments(process: GaussianProcess) -> Finding:
-    """F2: every member of the family carries mean and covariance from end to end."""
+    """F2: every member of the family transports mean and covariance from end to end."""
     denoise, times = GAUSSIAN.denoiser(process), jnp.asarray(grid(process))
     unit = jnp.concatenate([jnp.zeros((1, 2)), jnp.eye(2)])
 
     def carried(family: Any, sign: int, times: Any, lam: Any) -> Any:
         sde = family(process, denoise, lam)
 
-        def rate(state: tuple, t: Any) -> tuple:  # the drift is affine: read off its matrix
+        # the drift is affine in x, so its values give its matrix
+        def rate(state: tuple, t: Any) -> tuple:
             drift = sde.drift(unit, t)
             matrix, (mean, cov) = (drift[1:] - drift[0]).T, state
             noise = sign * sde.diffusion(t) ** 2 * jnp.eye(2)
@@ -168,7 +169,7 @@ def family_moments(process: GaussianProcess) -> Finding:
 
 
 def likelihood(process: GaussianProcess) -> list[Finding]:
-    """K1: the likelihood of a Gaussian is exact, its ODE invertible, Hutchinson's estimate unbiased."""
+    """K1: the likelihood of a Gaussian is exact, the ODE invertible, Hutchinson's estimate unbiased."""
     denoise = GAUSSIAN.denoiser(process)
     spread = float(on_host(process.sigma, float(process.t_min)))
     x = float(on_host(process.alpha, float(process.t_min))) * jnp.array([[0.3, 0.9], [-0.4, 0.1]])

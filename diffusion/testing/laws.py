@@ -1,12 +1,12 @@
-"""Laws that every definition must obey, with the number that was measured.
+"""Laws that every process must obey, with measured numbers.
 
-`check_process` runs them on any process, registered or one's own, in float64, and returns a report that
-says which hold, what was measured, and what to look at when one fails. The bounds follow from the
-arithmetic: a central difference of step h has the error h^2 + eps / h, and so on.
+`check_process` checks them for any process, registered or not, in float64, and returns a report of the laws that
+hold, the measured numbers, and advice where a law fails. The bounds follow from the arithmetic: a central
+difference of step h has the error h^2 + eps / h, and so on.
 
 A module of laws has a tuple `LAWS` of pairs (class, law): a law is a function of a process of this class that
-returns one finding or several. Naming the module in `MODULES` is all it takes to include it. The laws of
-`FIRST` decide whether there is anything to measure: where one fails, the others are left out.
+returns one finding or several. To include a module, add its name to `MODULES`. If one of the laws in `FIRST`
+fails there is nothing to measure, and the other laws are skipped.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from math import isnan
 import jax
 import numpy as np
 
-from diffusion.numerics import at_least, is_hashable, on_host
+from diffusion.numerics import at_least, is_hashable, of_type, on_host
 from diffusion.processes import GaussianProcess, Process
 from diffusion.testing.report import Finding, Report, findings_of, in_order
 
@@ -35,7 +35,8 @@ def is_a_value(process: Process) -> Finding:
             same and copy == process and hash(copy) == hash(process) and repr(copy) == repr(process)
         )
     except (pickle.PicklingError, AttributeError, TypeError):
-        same = same and "<locals>" in type(process).__qualname__  # a class made inside a function
+        # a class defined inside a function cannot be pickled
+        same = same and "<locals>" in type(process).__qualname__
     return Finding(
         "P6", "equality, hash, repr and pickle agree (0 = yes)", 0.0 if same else 1.0, 0.0,
         "@dataclass(frozen=True, kw_only=True) on the class, tuples instead of lists in its fields",
@@ -48,7 +49,7 @@ LAWS = ((Process, is_a_value),)
 def prior_mismatch(
     process: GaussianProcess, data_mean: float = 0.0, data_std: float = 1.0
 ) -> dict[str, float]:
-    """Return how far the prior is from the truth for data of these moments, per dimension.
+    """Return the mismatch between the prior and p(x_T) for data with these moments, per dimension.
 
     The mismatch is KL(N(alpha mean, alpha^2 std^2 + sigma^2) || N(0, sigma^2)) at t_max, in nats.
     """
@@ -64,7 +65,7 @@ def prior_mismatch(
 
 
 def _findings(process: Process, modules: tuple[str, ...]) -> list[Finding]:
-    """Apply the laws of these modules that are for the class of the process, in float64."""
+    """Apply the laws of these modules that apply to the class of the process, in float64."""
     found: list[Finding] = []
     with jax.enable_x64(True):
         for name in modules:
@@ -75,24 +76,22 @@ def _findings(process: Process, modules: tuple[str, ...]) -> list[Finding]:
 
 
 def check_process(process: Process, *, data_mean: float = 0.0, data_std: float = 1.0) -> Report:
-    """Hold a process to the laws of its class and return a readable report.
+    """Check a process against the laws of its class and return a readable report.
 
     Args:
         process: an object of kind `process`, registered or not.
-        data_mean: of the data per dimension, for the mismatch of the prior.
-        data_std: of the data per dimension.
+        data_mean: mean of the data per dimension, for the mismatch of the prior.
+        data_std: standard deviation of the data per dimension.
 
     Returns:
-        A report; `bool(report)` says whether all laws hold, `print(report)` shows the numbers. A law whose
-        definition raises an error fails, and the report quotes the error.
+        A report; `bool(report)` is whether all laws hold, `print(report)` shows the numbers. If the process
+        raises an error, the law fails, and the report quotes the error.
 
     Raises:
-        TypeError: this is no process, but a class or a name, say.
+        TypeError: `process` is not a process, but for example a class or a name.
         ValueError: data_std is negative.
     """
-    if not isinstance(process, Process):
-        what = "the class itself: call it" if isinstance(process, type) else repr(process)
-        raise TypeError(f'`process` must be a Process, such as build("process", "vp"); got {what}.')
+    of_type(Process, 'build("process", "vp")', process=process)
     at_least(0, data_std=data_std)
     findings = _findings(process, FIRST)
     if not all(f.holds for f in findings):

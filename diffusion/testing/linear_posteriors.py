@@ -1,10 +1,10 @@
-"""Posteriors of linear measurements in closed form: what samples of p(x_0 | y) are held against.
+"""Posteriors of linear measurements in closed form, the reference for samples of p(x_0 | y).
 
 For y = A x_0 + std n and normal data N(m, S), with the gain K = S A^T (A S A^T + std^2 I)^-1,
 
     x_0 | y  ~  N(m + K (y - A m), S - K A S)
 
-A mixture stays one: component k is conditioned as above and weighted by w_k N(y; A m_k, A S_k A^T + std^2 I).
+A mixture remains one: component k is conditioned as above and weighted by w_k N(y; A m_k, A S_k A^T + std^2 I).
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ Data = Float[Array, "batch d"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class CorrelatedMixture:
-    """sum_k weights_k N(mean_k, covariance_k), the components a tuple of `CorrelatedGaussian`."""
+    """sum_k weights_k N(mean_k, covariance_k), with a tuple of `CorrelatedGaussian` as components."""
 
     weights: Any
     components: Any
@@ -53,7 +53,7 @@ class CorrelatedMixture:
         return Bound(self, "posterior_mean", process)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean (d,) and covariance (d, d) of the data."""
+        """Return the mean (d,) and the covariance (d, d) of the data."""
         w = np.asarray(self.weights)
         means = np.stack([np.asarray(c.mean) for c in self.components])
         within = sum(
@@ -73,7 +73,7 @@ class CorrelatedMixture:
 
 
 def matrix_of(operator: Operator, shape: tuple[int, ...]) -> Float[np.ndarray, "rows columns"]:
-    """Return the matrix of an operator on flattened examples of a shape, one row per number of y."""
+    """Return the matrix of an operator on flattened examples of a shape, one row per entry of y."""
     size = int(np.prod(shape))
     columns = operator.forward(jnp.eye(size).reshape(size, *shape))
     return np.asarray(columns, np.float64).reshape(size, -1).T
@@ -82,9 +82,9 @@ def matrix_of(operator: Operator, shape: tuple[int, ...]) -> Float[np.ndarray, "
 def _conditioned(
     mean: np.ndarray, covariance: np.ndarray, A: np.ndarray, y: np.ndarray, std: float
 ) -> tuple[CorrelatedGaussian, float]:
-    """Return N(m, S) given y, and log p(y) but for what all components fraction."""
+    """Return N(m, S) conditioned on y, and log p(y) up to a constant that all components share."""
     total = A @ covariance @ A.T + std**2 * np.eye(len(A))
-    used = np.flatnonzero(np.abs(A).sum(axis=1) > 0)  # rows that a mask leaves empty say nothing
+    used = np.flatnonzero(np.abs(A).sum(axis=1) > 0)  # without the zero rows of a mask
     A, y, total = A[used], y[used], total[np.ix_(used, used)]
     gain = np.linalg.solve(total, A @ covariance).T
     off = y - A @ mean
@@ -106,10 +106,10 @@ def linear_posterior(
         data: distribution of x_0, vectors (d,).
         operator: A on examples of shape (d,).
         y: one measurement, (1, ...).
-        std: of its noise; with 0, the numbers of y must be linearly independent.
+        std: standard deviation of its noise; if 0, the rows of A must be linearly independent.
 
     Raises:
-        ValueError: the data are no vectors.
+        ValueError: the data are not vectors.
     """
     flat = np.asarray(y, np.float64).reshape(-1)
     if isinstance(data, CorrelatedGaussian):

@@ -1,4 +1,4 @@
-"""Laws that integrate a density over space: D5 and D8 of path_laws.py."""
+"""Laws that integrate a density over space: D5 and D8 in the list of `path_laws`."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from diffusion.testing.report import Finding, largest
 
 @compiled
 def _mass(process: Process, z: Any, t: Any) -> Any:
-    """Return the mass of p(x_t | 0.4) on a line at each time, on grids fine near the median and wide."""
+    """Return the mass of p(x_t | 0.4) on a line at each time, on wide grids that are fine near the median."""
 
     def at(t: Any) -> Any:
         origin = lambda x: jnp.full_like(x, 0.4)
@@ -56,7 +56,7 @@ def _mass_in_the_plane(process: Process, z: Any, t: Any) -> Any:
 
 
 def masses(process: Process) -> list[Finding]:
-    """D5: the density has mass 1, on a line or, where that is not stated, in the plane."""
+    """D5: the density has mass 1, on a line or, if it is not defined on a line, in the plane."""
     if on_a_line(process):
         mass, dim, where = _mass, 1, "on a line"
     elif has_density(process):
@@ -75,7 +75,7 @@ def masses(process: Process) -> list[Finding]:
 
 @compiled
 def _transport(process: Process, x: Any, ends: Any) -> tuple[Any, Any]:
-    """Return the cumulative probability of x and of where the marginal flow carries it."""
+    """Return the cumulative probabilities of x and of its image under the marginal flow."""
     field = marginal_field(process, jnp.asarray(POINTS)[:, :1])
 
     def below(x: Any, t: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Laws of linear operators: linearity, the adjoint, the pseudo-inverse, one example at a time.
+"""Laws of linear operators: linearity, the adjoint, the pseudo-inverse, independence of examples.
 
-All are exact, so the bounds are round-off in float64; numbers are relative to the size of what is compared.
+All are exact, so the bounds are round-off in float64. Errors are relative to the size of the compared values.
 """
 
 from typing import Any
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from diffusion.inverse_problems.operators import Operator
+from diffusion.numerics import of_type
 from diffusion.testing.report import Finding, Report, findings_of, in_order, largest
 
 Case = tuple[Operator, tuple[int, ...]]
@@ -22,7 +23,7 @@ def _draw(index: int, shape: tuple[int, ...]) -> Array:
 
 
 def _off(a: Array, b: Array) -> float:
-    """Return the largest difference, relative to the size of what is compared."""
+    """Return the largest difference, relative to the size of the compared values."""
     if a.shape != b.shape:
         return float("nan")
     return largest(a - b) / max(1.0, largest(b))
@@ -64,7 +65,7 @@ def adjoint(case: Case) -> list[Finding]:
 
 
 def single(case: Case) -> list[Finding]:
-    """O3: examples do not see each other, and float32 stays float32."""
+    """O3: examples are independent of each other, and float32 stays float32."""
     operator, shape = case
     x = _draw(0, shape)
     alone = jnp.concatenate([operator.forward(x[i : i + 1]) for i in range(BATCH)])
@@ -73,7 +74,7 @@ def single(case: Case) -> list[Finding]:
     same = narrow.dtype == back.dtype == jnp.float32
     return [
         Finding(
-            "O3", "one example at a time gives the same", _off(operator.forward(x), alone), ROUND_OFF,
+            "O3", "one example at a time gives the same result", _off(operator.forward(x), alone), ROUND_OFF,
             "a mean or a shape that includes the batch axis",
         ),
         Finding(
@@ -84,13 +85,13 @@ def single(case: Case) -> list[Finding]:
 
 
 def rows(case: Case) -> list[Finding]:
-    """O4: A A^T = c I on what A produces, where `gram` says so, and `restrict` is the identity there."""
+    """O4: on the range of A, A A^T = c I if `gram` returns c, and `restrict` is the identity."""
     operator, shape = case
     y = operator.restrict(_draw(1, operator.output_shape(shape)))
     seen = operator.forward(_draw(0, shape))
     found = [
         Finding(
-            "O4", "restrict leaves A x as it is", _off(operator.restrict(seen), seen), 0.0,
+            "O4", "restrict leaves A x unchanged", _off(operator.restrict(seen), seen), 0.0,
             "restrict removes what A never produces, nothing else",
         )
     ]  # fmt: skip
@@ -103,7 +104,7 @@ def rows(case: Case) -> list[Finding]:
 
 
 def pseudo_inverse(case: Case) -> list[Finding]:
-    """O5: A^+ obeys the four equations of Moore and Penrose, where it is stated."""
+    """O5: A^+, if defined, obeys the four Moore-Penrose equations."""
     operator, shape = case
     if not operator.has_pinv:
         return []
@@ -122,7 +123,7 @@ def pseudo_inverse(case: Case) -> list[Finding]:
 
 
 def is_a_pytree(case: Case) -> Finding:
-    """O6: the operator is a callable pytree: taken apart and put together it is the same."""
+    """O6: the operator is a pytree: flattened and unflattened it acts the same."""
     operator, shape = case
     x = _draw(0, shape)
     run = jax.jit(lambda operator, x: operator.forward(x))
@@ -137,24 +138,20 @@ LAWS = (linear, adjoint, single, rows, pseudo_inverse, is_a_pytree)
 
 
 def check_operator(operator: Operator, shape: tuple[int, ...] | None = None) -> Report:
-    """Hold a linear operator to its laws and return a readable report.
+    """Check a linear operator against its laws and return a readable report.
 
     Args:
         operator: an object of kind `operator`, registered or not.
-        shape: of one example; by default one that the class names in `example`.
+        shape: shape of one example; by default that of the class method `example`.
 
     Returns:
-        A report; `bool(report)` says whether all laws hold, `print(report)` shows the numbers.
+        A report; `bool(report)` is whether all laws hold, `print(report)` shows the numbers.
 
     Raises:
-        TypeError: this is no operator, but a class or a name, say.
+        TypeError: `operator` is not an operator, but for example a class or a name.
         ValueError: the operator does not accept examples of this shape.
     """
-    if not isinstance(operator, Operator):
-        what = "the class itself: call it" if isinstance(operator, type) else repr(operator)
-        raise TypeError(
-            f'`operator` must be an Operator, such as build("operator", "superres"); got {what}.'
-        )
+    of_type(Operator, 'build("operator", "superres")', operator=operator)
     shape = type(operator).example()[1] if shape is None else tuple(shape)
     operator.check(shape)
     findings: list[Finding] = []
@@ -165,5 +162,5 @@ def check_operator(operator: Operator, shape: tuple[int, ...] | None = None) -> 
 
 
 def _short(operator: Any) -> str:
-    text = " ".join(repr(operator).split())  # arrays print over many lines
+    text = " ".join(repr(operator).split())  # the repr of an array has many lines
     return text if len(text) <= 100 else f"{text[:97]}..."

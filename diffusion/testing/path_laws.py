@@ -1,19 +1,19 @@
-"""Laws of paths and densities: what a pair (velocity, density) must satisfy, for every class of process.
+"""Laws of paths and densities: relations between velocity and density, for every class of process.
 
 For a path x_t = interpolate(x_0, z, t) with density p(x_t | x_0), in two dimensions unless said otherwise:
 
     D1  noise_of inverts the path
-    D2  the field is the same whichever way it is taken: definition, autodiff, differences, noise_of
+    D2  the field is the same by definition, automatic differentiation, finite differences and noise_of
     D3  p and f conserve mass: d log p / dt + f . grad log p + div f = 0
     D4  the same for the marginal of three points, so for any data set
     D5  the density has mass 1, by quadrature on a line, or else in the plane
     D6  all mass is at x_0 as t -> t_min
-    D7  the prior forgets x_0 (claimed by `exact_prior`), and its density is that of the paths' ends
-    D8  along the marginal flow on a line the cumulative probability stays the same
-    D9  coordinates move by themselves (claimed by `coordinatewise`)
+    D7  x_t at t_max is independent of x_0 (if `exact_prior`), and the prior density is that of the paths' ends
+    D8  the cumulative probability is constant along the marginal flow on a line
+    D9  coordinates are independent of each other (if `coordinatewise`)
 
-A process without noise_of (random paths) has none of these; one without a density has D1, D2, D6, D7, D9;
-one that needs a plane has no D8. D5 and D8 are in mass_laws.py.
+For a process without noise_of (random paths) none of these is checked; without a density D1, D2, D6, D7 and D9
+are; for one that is defined only from two dimensions on there is no D8. D5 and D8 are in `mass_laws`.
 """
 
 from collections.abc import Callable
@@ -62,7 +62,8 @@ def _path_errors(process: Process, x_0: Any, z: Any, t: Any) -> dict[str, Any]:
         process.velocity(x_0, z, t),
         along_time(lambda u: process.interpolate(x_0, z, u), t, x_t)[1],
         (later - earlier) / per_example(2 * h, x_t),
-        -solve_linear(lambda y: process.noise_of(y, x_0, t), x_t, rate),  # z does not change
+        # from the condition that z is constant along the path
+        -solve_linear(lambda y: process.noise_of(y, x_0, t), x_t, rate),
     )
     off = jacobian(lambda z: process.interpolate(x_0, z, t), z) * (1 - jnp.eye(z.shape[1]))
     return {
@@ -73,7 +74,7 @@ def _path_errors(process: Process, x_0: Any, z: Any, t: Any) -> dict[str, Any]:
 
 
 def paths(process: Process) -> list[Finding]:
-    """D1: noise_of inverts the path, and the field is the same by every way."""
+    """D1: noise_of inverts the path, and all formulas for the field agree."""
     if not has_noise_of(process):
         return []
     errors = _path_errors(process, *draws(process))
@@ -85,12 +86,12 @@ def paths(process: Process) -> list[Finding]:
             f"whether two paths of {who} from one x_0 cross; an overridden `noise_of` or `conserved`",
         ),
         Finding(
-            "D2", "the field agrees taken by definition, autodiff, differences and noise_of (relative)",
+            "D2", "the field agrees by definition, autodiff, finite differences and noise_of (relative)",
             largest(errors["ways"]), 1e-5,
             f"an overridden `velocity` or `conditional_velocity` of {who}",
         ),
         Finding(
-            "D9", "coordinates move by themselves where the process says so",
+            "D9", "coordinates are independent of each other, as `coordinatewise` claims",
             largest(errors["off"]), 1e-12, f"`coordinatewise` of {who}",
         ),
     ]  # fmt: skip
@@ -103,7 +104,7 @@ def _left(process: Process, x_0: Any, z: Any) -> Any:
 
 
 def ends(process: Process) -> list[Finding]:
-    """D6: mass starts at x_0 and the prior forgets it."""
+    """D6: mass starts at x_0, and x_t at t_max is independent of x_0."""
     if not has_noise_of(process):
         return []
     findings = [
@@ -117,7 +118,7 @@ def ends(process: Process) -> list[Finding]:
         left = _left(process, x_0, process.sample_noise(jax.random.key(2), (512, 2)).astype(float))
         findings.append(
             Finding(
-                "D7", "at t_max nothing of x_0 is left, as `exact_prior` claims", largest(left), 1e-9,
+                "D7", "x_t at t_max is independent of x_0, as `exact_prior` claims", largest(left), 1e-9,
                 "whether every path ends in its z at t_max",
             )
         )  # fmt: skip
@@ -170,6 +171,6 @@ LAWS = tuple((Process, law) for law in (paths, ends, densities, masses, transpor
 
 
 def check_paths(process: Process) -> list[Finding]:
-    """Hold a process to the laws of paths and densities alone, in float64."""
+    """Check a process against the laws of paths and densities only, in float64."""
     with jax.enable_x64(True):
         return [finding for _, law in LAWS for finding in findings_of(law, process)]

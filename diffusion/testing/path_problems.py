@@ -1,4 +1,4 @@
-"""What the laws of paths and densities share: which of them apply, and at which points and times."""
+"""Tools of the laws of paths and densities: tests whether a law applies, and the points and times of its checks."""
 
 import functools
 from collections.abc import Callable
@@ -26,17 +26,17 @@ def _possible(process: Process, method: str) -> bool:
 
 
 def has_noise_of(process: Process) -> bool:
-    """Say whether the paths of this process can be inverted."""
+    """Return whether the paths of this process can be inverted."""
     return _possible(process, "noise_of")
 
 
 def has_density(process: Process) -> bool:
-    """Say whether this process states p(x_t | x_0)."""
+    """Return whether p(x_t | x_0) of this process is known."""
     return _possible(process, "log_density")
 
 
 def on_a_line(process: Process) -> bool:
-    """Say whether this process states its density on a line; some definitions need a plane."""
+    """Return whether the density is defined in one dimension; some processes need at least two."""
     x, t = jnp.zeros((1, 1)), jnp.full(1, process.t_max)
     try:
         paths = (process.noise_of, process.conditional_velocity, process.interpolate)
@@ -48,7 +48,7 @@ def on_a_line(process: Process) -> bool:
 
 
 def compiled(fn: Callable) -> Callable:
-    """Compile a function of a process and arrays, once per process that allows it."""
+    """Compile a function of a process and arrays, once per process that can be a static argument."""
     run = jax.jit(fn, static_argnums=0)
     return functools.wraps(fn)(
         lambda process, *args: (run if is_static(process) else fn)(process, *args)
@@ -56,7 +56,7 @@ def compiled(fn: Callable) -> Callable:
 
 
 def chosen_times(process: Process, steps: tuple[int, ...] = (2, 4, 6)) -> np.ndarray:
-    """Return some of the process's default times, counted in eighths from noise to data."""
+    """Return the process's default times of an eight-step grid at these indices, counted from noise to data."""
     return np.asarray(process.default_times(8))[list(steps)]
 
 

@@ -14,20 +14,20 @@ SEED = 0
 
 
 def grid(process: Process, every: int = 1) -> np.ndarray:
-    """Return decreasing times from t_max to t_min: every so many of 128 default steps.
+    """Return decreasing times from t_max to t_min: every `every`-th of 128 default steps.
 
-    All laws thin out one grid, since every length of it is compiled anew.
+    All laws use subsets of one grid, since every new length of a grid needs a compilation.
     """
     return np.asarray(process.default_times(128), np.float64)[::every]
 
 
 def inner_times(process: Process, every: int = 4) -> np.ndarray:
-    """Return increasing times inside the range, where the definition is used."""
+    """Return increasing times strictly inside the range (t_min, t_max)."""
     return grid(process, every)[::-1][1:-1].copy()
 
 
 def rows(times: Any) -> tuple[Any, Any, Any]:
-    """Return times, data and noise with one row for each of four examples at each of the times."""
+    """Return times, data and noise, with one row for each pair of a time and one of four examples."""
     x_0, z = jnp.linspace(-1.0, 1.0, 8).reshape(4, 2), jnp.linspace(0.7, -0.4, 8).reshape(4, 2)
     num = len(times)
     return jnp.repeat(jnp.asarray(times), 4), jnp.tile(x_0, (num, 1)), jnp.tile(z, (num, 1))
@@ -87,7 +87,7 @@ def draws_by_key(process: Process) -> Finding:
     x, again, turned = draws(keys), draws(keys), draws(keys[::-1])[::-1]
     apart = largest(again - x) + largest((turned - x) / (1 + jnp.abs(x)))
     return Finding(
-        "P7", "row i of the prior is a function of key i alone, of the shape that was asked for",
+        "P7", "row i of the prior is a function of key i alone, in the requested shape",
         apart if x.shape == (6, 2) else float("nan"), 1e-9,
         "an overridden `sample_noise` or `sample_prior`: draw through `diffusion.numerics.draw`",
     )  # fmt: skip

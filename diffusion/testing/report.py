@@ -1,4 +1,4 @@
-"""What a law says about a definition: the number that was measured, its bound, and what to look at."""
+"""Results of laws: the measured number, its bound, and advice on where to look."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-Law = Callable[[Any], "Finding | list[Finding]"]  # of a process, evaluated in float64
-_FAMILIES = "PRFKDS"  # what the definition says first, what follows from it later
+Law = Callable[[Any], "Finding | list[Finding]"]  # takes a process, and is evaluated in float64
+_FAMILIES = "PRFKDS"  # in a report, laws of the definition itself come before its consequences
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One law, what was measured, the bound, and advice for when it is not kept.
+    """The result of one law: the measured number, the bound, and advice for a failure.
 
-    Up to `tolerated`, where that lies above the bound, the law holds with a warning.
+    Between the bound and `tolerated`, if that is larger, the law holds with a warning.
     """
 
     law: str
@@ -26,13 +26,13 @@ class Finding:
 
     @property
     def holds(self) -> bool:
-        """Say whether the measured number is finite and within what is tolerated."""
+        """Whether the measured number is finite, and within the bound or tolerated."""
         limit = self.bound if self.tolerated is None else max(self.bound, self.tolerated)
         return bool(np.isfinite(self.measured) and self.measured <= limit)
 
     @property
     def warns(self) -> bool:
-        """Say whether it holds only by what is tolerated beyond the bound."""
+        """Whether the law holds, but the measured number is above the bound."""
         return self.holds and not self.measured <= self.bound
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ class Finding:
 class Report:
     """All findings about one definition, and facts about its prior.
 
-    `complete` is false where the definition cannot be computed at all, and the laws beyond that were left out.
+    `complete` is false if the definition cannot be computed, so that the remaining laws were skipped.
     """
 
     case: str
@@ -57,7 +57,7 @@ class Report:
 
     @property
     def holds(self) -> bool:
-        """Say whether every law holds."""
+        """Whether every law holds."""
         return all(f.holds for f in self.findings)
 
     def __bool__(self) -> bool:
@@ -77,7 +77,7 @@ class Report:
 
 
 def in_order(findings: list[Finding]) -> tuple[Finding, ...]:
-    """Return findings from the definition itself to its consequences."""
+    """Sort findings from the definition itself to its consequences."""
     place = lambda f: _FAMILIES.find(f.law[:1]) % (len(_FAMILIES) + 1)
     return tuple(sorted(findings, key=lambda f: (place(f), f.law)))
 

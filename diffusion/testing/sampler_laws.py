@@ -1,7 +1,7 @@
-"""Laws of samplers: exactness on a point, order on a Gaussian, moments, purity, honest counts of evaluations.
+"""Laws of samplers: exactness on a point, order on a Gaussian, moments, purity, correct counts of evaluations.
 
-Everything is measured on data whose ODE is known. A deterministic method shows its order by halving its
-steps; a stochastic one shows the moments of its samples; an adaptive one reaches the end of the exact path.
+All are measured on data whose ODE has a known solution: for a deterministic method the order of convergence as
+steps are halved, for a stochastic one the moments of its samples, for an adaptive one the end of the exact path.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.numerics import on_host
+from diffusion.numerics import of_type, on_host
 from diffusion.processes import GaussianProcess
 from diffusion.registry import build
 from diffusion.samplers import Sampler, StepSampler, sample, solve
@@ -29,7 +29,7 @@ def _scales(process: GaussianProcess, t: Any) -> tuple[float, float]:
 
 
 def _start(process: GaussianProcess, shape: tuple[int, ...]) -> jax.Array:
-    """Draw from the exact marginal at t_max, so that the prior's mismatch plays no part."""
+    """Draw from the exact marginal at t_max, so that the prior's mismatch has no effect."""
     alpha, sigma = _scales(process, process.t_max)
     z = jax.random.normal(jax.random.fold_in(jax.random.key(SEED), 1), shape)
     return alpha * MEAN + np.hypot(alpha * STD, sigma) * z
@@ -43,7 +43,7 @@ def _end(case: Case, model: Any, x: Any, num_steps: int, **settings: Any) -> Any
 
 
 def _slope(errors: list[float]) -> float:
-    """Return the order seen between the two finest grids, infinite when both are exact."""
+    """Return the order measured between the two finest grids; infinite if both are exact."""
     coarse, fine = errors[-2:]
     return float("inf") if coarse < 1e-11 else float(np.log2(coarse / max(fine, 1e-16)))
 
@@ -53,7 +53,7 @@ def _knows(point: Any) -> Callable:
 
 
 def point_mass(case: Case) -> Finding | list[Finding]:
-    """S1: a denoiser that always answers the point c ends at alpha c + sigma z."""
+    """S1: a denoiser that always returns the point c ends at alpha c + sigma z."""
     sampler, process = case
     if not isinstance(sampler, StepSampler):
         return []
@@ -75,7 +75,7 @@ def point_mass(case: Case) -> Finding | list[Finding]:
     spread = largest(end.std(axis=0) / s_0 - 1)
     return [
         Finding(
-            "S1", "a point is the center of its samples (in units of sigma)", center,
+            "S1", "samples of a point are centered on it (in units of sigma)", center,
             5 / np.sqrt(n) + 0.02, advice,
         ),
         Finding(
@@ -86,7 +86,7 @@ def point_mass(case: Case) -> Finding | list[Finding]:
 
 
 def order(case: Case) -> Finding | list[Finding]:
-    """S2: the error on a Gaussian falls with the declared order."""
+    """S2: the error on a Gaussian decreases with the declared order."""
     sampler, process = case
     if sampler.stochastic:
         return []
@@ -110,14 +110,14 @@ def order(case: Case) -> Finding | list[Finding]:
 def moments(case: Case) -> list[Finding]:
     """S3: samples of a Gaussian have its mean and standard deviation.
 
-    Allowed are five standard errors and 2 percent, above the weak error of first-order methods at 1,000
-    steps.
+    The bound is five standard errors plus 2 percent, which is above the weak error of first-order methods at
+    1,000 steps.
     """
     sampler, process = case
     if not sampler.stochastic:
         return []
     fixed = isinstance(sampler, StepSampler)
-    n, num_steps = (20_000, 1000) if fixed else (1000, 200)  # diffrax takes long over many rows
+    n, num_steps = (20_000, 1000) if fixed else (1000, 200)  # diffrax is slow for many rows
     denoise = gaussian(MEAN, STD).denoiser(process)
     end = _end(case, denoise, _start(process, (n, 1)), num_steps)
     alpha, sigma = _scales(process, process.t_min)
@@ -142,7 +142,7 @@ def pure(case: Case) -> list[Finding]:
     run = lambda x: _end(case, denoise, x, 6)
     first = run(x)
     single = run(x.astype(jnp.float32))
-    # a stochastic method draws other numbers in float32
+    # a stochastic method draws different numbers in float32
     distance = largest(single) * 0 if case[0].stochastic else largest(single - first)
     advice = "state kept between calls, or a number that promotes the dtype"
     return [
@@ -159,7 +159,7 @@ def pure(case: Case) -> list[Finding]:
 
 
 def zero_step(case: Case) -> Finding | list[Finding]:
-    """S4: a step of almost no length does almost nothing."""
+    """S4: a step of length near 0 has an effect near 0."""
     sampler, process = case
     if not isinstance(sampler, StepSampler):
         return []
@@ -176,7 +176,8 @@ def zero_step(case: Case) -> Finding | list[Finding]:
             "weights that do not tend to 1 and 0 with the step",
         )  # fmt: skip
     change = largest(jnp.stack([(moved - x).mean() / std, moved.std() / x.std() - 1]))
-    return Finding(  # a method may renew noise in such a step, but not change its law
+    # a method may replace noise in such a step, but not change its distribution
+    return Finding(
         "S4", "a step of length 1e-10 t leaves mean and standard deviation (relative)", change,
         5 / np.sqrt(n) + 0.02,
         "noise that is added without being removed again",
@@ -184,7 +185,7 @@ def zero_step(case: Case) -> Finding | list[Finding]:
 
 
 def cost(case: Case) -> Finding:
-    """S5: the reported evaluations are those that were made."""
+    """S5: the reported number of evaluations is correct."""
     sampler, process = case
     calls: list[int] = []
 
@@ -197,7 +198,7 @@ def cost(case: Case) -> Finding:
     jax.block_until_ready(found.x)
     jax.effects_barrier()
     return Finding(
-        "S5", "reported evaluations of the model less those made",
+        "S5", "reported minus actual evaluations of the model",
         abs(len(calls) - float(np.max(found.nfe))), 0.0 if isinstance(sampler, StepSampler) else 3.0,
         "`evaluations` or `nfe` of the class; adaptive solvers may repeat 3 first stages unreported",
     )  # fmt: skip
@@ -207,28 +208,22 @@ LAWS = (point_mass, order, moments, pure, zero_step, cost)
 
 
 def check_sampler(sampler: Sampler, process: GaussianProcess | None = None) -> Report:
-    """Hold a sampler to its laws and return a readable report.
+    """Check a sampler against its laws and return a readable report.
 
     Args:
         sampler: an object of kind `sampler`, registered or not.
-        process: the Gaussian process that it runs on; `vp` by default.
+        process: the `GaussianProcess` on which it runs; `vp` by default.
 
     Returns:
-        A report; `bool(report)` says whether all laws hold, `print(report)` shows the numbers.
+        A report; `bool(report)` is whether all laws hold, `print(report)` shows the numbers.
 
     Raises:
-        TypeError: this is no sampler, but a class or a name, say, or the process is not Gaussian.
+        TypeError: `sampler` is not a sampler, but for example a class or a name; or the process is not a
+            `GaussianProcess`.
     """
-    if not isinstance(sampler, Sampler):
-        what = "the class itself: call it" if isinstance(sampler, type) else repr(sampler)
-        raise TypeError(
-            f'`sampler` must be a Sampler, such as build("sampler", "ddim"); got {what}.'
-        )
+    of_type(Sampler, 'build("sampler", "ddim")', sampler=sampler)
     process = build("process", "vp") if process is None else process
-    if not isinstance(process, GaussianProcess):
-        raise TypeError(
-            f"`process` must be Gaussian, since samplers are measured on Gaussian data; got {process!r}."
-        )
+    of_type(GaussianProcess, 'build("process", "vp")', process=process)
     findings: list[Finding] = []
     with jax.enable_x64(True):
         for law in LAWS:

@@ -1,4 +1,4 @@
-"""How far a process has moved the data at t_min, and how small t_min has to be."""
+"""The displacement of the data at t_min, and how small t_min has to be."""
 
 from collections.abc import Callable
 from math import floor, log10
@@ -11,11 +11,12 @@ from diffusion.processes import Process
 from diffusion.testing.path_problems import POINTS, compiled, has_noise_of
 from diffusion.testing.report import Finding
 
-_TOLERATED = 4.0  # times the bound: so much only warns, if a smaller t_min would pass
+# times the bound: up to this a law holds with a warning, if it passes with a smaller t_min
+_TOLERATED = 4.0
 
 
 def has_displacement(process: Process) -> bool:
-    """Say whether |x_t - x_0| is a distance that the process controls: whether its paths have labels."""
+    """Return whether the process has paths with labels z, for which |x_t - x_0| is well defined."""
     return has_noise_of(process)
 
 
@@ -33,7 +34,7 @@ def displacement(process: Process) -> Callable[[float], float]:
 
 
 def rounded_down(t: float, digits: int = 1) -> float:
-    """Return t with so many digits, not above t."""
+    """Return t rounded down to `digits` significant digits."""
     if not t > 0:
         return t
     unit = 10.0 ** (floor(log10(t)) - digits + 1)
@@ -43,7 +44,7 @@ def rounded_down(t: float, digits: int = 1) -> float:
 def passing_t_min(
     process: Process, distance: Callable[[float], float], bound: float
 ) -> float | None:
-    """Return a t_min below the process's own at which a distance is within its bound, or None."""
+    """Return a t_min below the process's own at which a distance is within a bound, or None."""
     high = np.log(float(process.t_min))
     low = np.log(max(float(process.t_domain[0]), 1e-6 * float(process.t_min)))
     if not distance(float(np.exp(low))) <= bound:
@@ -63,10 +64,10 @@ def starts_near(
     bound: float,
     advice: str,
 ) -> Finding:
-    """Return a finding that a distance at t_min is within a bound.
+    """Return the finding that a distance at t_min is within a bound.
 
-    A distance that is little above it, and is within it at a smaller t_min, belongs to a right definition that is
-    used from a little too late: it warns.
+    A distance slightly above the bound that is within it at a smaller t_min means a correct definition with a
+    t_min that is slightly too large: the law holds with a warning.
     """
     measured = distance(float(process.t_min))
     better = (

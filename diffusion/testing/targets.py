@@ -1,8 +1,8 @@
-"""Data distributions whose denoiser, score, density and flow are known in closed form.
+"""Data distributions with denoiser, score, density and flow in closed form.
 
-Each is a record of arrays; `denoiser(process)` gives E[x_0 | x_t] as a callable pytree, ready for any
-sampler. They are the oracles that everything in the package is tested against, and a way to try a
-definition before anything is trained.
+Each is a record of arrays; `denoiser(process)` returns E[x_0 | x_t] as a callable pytree for any sampler.
+The package is tested against these exact solutions, and they serve to try a definition before anything is
+trained.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ def at(process: AffineProcess, x: Data, t: Time) -> tuple[Array, Array]:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Bound:
-    """A target's method bound to a process: a callable pytree."""
+    """A method of a target bound to a process, as a callable pytree."""
 
     target: Any
     method: str = dataclasses.field(metadata={"static": True})
@@ -47,9 +47,9 @@ class GaussianMixture:
     """sum_k weights_k N(means_k, stds_k^2 I).
 
     Args:
-        weights: (k,), normalized if they are not.
+        weights: (k,), normalized here if necessary.
         means: (k, ...data); (k,) means points on a line, data of shape (batch, 1).
-        stds: (k,) or one number; 0 is a point.
+        stds: (k,) or one number; 0 is a point mass.
     """
 
     weights: Any
@@ -60,7 +60,7 @@ class GaussianMixture:
         if is_traced(vars(self)) or not isinstance(
             self.means, np.ndarray | list | tuple | float | int
         ):
-            return  # rebuilt by JAX
+            return  # rebuilt by JAX from its leaves
         means = np.asarray(self.means, np.float64)
         means = means[:, None] if means.ndim == 1 else means
         weights = np.asarray(self.weights, np.float64)
@@ -99,7 +99,7 @@ class GaussianMixture:
         return jax.nn.logsumexp(self._parts(process, x, t)[-1], axis=-1)
 
     def log_posterior(self, process: AffineProcess, x: Data, t: Time) -> Float[Array, "batch k"]:
-        """Return log p(component | x_t = x): the exact classifier."""
+        """Return log p(component | x_t = x), the exact classifier."""
         return jax.nn.log_softmax(self._parts(process, x, t)[-1], axis=-1)
 
     def denoiser(self, process: GaussianProcess) -> Denoiser:
@@ -107,11 +107,11 @@ class GaussianMixture:
         return Bound(self, "mean", process)
 
     def score(self, process: GaussianProcess) -> Score:
-        """Return grad log p_t by autodiff of the log-density, an independent way to it."""
+        """Return grad log p_t by automatic differentiation of the log-density, independent of the denoiser."""
         return lambda x, t: jax.grad(lambda y: self.log_density(process, y, t).sum())(x)
 
     def component(self, k: int) -> "GaussianMixture":
-        """Return one component as a target of its own: the class-conditional distribution."""
+        """Return component k as a target, the class-conditional distribution."""
         return GaussianMixture(
             np.ones(1), np.asarray(self.means)[k : k + 1], np.asarray(self.stds)[k : k + 1]
         )
@@ -126,14 +126,14 @@ class GaussianMixture:
 
 
 def gaussian(mean: float = 0.3, std: float = 0.5, dim: int = 1) -> GaussianMixture:
-    """Return N(mean, std^2 I) in `dim` dimensions: the oracle whose ODE has a closed form as well."""
+    """Return N(mean, std^2 I) in `dim` dimensions, whose ODE also has a closed-form solution."""
     return GaussianMixture(np.ones(1), np.full((1, dim), mean), np.full(1, std))
 
 
 def gaussian_flow(
     process: GaussianProcess, x: Data, t: Time, s: Time, mean: Scalar = 0.3, std: Scalar = 0.5
 ) -> Data:
-    """Carry x along the exact ODE of N(m, std^2): x_s = alpha_s m + sqrt(V_s / V_t) (x - alpha_t m)."""
+    """Solve the ODE of N(m, std^2) exactly from x at t to s: x_s = alpha_s m + sqrt(V_s / V_t) (x - alpha_t m)."""
     alpha_t, sigma_t = process.alpha(t), process.sigma(t)
     alpha_s, sigma_s = process.alpha(s), process.sigma(s)
     ratio = (alpha_s**2 * std**2 + sigma_s**2) / (alpha_t**2 * std**2 + sigma_t**2)
@@ -143,7 +143,7 @@ def gaussian_flow(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FinitePoints:
-    """Weighted points: a finite data set, under any affine process that states its noise density.
+    """Weighted points, a finite data set, for any `AffineProcess` with a known noise density.
 
     Args:
         points: (n, ...data).
@@ -163,7 +163,7 @@ class FinitePoints:
         return log_p
 
     def mean(self, process: AffineProcess, x: Data, t: Time) -> Data:
-        """Return E[x_0 | x_t = x], a mean of the points by posterior weight."""
+        """Return E[x_0 | x_t = x], the mean of the points with posterior weights."""
         posterior = jax.nn.softmax(self._log_posterior(process, x, t), axis=-1)
         points = jnp.asarray(self.points, x.dtype)
         return jnp.tensordot(posterior, points, axes=1)

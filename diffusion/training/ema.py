@@ -22,8 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffusion.numerics import at_least, in_interval, positive
-from diffusion.registry import nearest
+from diffusion.numerics import at_least, in_interval, one_of, positive
 from diffusion.types import Params, Scalar
 
 Count = Int[Array, ""] | int
@@ -141,13 +140,9 @@ def _parse(spec: Any) -> tuple[str, Average]:
             fields = {_MAIN_FIELD.get(kind, ""): float(number)}
         except ValueError:
             raise ValueError(
-                f"`ema` entry {spec!r} does not end in a number; write '0.999', 'half_life_500000', "
-                "'power_0.1', or a mapping with 'name'."
+                f"`ema` entry {spec!r} must end in a number, as '0.999' or 'power_0.1', or be a mapping with 'name'."
             ) from None
-    if kind not in KINDS:
-        raise ValueError(
-            f"Unknown kind {kind!r} of `ema`.{nearest(kind, KINDS)} Kinds: {', '.join(KINDS)}."
-        )
+    one_of(KINDS, ema=kind)
     try:
         average = KINDS[kind](**fields)
     except TypeError as error:

@@ -47,12 +47,7 @@ class Layout(abc.ABC):
     def devices(self) -> list[Any]:
         """The devices in use."""
         count = self.num_devices or jax.device_count()
-        at_most(
-            jax.device_count(),
-            num_devices=count,
-            of="`parallel`",
-            hint="So many devices there are.",
-        )
+        at_most(jax.device_count(), num_devices=count, of="`parallel`", hint="There are no more.")
         require(
             count == jax.device_count() or jax.process_count() == 1,
             "`parallel.num_devices` must be None with several processes: all devices are used.",
@@ -124,8 +119,8 @@ class Layout(abc.ABC):
         near = " or ".join(str(n) for n in (below, below + parts) if n)
         require(
             batch_size > 0 and batch_size % parts == 0,
-            f"`data.batch_size` = {batch_size} cannot be divided into {len(self.devices)} devices x "
-            f"{accumulate} micro-batches; the nearest sizes that can: {near}.",
+            f"`data.batch_size` = {batch_size} does not divide by {len(self.devices)} devices x {accumulate} "
+            f"micro-batches; the nearest that do: {near}.",
         )
 
     def local_rows(self, batch_size: int) -> slice:

@@ -133,8 +133,7 @@ def _following(
         return 0, None
     except StopIteration:
         raise ValueError(
-            f"`batches` ended after step {done + len(taken)} of {plan.num_steps}; it must go on, epoch after "
-            "epoch."
+            f"`batches` ended after step {done + len(taken)} of {plan.num_steps}; it must go on, epoch after epoch."
         ) from None
 
 

@@ -185,8 +185,7 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError:
             raise ImportError(
-                "The TensorBoard writer needs tensorboardX: pip install tensorboardX, or leave it out "
-                "of the config; the JSON lines are written in any case."
+                "The TensorBoard writer needs tensorboardX: pip install tensorboardX, or leave it out of the config."
             ) from None
         self._writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
 

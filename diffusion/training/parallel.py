@@ -21,7 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from diffusion.numerics import require
+from diffusion.numerics import multiple_of
 from diffusion.registry import register
 from diffusion.runtime.distributed import spread
 from diffusion.training.layout import CompiledStep, Layout, stacked
@@ -49,10 +49,7 @@ class MeshLayout(Layout):
     def mesh(self) -> Mesh:
         """The devices as (data, fsdp)."""
         count = len(self.devices)
-        require(
-            self.fsdp >= 1 and count % self.fsdp == 0,
-            f"`parallel.fsdp` = {self.fsdp} must divide the number of devices, {count}.",
-        )
+        multiple_of(self.fsdp, devices=count, hint="`parallel.fsdp` divides their number.")
         shape = (count // self.fsdp, self.fsdp)
         # set explicitly: jax.make_mesh defaults to Explicit axes, jax.sharding.Mesh to Auto
         types = (AxisType.Auto,) * 2

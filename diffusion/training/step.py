@@ -84,11 +84,7 @@ def levels(
 def _split(batch: Batch, parts: int) -> list[Batch]:
     """Divide the rows into micro-batches such that rows stay on their devices."""
     size = batch["row"].shape[0]
-    multiple_of(
-        parts,
-        rows=size,
-        hint="`accumulate` divides the rows on this device into micro-batches of one size.",
-    )
+    multiple_of(parts, rows=size, hint="`accumulate` divides the rows of a device evenly.")
     dealt = jax.tree.map(lambda x: x.reshape(size // parts, parts, *x.shape[1:]), dict(batch))
     return [jax.tree.map(lambda x, i=i: x[:, i], dealt) for i in range(parts)]
 

@@ -140,7 +140,7 @@ def test_an_archive_that_swells_is_refused(tmp_path):
 def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path):
     path = tmp_path / "weights-00000000.pth"
     path.write_bytes((HERE / "archive.pth").read_bytes())
-    with pytest.raises(ValueError, match=r"its name says 00000000. Download it again"):
+    with pytest.raises(ValueError, match=r"is not whole: .*, not 00000000"):
         check_digest(path)
     digest = check_digest(HERE / "archive.pth")
     right = tmp_path / f"weights-{digest[:8]}.pth"
@@ -160,7 +160,7 @@ def test_networks_are_recognized(tmp_path):
         ValueError, match=r"Nearest is Inception v3 .*: of 472 arrays 1 missing \(fc.bias\)"
     ):
         recognize({k: v for k, v in shapes.items() if k != "fc.bias"})
-    with pytest.raises(ValueError, match="no weights of a network that is known"):
+    with pytest.raises(ValueError, match="of no known network"):
         convert(HERE / "archive.pth", tmp_path / "out.safetensors")
     with pytest.raises(ValueError, match=r"must end in .safetensors"):
         convert(HERE / "archive.pth", tmp_path / "out.npz")

@@ -90,9 +90,7 @@ def test_a_chain_has_as_many_steps_as_it_promises(name):
             plain = np.concatenate([[high], wanted / total, [low]])
             if (np.diff(plain) < 0).all():
                 np.testing.assert_array_equal(times, plain)
-        with pytest.raises(
-            ValueError, match=f"at most {inner + 1} steps; got num_steps={inner + 2}"
-        ):
+        with pytest.raises(ValueError, match=f"must be at most {inner + 1}; got {inner + 2}"):
             grid(process, inner + 2)
 
 

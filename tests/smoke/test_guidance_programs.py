@@ -126,7 +126,7 @@ def test_bad_guidance_is_one_line_and_writes_nothing(runs, tmp_path):
     cases = [
         ([*model, "--labels", "3,12"], "0 ... 9"),
         ([*model, "--labels", "none", "--guidance", 2], "--guidance"),
-        ([*points, "--guidance", 2], "trained without any"),
+        ([*points, "--guidance", 2], "trained under conditions"),
         ([*model, "--guide", runs["edm"], "--guidance", 2], "trained for the process EDM"),
         ([*model, "--guide", runs["points"], "--guidance", 2], "shape (2,)"),
         ([*model, "--guide", runs["classifier"]], "--classifier"),

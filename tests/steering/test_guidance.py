@@ -284,8 +284,8 @@ def test_entries_fit_the_data_or_say_why_not():
 
     vp = build("process", "vp")
     cases = [
-        (["classifier_free"], (4, 4, 1), dict(conditional=False, dropout=0.1), "trained without any"),
-        ([dict(name="interval")], (4, 4, 1), dict(conditional=False, dropout=0.1), "trained without any"),
+        (["classifier_free"], (4, 4, 1), dict(conditional=False, dropout=0.1), "trained under conditions"),
+        ([dict(name="interval")], (4, 4, 1), dict(conditional=False, dropout=0.1), "trained under conditions"),
         (["cfg_pp"], (4, 4, 1), dict(conditional=True, dropout=0.0), "label_dropout"),
         ([dict(name="channels", channels=(3,))], (4, 4, 3), dict(conditional=True, dropout=0.1), "0 ... 2"),
         (["upsample"], (2,), dict(conditional=True, dropout=0.1), "images"),
@@ -301,7 +301,7 @@ def test_a_model_without_conditions_cannot_be_compared():
     process, x = build("process", "vp"), state()
     model = network_model(process, x, LABELS)
     blank = ConditionalModel(model.base.with_cond(None), None, model.given)
-    with pytest.raises(ValueError, match="no condition"):
+    with pytest.raises(ValueError, match="conditions, and this model has none"):
         build("guidance", "classifier_free")(blank)
     asked = dataclasses.replace(blank, asked={"label": jnp.asarray(LABELS)})
     assert build("guidance", "classifier")(asked)(x, middle(process)).shape == x.shape

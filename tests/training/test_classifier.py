@@ -330,7 +330,9 @@ def test_what_does_not_fit_a_classifier_is_said():
     plain = DataSpec(shape=(8, 8, 1), size=9)
     with pytest.raises(ConfigError, match="this data set has none"):
         Experiment.from_config(digits().config, plain)
-    with pytest.raises(ConfigError, match=r"config.task must be one of.*Did you mean 'classifier'"):
+    with pytest.raises(
+        ConfigError, match=r"config: `task` must be one of.*Did you mean 'classifier'"
+    ):
         digits(task="clasifier")
     with pytest.raises(ConfigError, match=r"config\.network: Unknown classifier 'unet'"):
         digits(network=dict(name="unet"))

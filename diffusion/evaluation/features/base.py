@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 
 from diffusion.data import Dataset, DataSpec, to_float
 from diffusion.evaluation import images
-from diffusion.numerics import require
+from diffusion.numerics import require, shaped
 
 
 class Extractor(abc.ABC):
@@ -62,15 +62,11 @@ class Extractor(abc.ABC):
         if not len(x):
             return np.zeros((0, self.dim))
         found = np.asarray(self.rows(x), np.float64).reshape(len(x), -1)
-        require(
-            found.shape[1] == self.dim,
-            f"{self.name} promises {self.dim} features per example; it gave {found.shape[1]}.",
-        )
+        shaped(f"the features {self.name}", found, (len(x), self.dim))
         bad = ~np.isfinite(found).all(axis=1)
         require(
             not bad.any(),
-            f"features {self.name} of {int(bad.sum())} of {len(x)} examples are NaN or infinite, though the "
-            "examples are finite: the weights of these features are damaged.",
+            f"features {self.name} of {int(bad.sum())} of {len(x)} are not finite: the weights are damaged.",
         )
         return found
 
@@ -79,26 +75,21 @@ class Extractor(abc.ABC):
         x = np.asarray(x)
         require(
             x.dtype.kind == "f",
-            f"features take floats in the range of the data, images in [-1, 1]; got {x.dtype}. "
-            "8-bit levels u become u / 127.5 - 1 (`diffusion.data.to_float`).",
+            f"features take floats, images in [-1, 1]; got {x.dtype}. Scale 8-bit levels by `diffusion.data.to_float`.",
         )
-        require(
-            x.shape[1:] == tuple(self.spec.shape),
-            f"features {self.name} are of examples of shape {tuple(self.spec.shape)}; got {x.shape[1:]}.",
-        )
+        wanted = (*x.shape[:1], *self.spec.shape)
+        shaped("examples", x, wanted, f"for the features {self.name}")
         bad = ~np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
-        require(
-            not bad.any(),
-            f"examples must be finite; {int(bad.sum())} of {len(x)} hold NaN or infinity "
-            f"(the first is number {int(np.argmax(bad)) if len(x) else 0} of its batch).",
-        )
+        if bad.any():
+            raise ValueError(
+                f"examples must be finite; {int(bad.sum())} of {len(x)} are not, first {int(np.argmax(bad))}."
+            )
         if self.spec.kind != "image":
             return x.astype(np.float32, copy=False)
-        require(
-            not len(x) or float(np.abs(x).max()) <= 10 or bool((x != np.floor(x)).any()),
-            "images must lie in [-1, 1]; these are whole numbers up to "
-            f"{float(x.max()) if len(x) else 0:.0f}, which looks like 8-bit levels: u becomes u / 127.5 - 1.",
-        )
+        if len(x) and np.abs(x).max() > 10 and (x == np.floor(x)).all():
+            raise ValueError(
+                f"images must lie in [-1, 1]; these look like 8-bit levels, to {x.max():.0f}: take u / 127.5 - 1."
+            )
         return to_float(images.to_uint8(x.astype(np.float32, copy=False)))
 
 

@@ -69,8 +69,7 @@ def _classes(spec: DataSpec) -> int:
     classes = spec.num_classes
     require(
         isinstance(classes, int) and classes > 1,
-        "the features classifier are trained on labels, one per example; this data has "
-        f"num_classes={classes}. Use features=random_conv or pixels.",
+        f"the features classifier need one label per example; got num_classes={classes}. Use random_conv or pixels.",
     )
     assert isinstance(classes, int)
     return classes
@@ -207,15 +206,13 @@ class Classifier(Features):
         """Return the extractor of the named data set's classifier; see `Features.open`."""
         require(
             self.dataset,
-            "the features classifier are trained on a data set: give its name, as in "
-            "dict(name='classifier', dataset='digits'), or use `open_for`.",
+            "name a data set for the features classifier: dict(name='classifier', dataset='digits'), or `open_for`.",
         )
         folder = {} if data_dir is None else {"data_dir": data_dir}
         found = self.open_for(build("dataset", self.dataset, **folder), data_dir)
         require(
             tuple(found.spec.shape) == tuple(spec.shape),
-            f"the classifier of {self.dataset} takes examples of shape {tuple(found.spec.shape)}; these have "
-            f"shape {tuple(spec.shape)}.",
+            f"the classifier of {self.dataset} takes examples of shape {found.spec.shape}; these have {spec.shape}.",
         )
         return found
 

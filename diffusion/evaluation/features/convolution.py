@@ -51,6 +51,5 @@ def require_images(spec: DataSpec, name: str, smallest: int = 4) -> None:
     shape = tuple(spec.shape)
     require(
         spec.kind == "image" and len(shape) == 3 and min(shape[:2]) >= smallest,
-        f"the features {name} are of images of at least {smallest} x {smallest} pixels; this data is made of "
-        f"{spec.kind} of shape {shape}. Use features=pixels.",
+        f"the features {name} are of images of at least {smallest} x {smallest}; got {spec.kind} {shape}. Use pixels.",
     )

@@ -147,8 +147,7 @@ def find_weights(weights: str, data_dir: str | None, title: str) -> Path:
         )
     require(
         path.suffix == ".safetensors",
-        f"weights must be a .safetensors file; got {path.name}. A published .pth is converted by "
-        f"`demolish convert_features {path.name} {path.stem}.safetensors`.",
+        f"weights must be .safetensors; `demolish convert_features {path.name} {path.stem}.safetensors` makes them.",
     )
     return path
 
@@ -186,8 +185,7 @@ def check_images(spec: DataSpec, what: str) -> None:
     fits = spec.kind == "image" and len(spec.shape) == 3 and spec.shape[-1] in (1, 3)
     require(
         fits,
-        f"features {what} are of images (height, width, 1 or 3); the data are {spec.kind} of shape "
-        f"{tuple(spec.shape)}. `pixels` takes any data.",
+        f"features {what} are of images (height, width, 1 or 3); got {spec.kind} {tuple(spec.shape)}. Use pixels.",
     )
 
 

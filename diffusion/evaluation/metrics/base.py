@@ -16,7 +16,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -63,21 +63,16 @@ class EvalInputs:
 
     def needs_process(self, metric: str) -> Process:
         """Return the process; raise ValueError that names the metric if there is none."""
-        require(
-            self.process is not None,
-            f"the metric {metric} needs a trained run with its process; there are only examples here. Give the "
-            "run's work directory, or leave the metric out.",
-        )
-        return cast(Process, self.process)
+        return self._of_run(metric, self.process, "a process")
 
     def needs_model(self, metric: str) -> Callable[[Cond], Any]:
         """Return the model; raise ValueError that names the metric if there is none."""
-        require(
-            self.model_of is not None,
-            f"the metric {metric} needs a model; there are only examples here. Give the run's work directory, or "
-            "leave the metric out.",
-        )
-        return cast(Callable[[Cond], Any], self.model_of)
+        return self._of_run(metric, self.model_of, "a model")
+
+    def _of_run(self, metric: str, part: Any, what: str) -> Any:
+        if part is None:
+            raise ValueError(f"the metric {metric} needs {what}: give a run's work directory.")
+        return part
 
     @property
     def has_training_data(self) -> bool:
@@ -109,14 +104,11 @@ class EvalInputs:
                     found + len(x),
                 )
                 yield x
-        require(
-            found >= 2, f"metrics of examples need at least 2; {found} came where {count} were due."
-        )
+        require(found >= 2, f"metrics of examples need at least 2; {found} of {count} came.")
         image = self.held_out.spec.kind == "image"
         require(
             not (image and legal.looks_like_unit(low, high) and self._reaches_below()),
-            f"all generated values lie in [{low:.3g}, {high:.3g}], which looks like images in [0, 1]; images are "
-            "compared in [-1, 1]: x becomes 2 x - 1.",
+            f"all generated values lie in [{low:.3g}, {high:.3g}]; images are compared in [-1, 1]: x becomes 2 x - 1.",
         )
 
 
@@ -221,12 +213,9 @@ def parse(text: str | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(text, Mapping):
         return dict(text)
     found = _FORM.fullmatch(text)
-    require(
-        found is not None,
-        f"cannot read the metric {text!r}; write NAME or NAME[FEATURES] or NAME[FEATURES,field=value], such as "
-        "frechet[classifier].",
-    )
-    name, inner = cast(re.Match, found).groups()
+    if found is None:
+        raise ValueError(f"cannot read the metric {text!r}; write NAME[FEATURES,field=value].")
+    name, inner = found.groups()
     target = lookup("metric", name)
     parts = _split(inner or "")
     own = {}
@@ -236,15 +225,11 @@ def parse(text: str | Mapping[str, Any]) -> dict[str, Any]:
         parts.remove(part)
     if not parts:
         return {"name": name, **own}
-    require(
-        "features" in inspect.signature(target).parameters,
-        f"the metric {name} compares no features; write {name} without [{inner}].",
-    )
+    compares = "features" in inspect.signature(target).parameters
+    require(compares, f"the metric {name} compares no features; write {name} without [{inner}].")
     head, *fields = parts
     if "=" in head:
-        raise ValueError(
-            f"in {text!r} the name of the features comes first, as in {name}[pixels,{head}]."
-        )
+        raise ValueError(f"in {text!r} the features come first, as in {name}[pixels,{head}].")
     lookup("features", head)
     pairs = [f.partition("=") for f in fields]
     for field, equals, _ in pairs:

@@ -102,8 +102,7 @@ class Memorization(Metric):
     def __call__(self, inputs: EvalInputs) -> Results:
         require(
             inputs.has_training_data,
-            "the metric memorization compares with held-out data, and this data set has none apart from the "
-            "training data.",
+            "memorization compares with held-out data, and this data set has none apart from the training data.",
         )
         extractor = inputs.extractor(self.features)
         made = generated_rows(inputs, extractor, self.max_examples)

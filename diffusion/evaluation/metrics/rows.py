@@ -22,10 +22,7 @@ def generated_rows(inputs: EvalInputs, extractor: Extractor, limit: int) -> np.n
         if here.any():
             rows[here] = extractor(x[index[here] - start])
         start += len(x)
-    require(
-        start == count,
-        f"{count} generated examples were asked for, and {start} came: give num_samples={start}.",
-    )
+    require(start == count, f"{count} examples were due, {start} came: give num_samples={start}.")
     return rows
 
 

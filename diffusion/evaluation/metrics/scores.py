@@ -90,8 +90,7 @@ def _log_probs(batches: Iterable[np.ndarray], extractor: Extractor) -> Iterable[
         found = extractor.log_probs(x)
         require(
             found is not None,
-            f"the metric class_score needs probabilities of classes, and the features {extractor.name} know no "
-            "classes. Use class_score[classifier] or class_score[inception].",
+            f"class_score needs probabilities of classes; {extractor.name} knows none. Use classifier or inception.",
         )
         assert found is not None
         yield found

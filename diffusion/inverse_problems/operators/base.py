@@ -1,12 +1,12 @@
-"""What an operator is: a linear map A on examples, batch axis first.
+"""Base class of operators, linear maps A on examples with the batch axis first.
 
     y = forward(x) + std n              a measurement, n ~ N(0, I)
     <forward(x), y> = <x, adjoint(y)>   per example
     x = pinv(y)                         the least-norm least-squares solution, A^+ y
 
 Operators are frozen records and callable pytrees: arrays (a mask, a kernel, a matrix) are leaves, so that
-another one of the same shape needs no compilation; numbers that decide shapes are static. An operator does
-not know the shape of the data until it meets some, so `adjoint` and `pinv` are told the shape of one example.
+another array of the same shape needs no compilation; numbers that determine shapes are static. An operator does
+not store the shape of the data, so `adjoint` and `pinv` take the shape of one example.
 """
 
 import abc
@@ -28,8 +28,8 @@ Shape = tuple[int, ...]
 class Operator(abc.ABC):
     """A linear map A of examples.
 
-    An operator writes `forward`; the adjoint follows by transposition. One whose rows are orthogonal and
-    equally long states their squared length in `gram`, from which the pseudo-inverse follows.
+    A subclass writes `forward`; the adjoint follows by transposition. If the rows of A are orthogonal and of
+    equal length, `gram` returns their squared length, from which the pseudo-inverse follows.
     """
 
     has_pinv: ClassVar[bool] = False
@@ -41,9 +41,8 @@ class Operator(abc.ABC):
     def adjoint(self, y: Data, shape: Shape) -> Array:
         """Return A^T y for examples of this shape, (batch, ...)."""
         like = jax.ShapeDtypeStruct((len(y), *shape), y.dtype)
-        forward = lambda x: self.forward(x).astype(
-            y.dtype
-        )  # which may hold numbers of another type
+        # the arrays of the operator may have another dtype
+        forward = lambda x: self.forward(x).astype(y.dtype)
         return jax.linear_transpose(forward, like)(y)[0]
 
     def pinv(self, y: Data, shape: Shape) -> Array:
@@ -55,18 +54,17 @@ class Operator(abc.ABC):
         gram = self.gram(shape)
         if gram is None:
             raise TypeError(
-                f"{type(self).__name__} states no pseudo-inverse; the methods dps, pigdm and moment_matching "
-                "need none."
+                f"{type(self).__name__} states no pseudo-inverse; dps, pigdm and moment_matching need none."
             )
         return self.adjoint(y, shape) / jnp.asarray(gram, y.dtype)
 
     def gram(self, shape: Shape) -> float | None:
-        """Return c where A A^T = c I on what A can produce, or None."""
+        """Return c if A A^T = c I on the range of A, else None."""
         del shape
         return None
 
     def restrict(self, y: Data) -> Array:
-        """Set to zero the numbers of y that A never produces: those hidden by a mask."""
+        """Set to zero the entries of y that A never produces, such as those hidden by a mask."""
         return y
 
     def check(self, shape: Shape) -> None:
@@ -74,7 +72,7 @@ class Operator(abc.ABC):
         del shape
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape of one measurement of an example of this shape, at no cost."""
+        """Return the shape of one measurement of an example of this shape, without computing it."""
         self.check(shape)
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         return jax.eval_shape(self.forward, x).shape[1:]
@@ -85,7 +83,7 @@ class Operator(abc.ABC):
         Args:
             key: one key, or one per example.
             x: examples, (batch, ...).
-            std: of the noise, in the units of y.
+            std: standard deviation of the noise, in the units of y.
         """
         self.check(x.shape[1:])
         y = self.forward(x)
@@ -94,12 +92,12 @@ class Operator(abc.ABC):
 
     @classmethod
     def example(cls) -> tuple["Operator", Shape]:
-        """Return an operator of this class and a shape that it accepts, for the laws."""
+        """Return an operator of this class and a shape that it accepts, for the laws in `diffusion.testing`."""
         return cls(), (8, 8, 3)
 
 
 def as_array(values: Any) -> Any:
-    """Return the lists and tuples of a config as an array, and anything else as it is."""
+    """Return lists and tuples from a config as an array, and anything else unchanged."""
     return np.asarray(values, np.float64) if isinstance(values, list | tuple) else values
 
 
@@ -107,6 +105,5 @@ def require_image(operator: Operator, shape: Shape) -> None:
     """Raise ValueError unless examples of this shape are images, (height, width, channels)."""
     if len(shape) != 3:
         raise ValueError(
-            f"the operator {type(operator).__name__} acts on images, (height, width, channels); got examples "
-            f"of shape {shape}."
+            f"{type(operator).__name__} acts on images, (height, width, channels); got examples of shape {shape}."
         )

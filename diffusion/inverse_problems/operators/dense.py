@@ -1,4 +1,4 @@
-"""Operators given by a matrix over all numbers of an example: any, or random with few rows."""
+"""Operators defined by a matrix over all numbers of an example: any matrix, or a random one with few rows."""
 
 import dataclasses
 import functools
@@ -15,17 +15,17 @@ from diffusion.numerics import at_least, in_interval, require
 from diffusion.registry import register
 from diffusion.types import Data
 
-LARGEST = 2**26  # entries of a random matrix: half a gigabyte in float64
+LARGEST = 2**26  # largest number of entries of a random matrix: half a gigabyte in float64
 
 
 def _apply(matrix: Array, x: Data) -> Array:
-    """Return the rows of the matrix times every example, (batch, rows)."""
+    """Return the matrix times every flattened example, (batch, rows)."""
     flat = x.reshape(len(x), -1)
     return jnp.matmul(flat, matrix.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def _row_length(matrix: np.ndarray) -> float | None:
-    """Return c where A A^T = c I, or None."""
+    """Return c if A A^T = c I, else None."""
     gram = matrix @ matrix.T
     c = float(gram.trace() / len(gram))
     return c if c > 0 and np.allclose(gram, c * np.eye(len(gram)), atol=1e-12 * c) else None
@@ -40,7 +40,7 @@ class Matrix(Operator):
 
     Args:
         values: (rows, numbers of an example), an array, or nested tuples from a config.
-        length: squared length of the rows, where they are orthogonal and equally long; filled in.
+        length: squared length of the rows, if they are orthogonal and of equal length; computed.
     """
 
     has_pinv: ClassVar[bool] = True
@@ -55,7 +55,7 @@ class Matrix(Operator):
                 self.values.ndim == 2,
                 f"`values` of matrix must be (rows, columns); got shape {self.values.shape}.",
             )
-            # here, on the host: inside a compiled function the numbers cannot be looked at
+            # computed here, on the host: inside a compiled function the values are not known
             object.__setattr__(self, "length", _row_length(self.values))
 
     def forward(self, x: Data) -> Array:
@@ -72,10 +72,7 @@ class Matrix(Operator):
 
     def check(self, shape: Shape) -> None:
         columns, size = np.shape(self.values)[-1], int(np.prod(shape))
-        require(
-            columns == size,
-            f"the matrix has {columns} columns; examples of shape {shape} have {size} numbers.",
-        )
+        require(columns == size, f"the matrix has {columns} columns; examples {shape} have {size}.")
 
     @classmethod
     def example(cls) -> tuple["Matrix", Shape]:
@@ -84,7 +81,7 @@ class Matrix(Operator):
 
 @functools.lru_cache(maxsize=8)
 def _orthonormal_rows(rows: int, columns: int, seed: int) -> np.ndarray:
-    """Return a uniformly random frame: orthonormal rows from normal draws, (rows, columns)."""
+    """Return random orthonormal rows, uniformly distributed, (rows, columns)."""
     draws = np.random.default_rng(seed).standard_normal((columns, rows))
     frame, upper = np.linalg.qr(draws)
     return (frame * np.sign(np.diag(upper))).T
@@ -97,12 +94,12 @@ def _orthonormal_rows(rows: int, columns: int, seed: int) -> np.ndarray:
 class CompressedSensing(Operator):
     """A x = Q x with fewer rows than numbers: Q has random orthonormal rows, drawn from a seed.
 
-    Every number of y sees the whole example. Orthonormal rows (of a normal matrix) instead of normal ones
-    make A A^T = I, so that all of y is equally noisy.
+    Every entry of y depends on the whole example. The rows are those of a normal matrix made orthonormal, so that
+    A A^T = I, and all entries of y are equally noisy.
 
     Args:
-        fraction: rows over numbers of an example; at least one row is drawn.
-        seed: of the matrix.
+        fraction: number of rows divided by the numbers of an example; at least one row is drawn.
+        seed: seed of the matrix.
     """
 
     has_pinv: ClassVar[bool] = True
@@ -130,6 +127,5 @@ class CompressedSensing(Operator):
         size = int(np.prod(shape))
         require(
             self.fraction * size**2 <= LARGEST,
-            f"compressed_sensing holds its matrix; one for examples of {size} numbers with fraction={self.fraction} "
-            f"would have more than {LARGEST} entries.",
+            f"compressed_sensing of {size} numbers with fraction={self.fraction} holds more than {LARGEST} entries.",
         )

@@ -15,11 +15,11 @@ from diffusion.registry import register
 from diffusion.types import Data
 
 BORDERS = ("circular", "zero")
-LOST = 1e-6  # frequencies that a circular blur damps below this fraction of the strongest count as lost
+LOST = 1e-6  # frequencies whose factor is below this fraction of the largest count as lost
 
 
 def _static(default: Any) -> Any:
-    """Return a field that decides shapes, so is no leaf."""
+    """Return a static field: it determines shapes, so it cannot be a leaf."""
     return dataclasses.field(default=default, metadata={"static": True})
 
 
@@ -49,9 +49,7 @@ class Superres(Operator):
 
     def check(self, shape: Shape) -> None:
         require_image(self, shape)
-        multiple_of(
-            self.factor, height=shape[0], width=shape[1], hint="`factor` of superres divides both."
-        )
+        multiple_of(self.factor, height=shape[0], width=shape[1], hint="`factor` divides both.")
 
 
 @register("operator", "colorize")
@@ -59,7 +57,7 @@ class Superres(Operator):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Colorize(Operator):
-    """A x = mean over the channels, to be given its colors back; A^+ y copies the gray to all channels."""
+    """A x = mean over the channels, to be colorized; A^+ y copies the gray values to all channels."""
 
     has_pinv: ClassVar[bool] = True
 
@@ -81,10 +79,10 @@ class Blur(Operator):
     """A x = kernel * x, a convolution of each channel with a Gaussian or a given kernel.
 
     Args:
-        width: standard deviation of the Gaussian in pixels; it is cut off at three of them, and sums to 1.
-        border: beyond the image lies "circular": its other side, or "zero": nothing (gray, for data in
-            [-1, 1]). Only the circular one has a pseudo-inverse, in frequencies.
-        kernel: (height, width) of odd sizes, in place of the Gaussian.
+        width: standard deviation of the Gaussian in pixels; it is truncated at three of them, and sums to 1.
+        border: padding of the image: "circular" or "zero" (gray, for data in [-1, 1]). Only "circular" has a
+            pseudo-inverse, computed in the frequency domain.
+        kernel: (height, width) of odd sizes, instead of the Gaussian.
     """
 
     width: float = _static(1.0)
@@ -129,7 +127,7 @@ class Blur(Operator):
         )  # fmt: skip
 
     def pinv(self, y: Data, shape: Shape) -> Array:
-        """Return A^+ y: the division of frequencies, but for those that are lost."""
+        """Return A^+ y by division in the frequency domain, without the lost frequencies."""
         if not self.has_pinv:
             return super().pinv(y, shape)
         point = jnp.zeros((1, *shape[:2], 1), y.dtype).at[0, 0, 0, 0].set(1)
@@ -145,6 +143,5 @@ class Blur(Operator):
         reach = max(n // 2 for n in np.shape(self._kernel()))
         require(
             reach <= min(shape[:2]),
-            f"the kernel of blur reaches {reach} pixels, beyond images of {shape[0]} x {shape[1]}; "
-            "lower `width` or give a smaller `kernel`.",
+            f"the kernel of blur reaches {reach}, beyond {shape[0]} x {shape[1]}; lower `width` or shrink `kernel`.",
         )

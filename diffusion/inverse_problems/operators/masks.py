@@ -1,6 +1,6 @@
-"""Operators that show some numbers and hide the others: A = diag(mask), zero where hidden.
+"""Operators that keep some numbers and hide the others: A = diag(mask), zero where hidden.
 
-A measurement keeps the shape of the data; what stands at hidden places is never used.
+A measurement has the shape of the data; its values at hidden positions are never used.
 """
 
 import abc
@@ -24,7 +24,7 @@ from diffusion.types import Data
 @final
 @dataclass(frozen=True, kw_only=True)
 class Identity(Operator):
-    """A x = x: nothing is hidden, only noise is to be removed."""
+    """A x = x, for denoising: nothing is hidden."""
 
     has_pinv: ClassVar[bool] = True
 
@@ -41,16 +41,16 @@ class Identity(Operator):
 
 
 class _Diagonal(Operator):
-    """A x = x where something is known, 0 elsewhere."""
+    """A x = x at known positions, 0 elsewhere."""
 
     has_pinv: ClassVar[bool] = True
 
     @abc.abstractmethod
     def known(self, shape: Shape) -> Any:
-        """Return where examples of this shape are known: bool, broadcastable to the shape."""
+        """Return the mask of known positions for examples of this shape: bool, broadcastable to the shape."""
 
     def forward(self, x: Data) -> Array:
-        # where, not a product: a hidden NaN stays hidden
+        # `where` instead of a product, so that a hidden NaN stays hidden
         return jnp.where(self.known(x.shape[1:]), x, jnp.zeros((), x.dtype))
 
     def adjoint(self, y: Data, shape: Shape) -> Array:
@@ -73,7 +73,7 @@ class Mask(_Diagonal):
     """A x = values x, with values of 1 (known) and 0 (hidden), broadcastable to the data.
 
     Args:
-        values: such as (height, width, 1), numbers or truth values, or nested tuples from a config.
+        values: numbers or booleans of a shape such as (height, width, 1), or nested tuples from a config.
     """
 
     values: Any = 1.0
@@ -116,7 +116,7 @@ class BoxMask(_Diagonal):
 
     Args:
         box: (top, left, bottom, right) in pixels.
-        keep: show the box and hide what is around it.
+        keep: whether to show the box and hide everything outside it.
     """
 
     box: tuple[int, ...] = dataclasses.field(default=(2, 2, 6, 6), metadata={"static": True})
@@ -126,8 +126,7 @@ class BoxMask(_Diagonal):
         whole = len(self.box) == 4 and all(float(c).is_integer() for c in self.box)
         require(
             whole and 0 <= self.box[0] < self.box[2] and 0 <= self.box[1] < self.box[3],
-            "`box` is (top, left, bottom, right) in whole pixels, with top < bottom and left < right; got "
-            f"{self.box}.",
+            f"`box` is (top, left, bottom, right) in whole pixels, top < bottom and left < right; got {self.box}.",
         )
 
     def known(self, shape: Shape) -> np.ndarray:
@@ -150,9 +149,9 @@ class BoxMask(_Diagonal):
 @final
 @dataclass(frozen=True, kw_only=True)
 class RandomMask(_Diagonal):
-    """Hide a fraction of the pixels, drawn once from a seed; all channels of a pixel together.
+    """Hide a fraction of the pixels, drawn from a seed; all channels of a pixel are hidden together.
 
-    Data without channels has its last axis masked like the others. round(fraction * count) are hidden.
+    For data without channels, the last axis is masked like the others. round(fraction * count) pixels are hidden.
     """
 
     fraction: float = dataclasses.field(

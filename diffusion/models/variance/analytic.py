@@ -13,6 +13,7 @@ from jaxtyping import Array
 from diffusion.numerics import (
     as_key,
     as_pytree,
+    at_least,
     finite,
     on_host,
     one_of,
@@ -30,33 +31,32 @@ from diffusion.types import Cond, Data, Key, KeyLike, Time
 
 @runtime_checkable
 class StatesVariance(Protocol):
-    """A denoiser that also knows sbar^2, the variance of x_0 given x_t."""
+    """A denoiser with sbar^2, the variance of x_0 given x_t."""
 
     def posterior_variance(self, x_t: Array, t: Any) -> Array:
-        """Return sbar^2 per dimension; it broadcasts against x_t."""
+        """Return sbar^2 per dimension, an array that broadcasts against x_t."""
         ...
 
 
 def stated_variance(model: Any) -> StatesVariance:
-    """Return the model if it states the variance of x_0 given x_t.
+    """Return the model if it has `posterior_variance`, the variance of x_0 given x_t.
 
     Raises:
-        TypeError: it does not; the message says how to give it one.
+        TypeError: the model has none; the message says how to add one.
     """
     model = bare(model)
     if isinstance(model, StatesVariance):
         return model
     raise TypeError(
-        "variance='analytic' needs a model with `posterior_variance(x_t, t)`; "
-        f"{type(model).__name__} has none. Give it a table: with_variance(model, process, times, "
-        "estimate_variance(process, model, batches, times, key)), or run `demolish estimate_variance`."
+        f"variance='analytic' needs a model with `posterior_variance(x_t, t)`; {type(model).__name__} has none. "
+        "Make it by with_variance and estimate_variance, or run `demolish estimate_variance`."
     )
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class WithVariance:
-    """A denoiser with a table of sbar^2, log sbar^2 linear in the log-SNR; make it by `with_variance`."""
+    """A denoiser with a table of log sbar^2, linear in the log-SNR between levels; made by `with_variance`."""
 
     denoise: Any
     log_snr: Any  # increasing, (levels,)
@@ -68,7 +68,7 @@ class WithVariance:
         return self.denoise(x_t, t)
 
     def posterior_variance(self, x_t: Data, t: Time) -> Array:
-        """Return sbar^2 at t; beyond the table that of its end."""
+        """Return sbar^2 at t, constant beyond the ends of the table."""
         knots, values = (jnp.asarray(a, x_t.dtype) for a in (self.log_snr, self.log_variance))
         level = self.process.log_snr(jnp.asarray(t, x_t.dtype))
         if len(knots) == 1:
@@ -84,11 +84,11 @@ class WithVariance:
 
 @takes_names
 def with_variance(denoise: Any, process: AffineProcess, times: Any, values: Any) -> WithVariance:
-    """Give a denoiser a table of posterior variances.
+    """Attach a table of posterior variances to a denoiser.
 
     Args:
         denoise: (x_t, t) -> E[x_0 | x_t].
-        process: the process of the times.
+        process: the process to which the times refer.
         times: (levels,), in any order.
         values: sbar^2 at the times, (levels,) or (levels, ...data), from `estimate_variance`.
 
@@ -101,14 +101,12 @@ def with_variance(denoise: Any, process: AffineProcess, times: Any, values: Any)
         times.ndim == 1 and len(times) > 0 and values.shape[:1] == times.shape,
         f"`values` needs one row per time; got shapes {values.shape} and {times.shape}.",
     )
-    require(
-        bool(np.all(np.isfinite(values)) and np.all(values >= 0)),
-        "`values` are variances: finite and not negative.",
-    )
+    finite(values=values)
+    at_least(0, values=values.min(), hint="They are variances.")
     log_snr = on_host(process.log_snr, times)
     finite(log_snr=log_snr, hint="Leave out `times` without a log-SNR: alpha or sigma vanishes.")
     order = np.argsort(log_snr)
-    floor = np.finfo(np.float32).tiny  # a data set of one point
+    floor = np.finfo(np.float32).tiny  # the variance of a data set of one point is 0
     return WithVariance(
         denoise=as_pytree(denoise), log_snr=log_snr[order],
         log_variance=np.log(np.maximum(values[order], floor)), process=process,
@@ -135,24 +133,24 @@ def estimate_variance(
         data      Var[x_0] - E[(x_0_hat - mean)^2]      (Su, kexue.fm 9245)
         residual  E[(x_0 - x_0_hat)^2]                  (Bao et al., 2022b)
 
-    All agree for a perfect denoiser; the last is the most likely value for an imperfect one. `noise` multiplies
-    its errors by sigma^2 / alpha^2 at high noise, `data` loses them in Var[x_0] near the data; these two
-    are kept within what no distribution exceeds, sigma^2 / alpha^2 and Var[x_0].
+    All agree for an exact denoiser; for an inexact one the last is the maximum-likelihood value. At high noise the
+    errors of `noise` are multiplied by sigma^2 / alpha^2; near the data `data` is a small difference of large
+    numbers. These two are clipped to bounds that hold for every distribution, sigma^2 / alpha^2 and Var[x_0].
 
     Args:
         process: the process of the model.
-        model: (x_t, t) -> E[x_0 | x_t]; one with `with_cond` is given the condition of each batch.
+        model: (x_t, t) -> E[x_0 | x_t]; if it has `with_cond`, the condition of each batch is set.
         batches: arrays (batch, ...), or mappings with "data" and perhaps "cond".
         times: (levels,), each with sigma > 0.
-        key: draws the noise: example i at time k gets noise that depends on (key, k, i) alone.
-        kind: which estimate.
-        diagonal: one number per dimension of the data instead of their mean.
+        key: draws the noise; the noise of example i at time k depends on (key, k, i) alone.
+        kind: the estimate: noise, data or residual.
+        diagonal: whether to return one variance per dimension of the data instead of their mean.
 
     Returns:
         float64, (levels,) or (levels, ...data).
 
     Raises:
-        ValueError: the kind is unknown, there is no data, or a time has no noise.
+        ValueError: the kind is unknown, there is no data, or sigma = 0 at a time.
         TypeError: the noise of the process is not normal.
     """
     require_process(process, GaussianProcess, "the estimate of the posterior variance")
@@ -196,7 +194,7 @@ def _under(model: Any, cond: Cond) -> Any:
 def _sums(
     process: GaussianProcess, model: Any, key: Key, x_0: Array, row: Array, times: Array
 ) -> tuple[Array, ...]:
-    """Return, for each time, the sums over the batch that all estimates are made of."""
+    """Return, for each time, the sums over the batch from which all estimates are computed."""
 
     def at(inputs: tuple[Array, Array]) -> tuple[Array, ...]:
         k, t = inputs
@@ -207,7 +205,7 @@ def _sums(
         error = x_0 - checked(model)(x_t, t)
         c = process.coefficients(t, x_0)
         gap = c.alpha / c.sigma * error  # z_hat - z
-        # differences of squares of the same draws: z^2 for its expectation 1, which saves most of the noise
+        # differences of squares of the same draws, with z^2 as a control variate for its expectation 1
         parts = (x_0, x_0**2, error, error * (2 * x_0 - error), -gap * (2 * z + gap), error**2)
         return tuple(p.sum(axis=0) for p in parts)
 

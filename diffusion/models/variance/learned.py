@@ -1,4 +1,4 @@
-"""A variance of reverse steps that the network learns beside the mean; see `diffusion.models.variance`."""
+"""A variance of reverse steps that the network learns in addition to the mean; see `diffusion.models.variance`."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +15,7 @@ from diffusion.types import Coefficients, Data, Scalar, Time
 
 @runtime_checkable
 class LearnsVariance(Protocol):
-    """A denoiser whose network learned the variance of a step as well."""
+    """A denoiser whose network also learned the variance of a step."""
 
     def mean_and_variance_output(self, x_t: Array, t: Any) -> tuple[Array, Array]:
         """Return E[x_0 | x_t] and v, both shaped like x_t."""
@@ -26,15 +26,14 @@ def learned_variance(model: Any) -> LearnsVariance:
     """Return the model if its network learned the variance of a step.
 
     Raises:
-        TypeError: it did not; the message says how to train one that does.
+        TypeError: the network did not; the message says how to train one that does.
     """
     model = bare(model)
     if isinstance(model, LearnsVariance):
         return model
     raise TypeError(
-        "variance='learned' needs a model with `mean_and_variance_output(x_t, t)`; "
-        f"{type(model).__name__} has none. Train with train.learn_variance=True, or choose another of "
-        "posterior, beta, analytic."
+        f"variance='learned' needs a model with `mean_and_variance_output(x_t, t)`; {type(model).__name__} has none. "
+        "Train with train.learn_variance=True, or choose another of posterior, beta, analytic."
     )
 
 
@@ -46,8 +45,8 @@ class LearnedVariance:
     divergence of the chain's step with the mean held fixed (Nichol and Dhariwal, 2021, eq. 15, 16).
 
     Args:
-        step: of the chain, in units of t; None is that of the process.
-        weight: of the chain's bound in the loss, per dimension (or summed, as the loss is).
+        step: step of the chain, in units of t; None means that of the process.
+        weight: weight of the chain's bound in the loss; the bound is a mean or sum over dimensions, as the loss is.
     """
 
     step: Scalar | None = None
@@ -58,7 +57,7 @@ class LearnedVariance:
         positive(weight=self.weight, of="the learned variance")
 
     def num_steps(self, process: AffineProcess) -> Scalar:
-        """Return the number of steps of the chain: what turns a mean over t into the bound."""
+        """Return the number of steps of the chain, the factor that turns a mean over t into the bound."""
         step = process.chain_step if self.step is None else self.step
         return (process.t_max - process.t_min) / step
 
@@ -79,15 +78,15 @@ class LearnedVariance:
 
 
 def split_output(y: Array, like: Array) -> tuple[Array, Array]:
-    """Return the halves (prediction, v) of a network's output.
+    """Split a network's output along the last axis into halves, and return (prediction, v).
 
     Raises:
-        ValueError: the last axis is not twice that of the data.
+        ValueError: the last axis is not twice as long as that of the data.
     """
     if y.shape != (*like.shape[:-1], 2 * like.shape[-1]):
+        wanted = (*like.shape[:-1], 2 * like.shape[-1])
         raise ValueError(
-            f"a network that learns the variance has twice the outputs along the last axis, "
-            f"{(*like.shape[:-1], 2 * like.shape[-1])}; this one gives {y.shape}. Build it with outputs=2."
+            f"a network that learns the variance must give {wanted}; this gives {y.shape}. Build it with outputs=2."
         )
     first, second = jnp.split(y, 2, axis=-1)
     return first, 0.5 * (1 + second)
@@ -96,7 +95,7 @@ def split_output(y: Array, like: Array) -> tuple[Array, Array]:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class MeanWithVarianceOutput:
-    """The mean of one denoiser, such as a guided one, with the learned variance of another."""
+    """A denoiser with the mean of one denoiser, such as a guided one, and the learned variance of another."""
 
     denoise: Any
     learned: Any
@@ -106,5 +105,5 @@ class MeanWithVarianceOutput:
         return self.denoise(x_t, t)
 
     def mean_and_variance_output(self, x_t: Data, t: Time) -> tuple[Data, Data]:
-        """Return the first's mean and the second's v: one more evaluation of the network."""
+        """Return the mean of the first denoiser and v of the second, at the cost of one more evaluation."""
         return self.denoise(x_t, t), self.learned.mean_and_variance_output(x_t, t)[1]
