@@ -1,4 +1,4 @@
-"""Speed and memory, ours beside others' on the same work: `python -m benchmarks --help`."""
+"""Benchmarks of speed and memory against other libraries on the same work: `python -m benchmarks --help`."""
 
 import os
 import sys

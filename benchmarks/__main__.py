@@ -1,6 +1,6 @@
 """Command line: `python -m benchmarks train|sample|data|compile|import|scaling|memory|convolutions`.
 
-Nothing that takes long to import is imported before a measurement begins, and then in other processes.
+Slow imports happen only when a measurement begins, and in other processes.
 """
 
 import argparse
@@ -24,9 +24,9 @@ class Command:
     """One kind of measurement: a module of this package with `run(...)` and `lines(found, ...)`.
 
     Attributes:
-        module: its name.
-        about: in the help.
-        takes: arguments of `run`; `lines` takes the case as well, if `run` does.
+        module: name of the module.
+        about: description for --help.
+        takes: arguments of `run`; `lines` also takes the case, if `run` does.
     """
 
     module: str
@@ -97,14 +97,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def plan_of(given: Any) -> Plan:
-    """Return how long is measured."""
+    """Return the plan of the measurement from the command line."""
     quick = Plan(rounds=2, repeats=1, least_seconds=0.0) if given.quick else Plan()
     return Plan(rounds=given.rounds or quick.rounds, repeats=given.repeats or quick.repeats,
                 least_seconds=quick.least_seconds)  # fmt: skip
 
 
 def case_from(given: Any) -> Case:
-    """Return the case that the command line asks for."""
+    """Return the case from the command line."""
     size = "tiny" if given.quick else given.size
     return case_of(given.case, size, dtype=given.dtype, batch=given.batch)
 
@@ -113,7 +113,7 @@ MADE: Mapping[str, Callable[[Any], Any]] = {"case": case_from, "plan": plan_of}
 
 
 def perform(given: Any) -> None:
-    """Measure, print the table, write the JSON, and draw where a picture was asked for."""
+    """Measure, print the table, write the JSON, and draw the picture if --picture is set."""
     command = COMMANDS[given.command]
     module = importlib.import_module(f"benchmarks.{command.module}")
     parts = {n: MADE[n](given) if n in MADE else getattr(given, n) for n in command.takes}

@@ -1,6 +1,6 @@
-"""The work that is measured, as plain data: what every competitor is asked to do.
+"""Definitions of the work to measure, as plain data, the same for every competitor.
 
-A case crosses processes and interpreters as JSON, so this module imports the standard library alone.
+A case is passed between processes and interpreters as JSON, so this module imports only the standard library.
 """
 
 import dataclasses
@@ -14,28 +14,28 @@ class Case:
     """A network, its input and how it is trained.
 
     Attributes:
-        name: of the case.
-        family: of the network, "unet" or "dit".
-        shape: of one example, (height, width, channels).
+        name: name of the case.
+        family: family of the network, "unet" or "dit".
+        shape: shape of one example, (height, width, channels).
         batch: examples per training step, over all devices.
-        dtype: of the computation; parameters, averages and losses are float32.
-        learning_rate: of Adam.
-        ema_decay: of the one average of the weights.
-        channels: of the U-Net, multiplied by `multipliers`, one per level.
+        dtype: dtype of the computation; parameters, averages and losses are float32.
+        learning_rate: learning rate of Adam.
+        ema_decay: decay of the average of the weights.
+        channels: channels of the U-Net, multiplied by `multipliers`, one per level.
         multipliers: see `channels`.
-        blocks: residual blocks per level on the way down, one more on the way up.
-        attention: sides of the feature maps that attend, beside the middle.
-        resample: "pool", or "conv": learned convolutions change the level.
-        resample_in_block: change the level inside residual blocks, by "pool".
-        adaptive_scale: the embedding scales and shifts, or is added.
-        dropout: rate in residual blocks.
+        blocks: residual blocks per level of the encoder, one more in the decoder.
+        attention: sides of the feature maps with attention, besides the bottleneck.
+        resample: "pool", or "conv" for learned down- and upsampling.
+        resample_in_block: resample inside residual blocks, by "pool".
+        adaptive_scale: whether the embedding scales and shifts, or is only added.
+        dropout: dropout rate in residual blocks.
         residual_scale: factor on the sum of a residual block.
-        patch: side of the patches of the transformer.
-        width: of its tokens.
-        depth: its blocks.
-        heads: its attention heads.
-        devices: virtual CPU devices of ours; 0: one per core.
-        steps: of a sampler.
+        patch: patch size of the transformer.
+        width: width of the tokens of the transformer.
+        depth: number of blocks of the transformer.
+        heads: number of attention heads of the transformer.
+        devices: number of virtual CPU devices for this package; 0 for one per core.
+        steps: number of steps of a sampler.
     """
 
     name: str = "unet"
@@ -106,7 +106,7 @@ SIZES = {
 
 
 def case_of(name: str, size: str = "small", **fields: Any) -> Case:
-    """Return a case at a size, with other fields where they are not None.
+    """Return a case at a size, with the fields replaced that are not None.
 
     Raises:
         ValueError: the name or the size is unknown.

@@ -1,4 +1,4 @@
-"""Who is measured: names, modules, what has to be installed, and by which interpreter it is found."""
+"""Competitors of the benchmarks: names, modules, required packages, and interpreters that have these."""
 
 import json
 import subprocess
@@ -13,13 +13,13 @@ class Competitor:
     """One row of a table.
 
     Attributes:
-        name: in the table.
-        module: of benchmarks.peers.
-        needs: distributions that have to be installed, with the module to look for: (import name, ...).
-        variant: what is done differently.
-        families: of the networks that it has.
-        one_device: runs on one virtual device, whatever ours do.
-        asked: takes part only if its name is asked for.
+        name: name in the table.
+        module: module of benchmarks.peers.
+        needs: import names of the modules that have to be installed.
+        variant: variant of the computation.
+        families: supported families of networks.
+        one_device: whether it runs on one virtual device only.
+        asked: whether it takes part only if it is named on the command line.
     """
 
     name: str
@@ -109,7 +109,7 @@ print(json.dumps([n for n in sys.argv[1:] if importlib.util.find_spec(n) is not 
 
 
 def installed(python: str, names: Sequence[str]) -> set[str]:
-    """Return which of these modules an interpreter finds; nothing is imported.
+    """Return the modules among `names` that an interpreter finds; nothing is imported.
 
     Raises:
         ValueError: there is no such interpreter.
@@ -125,7 +125,7 @@ def installed(python: str, names: Sequence[str]) -> set[str]:
 
 @dataclass(frozen=True)
 class Interpreters:
-    """Our own interpreter and those of the peers, with the modules that each finds."""
+    """The interpreter of this process and those of the peers, with the modules that each finds."""
 
     found: dict[str, set[str]]
 
@@ -136,12 +136,12 @@ class Interpreters:
         return cls({python: installed(python, names) for python in (sys.executable, *pythons)})
 
     def of_competitor(self, competitor: Competitor) -> str | None:
-        """Return the first interpreter that has all that a competitor needs."""
+        """Return the first interpreter that has all modules that a competitor needs."""
         needs = set(competitor.needs)
         return next((p for p, names in self.found.items() if needs <= names), None)
 
     def missing(self, competitor: Competitor) -> dict[str, Any]:
-        """Return the record of a competitor that no interpreter has."""
+        """Return the record of a competitor that no interpreter can run."""
         absent = [
             n for n in competitor.needs if not any(n in names for names in self.found.values())
         ]
@@ -150,12 +150,12 @@ class Interpreters:
 
 
 def chosen(competitors: Sequence[Competitor], only: Sequence[str]) -> list[Competitor]:
-    """Return those who are called one of these words, or whose names begin so.
+    """Return the competitors whose names begin with one of these words.
 
-    Without words these are all but those who have to be asked for.
+    Without words, these are all competitors except those that must be named explicitly.
 
     Raises:
-        ValueError: a word fits no name.
+        ValueError: a word matches no name.
     """
     names = [c.name for c in competitors]
     wanted: set[str] = set()

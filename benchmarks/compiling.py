@@ -1,7 +1,7 @@
-"""Seconds from the start of a process to its first training step, with and without kept programs.
+"""Seconds from the start of a process to its first training step, with and without a compilation cache.
 
-Each value comes from a fresh process: without a cache, with an empty one, and with what the process before
-has left in it.
+Each value comes from a new process: without a cache, with an empty cache, and with a cache filled by the previous
+process.
 """
 
 import sys
@@ -20,7 +20,7 @@ HEAD = ("case, start", "trace, s", "lower, s", "compile, s", "first step, s", "u
 
 
 def task(case: Case, how: str, folder: str) -> Task:
-    """Return the start of a process."""
+    """Return the task of starting one process."""
     variant = "" if how == HOWS[0] else folder
     return Task(name=f"{case.name}, {how}", module="ours", work="cached", variant=variant,
                 case=case.to_json(), python=sys.executable,

@@ -1,19 +1,19 @@
-"""Ways to compute the layers of a U-Net beside the plain one: 3x3 convolutions, and three that the networks have.
+"""Alternative implementations of layers of a U-Net: 3x3 convolutions, and three further layers.
 
     patches         nine shifted copies of x side by side, then one matrix product
-    nine products   the gradient alone: dW[i, j] = (x shifted by i, j)^T dy
+    nine products   only the gradient: dW[i, j] = (x shifted by i, j)^T dy
     Winograd        F(4x4, 3x3): y = A^T ((G w G^T) * (B^T x B)) A for tiles of 4x4 outputs; the product in the
                     middle is one of matrices over channels at each of 36 places, a quarter of the multiplications
                     (Lavin and Gray 2016, section 4.3).
 
-Of three layers the forward pass and all gradients, plain and as the networks have them:
+For three layers, the forward pass and all gradients, in the plain implementation and in that of the networks:
 
-    repeated        x repeated twice along both axes, then a convolution: the learned way up
-    single points   a 1x1 convolution, which joins or changes channels
-    group norm      Linen's beside ours
+    repeated        x repeated twice along both axes, then a convolution: learned upsampling
+    single points   a 1x1 convolution, which mixes channels
+    group norm      that of Linen, and that of this package
 
-All are the same function up to round-off. x is (batch, side, side, channels), stride 1, borders of zeros, and sides are
-multiples of 4.
+All implementations are the same function up to roundoff. x is (batch, side, side, channels), stride 1, borders of
+zeros, and sides are multiples of 4.
 """
 
 from collections.abc import Callable, Sequence
@@ -137,7 +137,7 @@ def _layer(layer: Any, name: str | None = None) -> Callable[..., jax.Array]:
 
 
 def of_networks(channels: int, dtype: str = "float32") -> dict[str, tuple[dict[str, Any], Any]]:
-    """Return the ways of three layers, and shapes of their parameters."""
+    """Return the implementations of three layers, and the shapes of their parameters."""
     kernel, bias = (lambda size: (size, size, channels, channels)), (channels,)
     linen = nn.GroupNorm(num_groups(channels), epsilon=1e-5, dtype=dtype)
     repeated = {"plain": _repeated, "ours": conv_of_repeated_image}
@@ -157,7 +157,7 @@ def conv_of_repeated_image(x: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def both_ways(way: Callable[..., jax.Array]) -> Callable[..., Any]:
-    """Return what computes the value of a layer and its gradients by x and parameters, for a cotangent y."""
+    """Return a function that computes a layer and its gradients by x and parameters, for a cotangent y."""
 
     def run(x: jax.Array, params: Any) -> Any:
         y, back = jax.vjp(way, x, params)
@@ -172,7 +172,7 @@ def layers(case: Case) -> list[tuple[int, int]]:
 
 
 def tasks_of(case: Case, side: int, channels: int) -> list[tuple[str, dict[str, Any], Any, Any]]:
-    """Return what is computed on a level: its name, the ways, their arguments, FLOPs where they are told."""
+    """Return the tasks of a level: name, implementations, their arguments, and FLOPs if they are known."""
     shape, keys = (case.batch, side, side, channels), jax.random.split(jax.random.key(0), 3)
     x, dy = (jax.random.normal(k, shape, case.dtype) for k in keys[:2])
     w = jax.random.normal(keys[2], (3, 3, channels, channels), case.dtype)

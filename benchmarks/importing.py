@@ -1,4 +1,4 @@
-"""CPU seconds of imports and of --help, in fresh processes, in turn."""
+"""CPU seconds of imports and of --help, in new processes, measured in turn."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ HEAD = ("what", "CPU s", "quartiles", "wall s", "CPU s beyond JAX's", "MiB")
 
 
 def commands(quick: bool) -> dict[str, list[str]]:
-    """Return what is started, by name; quick: the first few."""
+    """Return the commands to start, by name; only the first few if `quick`."""
     found = {words: [sys.executable, "-c", words] for words in IMPORTS}
     if quick:
         return {name: found[name] for name in ("pass", BASE)}
@@ -30,7 +30,7 @@ def start(words: Sequence[str]) -> dict[str, float]:
     """Run a process to its end; return its CPU seconds, wall seconds and peak of resident memory.
 
     Raises:
-        ValueError: it failed.
+        ValueError: the process failed.
     """
     began = time.perf_counter()
     with subprocess.Popen(
@@ -51,7 +51,7 @@ def start(words: Sequence[str]) -> dict[str, float]:
 
 
 def run(plan: Plan, quick: bool) -> dict[str, Any]:
-    """Start everything in turn; the first turn only warms the disk."""
+    """Start all commands in turn; the first round only warms the disk cache."""
     rows = {name: {"name": name, "values": []} for name in commands(quick)}
     for turn in range(plan.rounds + 1):
         progress(f"round {turn} of {plan.rounds}")

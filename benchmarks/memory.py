@@ -1,4 +1,4 @@
-"""Memory and operations of a training step: counted by `--dry_run`'s rules, beside what the compiler reports."""
+"""Memory and operations of a training step: counted as by `--dry_run`, and reported by the compiler."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ HEAD = ("case", "counted, MiB", "compiled, MiB", "ratio", "counted, GFLOP", "com
 
 
 def run(case: Case) -> dict[str, Any]:
-    """Count and compile a case, and the same with a quarter of the batch."""
+    """Count and compile a case, and the case with a quarter of the batch."""
     from benchmarks.peers.ours import experiment_of
     from diffusion.run.dry_run import dry_run
 

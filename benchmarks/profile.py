@@ -1,13 +1,13 @@
-"""Where the time of a training step, of a sampling call or of a start goes, from a trace of the profiler.
+"""Breakdown of the time of a training step, of a sampling call or of a start, from a trace of the profiler.
 
     python -m benchmarks.profile train|sample|start [--case unet|dit|edm56] [--size small|base|tiny] [--steps N]
 
-A trace of the profiler has the time of every operation of the compiled program on every thread; its names are
-looked up in the program's text, and times are summed by kind. Threads overlap, so that shares are of the summed time;
+A trace has the time of every operation of the compiled program on every thread; names are
+looked up in the program's text, and times are summed by kind. Threads overlap, so fractions are of the summed time;
 `busy` is the union of all operations over the wall time, the fraction of time in which the device had work.
 
-A start is what a training program does from its config to the end of the first step, without kept programs: seconds
-by phase, and those of everything that the runtime and the compiler report by name, which may contain one another.
+A start is the time of training from the config to the end of the first step, without a compilation cache: seconds
+by phase, and seconds of all events that the runtime and the compiler report by name, which may be nested.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def events_of(folder: str) -> list[tuple[str, str, float, float]]:
 
 
 def union(spans: Iterable[tuple[float, float]]) -> float:
-    """Return the length that intervals (start, end) cover together."""
+    """Return the length of the union of intervals (start, end)."""
     total, end = 0.0, float("-inf")
     for a, b in sorted(spans):
         total += max(0.0, b - max(a, end))
@@ -93,7 +93,7 @@ def summarize(
 
 
 def traced(work: Any, count: int, program: str) -> dict[str, Any]:
-    """Do work under the profiler and summarize."""
+    """Run work under the profiler and return its summary."""
     import jax
 
     work(1)
@@ -106,7 +106,7 @@ def traced(work: Any, count: int, program: str) -> dict[str, Any]:
 
 
 def train(case: Any, count: int) -> dict[str, Any]:
-    """Profile training steps with their data, as the program runs them."""
+    """Profile training steps with their data, as in `demolish train`."""
     from benchmarks.peers.ours import experiment_of
     from diffusion.run.step import batches_of, compiled_step
 
@@ -129,7 +129,7 @@ def train(case: Any, count: int) -> dict[str, Any]:
 
 
 def sample(case: Any, count: int) -> dict[str, Any]:
-    """Profile calls of DDIM with 20 steps and as many examples as a batch has."""
+    """Profile calls of DDIM with 20 steps and the batch size of the case."""
     import jax
     import jax.numpy as jnp
 
@@ -157,14 +157,14 @@ def sample(case: Any, count: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def timed(phases: dict[str, float], name: str) -> Iterator[None]:
-    """Note the seconds of a block under a name."""
+    """Record the seconds of a block under a name."""
     began = time.perf_counter()
     yield
     phases[name] = time.perf_counter() - began
 
 
 def start(case: Any) -> dict[str, Any]:
-    """Profile the way from a config to the end of the first step."""
+    """Profile a start, from the config to the end of the first step."""
     import jax
 
     from benchmarks.peers.ours import experiment_of
@@ -196,7 +196,7 @@ def start(case: Any) -> dict[str, Any]:
 
 
 def by_name(events: Sequence[tuple[str, str, float, float]]) -> dict[str, tuple[float, int]]:
-    """Return seconds and number of the events of each name; of some on one line that overlap, their union."""
+    """Return seconds and number of the events of each name; overlapping events on one line count as their union."""
     spans: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for line, name, begin, duration in events:
         lines = spans.setdefault(name, {})
@@ -208,7 +208,7 @@ def by_name(events: Sequence[tuple[str, str, float, float]]) -> dict[str, tuple[
 
 
 def told_of_start(found: Mapping[str, Any], least: float = 0.02) -> str:
-    """Return the phases, and what took at least some fraction of the time by name, as lines of text."""
+    """Return the phases, and the names with at least a fraction `least` of the time, as lines of text."""
     wall = found["wall"]
     line = lambda seconds, name: f"{seconds:9.2f} s {seconds / wall:6.1%}  {name}"
     inside = sorted(found["inside"].items(), key=lambda item: -item[1][0])

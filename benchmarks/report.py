@@ -1,4 +1,4 @@
-"""Distributions, tables on standard output, JSON in a file."""
+"""Output of benchmarks: distributions, tables on standard output, JSON in a file."""
 
 import json
 import os
@@ -17,19 +17,19 @@ from benchmarks.worker import cores
 
 
 def say(text: str = "") -> None:
-    """Print a line at once."""
+    """Print a line and flush."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def progress(text: str) -> None:
-    """Show how far it is, on standard error."""
+    """Print progress to standard error."""
     sys.stderr.write(f"[{time.strftime('%H:%M:%S')}] {text}\n")
     sys.stderr.flush()
 
 
 def distribution(values: Sequence[float]) -> dict[str, Any]:
-    """Return median, quartiles, least and number of values; nothing for none."""
+    """Return median, quartiles, minimum and number of values; {} without values."""
     if not values:
         return {}
     low, middle, high = (
@@ -41,7 +41,7 @@ def distribution(values: Sequence[float]) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """Return what the processor calls itself."""
+    """Return the model name of the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -52,7 +52,7 @@ def cpu_name() -> str:
 
 
 def revision() -> str:
-    """Return the commit that is measured, marked if files differ from it."""
+    """Return the measured commit, marked if files differ from it."""
     git = lambda *words: subprocess.run(
         ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -65,7 +65,7 @@ def revision() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Return where and when this was measured, and how busy the machine was with other things."""
+    """Return machine and date of a measurement, and the load of the machine."""
     return {
         "cpu": cpu_name(),
         "cores": cores(),
@@ -77,7 +77,7 @@ def machine() -> dict[str, Any]:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a number for people; nothing for None."""
+    """Return a number as text; "" for None."""
     if value is None or value == "":
         return ""
     if isinstance(value, str):
@@ -86,7 +86,7 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Return lines with aligned columns, the first to the left, as Markdown takes them."""
+    """Return the lines of a Markdown table with aligned columns, the first one left-aligned."""
     cells = [[str(h) for h in head], *([number(c) for c in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     pad = lambda row: "| " + " | ".join(
@@ -97,7 +97,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def absentees(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return one line for everyone who is missing or failed."""
+    """Return one line for every competitor that is missing or failed."""
     return [f"{r['name']}: {k}: {r[k]}" for r in records for k in ("missing", "failed") if k in r]
 
 
@@ -105,7 +105,7 @@ _FOLDERS = re.compile(r"(?<![\w.:/])/(?:[\w.+-]+/)+(?=[\w.+-])")
 
 
 def without_folders(value: Any) -> Any:
-    """Return plain data with the last part of absolute paths alone: where files lay concerns nobody else."""
+    """Return plain data with absolute paths reduced to their last part, so that reports contain no local folders."""
     if isinstance(value, Mapping):
         return {without_folders(k): without_folders(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -114,7 +114,7 @@ def without_folders(value: Any) -> Any:
 
 
 def finish(kind: str, found: Mapping[str, Any], lines: Sequence[str], out: str | None) -> None:
-    """Print the table and write what was found as JSON, with the machine."""
+    """Print the table and write the results as JSON, with the machine."""
     say("\n".join(lines))
     if out:
         told = {"benchmark": kind, "machine": machine(), **without_folders(found)}

@@ -1,7 +1,7 @@
-"""Competitors in processes of their own, measured in turn: A B C, A B C, ...
+"""Measurement of competitors in separate processes, in turn: A B C, A B C, ...
 
-All are prepared first, one after the other. Then each round asks each of them once, while the others wait
-for a line of standard input; so slow changes of the machine meet all alike. Two of them never compute at
+All are prepared first, one after the other. Then each round measures each of them once, while the others wait
+for a line of standard input; slow changes of the machine therefore affect all equally. No two of them compute at
 the same time.
 """
 
@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One competitor: what is called, with what, by which interpreter."""
+    """One competitor: its function, the arguments, and the interpreter."""
 
     name: str
     module: str
@@ -44,13 +44,13 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How long is measured.
+    """Number and duration of measurements.
 
     Attributes:
-        rounds: turns.
-        repeats: measurements per turn and competitor.
-        least_seconds: of one measurement, which does as many pieces of work as fit, at least one.
-        timeout: seconds that one competitor may take to get ready, and for one turn.
+        rounds: number of rounds.
+        repeats: measurements per round and competitor.
+        least_seconds: least duration of one measurement, which repeats the work as often as needed.
+        timeout: seconds that one competitor may take to prepare, and for one round.
     """
 
     rounds: int = 5
@@ -60,7 +60,7 @@ class Plan:
 
 
 class FailedError(Exception):
-    """A competitor could not go on; the message is the last line of its error."""
+    """A competitor failed; the message is the last line of its error."""
 
 
 class Worker:
@@ -85,7 +85,7 @@ class Worker:
         """Return the next answer.
 
         Raises:
-            FailedError: the process ended, or said nothing in time.
+            FailedError: the process ended, or did not answer in time.
         """
         out, until = self._process.stdout, time.monotonic() + timeout
         assert out is not None
@@ -103,7 +103,7 @@ class Worker:
             self._buffer += part
 
     def tell(self, **order: Any) -> None:
-        """Write a line to the process; none ends it."""
+        """Write an order to the process."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write((json.dumps(order) if order else "").encode() + b"\n")
@@ -112,7 +112,7 @@ class Worker:
             raise FailedError(self._last_error()) from None
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, even if it is busy."""
         with contextlib.suppress(OSError):
             self._process.stdin.close()  # pyright: ignore[reportOptionalMemberAccess]
         try:
@@ -155,9 +155,9 @@ def measure(
     """Measure all tasks in rounds; return one record each, with "values" in seconds, or "failed".
 
     Args:
-        tasks: in the order of a turn; names must differ.
-        plan: how long.
-        say: takes a line on how far it is.
+        tasks: tasks in the order of a round; names must differ.
+        plan: number and duration of measurements.
+        say: called with a line of progress.
     """
     order = {"repeats": plan.repeats, "least_seconds": plan.least_seconds}
     with started(tasks, plan, say) as (workers, records):

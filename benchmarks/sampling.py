@@ -1,12 +1,12 @@
-"""Sampling: what a step costs beside the network, images per second, and how busy the device is.
+"""Sampling: overhead of a step besides the network, images per second, and utilization of the device.
 
-    overhead  `STEPS` steps at batch 1 around a denoiser that is one multiplication; microseconds per
-              step, the call itself included; Heun's step has two evaluations
+    overhead  `STEPS` steps at batch 1 with a denoiser that is one multiplication; microseconds per
+              step, including the call itself; Heun's step has two evaluations
     images    the network of the case, DDIM with `case.steps` steps, a batch per call
-    busy      seconds of a block that is waited for / seconds per block of a stream
+    busy      seconds of a single synchronous block / seconds per block of a stream
 
-A stream asks for four blocks at once, of five steps each, as `scripts/sample.py --num_samples N` does.
-The share is 1 if the device waits for nothing; as the block that is waited for contains one dispatch, it may exceed 1.
+A stream computes four blocks, of five steps each, asynchronously, as `scripts/sample.py --num_samples N` does.
+The fraction is 1 if the device never waits; as the synchronous block contains one dispatch, it may exceed 1.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ STEPS = 100
 def overhead(
     case: Case, plan: Plan, pythons: Interpreters, competitors: Sequence[Any]
 ) -> list[Any]:
-    """Measure the samplers alone."""
+    """Measure the samplers without a network."""
     alone = case.replaced(batch=1, steps=10 if case.shape[0] < 16 else STEPS, dtype="float32")
     tasks, absent = tasks_of(alone, competitors, pythons, "overhead")
     rows = measure(tasks, plan, progress)

@@ -3,11 +3,11 @@
     batch       1   the work is proportional to the examples
     side        2   and to the pixels; attention, on few pixels here, adds more
     channels    2   a convolution multiplies channels in by channels out
-    devices     0 to -1, the batch being divided: -1 if one device alone kept one core busy, 0 if it kept
-                all busy; virtual devices add no cores
+    devices     0 to -1, since the batch is divided: -1 if a single device uses one core, 0 if it uses
+                all cores; virtual devices add no cores
 
-The exponent is the slope of a straight line through the logarithms, by least squares. Small sizes show the
-cost of everything that does not grow, so the exponents approach the expected ones from below.
+The exponent is the slope of a straight line through the logarithms, by least squares. Small sizes have a relatively
+large constant cost, so the exponents approach the expected ones from below.
 """
 
 import math

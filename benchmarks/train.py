@@ -1,4 +1,4 @@
-"""Seconds of a training step, ours and others', beside the limit that a matrix product sets."""
+"""Seconds of a training step, of this package and of others, with the limit set by a matrix product."""
 
 import os
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ HEAD = ("who", "parameters, M", "GFLOP", "s/step", "quartiles", "min", "images/s
 
 
 def environment(devices: int) -> tuple[tuple[str, str], ...]:
-    """Return what a process gets besides: virtual devices on a CPU, and no greed on a GPU."""
+    """Return environment variables of a process: virtual devices on a CPU, and no preallocation on a GPU."""
     given = " ".join(w for w in os.environ.get("XLA_FLAGS", "").split() if not w.startswith(FLAG))
     flags = f"{given} {FLAG}={devices}".strip()
     return (("XLA_FLAGS", flags), ("XLA_PYTHON_CLIENT_PREALLOCATE", "false"))
 
 
 def devices_for(case: Case, number_of_cores: int) -> int:
-    """Return the virtual devices of ours: one per core, as far as they divide the batch."""
+    """Return the number of virtual devices for this package: one per core, if they divide the batch."""
     if case.devices:
         return case.devices
     return max(n for n in (1, 2, 4, 8) if n <= number_of_cores and case.batch % n == 0)
@@ -39,7 +39,7 @@ def tasks_of(
     pythons: Interpreters,
     work: str = "train",
 ) -> tuple[list[Task], list[dict[str, Any]]]:
-    """Return the tasks of those who are installed, and records of the others."""
+    """Return the tasks of the installed competitors, and records of the others."""
     tasks, absent = [], []
     for c in competitors:
         python = pythons.of_competitor(c)
@@ -68,7 +68,7 @@ def limits(case: Case, pythons: Interpreters, plan: Plan) -> list[dict[str, Any]
 
 
 def peak(limit: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the highest median of FLOP/s that a library's matrix product reached, and whose it is."""
+    """Return the highest median FLOP/s of a matrix product, and the library that reached it."""
     rates = {}
     for r in limit:
         rates.setdefault(r["name"], []).extend(r["flops_per_second"])

@@ -1,4 +1,4 @@
-"""Studies: a question, several runs, a table."""
+"""Studies: experiments with a question, several runs, and a table of results."""
 
 import os
 import sys

@@ -1,13 +1,13 @@
-"""What the studies share: results kept item by item, models trained once, examples drawn and measured, pages.
+"""Shared functions of the studies: incremental results, training, sampling, measuring, and result pages.
 
 A study is a package experiments/NAME with
 
-    README.md      the question, the method, a table, what was found; the table stands between two marks
-    results.json   {tier: {...}}, written after every item: a repeated call measures only what is missing
-    table.md       everything measured
+    README.md      the question, the method, a table between two marks, and the findings
+    results.json   {tier: {...}}, written after every item: a repeated call measures only missing items
+    table.md       all results
     run.py         TIERS by name and `main()`, called by `python -m experiments.NAME --tier small|full`
-    pages.py       `table(found)`, the text of table.md, and `summary(found)`, the table of README.md; both of
-                   results.json alone, so that a test holds them to it
+    pages.py       `table(found)`, the text of table.md, and `summary(found)`, the table of README.md; both depend only
+                   on results.json, so that a test can check them
 
 Models are trained by the ordinary runner into --keep DIR; studies that need the same model share it.
 """
@@ -32,7 +32,7 @@ BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a study: its tier, where trained models lie, and what has been measured."""
+    """One call of a study: its tier, the folder of trained models, and the results so far."""
 
     tier: str
     models: Path
@@ -44,7 +44,7 @@ class Call:
         print(f"[{time.monotonic() - self.began:5.0f} s] {text}", flush=True)
 
     def item(self, *path: str, make: Callable[[], Any]) -> Any:
-        """Return what was measured at this path of the tier; measure and write it where it is missing."""
+        """Return the result at a path of the tier; measure and write it if it is missing."""
         record = self.results.get(self.tier, *path)
         if record is None:
             record = self.results.keep(self.tier, *path, record=make())
@@ -53,12 +53,12 @@ class Call:
 
 
 def command(study: Path, doc: str | None, tiers: Sequence[str] = ("small", "full")) -> Call:
-    """Read the command line of a study.
+    """Parse the command line of a study.
 
     Args:
-        study: its folder.
-        doc: its description; the first line is shown by --help.
-        tiers: their names, the default first.
+        study: folder of the study.
+        doc: description, whose first line is shown by --help.
+        tiers: names of the tiers, the default first.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m experiments.{study.name}", description=(doc or "").splitlines()[0]
@@ -75,7 +75,7 @@ def command(study: Path, doc: str | None, tiers: Sequence[str] = ("small", "full
 
 
 def config_of(file: str) -> dict[str, Any]:
-    """Return a config of the folder configs, by the name of its file; a word after a colon goes to it."""
+    """Return a config of the folder configs by the name of its file, with a variant after a colon."""
     from diffusion.config.sections import plain
 
     name, *word = file.split(":")
@@ -88,13 +88,13 @@ def trained(
     changes: Sequence[tuple[str, Any]] = (),
     loss: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Train a config with changes, unless that has been done, and open it.
+    """Train a config with changes, unless it is trained already, and open the run.
 
     Args:
         folder: the work directory; a run of another config in it is refused.
-        file: of the config, in the folder configs; "name:word" gives it a word.
-        changes: (path, value), such as ("process.name", "ddpm").
-        loss: from an experiment to the loss in the place of its own.
+        file: name of the config in the folder configs; "name:variant" selects a variant.
+        changes: pairs (path, value), such as ("process.name", "ddpm").
+        loss: function from an experiment to a loss that replaces its own.
 
     Returns:
         `diffusion.run.workdir.Trained`: experiment, params (the first average), step, ema.
@@ -132,17 +132,17 @@ def samples(
     seed: int = 0,
     batch_size: int = 250,
 ) -> np.ndarray:
-    """Draw examples, the classes in turn, as the experiment says unless told otherwise.
+    """Generate examples, the classes in turn, with the settings of the experiment by default.
 
     Args:
         experiment: sampler, times, process and data set.
-        model_of: from a condition to a denoiser.
-        count: of examples.
-        sampler: in the place of the experiment's.
-        times: likewise.
-        process: likewise.
-        seed: of the noise.
-        batch_size: examples that are computed at once.
+        model_of: function from a condition to a denoiser.
+        count: number of examples.
+        sampler: replaces the experiment's sampler.
+        times: replace the experiment's times.
+        process: replaces the experiment's process.
+        seed: seed of the noise.
+        batch_size: number of examples computed at once.
     """
     times = experiment.times() if times is None else times  # of the experiment's own process
     experiment = experiment.replaced(
@@ -159,13 +159,13 @@ def samples(
 def measured(
     x: np.ndarray, experiment: Any, metrics: Sequence[Any] = ("frechet",)
 ) -> dict[str, float]:
-    """Return the numbers of registered metrics for examples that have been drawn.
+    """Return the numbers of registered metrics for generated examples.
 
-    Examples that are not finite are counted under "lost" and enter as zeros.
+    Examples that are not finite are counted under "lost" and replaced by zeros.
 
     Args:
         x: examples, the classes in turn.
-        experiment: whose data is the reference.
+        experiment: experiment whose data is the reference.
         metrics: names or sections.
     """
     from diffusion import build
@@ -202,7 +202,7 @@ def markdown(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Return a mean and, of several values, their standard deviation."""
+    """Return the mean of values and, if there are several, their standard deviation, as text."""
     mean = f"{np.mean(values):.{digits}f}"
     return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
 
@@ -231,7 +231,7 @@ class Panel:
 
 
 def plot(path: Path, panels: Sequence[Panel], columns: int = 3) -> None:
-    """Write panels of curves side by side, with one legend below where all show the same."""
+    """Write panels of curves side by side, with one common legend if all show the same curves."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

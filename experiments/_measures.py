@@ -1,4 +1,4 @@
-"""Measures of images that several studies share, beside the registered metrics."""
+"""Measures of images, shared by several studies, that are not registered metrics."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The file results.json of a study: what was measured, by paths of names."""
+"""The file results.json of a study: results by paths of names."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from diffusion.runtime.files import write_atomically
 
 
 def rounded(value: Any, digits: int = 5) -> Any:
-    """Return numbers as plain ones of a few digits: no more were measured."""
+    """Return numbers as Python numbers, rounded to a few digits."""
     if isinstance(value, Mapping):
         return {str(k): rounded(v, digits) for k, v in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
@@ -24,12 +24,12 @@ def rounded(value: Any, digits: int = 5) -> Any:
 
 @dataclass(frozen=True)
 class Results:
-    """The file of what was measured, by paths of names."""
+    """A file of results by paths of names."""
 
     file: Path
 
     def load(self) -> dict[str, Any]:
-        """Return everything measured so far."""
+        """Return all results so far."""
         return json.loads(self.file.read_text()) if self.file.is_file() else {}
 
     def get(self, *path: str) -> Any:
@@ -40,7 +40,7 @@ class Results:
         return place
 
     def keep(self, *path: str, record: Any) -> Any:
-        """Put a record at a path of names and write the file whole; return it as it was written."""
+        """Set the record at a path of names and write the file atomically; return the record as written."""
         found = place = self.load()
         for name in path[:-1]:
             place = place.setdefault(name, {})
@@ -49,5 +49,5 @@ class Results:
         return place[path[-1]]
 
     def write(self, found: Mapping[str, Any]) -> None:
-        """Write the file whole."""
+        """Write the file atomically."""
         write_atomically(self.file, (json.dumps(found, indent=1) + "\n").encode())

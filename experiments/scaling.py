@@ -1,10 +1,10 @@
-"""Memory and time of a training step on many devices, by a model that one can evaluate.
+"""Memory and time of a training step on many devices, from a closed-form model.
 
     python -m experiments.scaling                       # the tables of docs/scaling.md
     python -m experiments.scaling --device tpu_v5p --global_batch 4096
 
-Parameters, multiplications and stored activations are counted by tracing our own networks, without memory and
-without a device. Bytes and seconds follow from them by the formulas below and the assumptions of `Device` and
+Parameters, multiplications and stored activations are counted by tracing the networks of this package, without
+allocating memory or using a device. Bytes and seconds follow by the formulas below and the assumptions of `Device` and
 `Recipe`. With P parameters, n = data x fsdp devices, k = fsdp, and b examples per device:
 
     state        (4 + 4 + 8 + 4 averages) P / k          parameters, gradients, two moments of Adam, averages
@@ -35,7 +35,7 @@ GB, BYTES = 1e9, 4  # float32 for everything that lasts
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """What is assumed of an accelerator: vendors' peak figures, not measurements.
+    """Assumptions about an accelerator: peak figures of the vendors, not measurements.
 
     Attributes:
         peak: FLOP/s in bfloat16.
@@ -63,7 +63,7 @@ DEVICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A network and the shape that it sees."""
+    """A network and the shape of its input."""
 
     network: dict[str, Any]
     shape: tuple[int, ...]
@@ -88,14 +88,14 @@ RECIPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What tracing says.
+    """Counts from tracing a network.
 
     Attributes:
-        parameters: their number.
-        flops: of one forward pass of one example, a multiplication with its addition being two.
-        stored: bytes that the backward pass needs of one example.
-        stored_remat: the same if only outputs of products and convolutions are kept, and all else, which is
-            cheap, is computed again.
+        parameters: number of parameters.
+        flops: operations of one forward pass of one example; a multiplication with its addition counts as two.
+        stored: bytes of activations kept for the backward pass of one example.
+        stored_remat: the same if only outputs of products and convolutions are kept, and everything else, which is
+            cheap, is recomputed.
     """
 
     parameters: int
@@ -150,12 +150,12 @@ class Step:
 
     @property
     def memory(self) -> float:
-        """All that lies on a device at the worst moment."""
+        """Peak memory of a device."""
         return self.state + self.copies + self.activations
 
     @property
     def communication(self) -> float:
-        """Seconds on the networks."""
+        """Seconds of communication."""
         return self.gather + self.scatter + self.reduce
 
 
@@ -173,14 +173,14 @@ def step(
     """Evaluate the formulas of the module.
 
     Args:
-        counts: of the network.
-        device: what is assumed.
-        devices: how many, data x fsdp.
-        fsdp: devices over which the state is divided.
+        counts: counts of the network.
+        device: assumptions about the device.
+        devices: number of devices, data x fsdp.
+        fsdp: number of devices over which the state is sharded.
         per_device: examples per device and step.
-        averages: of the weights.
-        remat: compute again what is not the output of a product or convolution.
-        blocks: of equal weight, two of which are gathered at a time.
+        averages: number of averages of the weights.
+        remat: recompute everything that is not the output of a product or convolution.
+        blocks: number of blocks of equal size, two of which are gathered at a time.
 
     Raises:
         ValueError: fsdp does not divide the devices.
@@ -212,7 +212,7 @@ def hiding(counts: Counts, device: Device, **options: Any) -> float:
 
 
 def table_of_counts(counted: dict[str, Counts]) -> list[str]:
-    """Return the table of what tracing says, in Markdown."""
+    """Return the table of the counts from tracing, in Markdown."""
     rows = [
         "| network | input | parameters | GFLOP forward | activations, MB per example | kept products only |",
         "|---|---|---:|---:|---:|---:|",

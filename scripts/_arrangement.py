@@ -1,7 +1,7 @@
-"""Where the boxes and arrows of a layered graph stand: rows, their order, and their centers.
+"""Layout of a layered graph: rows, the order within rows, and the centers of boxes and arrows.
 
 Long arrows get a place in each row that they pass; rows are ordered by the mean of their neighbors (Sugiyama et
-al., 1981), and places are as near to their neighbors as order and widths allow.
+al., 1981), and places are as close to their neighbors as order and widths allow.
 """
 
 import itertools
@@ -10,7 +10,7 @@ from collections.abc import Callable
 GAP = 26  # pixels between places
 
 Edges = dict[str, set[str]]  # unit -> the units that it imports
-Rows = list[list[str]]  # the layers from the top; a passing arrow stands as "from>to"
+Rows = list[list[str]]  # the layers from the top; a passing arrow is named "from>to"
 
 
 def chains(edges: Edges, row_of: dict[str, int]) -> tuple[Rows, list[list[str]]]:
@@ -76,7 +76,7 @@ def by_neighbors(
 
 
 def improve(rows: Rows, between: list[list[tuple[str, str]]]) -> None:
-    """Exchange neighbors in a row as long as that takes crossings away."""
+    """Swap neighbors in a row as long as this removes crossings."""
     number, again = crossings(rows, between), True
     while again:
         again = False
@@ -90,7 +90,7 @@ def improve(rows: Rows, between: list[list[tuple[str, str]]]) -> None:
 
 
 def spread(row: list[str], wanted: dict[str, float], width: Callable[[str], float]) -> list[float]:
-    """Place a row as near to the wanted centers as order and widths allow (least squares)."""
+    """Place a row as close to the wanted centers as order and widths allow (least squares)."""
     offsets, at = [], 0.0
     for i, name in enumerate(row):
         at += (width(row[i - 1]) + width(name)) / 2 + GAP if i else 0.0

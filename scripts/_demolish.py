@@ -1,4 +1,4 @@
-"""The command `demolish` from a checkout, whether or not the package is installed: what every program here calls."""
+"""The command `demolish` from a checkout, whether or not the package is installed; used by every script here."""
 
 import os
 import sys
@@ -9,11 +9,11 @@ ROOT = os.path.dirname(HERE)
 sys.path.insert(0, ROOT)
 from diffusion.cli import start  # noqa: E402
 
-# Neither folder is searched any further: a module of the user's may be called like a file in them.
+# Remove both folders from the search path: a module of the user may have the same name as a file in them.
 sys.path.remove(ROOT)
 sys.path[:] = [p for p in sys.path if os.path.abspath(p) != HERE]
 
 
 def run(command: str) -> None:
-    """Run a command with the words of this process, and leave with its exit code."""
+    """Run a command with the arguments of this process, and exit with its code."""
     start([command, *sys.argv[1:]])

@@ -1,7 +1,7 @@
-"""Names of other libraries, and what stands here in their place: the rows of docs/coming_from.md.
+"""Names of other libraries and their counterparts here: the rows of docs/coming_from.md.
 
-`{kind:name}` and `{kind:name.field}` are looked up in the registry when the tables are written, so that no row names
-something that is not there; NONE says that there is nothing, and is refused where a registered name sounds like it.
+`{kind:name}` and `{kind:name.field}` are looked up in the registry when the tables are written, so that every name
+exists; NONE means that there is no counterpart, and is refused if a registered name is similar.
 """
 
 NONE = "none"
@@ -195,8 +195,8 @@ TABLES = {
     ),
 }
 
-# Of k-diffusion and diffusers, by kind; a name that is registered one day may not stay here.
+# Names of k-diffusion and diffusers without a counterpart, by kind; names must be removed when they are registered.
 MISSING = {"sampler": ("lms", "ipndm", "gradient_estimation")}
 
-# Kinds of which every name stands in a table of the page, or in the line below them.
+# Kinds for which every registered name is in a table of the page, or in the line below the tables.
 WHOLE = ("sampler", "process", "prediction", "grid")

@@ -1,16 +1,16 @@
-"""Draw the picture of the quick start: raw and guided samples of each class, and the way from noise.
+"""Draw the picture of the quick start: unguided and guided samples of each class, and trajectories from noise.
 
 Examples:
   python scripts/demo_picture.py --workdir runs/digits --out runs/digits/demo.png
 
-The left block has the conditional model (guidance 1), the middle one guidance 2, one row per class and the
-same noise in both; the right block is the way of the first guided sample of each row from noise to data.
+The left block shows the conditional model (guidance 1), the middle block guidance 2, with one row per class and the
+same noise in both; the right block is the trajectory of the first guided sample of each row from noise to data.
 """
 
 import argparse
 import sys
 
-import _demolish  # noqa: F401 from here on the checkout is found, and no file of this folder
+import _demolish  # noqa: F401 puts the checkout on the search path, and removes this folder
 
 from diffusion.cli.configs import stored_config
 from diffusion.cli.machine import use_all_cores, use_compilation_cache

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Draw docs/architecture.svg from the imports of the package: the units, their layers, who needs whom.
+"""Draw docs/architecture.svg from the imports of the package: the units, their layers and dependencies.
 
     python scripts/diagram.py            # write the picture
-    python scripts/diagram.py --check    # only say whether it is up to date
+    python scripts/diagram.py --check    # only check whether it is up to date
 
-A unit is an entry at the top of diffusion/; its layer is the number in tests/test_layers.py. An arrow goes from
-a unit to one that it imports. Arrows that follow from others are left out (transitive reduction). The standard
-library is all that is needed, and equal imports give an equal file.
+A unit is a module or package directly in diffusion/; its layer is the number in tests/test_layers.py. An arrow goes
+from a unit to one that it imports. Arrows implied by others are omitted (transitive reduction). Only the standard
+library is needed, and equal imports give an identical file.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def layers() -> dict[str, int]:
 
 
 def imported(path: Path) -> set[str]:
-    """Return the units that a file imports, in functions too."""
+    """Return the units that a file imports, also inside functions."""
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -56,7 +56,7 @@ def imported(path: Path) -> set[str]:
 
 
 def import_graph() -> tuple[Edges, dict[str, str]]:
-    """Return who imports whom, and the first line of each unit's docstring."""
+    """Return the import graph, and the first line of each unit's docstring."""
     edges: Edges = {}
     lines: dict[str, str] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -70,7 +70,7 @@ def import_graph() -> tuple[Edges, dict[str, str]]:
 
 
 def reduced(edges: Edges, layer: dict[str, int]) -> Edges:
-    """Leave out each arrow that follows from others; units import lower layers alone."""
+    """Return the arrows that are not implied by others (transitive reduction)."""
     reach: Edges = {}
     for unit in sorted(edges, key=lambda u: layer[u]):
         reach[unit] = edges[unit].union(*(reach[v] for v in edges[unit]))
@@ -84,7 +84,7 @@ def reduced(edges: Edges, layer: dict[str, int]) -> Edges:
 
 
 def shown(unit: str) -> str:
-    """Return the name that is written: of the package itself its own."""
+    """Return the displayed name of a unit."""
     return {"__init__": "diffusion", "__main__": "python -m diffusion"}.get(unit, unit)
 
 
@@ -108,7 +108,7 @@ def arrow(points: list[tuple[float, float]], color: str) -> str:
 
 
 def box(unit: str, x: float, y: float, layer: int, line: str) -> str:
-    """Return the box of a unit; its docstring's first line is shown to whoever points at it."""
+    """Return the box of a unit, with the first line of its docstring as tooltip."""
     _, _, stroke, fill = group(layer)
     wide = width(unit)
     return (

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Write the tables of the documentation that follow from the code: names, fields, exit codes.
+"""Write the tables of the documentation that are generated from the code: names, fields, exit codes.
 
     python scripts/tables.py
 
-A table stands in its page between a mark with its name and one with its end; what lies between is replaced.
+In a page, a table is enclosed by two marks with its name; the text between the marks is replaced.
 """
 
 import functools
@@ -21,7 +21,7 @@ from diffusion.cli.parser import Parser
 from diffusion.cli.program import run
 from diffusion.runtime import exits
 
-# Everything heavy is imported where it is used: `--help` answers at once.
+# Slow imports are inside functions, so that `--help` answers at once.
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RUNGS = {"Process": "any", "AffineProcess": "affine", "GaussianProcess": "Gaussian"}
@@ -69,10 +69,10 @@ def process_table() -> str:
 
 
 def looked_up(cell: str) -> str:
-    """Return a cell with `{kind:name}` and `{kind:name.field}` replaced by what is registered.
+    """Return a cell with `{kind:name}` and `{kind:name.field}` replaced by registered names.
 
     Raises:
-        ValueError: nothing of that name is registered, or it has no such field.
+        ValueError: the name is not registered, or has no such field.
     """
     from diffusion.registry import lookup
     from diffusion.registry.typed import parameters_of
@@ -91,7 +91,7 @@ def looked_up(cell: str) -> str:
 
 
 def refuse_false_denials(rows: Sequence[tuple[str, ...]]) -> None:
-    """Raise ValueError if a row says that there is nothing here, and a registered name sounds like it."""
+    """Raise ValueError if a row denies a counterpart and a registered name is similar."""
     from diffusion.registry import KINDS, registered
 
     names = {(kind, name) for kind in KINDS for name in registered(kind)}

@@ -1,8 +1,8 @@
-"""Pictures of a definition in one or two dimensions, before anything is trained, or of what was trained.
+"""Pictures of a process in one or two dimensions, before anything is trained, or of a trained model.
 
-`make_scene` computes the paths of one process for one finite data set, by its exact field or a trained one. A
-definition without a stated density, hence without an exact field, is shown by its paths, by histograms, and
-by averages of `velocity` over draws near each place. The other functions draw a scene.
+`make_scene` computes the paths of one process for one finite data set, with its exact velocity field or a trained one.
+A process without a stated density, and therefore without an exact field, is shown by its paths, by histograms, and
+by local averages of `velocity` over random draws. The other functions draw a scene.
 """
 
 from diffusion.drawing.fields import save_density, save_field

@@ -1,7 +1,7 @@
 """Figures and axes that the pictures share.
 
-In the plane a panel is a window in space; on the line it is x over t, on a logarithmic axis of time where t_max is
-5 or more.
+For data in the plane, a panel is a window in space; for data on a line, it is x over t, with a logarithmic time axis
+if t_max is 5 or more.
 """
 
 import os
@@ -20,7 +20,7 @@ DATA = dict(color="black", label="data")
 
 
 def new_figure(scene: Scene, width: float | int, height: float | int, heading: str) -> Any:
-    """Return an empty figure with the definition as its title and what it is made of below."""
+    """Return an empty figure with the definition as its title and the settings as its footer."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # not pyplot: no global state, no window system
 
@@ -34,12 +34,12 @@ def new_figure(scene: Scene, width: float | int, height: float | int, heading: s
 
 
 def save_figure(path: PathLike, figure: Any) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, atomically."""
     images.write_file(path, lambda scratch: figure.savefig(scratch, format="png", dpi=110))
 
 
 def time_colors(scene: Scene) -> Any:
-    """Return the scale of colors for times: logarithmic, since paths bend most near the data."""
+    """Return the color scale of times, logarithmic, since paths are most curved near the data."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, LogNorm
@@ -57,12 +57,12 @@ def span(scene: Scene) -> tuple[float, float]:
 
 
 def spread(count: int, of: int) -> np.ndarray:
-    """Return up to `count` indices below `of`, evenly."""
+    """Return up to `count` evenly spaced indices below `of`."""
     return np.unique(np.linspace(0, of - 1, min(count, of)).round().astype(int))
 
 
 def plane(axes: Any, scene: Scene, half: float, title: str) -> None:
-    """Make a square window around the data, with a frame where the data lies if that is small."""
+    """Set up a square window around the data, with a frame around the data if it is small."""
     from matplotlib.patches import Rectangle
 
     x, y = scene.center
@@ -78,7 +78,7 @@ def plane(axes: Any, scene: Scene, half: float, title: str) -> None:
 
 
 def line(axes: Any, scene: Scene, half: float, title: str) -> None:
-    """Make axes of x over t; if the window is wide, x is linear around the data, logarithmic far away."""
+    """Set up axes of x over t; in a wide window, x is linear around the data and logarithmic far away."""
     low, high = span(scene)
     axes.set_xscale("log" if scene.log_time else "linear")
     if half > 10 * scene.data_half:
@@ -91,7 +91,7 @@ def line(axes: Any, scene: Scene, half: float, title: str) -> None:
 
 
 def mark_values(axes: Any, scene: Scene) -> None:
-    """Draw the data on a line as dotted levels, or as a rug where they are many."""
+    """Draw data on a line as dotted levels, or as a rug plot if there are many values."""
     values = np.unique(scene.points[:, 0])
     if len(values) <= MANY:
         for k, value in enumerate(values):
@@ -102,5 +102,5 @@ def mark_values(axes: Any, scene: Scene) -> None:
 
 
 def legend(axes: Any) -> None:
-    """Explain what is drawn, at the upper right."""
+    """Add a legend at the upper right."""
     axes.legend(fontsize=7, loc="upper right", framealpha=0.9)

@@ -1,4 +1,4 @@
-"""Pictures of the density p_t and of the field, at several times in the plane, over all of them on the line."""
+"""Pictures of the density p_t and of the velocity field: at several times in the plane, over all times on a line."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ DEPTH = 8.0  # nats below the maximum at which a density becomes white
 
 
 def _grid(scene: Scene, half: float, count: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return the coordinates of a square grid per axis, and its places, (count^2, 2)."""
+    """Return the coordinates of a square grid per axis, and its points, (count^2, 2)."""
     sides = [np.linspace(c - half, c + half, count) for c in scene.center.astype(np.float64)]
     mesh = np.meshgrid(*sides, indexing="xy")
     return sides, np.stack(mesh, axis=-1).reshape(-1, 2)
@@ -53,7 +53,7 @@ def _plane_density(axes: Any, scene: Scene, index: int, half: float) -> Any:
 
 
 def _below_maximum(log_p: np.ndarray, axis: int | None = None) -> np.ndarray:
-    """Return a log-density relative to its maximum: white, too, where there is nothing at all."""
+    """Return a log-density relative to its maximum; a density of 0 is drawn white as well."""
     top = log_p.max(axis=axis, keepdims=True)
     log_p = log_p - np.where(np.isfinite(top), top, 0.0)
     return np.maximum(np.nan_to_num(log_p, nan=-DEPTH, neginf=-DEPTH), -DEPTH)
@@ -98,7 +98,7 @@ def save_density(path: PathLike, scene: Scene) -> None:
 
 
 def _line_density(axes: Any, scene: Scene, half: float) -> Any:
-    """Draw log p_t(x) over (t, x), relative to its maximum at each t; both as the axes space them."""
+    """Draw log p_t(x) over (t, x), relative to its maximum at each t, on a grid in the scale of the axes."""
     scale = axes.yaxis.get_transform()
     bottom, top = scale.transform(np.array(axes.get_ylim()))
     spaced = lambda n: scale.inverted().transform(np.linspace(bottom, top, n))
@@ -122,7 +122,7 @@ def _line_density(axes: Any, scene: Scene, half: float) -> Any:
 
 
 def save_field(path: PathLike, scene: Scene) -> None:
-    """Draw where the field leads at several times, over the density there."""
+    """Draw the velocity field at several times over the density."""
     indices = scene.moments(4, first=1.0)
     (_line_field if scene.dims == 1 else _plane_field)(path, scene, indices)
 
@@ -148,7 +148,7 @@ def _plane_field(path: PathLike, scene: Scene, indices: list[int]) -> None:
 
 
 def _inside(scene: Scene, places: np.ndarray, t: float, v: np.ndarray) -> np.ndarray:
-    """Return a velocity in float64, NaN where no path of the definition goes."""
+    """Return a velocity in float64, NaN at points that no path of the process reaches."""
     if scene.log_density is None:
         return v.astype(np.float64)
     return np.where(np.isfinite(scene.log_density(places, t))[:, None], v, np.nan).astype(
@@ -224,7 +224,7 @@ def _line_field(path: PathLike, scene: Scene, indices: list[int]) -> None:
 
 
 def _profile(scene: Scene, index: int, half: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return places on a line, the density there and the velocity."""
+    """Return points on a line, their density and their velocity."""
     t, middle = float(scene.times[index]), float(scene.center[0])
     edges = np.linspace(middle - half, middle + half, 61)
     coarse = (edges[1:] + edges[:-1]) / 2

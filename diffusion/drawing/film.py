@@ -1,7 +1,7 @@
-"""The moving picture of a scene: demolition along conditional paths, then rebuilding along the field.
+"""Animation of a scene: noising along conditional paths, then generation along the velocity field.
 
 The window follows the noise, so that heavy tails and large times stay readable. GIFs are reduced until they are
-below a size; MP4 needs the program ffmpeg.
+below a size limit; MP4 needs the program ffmpeg.
 """
 
 import io
@@ -18,15 +18,15 @@ from diffusion.drawing.scene import Scene
 from diffusion.evaluation import images
 
 MAX_BYTES = 3_000_000
-_FRAMES = 30  # of each half
+_FRAMES = 30  # frames of each half
 _MS, _REST_MS = 90, 1500
 _SHOWN = 600  # points in a frame
 
 
 def render(scene: Scene) -> tuple[list[np.ndarray], list[int]]:
-    """Return frames (height, width, 3) and how long each is shown, in milliseconds."""
+    """Return frames (height, width, 3) and their durations in milliseconds."""
     moments = sorted({*scene.moments(_FRAMES, last=0.02), len(scene.times) - 1})
-    down = moments[::-1]  # demolition runs up in time, and indices down
+    down = moments[::-1]  # noising goes forward in time, against the order of the indices
     parts = [("demolition", scene.demolished, down)]
     if scene.states is not None:
         parts.append(("rebuilding", scene.states, moments))
@@ -41,7 +41,7 @@ def render(scene: Scene) -> tuple[list[np.ndarray], list[int]]:
 
 
 def _hues(ends: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """Return a color per point: by its direction from the center, or by its place on a line."""
+    """Return a color per point: by its direction from the center, or by its position on a line."""
     from matplotlib import colormaps
 
     if ends.shape[1] == 2:
@@ -52,12 +52,12 @@ def _hues(ends: np.ndarray, center: np.ndarray) -> np.ndarray:
 
 
 class _Frame:
-    """What both kinds of frames share: a figure that is drawn again and again."""
+    """Base class of the two kinds of frames: a figure that is redrawn for every frame."""
 
     def __init__(self, scene: Scene, width: float, height: float):
         self.scene = scene
         self.figure = new_figure(scene, width, height, "")
-        self.figure.set_layout_engine("none")  # or the axes would move with their labels
+        self.figure.set_layout_engine("none")  # otherwise the axes would move with their labels
         self.axes = self.figure.add_axes((0.1, 0.12, 0.87, 0.83 - 0.55 / height))
         self.hues = {"demolition": _hues(scene.demolished[-1], scene.center)}
         if scene.ends is not None:
@@ -121,7 +121,7 @@ class _Line(_Frame):
 
 
 def save_gif(path: PathLike, frames: Sequence[np.ndarray], durations: Sequence[int]) -> int:
-    """Write an endless GIF of at most MAX_BYTES, by fewer colors, then fewer frames; return its size."""
+    """Write a looping GIF of at most MAX_BYTES, with fewer colors, then fewer frames, if needed; return its size."""
     frames, durations, colors = list(frames), list(durations), 64
     content = _encode(frames, durations, colors)
     while len(content) > MAX_BYTES and len(frames) > 2:
@@ -144,7 +144,7 @@ def _encode(frames: Sequence[np.ndarray], durations: Sequence[int], colors: int)
     from PIL import Image
 
     pictures = [Image.fromarray(frame) for frame in frames]
-    # One palette for all frames: what does not move then compresses to nothing.
+    # One palette for all frames: static parts then compress well.
     strip = np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])
     palette = Image.fromarray(strip).quantize(colors)
     first, *others = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
@@ -169,7 +169,7 @@ def save_mp4(path: PathLike, frames: Sequence[np.ndarray], durations: Sequence[i
     program = find_ffmpeg()
     if program is None:
         raise ValueError("MP4 needs the program ffmpeg on PATH; write a GIF instead.")
-    height, width = (size - size % 2 for size in frames[0].shape[:2])  # H.264 wants even sizes
+    height, width = (size - size % 2 for size in frames[0].shape[:2])  # H.264 needs even sizes
     shown = [f for f, ms in zip(frames, durations, strict=True) for _ in range(max(1, ms // _MS))]
     raw = b"".join(np.ascontiguousarray(f[:height, :width]).tobytes() for f in shown)
     command = [

@@ -1,6 +1,6 @@
-"""What there is to see of a definition in one or two dimensions, before anything is trained.
+"""Data of the pictures of a process in one or two dimensions.
 
-A `Scene` holds the numbers of all pictures of one process and one finite data set. The model is the exact field
+A `Scene` holds the data of all pictures of one process and one finite data set. The model is the exact velocity field
 of the points, or a trained one. Times decrease, as in sampling.
 """
 
@@ -25,33 +25,33 @@ Points = Float[np.ndarray, "n d"]
 States = Float[np.ndarray, "times paths d"]
 
 _BATCH = 1024  # rows per evaluation of a field on a grid: bounds memory at rows x points of data
-# Measured on two cores, jaxlib 0.10.2: paths that are inverted by Newton steps inside a solver's loop wait for
-# ever from about 25,000 pairs of a row and a point at a time, and finish with 16,000.
+# Measured on two cores, jaxlib 0.10.2: paths that are inverted by Newton steps inside a solver's loop hang
+# from about 25,000 pairs of a row and a point at a time, and finish with 16,000.
 _PAIRS = 16_000
-_DRAWS = 2000  # of x_0 and z, for the demolition, limits of axes and histograms
-_NEAR = 0.05  # noise below this fraction of the size of the data is not worth a picture
+_DRAWS = 2000  # draws of x_0 and z, for the noising, the limits of axes and histograms
+_NEAR = 0.05  # noise below this fraction of the size of the data is not shown
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """The numbers of all pictures.
+    """The data of all pictures.
 
     Args:
-        process: the definition.
+        process: the process.
         points: the data, (n, d) with d = 1 or 2.
         times: (num_steps + 1,), decreasing from t_max to t_min.
         demolished: data points on their conditional paths, z fixed, at these times.
         starts: a few points of the data, far apart, (k, d).
         fans: conditional paths from them, (times, k, paths, d).
-        states: paths of the generative ODE at these times, or None where there is no field.
-        ends: where they end, without the noise that is left at t_min.
+        states: paths of the generative ODE at these times, or None if there is no field.
+        ends: end points of these paths, without the noise that is left at t_min.
         velocity: (x, t) -> f_t(x) for arrays of any length, or None.
-        log_density: (x, t) -> log p_t(x), or None: then histograms stand in.
-        trained: the model comes from a run; its own density is unknown.
-        seed: of all draws.
-        title: the definition in words.
-        footer: what the pictures are made of.
-        notes: what the reader should know besides.
+        log_density: (x, t) -> log p_t(x), or None, which shows histograms instead.
+        trained: whether the model comes from a run, so that its own density is unknown.
+        seed: seed of all draws.
+        title: the definition as text.
+        footer: the settings of the pictures.
+        notes: further remarks for the reader.
     """
 
     process: Process
@@ -72,12 +72,12 @@ class Scene:
 
     @property
     def dims(self) -> int:
-        """1 or 2."""
+        """Number of dimensions, 1 or 2."""
         return self.points.shape[1]
 
     @property
     def center(self) -> np.ndarray:
-        """The middle of the data, (d,)."""
+        """The center of the data, (d,)."""
         return (self.points.min(axis=0) + self.points.max(axis=0)) / 2
 
     @property
@@ -87,14 +87,14 @@ class Scene:
 
     @property
     def cloud(self) -> np.ndarray:
-        """States whose histogram is p_t: those of a trained model are its own."""
+        """States whose histogram shows p_t; for a trained model, the states of its paths."""
         return self.states if self.trained and self.states is not None else self.demolished
 
     def half(self, index: int) -> float:
-        """Half the width of the window that shows p_t at a time, not smaller than that of the data."""
+        """Return half the width of the window that shows p_t at a time, at least that of the data."""
         far = np.abs(self.cloud[index] - self.center)
         typical, most = np.quantile(far, (0.9, 0.997))
-        # Of a normal law `most` is 1.8 times `typical`; heavy tails would blow the window up.
+        # For a normal law, `most` is 1.8 times `typical`; heavy tails would enlarge the window too much.
         return max(self.data_half, 1.1 * float(min(most, 2 * typical)))
 
     @property
@@ -104,29 +104,29 @@ class Scene:
 
     @property
     def last_moment(self) -> float:
-        """The time below which nothing is left to be seen."""
+        """The time below which no change is visible."""
         return float(self.times[self.moments(2, last=0.02)[-1]])
 
     @functools.cached_property
     def log_time(self) -> bool:
-        """Whether an axis of time is logarithmic: t_max is large, or all is decided at small times."""
+        """Whether the time axis is logarithmic: t_max is large, or paths change mostly at small times."""
         decided = float(self.times[self.moments(2, last=0.5)[-1]])
         return float(self.process.t_max) >= 5 or 0 < decided < 0.05 * float(self.process.t_max)
 
     def moments(self, count: int, last: float = _NEAR, first: float = float("inf")) -> list[int]:
-        """Return indices of times: t_max, then those at which the noise falls in even ratios.
+        """Return indices of times: t_max, then times at which the noise decreases geometrically.
 
-        Noise is the median distance from x_t_min on a path, as a fraction of the size of the data, so that no
-        schedule needs to be known.
+        The noise is measured as the median distance from x_t_min on a path, as a fraction of the size of the data, so
+        that no noise schedule is needed.
 
         Args:
-            count: how many at most.
-            last: the noise at the last one.
-            first: the largest noise after t_max: what lies between is much the same at all scales.
+            count: largest number of indices.
+            last: noise at the last time.
+            first: largest noise after t_max; larger noise looks much the same at all scales.
         """
         way = np.linalg.norm(self.demolished - self.demolished[-1], axis=-1)
         level = np.log(_NEAR + np.median(way, axis=1) / self.data_half)
-        level = np.minimum.accumulate(level)  # paths may turn back
+        level = np.minimum.accumulate(level)  # the distance may not be monotone
         high, low = np.log(_NEAR + first), max(np.log(_NEAR + last), level[-1])
         if level[0] > high:
             wanted = np.append(level[0], np.linspace(high, low, count - 1))
@@ -146,15 +146,15 @@ def make_scene(
     model_of: Callable[[int], Any] | None = None,
     **words: Any,
 ) -> Scene:
-    """Compute what the pictures of a process and a finite data set show.
+    """Compute the data of the pictures of a process and a finite data set.
 
     Args:
-        process: any definition.
+        process: any process.
         points: the data, (n, 1) or (n, 2).
-        sampler: solver of the generative ODE, on the process's `default_times`.
-        num_steps: of the solver.
-        num_paths: solved paths.
-        seed: of all draws.
+        sampler: sampler that solves the generative ODE, on the process's `default_times`.
+        num_steps: number of steps of the sampler.
+        num_paths: number of solved paths.
+        seed: seed of all draws.
         model_of: the trained model for a number of rows; None: the exact field of the points.
         **words: title, footer and notes of the scene.
 
@@ -203,7 +203,7 @@ def make_scene(
 
 
 def noise(process: Process, key: Any, x_0: Points) -> Any:
-    """Draw one label per row of x_0."""
+    """Draw the noise z of the conditional path of every row of x_0."""
     return process.sample_noise(key, x_0.shape)
 
 
@@ -236,7 +236,7 @@ def _quantiles(x: np.ndarray, count: int) -> np.ndarray:
 
 
 def _prior_states(process: Process, key: Any, count: int, dims: int) -> Any:
-    """Draw from the prior; on a line, quantiles of many draws, so that shares are not left to chance."""
+    """Draw from the prior; on a line, quantiles of many draws, so that fractions of paths do not fluctuate."""
     if dims == 2:
         return process.sample_prior(key, (count, 2))
     x = process.sample_prior(key, (40 * count, 1))
@@ -244,7 +244,7 @@ def _prior_states(process: Process, key: Any, count: int, dims: int) -> Any:
 
 
 def _apart(points: np.ndarray, count: int) -> np.ndarray:
-    """Return up to `count` different points that lie far apart."""
+    """Return up to `count` different points that are far apart."""
     distinct = np.unique(points, axis=0)
     chosen = [int(np.linalg.norm(distinct - distinct.mean(axis=0), axis=1).argmax())]
     for _ in range(min(count, len(distinct)) - 1):
@@ -260,7 +260,7 @@ def _fans(process: Process, starts: np.ndarray, times: np.ndarray, key: Any) -> 
         x_0 = np.tile(start, (640, 1))
         z = noise(process, jax.random.fold_in(key, k), x_0)
         pick = np.arange(10)
-        if len(start) == 1:  # evenly spread ends, instead of draws
+        if len(start) == 1:  # evenly spaced end points instead of random ones
             pick = _quantiles(follow(process, x_0, z, times[:1])[0, :, 0], 16)
         fans.append(follow(process, x_0[pick], z[pick], times))
     return np.stack(fans, axis=1)
@@ -279,7 +279,7 @@ def _log_density(process: Process, field: Any, x: Any, t: Any) -> Any:
 
 
 def _in_batches(fn: Callable, process: Process, model: Any, x: np.ndarray, t: float) -> np.ndarray:
-    """Evaluate at any number of places, in batches of one shape, so that it is compiled once."""
+    """Evaluate a function at any number of points, in batches of equal shape, so that it is compiled once."""
     x = np.asarray(x, np.float32)
     padded = np.concatenate([x, np.zeros((-len(x) % _BATCH, x.shape[1]), np.float32)])
     model, t = as_pytree(model), jnp.float32(t)

@@ -1,6 +1,6 @@
-"""Picture of paths: conditional ones, which are the definition, beside those of the generative ODE.
+"""Picture of paths: the conditional paths, which define the process, next to those of the generative ODE.
 
-Where the prior is much wider than the data, a second panel shows the neighborhood of the data.
+If the prior is much wider than the data, a second panel shows the neighborhood of the data.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ GENERATED = ("generation: paths of the averaged field", "the same, around the da
 
 
 def save_trajectories(path: PathLike, scene: Scene) -> None:
-    """Draw conditional paths, which are the definition, beside paths of the generative ODE."""
+    """Draw conditional paths, which define the process, next to paths of the generative ODE."""
     zoom = scene.wide
     with_ode = scene.states is not None
     count = 1 + with_ode * (1 + zoom)
@@ -103,7 +103,7 @@ def _line_paths(axes: Any, scene: Scene, half: float) -> None:
 
 
 def _name_shares(axes: Any, scene: Scene) -> None:
-    """Write beside each value of the data which fraction of the paths ended there."""
+    """Label each data value with the fraction of the paths that end there."""
     found = landed(scene)
     if found is None:
         return

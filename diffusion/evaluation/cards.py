@@ -23,13 +23,8 @@ from diffusion.runtime.files import MissingFileError
 from diffusion.runtime.reading import check_plain, read_json
 
 FORMAT = 1
-SUBJECT = (
-    "model",
-    "generated",
-    "made_by",
-    "seed",
-    "format",
-)  # entries that do not describe the measurement
+# entries that do not describe the measurement
+SUBJECT = ("model", "generated", "made_by", "seed", "format")
 _ERRORS = ("standard_error", "error_of_mean")
 _VALUES = ("value", "mean", "bits_per_dim", "error")
 

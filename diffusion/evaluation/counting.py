@@ -30,9 +30,8 @@ class CountingNetwork:
         self, params: Params, x: Any, log_snr: Any, cond: Cond = None, key: Any = None
     ) -> Any:
         """Return zeros, shaped like the outputs of the network."""
-        count = len(
-            x
-        )  # counts at run time, not at trace time, so that branches that are not taken do not count
+        # counts at run time, not at trace time, so that branches that are not taken do not count
+        count = len(x)
         jax.debug.callback(lambda: self.counts.append(count))
         if x.shape not in self.shapes:
             self.shapes[x.shape] = jax.eval_shape(self.inner.apply, params, x, log_snr, cond, key)

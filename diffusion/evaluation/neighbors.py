@@ -1,7 +1,7 @@
-"""What nearest neighbors say about two sets: precision and recall, density and coverage, memorization.
+"""Comparison of two sets by nearest neighbors: precision and recall, density and coverage, memorization.
 
-The ball around an example reaches to its k-th nearest neighbor in its own set, itself not counted; its boundary
-belongs to it (distance <= radius; some implementations say <, which differs where examples are equal).
+The radius of the ball around an example is the distance to its k-th nearest neighbor in its own set, without itself.
+The ball is closed (distance <= radius; some implementations use <, which differs if examples are equal).
 
     precision   the fraction of generated examples inside the ball of a real one          (Kynkaanniemi et al., 2019)
     recall      the fraction of real examples inside the ball of a generated one
@@ -37,13 +37,15 @@ def squared_radii(x: Float[np.ndarray, "n dim"], k: int) -> Float[np.ndarray, " 
     for part in _chunks(len(x), len(x)):
         squares = squared_distances(x[part], x)
         own = np.arange(len(squares))
-        squares[own, own + part.start] = -1.0  # itself comes first, also among equals
+        squares[
+            own, own + part.start
+        ] = -1.0  # the example itself comes first, also among equal ones
         found[part] = np.partition(squares, k, axis=1)[:, k]
     return found
 
 
 class Overlap(NamedTuple):
-    """How two sets overlap; k is the neighbor that the radii reach to."""
+    """Overlap of two sets; the k-th nearest neighbor defines the radii."""
 
     precision: float
     recall: float
@@ -58,7 +60,7 @@ def overlap(
     """Return precision, recall, density and coverage of generated among real examples.
 
     Raises:
-        ValueError: there are no more than k examples on one side, they differ in size, or are not finite.
+        ValueError: a set has no more than k examples, their sizes differ, or they are not finite.
     """
     real, generated = checked_pair(real, generated)
     of_real, of_generated = squared_radii(real, k), squared_radii(generated, k)
@@ -81,7 +83,7 @@ def overlap(
 
 
 class Nearest(NamedTuple):
-    """Distances (n, k), increasing, to the nearest of a set that came in batches, and which these are."""
+    """Distances (n, k), increasing, to the nearest rows of a set that is read in batches, and their indices."""
 
     distances: np.ndarray
     index: np.ndarray
@@ -90,12 +92,12 @@ class Nearest(NamedTuple):
 def nearest(
     queries: Float[np.ndarray, "n dim"], batches: Iterable[np.ndarray], k: int = 1
 ) -> Nearest:
-    """Return the k nearest of all batches to each query; of equals, the first.
+    """Return the k nearest rows of all batches for each query; ties go to the first.
 
     Args:
         queries: rows.
-        batches: rows to search, (m, dim) at a time.
-        k: how many.
+        batches: batches (m, dim) of rows to search.
+        k: number of neighbors.
 
     Raises:
         ValueError: the batches hold fewer than k rows.
@@ -119,7 +121,7 @@ def nearest(
 
 
 def chance_of_as_many(num_below: int, num_x: int, rank: int, num_y: int) -> float:
-    """Return how likely so many of x lie below the `rank`-th smallest of y if both are of one distribution.
+    """Return the probability that `num_below` of x are below the `rank`-th smallest of y, for equal distributions.
 
     It is P(B >= num_below) for the beta-binomial distribution with parameters rank and num_y - rank + 1.
     """

@@ -1,7 +1,7 @@
 """Pictures of examples of any kind: grids of images, scatter plots of points, curves of signals.
 
-Images of 1 or 3 channels are shown as they are. Of others, and of latents, the channels stand side by side in gray,
-and a line above says so.
+Images of 1 or 3 channels are shown directly. Of other images, and of latents, the channels are shown side by side in
+gray, with a line of text above.
 """
 
 import os
@@ -23,7 +23,7 @@ def natural_scale(spec: DataSpec, target: int = 48) -> int:
 
 
 def _viewable(x: np.ndarray, spec: DataSpec) -> tuple[np.ndarray, str]:
-    """Return 8-bit images of 1 or 3 channels, and what has to be said about them."""
+    """Return 8-bit images of 1 or 3 channels, and a line of explanation or ""."""
     x = np.asarray(x, np.float32)
     peak = 1.0 if spec.kind == "image" else float(np.abs(x[np.isfinite(x)]).max(initial=0)) or 1.0
     if spec.kind == "image" and x.shape[-1] in (1, 3):
@@ -36,7 +36,7 @@ def _viewable(x: np.ndarray, spec: DataSpec) -> tuple[np.ndarray, str]:
 def grid(
     x: Float[np.ndarray, " batch *data"], spec: DataSpec, columns: int, names: Sequence[str] = ()
 ) -> np.ndarray:
-    """Return images as one grid, (height, width, channels), with the names of its rows at the left."""
+    """Return images as one grid, (height, width, channels), with the names of its rows on the left."""
     viewable, said = _viewable(x, spec)
     canvas = images.image_grid(viewable, columns, border=2, scale=natural_scale(spec))
     return images.titled(images.label_rows(canvas, names), said)
@@ -50,15 +50,15 @@ def save_examples(
     names: Sequence[str] = (),
     title: str = "",
 ) -> None:
-    """Write a picture of examples, whatever they are.
+    """Write a picture of examples of any kind.
 
     Args:
-        path: of the PNG.
+        path: the PNG.
         x: examples in the range of the data.
-        spec: what they are.
+        spec: description of the data.
         columns: images per row.
         names: one per row of images, or none.
-        title: over a plot of points or signals.
+        title: title of a plot of points or signals.
     """
     x = np.asarray(x, np.float32)
     if spec.pictured:
@@ -72,7 +72,7 @@ def save_examples(
 def save_trajectory(
     path: PathLike, states: Float[np.ndarray, "times batch *data"], spec: DataSpec, frames: int = 10
 ) -> None:
-    """Write the way from noise to data: one row per example, or one panel per time for points."""
+    """Draw trajectories from noise to data: one row per example, or one panel per time for points."""
     chosen = np.unique(np.linspace(0, len(states) - 1, frames).round().astype(int))
     states = np.asarray(states, np.float32)[chosen]
     if spec.pictured:
@@ -90,7 +90,7 @@ def save_trajectory(
 def save_animation(
     path: PathLike, states: Float[np.ndarray, "times batch *data"], spec: DataSpec, columns: int = 8
 ) -> None:
-    """Write the way from noise to data as an animated GIF of images; it rests at the end."""
+    """Write trajectories from noise to data as an animated GIF of images, with a pause at the end."""
     if spec.kind != "image":
         raise ValueError(f"an animation shows images, not {spec.kind}: use a trajectory.")
     states = np.asarray(states, np.float32)
@@ -112,7 +112,7 @@ def save_lines(
     for name, (x, y) in curves.items():
         axes.plot(x, y, marker="o", markersize=3, label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
-    if len(curves) > 6:  # beside the curves rather than on them
+    if len(curves) > 6:  # legend next to the curves instead of on them
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     else:
         axes.legend(fontsize=8)

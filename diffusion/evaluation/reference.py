@@ -1,10 +1,10 @@
-"""Statistics of the data that generated examples are compared with.
+"""Reference statistics: statistics of the data that generated examples are compared with.
 
-All examples of a split count, the last incomplete batch too. Kept are the moments of the features over all of
-them, and the features themselves of up to `NUM_ROWS`, a fixed choice without regard to order. What was computed
-once lies in `statistics` below the data root, under a name made of the content: the digest of the examples, the
-split, the digest of the features and the version of this protocol. A file that is damaged, or that was made of
-something else, is not believed: it is made again.
+All examples of a split are used, including the last incomplete batch. The statistics are the moments of the features
+over all examples, and the features themselves of up to `NUM_ROWS`, a fixed random choice. They are stored
+in the subfolder `statistics` of the data folder, under a name derived from their content: the digest of the examples,
+the split, the digest of the features and the version of this protocol. A file that is damaged, or belongs to other
+data or features, is computed again.
 """
 
 import functools
@@ -27,21 +27,21 @@ from diffusion.runtime.files import decoding
 from diffusion.runtime.npz import read_arrays, save_arrays
 from diffusion.runtime.reading import parse_json
 
-PROTOCOL = 1  # raise it when the same data and features would give other statistics
-NUM_ROWS = 10_000  # features that are kept
+PROTOCOL = 1  # increase if the same data and features would give other statistics
+NUM_ROWS = 10_000  # rows of features that are stored
 _BATCH = 1000
-_CHOICE_SEED = 20_480  # of the choice of rows; part of the protocol
+_CHOICE_SEED = 20_480  # seed of the choice of rows; part of the protocol
 
 
 def unwrapped(dataset: Dataset) -> Dataset:
-    """Return the data set inside a wrapper: what its attribute `wrapped` holds."""
+    """Return the data set inside wrappers, from their attribute `wrapped`."""
     while hasattr(dataset, "wrapped"):
         dataset = dataset.wrapped  # pyright: ignore[reportAttributeAccessIssue]
     return dataset
 
 
 def name_of(dataset: Dataset) -> str:
-    """Return the name of a data set in the registry, or that of its class."""
+    """Return the registered name of a data set, or the name of its class."""
     dataset = unwrapped(dataset)
     spec = spec_of("dataset", dataset)
     name = spec["name"] if isinstance(spec, dict) else type(dataset).__name__.lower()
@@ -49,12 +49,12 @@ def name_of(dataset: Dataset) -> str:
 
 
 def split_of(dataset: Dataset) -> str:
-    """Return the split of a data set, or "" where it has none."""
+    """Return the split of a data set, or "" if it has none."""
     return str(getattr(unwrapped(dataset), "split", ""))
 
 
 def data_dir_of(dataset: Dataset) -> str | None:
-    """Return the root that a data set was told, or None."""
+    """Return the field `data_dir` of a data set, or None."""
     return getattr(unwrapped(dataset), "data_dir", None)
 
 
@@ -72,7 +72,7 @@ class Content(NamedTuple):
 
 
 def content_of(dataset: Dataset, count: int | None = None) -> Content:
-    """Return the digest of the examples of a data set; of the first `count` where it never ends."""
+    """Return the digest of the examples of a data set; of the first `count` if it is endless."""
     size = dataset.spec.size if dataset.spec.size is not None else count
     require(size is not None, "this data set never ends: say how many examples are meant.")
     assert size is not None
@@ -99,7 +99,7 @@ _remembered_content = functools.lru_cache(maxsize=16)(_content)
 
 
 def described(dataset: Dataset, count: int | None = None) -> dict[str, Any]:
-    """Return what a card says about the data: name, split, count and digest."""
+    """Return the card entry of the data: name, split, count and digest."""
     content = content_of(dataset, count)
     return {
         "dataset": name_of(dataset),
@@ -111,13 +111,13 @@ def described(dataset: Dataset, count: int | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Statistics:
-    """What is known of the features of a data set.
+    """Statistics of the features of a data set.
 
     Args:
         about: dataset, split, count, sha256, and the card of the features.
-        moments: over all examples.
-        rows: the features of up to `NUM_ROWS` examples, (k, dim).
-        index: which examples these are, (k,), increasing.
+        moments: moments over all examples.
+        rows: features of up to `NUM_ROWS` examples, (k, dim).
+        index: indices of these examples, (k,), increasing.
     """
 
     about: dict[str, Any]
@@ -127,12 +127,12 @@ class Statistics:
 
     @property
     def count(self) -> int:
-        """How many examples the moments are of."""
+        """Number of examples of the moments."""
         return self.moments.count
 
 
 def chosen(count: int, limit: int) -> np.ndarray:
-    """Return which of `count` examples are kept, increasing: all, or a fixed choice of `limit`."""
+    """Return the increasing indices of the stored examples out of `count`: all, or a fixed choice of `limit`."""
     if count <= limit:
         return np.arange(count)
     rng = np.random.default_rng((_CHOICE_SEED, count, limit))
@@ -142,10 +142,10 @@ def chosen(count: int, limit: int) -> np.ndarray:
 def about_of(
     dataset: Dataset, extractor: Extractor, *, count: int | None = None, num_rows: int = NUM_ROWS
 ) -> dict[str, Any]:
-    """Return all that determines the statistics of a data set, as JSON data.
+    """Return everything that determines the statistics of a data set, as JSON data.
 
     Raises:
-        ValueError: the data set is empty, or not of the kind that the features are for.
+        ValueError: the data set is empty, or the features are not defined for it.
     """
     about = described(dataset, count) | {"features": extractor.card, "protocol": PROTOCOL}
     about["num_rows"] = min(num_rows, about["count"])
@@ -166,17 +166,17 @@ def statistics(
     num_rows: int = NUM_ROWS,
     keep: bool = True,
 ) -> Statistics:
-    """Return the statistics of a data set: read where they are kept, else computed and kept.
+    """Return the statistics of a data set from their file, or compute and store them.
 
     Args:
-        dataset: all its examples count.
-        extractor: of the features.
-        count: how many examples, of a data set that never ends.
-        num_rows: features that are held besides the moments.
-        keep: whether to read and write files below the data root; a set that never ends is not kept.
+        dataset: the data set, all of whose examples are used.
+        extractor: extractor of the features.
+        count: number of examples of an endless data set.
+        num_rows: number of rows of features besides the moments.
+        keep: whether to read and write files in the data folder; statistics of an endless data set are not stored.
 
     Raises:
-        ValueError: the data set is empty, or not of the kind that the features are for.
+        ValueError: the data set is empty, or the features are not defined for it.
     """
     about = about_of(dataset, extractor, count=count, num_rows=num_rows)
     if not keep or dataset.spec.size is None:
@@ -186,7 +186,7 @@ def statistics(
         return read(path, about)
     except FileNotFoundError:
         pass
-    except OSError as error:  # which says nothing about its content: it stays
+    except OSError as error:  # the content is unknown: the file is not overwritten
         LOG.warning(
             "statistics are computed for this time: cannot read %s (%s)", path, error.strerror
         )
@@ -196,13 +196,13 @@ def statistics(
     found = compute(dataset, extractor, about)
     try:
         write(path, found)
-    except OSError as error:  # a read-only data root: the numbers are right all the same
+    except OSError as error:  # a read-only data folder does not affect the result
         LOG.warning("statistics are not kept: cannot write %s (%s)", path, error.strerror or error)
     return found
 
 
 def compute(dataset: Dataset, extractor: Extractor, about: dict[str, Any]) -> Statistics:
-    """Run through a data set, whole, and return the statistics of its features."""
+    """Compute the statistics of the features of a whole data set."""
     count = about["count"]
     index = chosen(count, about["num_rows"])
     moments, start = Moments.empty(extractor.dim), 0
@@ -221,7 +221,7 @@ def compute(dataset: Dataset, extractor: Extractor, about: dict[str, Any]) -> St
 
 
 def path_of(about: dict[str, Any], data_dir: str | None = None) -> Path:
-    """Return where statistics of this content lie."""
+    """Return the path of the statistics with this content."""
     made_of = {k: about[k] for k in ("sha256", "split", "protocol", "num_rows")}
     digest = digest_of_json(made_of | {"features": about["features"]["sha256"]})
     words = [about["dataset"], about["split"], about["features"]["name"]]
@@ -239,8 +239,8 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
 
 
 def write(path: Path, found: Statistics) -> None:
-    """Write statistics, whole or not at all, with a card that holds the digest of the arrays."""
-    single = found.rows.astype(np.float32)  # most features are of networks, and lose nothing
+    """Write statistics atomically, with a card that holds the digest of the arrays."""
+    single = found.rows.astype(np.float32)  # exact for features of networks, which are float32
     arrays = {
         "mean": found.moments.mean,
         "scatter": found.moments.scatter,
@@ -251,12 +251,12 @@ def write(path: Path, found: Statistics) -> None:
 
 
 def read(path: Path, expected: dict[str, Any] | None = None) -> Statistics:
-    """Read statistics, and believe them only if they are whole and of the expected content.
+    """Read statistics, and check that they are intact and have the expected content.
 
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: it cannot be read.
-        ValueError: the file is damaged, is something else, or was made of other data or features.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged, has another format, or belongs to other data or features.
     """
     with decoding(path, "as statistics of a data set"):
         found = read_arrays(path, ("mean", "scatter", "rows", "index", "card"))

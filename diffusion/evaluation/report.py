@@ -1,7 +1,7 @@
 """A report of a run as one HTML file: pictures, curves, numbers with their cards, the config.
 
-The file needs nothing else: pictures are data URIs, plots are inline SVG, there is no script, and a policy in its
-head forbids loading anything. Everything that was not written here is escaped.
+The file is self-contained: pictures are data URIs, plots are inline SVG, there is no script, and a content security
+policy forbids loading anything. All text from outside of this module is escaped.
 """
 
 import base64
@@ -16,7 +16,7 @@ from diffusion.evaluation.cards import entries_of, estimate_of, flat, one_line
 from diffusion.evaluation.curves import Line, line_plot
 
 _LEVEL = "loss_log_snr/"
-_POINTS = 400  # of a curve; a longer one is thinned out
+_POINTS = 400  # largest number of points of a curve; a longer one is subsampled
 _STYLE = """
 :root{color-scheme:light dark;--fg:#1c2024;--soft:#5d6670;--bg:#fff;--box:#f4f6f8;--rule:#d5dae0;--l:44%}
 @media(prefers-color-scheme:dark){:root{--fg:#e4e8ec;--soft:#9aa5b1;--bg:#14171a;--box:#1e2327;--rule:#39424a;--l:64%}}
@@ -49,7 +49,7 @@ pre{white-space:pre-wrap;background:var(--box);padding:.7rem;border-radius:6px;m
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A PNG with what it shows."""
+    """A PNG with a title and a caption."""
 
     title: str
     png: bytes
@@ -58,18 +58,18 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a report shows; what is empty is left out.
+    """Content of a report; empty parts are omitted.
 
     Attributes:
-        title: of the page.
+        title: title of the page.
         summary: lines under the title.
-        pictures: of examples.
+        pictures: pictures of examples.
         history: lines of metrics.jsonl, in order.
         results: numbers by name, by metric.
-        cards: by metric.
-        config: what the run was made of, resolved.
+        cards: cards by metric.
+        config: the resolved config of the run.
         made_by: versions, device, commit.
-        commands: as they were given, with what they did.
+        commands: command lines by purpose.
     """
 
     title: str
@@ -83,7 +83,7 @@ class Report:
     commands: Mapping[str, str] = field(default_factory=dict)
 
     def page(self) -> str:
-        """Return the page."""
+        """Return the report as HTML."""
         metrics = "".join(
             _metric(name, found, self.cards.get(name)) for name, found in self.results.items()
         )
@@ -151,7 +151,7 @@ def _metric(name: str, results: Mapping[str, Any], card: Mapping[str, Any] | Non
 def _number(name: str, value: Any) -> str:
     found, more = estimate_of(value), ""
     if found is None:
-        if isinstance(value, Mapping):  # no single number among them: each on its own
+        if isinstance(value, Mapping):  # not a single number: show each entry separately
             inner = "".join(_number(f"\N{EN DASH} {k}", v) for k, v in value.items())
             return f'<tr><td colspan="2">{_e(name)}</td></tr>{inner}'
         return f'<tr><td>{_e(name)}</td><td class="n">{_e(value)}</td></tr>'
@@ -173,7 +173,7 @@ def _figure(value: float | int, digits: int = 5) -> str:
 
 
 def _table(name: str, rows: Sequence[Any]) -> str:
-    """Show rows of equal entries: as a plot if they are numbers with an error, and in full on demand."""
+    """Return a table of rows as HTML, with a plot if the rows are numbers with errors; the table can be expanded."""
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         return f'<p class="soft">{_e(name)}: {_e(rows)}</p>'
     heads = list(rows[0])
@@ -226,12 +226,12 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str
 def _history_line(history: Sequence[Mapping[str, Any]], key: str, name: str) -> Line:
     rows = [(r["step"], r[key]) for r in history if _is_number(r.get(key))]
     stride = max(1, -(-len(rows) // _POINTS))
-    rows = rows[::-1][::stride][::-1]  # the last one stays
+    rows = rows[::-1][::stride][::-1]  # keeps the last row
     return Line(name=name, x=[s for s, _ in rows], y=[v for _, v in rows])
 
 
 def _ends(name: str) -> list[float]:
-    """Return the ends of a bin of log-SNR; none if that is no name of one, as in a damaged line."""
+    """Return the ends of a bin of log-SNR from its name; empty for other names, as in a damaged line."""
     try:
         low, high = map(float, name.removeprefix(_LEVEL).split(".."))
     except ValueError:
@@ -247,7 +247,7 @@ def _last_levels(history: Sequence[Mapping[str, Any]], levels: Sequence[str]) ->
         values = [r[name] for r in lines if _is_number(r.get(name))]
         ends = _ends(name)
         inside = [v for v in ends if math.isfinite(v)]
-        if values and inside:  # an open bin is shown one unit beyond its end
+        if values and inside:  # an open bin is drawn one unit beyond its finite end
             middle = sum(ends) / 2 if len(inside) == 2 else inside[0] + math.copysign(1, sum(ends))
             points.append((middle, sum(values) / len(values)))
     line = Line(name="loss", x=[p[0] for p in points], y=[p[1] for p in points])

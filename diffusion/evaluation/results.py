@@ -1,7 +1,7 @@
-"""Results of metrics in a file that grows metric by metric, and that knows what they were made of.
+"""File of results that grows metric by metric, with a record of everything that the results depend on.
 
-Every metric stands there with its card and a digest of its numbers, the card and everything they depend on
-(`made_of`). What does not match is measured anew: another model, another setting, a damaged file.
+Every metric has an entry with its card and a digest of its numbers, the card and everything that they depend on
+(`made_of`). Entries that do not match, because of another model, another setting or a damaged file, are measured again.
 """
 
 import json
@@ -22,7 +22,7 @@ class Entry(NamedTuple):
     card: dict[str, Any]
 
     def digest(self, name: str, made_of: Any) -> str:
-        """Return the digest that stands beside it."""
+        """Return the digest to store with the entry."""
         return digest_of_json([name, self.results, self.card, made_of])
 
 
@@ -31,10 +31,10 @@ class ResultsFile:
     """A JSON file of results.
 
     Attributes:
-        path: of the file.
-        made_of: what all the numbers depend on.
-        card: what is worth knowing besides; it may change between starts.
-        say: shows a line to people.
+        path: the file.
+        made_of: everything that all results depend on.
+        card: further information, which may change between runs of the command.
+        say: prints a line.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class ResultsFile:
     say: Callable[[str], None] = lambda text: None
 
     def read(self) -> dict[str, Entry]:
-        """Return the entries by metric that are whole and were made of the same."""
+        """Return the intact entries that match `made_of`, by metric."""
         try:
             content = read_json(self.path)
             entries = {k: (Entry(e["results"], e["card"]), e["sha256"])
@@ -66,7 +66,7 @@ class ResultsFile:
         return whole
 
     def write(self, entries: Mapping[str, Entry]) -> None:
-        """Write the entries by metric, whole or not at all."""
+        """Write the entries by metric atomically."""
         made_of = as_json(self.made_of)
         entries = {k: Entry(*as_json(v)) for k, v in entries.items()}
         content = {

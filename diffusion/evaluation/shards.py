@@ -1,9 +1,9 @@
-"""Examples on disk while they are being made, so that a killed program goes on where it was.
+"""Shards of generated examples on disk, so that a killed command continues where it stopped.
 
-A folder of shards holds `manifest.json`, which says all that determines the examples, and shards: each a
-contiguous range of global indices, in a file FIRST-COUNT.SHA256.npy whose name holds the digest of the range
-and its content. A shard appears whole or not at all (temporary file, fsync, rename), and one that was damaged
-does not match its name and is made anew. `ImageShards` keeps the same books about PNG files beside it.
+A folder of shards holds `manifest.json`, which records everything that determines the examples, and shards: each a
+contiguous range of global indices, in a file FIRST-COUNT.SHA256.npy whose name contains the digest of the range
+and its content. Shards are written atomically (temporary file, fsync, rename); a damaged shard
+does not match its name and is generated again. `ImageShards` is an index of PNG files in the same way.
 """
 
 import abc
@@ -33,13 +33,15 @@ from diffusion.runtime.reading import NotPlainError, parse_json, read_bytes, rea
 from diffusion.types import Say
 
 MANIFEST = "manifest.json"
-BEGUN_ON = "begun_on"  # in it, the machine that began the folder: told, not compared
+BEGUN_ON = (
+    "begun_on"  # manifest entry of the machine that began the folder: for messages, not compared
+)
 _PICTURE = re.compile(r"[0-9]{6,}\.png")
 _NAME = re.compile(r"([0-9]+)-([0-9]+)\.([0-9a-f]{64})\.(npy|json)")
 
 
 class ShardsError(ValueError):
-    """A folder of shards belongs to something else; the message says what differs."""
+    """A folder of shards belongs to other examples; the message lists the differences."""
 
     exit_code = exits.USAGE
 
@@ -63,10 +65,10 @@ class Shards(abc.ABC):
     """A folder of shards.
 
     Attributes:
-        folder: where they lie; made when it is opened.
-        manifest: all that determines the examples, made of what JSON knows.
-        size: examples per shard; a shard ends at multiples of it. It may change between starts.
-        say: shows a line to people.
+        folder: the folder, created when it is opened.
+        manifest: everything that determines the examples, as JSON data.
+        size: examples per shard; a shard ends at multiples of it. It may change between runs of the command.
+        say: prints a line.
     """
 
     suffix: ClassVar[str]
@@ -84,15 +86,15 @@ class Shards(abc.ABC):
 
     @abc.abstractmethod
     def is_whole(self, content: bytes) -> bool:
-        """Say whether what the content speaks of is there."""
+        """Return whether the examples of a shard with this content exist."""
 
     @contextlib.contextmanager
     def opened(self) -> Iterator["Shards"]:
-        """Own the folder while the block runs.
+        """Lock the folder while the block runs.
 
         Raises:
-            ShardsError: it belongs to other examples.
-            LockedError: another process works in it.
+            ShardsError: the folder belongs to other examples.
+            LockedError: another process is using the folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / ".lock", "a") as file:
@@ -116,7 +118,8 @@ class Shards(abc.ABC):
                 raise ValueError
         except FileNotFoundError:
             there = None
-        except ValueError:  # also UnicodeDecodeError; it is replaced only if nothing depends on it
+        except ValueError:
+            # also UnicodeDecodeError; a damaged manifest is replaced only if there are no shards
             if any(_NAME.fullmatch(p.name) for p in self.folder.iterdir()):
                 raise ShardsError(
                     f"{file} is damaged: it says what {self.folder} holds. Remove the folder or give another --out."
@@ -146,7 +149,7 @@ class Shards(abc.ABC):
             )
 
     def committed(self) -> list[Shard]:
-        """Return the shards that are whole, in order; damaged ones are removed, and it is said."""
+        """Return the intact shards, in order; damaged ones are removed, with a message."""
         found = []
         for path in sorted(self.folder.iterdir()):
             name = _NAME.fullmatch(path.name)
@@ -162,7 +165,7 @@ class Shards(abc.ABC):
         return sorted(found, key=lambda shard: shard.first)
 
     def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Return the ranges (first, stop) that no shard holds, none longer than a shard."""
+        """Return the ranges (first, stop) of missing examples, none longer than a shard."""
         holes, at = [], start
         for shard in [*self.committed(), Shard(stop, 0, self.folder)]:
             end = min(shard.first, stop)
@@ -174,7 +177,7 @@ class Shards(abc.ABC):
         return holes
 
     def commit(self, first: int, x: np.ndarray) -> None:
-        """Write the examples from this index on as one shard."""
+        """Write examples, from index `first` on, as one shard."""
         content = self.pack(first, x)
         name = f"{first:09d}-{len(x)}.{_digest(first, len(x), content)}.{self.suffix}"
         write_atomically(self.folder / name, content, at=lambda: failpoint("in_sample_shard"))
@@ -187,22 +190,23 @@ class Shards(abc.ABC):
         stopping: Callable[[], bool] = lambda: False,
         progress: Callable[[int], None] = lambda done: None,
     ) -> int:
-        """Make what is missing, shard by shard.
+        """Generate missing examples, shard by shard.
 
         Args:
             start: index of the first example.
-            stop: the index after the last.
-            make: make(first, count) yields the examples of a range, batch by batch; ranges of missing shards that
-                lie side by side are one.
-            stopping: asked after every batch; what there is of the shard is then committed, and no more made.
-            progress: told how many examples there are.
+            stop: index after the last example.
+            make: make(first, count) yields the examples of a range, batch by batch; called once for adjacent missing
+                shards.
+            stopping: called after every batch; if it returns True, the examples so far are committed as a shard,
+                and no more are generated.
+            progress: called with the number of existing examples.
 
         Returns:
-            How many examples there are; all if it is stop - start.
+            The number of existing examples; stop - start if all exist.
         """
         holes = self.missing(start, stop)
         done = stop - start - sum(b - a for a, b in holes)
-        for row in _side_by_side(holes):  # made in one go: no device waits while a shard is written
+        for row in _side_by_side(holes):  # in one call: no device waits while a shard is written
             if stopping():
                 break
             first, ends, made = row[0][0], [end for _, end in row], []
@@ -221,12 +225,12 @@ class Shards(abc.ABC):
         return done
 
     def remove(self) -> None:
-        """Remove the folder, when its examples are elsewhere."""
+        """Remove the folder, after its examples were written elsewhere."""
         shutil.rmtree(self.folder)
 
 
 def _side_by_side(ranges: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """Group ranges (first, stop) in order into rows, each of which begins where the one before ends."""
+    """Group ordered ranges (first, stop) into runs of adjacent ranges."""
     rows: list[list[tuple[int, int]]] = []
     for first, stop in ranges:
         if rows and rows[-1][-1][1] == first:
@@ -251,14 +255,14 @@ class ArrayShards(Shards):
         return file.getvalue()
 
     def is_whole(self, content: bytes) -> bool:
-        """Return True: the digest was checked."""
+        """Return True; the content was already checked against its digest."""
         return True
 
     def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Yield the examples start ... stop - 1 in order, a shard at a time.
+        """Yield the examples start ... stop - 1 in order, one shard at a time.
 
         Raises:
-            ShardsError: some are missing or damaged.
+            ShardsError: examples are missing or damaged.
         """
         at = start
         for shard in self.committed():
@@ -276,7 +280,7 @@ class ArrayShards(Shards):
 @final
 @dataclass(frozen=True, kw_only=True)
 class ImageShards(Shards):
-    """Books about PNG files in the folder above, each written whole or not at all: names and digests."""
+    """Shards that index PNG files in the parent folder, by name and digest; the files are written atomically."""
 
     suffix: ClassVar[str] = "json"
 
@@ -290,23 +294,23 @@ class ImageShards(Shards):
         return json.dumps(names).encode()
 
     def is_whole(self, content: bytes) -> bool:
-        """Say whether all images are there, byte for byte."""
+        """Return whether all images exist and match their digests."""
         try:
             names = parse_json(content, self.folder)
         except ValueError:
             return False
         if not isinstance(names, dict) or not all(map(_PICTURE.fullmatch, names)):
-            return False  # no path leads out of the folder
+            return False  # refuses paths that lead out of the folder
         return all(_sha256(self.folder.parent / name) == names[name] for name in names)
 
 
 def _digest(first: int, count: int, content: bytes) -> str:
-    """Return the digest of a range and its content: a file of another range does not pass for it."""
+    """Return the digest of a range and its content, which also detects a file of another range."""
     return hashlib.sha256(f"{first}-{count}:".encode() + content).hexdigest()
 
 
 def _content(path: Path) -> bytes:
-    """Return what a shard holds; nothing of what is no plain file."""
+    """Return the content of a shard; b"" if it is not a regular file."""
     try:
         return read_bytes(path, path.lstat().st_size)
     except NotPlainError:
@@ -314,5 +318,5 @@ def _content(path: Path) -> bytes:
 
 
 def _sha256(path: Path) -> str:
-    """Return the digest of a file; "" if there is no plain one."""
+    """Return the digest of a file; "" if it is not a regular file."""
     return hashlib.sha256(_content(path)).hexdigest() if path.is_file() else ""

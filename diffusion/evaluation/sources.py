@@ -1,8 +1,8 @@
-"""Examples that were made elsewhere, read a part at a time: a folder of pictures, an .npy or an .npz file.
+"""Examples from other sources, read in batches: a folder of pictures, an .npy or an .npz file.
 
-Nothing is resized, converted or left out in silence: what does not fit the data set is refused, since a number
-would say more about the conversion than about the examples. All are read once when a source is opened, which
-checks them and gives their digest, and again whenever a metric asks; never more than a batch lies in memory.
+Nothing is resized, converted or silently skipped: examples that do not fit the data set are refused, since a metric
+would otherwise measure the conversion. All examples are read once when a source is opened, to
+check them and compute their digest, and again for every metric; memory holds at most one batch.
 """
 
 import hashlib
@@ -21,13 +21,14 @@ from diffusion.runtime.npz import npy_header, open_zip
 from diffusion.runtime.reading import open_plain
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-KEYS = ("x", "data", "images", "samples", "arr_0")  # of the examples in an .npz, in this order
+# names of the examples in an .npz, in order of precedence
+KEYS = ("x", "data", "images", "samples", "arr_0")
 _BATCH = 256
-_FARTHEST = 3.0  # a poor model leaves [-1, 1]; 8-bit levels as floats leave this
+_FARTHEST = 3.0  # a poor model may exceed [-1, 1]; 8-bit levels as floats exceed this
 
 
 class SourceError(ValueError):
-    """Examples that cannot be measured; the message says which and why."""
+    """Examples cannot be measured; the message says which and why."""
 
 
 class MissingExamplesError(MissingFileError, SourceError):
@@ -39,11 +40,11 @@ class Examples:
     """Examples of a data set's shape.
 
     Attributes:
-        path: where they come from.
-        count: how many there are.
-        sha256: of their values in order, as they are stored.
-        outside: fraction of values outside [-1, 1], which the 8-bit rule clips.
-        left_out: files in the folder that are no pictures.
+        path: folder or file of the examples.
+        count: number of examples.
+        sha256: SHA-256 of the stored values in order.
+        outside: fraction of values outside [-1, 1], which rounding to 8 bits clips.
+        left_out: number of files in the folder that are not pictures.
         read: read(count, first) yields float32 batches of these examples in order.
     """
 
@@ -55,7 +56,7 @@ class Examples:
     read: Callable[[int, int], Iterator[np.ndarray]]
 
     def card(self) -> dict[str, Any]:
-        """Return what a metric card says about them."""
+        """Return the entry of a metric card about these examples."""
         return {
             "from": str(self.path), "there": self.count, "sha256": self.sha256,
             "share_outside_the_range": self.outside, "files_left_out": self.left_out,
@@ -65,12 +66,12 @@ class Examples:
 def open_examples(path: Path, spec: DataSpec) -> Examples:
     """Open a folder of pictures, an .npz or an .npy file, and check every example.
 
-    Arrays are (n, ...) of the shape of the data set; a gray image may lack its channel. uint8 is scaled to
-    [-1, 1], floats must lie there already, but for what a model overshoots. An .npz holds the examples under one
-    of the names in `KEYS`, or nothing else. Pictures are taken in the order of their paths.
+    Arrays are (n, ...) with the shape of the data set; gray images may lack the channel axis. uint8 is scaled to
+    [-1, 1]; floats must already be in this range, up to the overshoot of a model. An .npz holds the examples under
+    one of the names in `KEYS`, or as its only array. Pictures are read in the order of their paths.
 
     Raises:
-        SourceError: there are fewer than two examples; or one cannot be read, or has another size, number of
+        SourceError: there are fewer than two examples; or an example cannot be read, or has another size, number of
             channels or range.
     """
     left_out = 0
@@ -107,7 +108,7 @@ def _scaled(x: np.ndarray, spec: DataSpec) -> np.ndarray:
 
 
 def _survey(path: Path, pieces: Iterator[np.ndarray], spec: DataSpec) -> tuple[str, float]:
-    """Return the digest of all values and the share outside [-1, 1], or refuse them."""
+    """Return the digest of all values and the fraction outside [-1, 1]; raise SourceError for invalid examples."""
     digest, low, high = hashlib.sha256(f"{spec.shape};".encode()), np.inf, -np.inf
     outside = total = at = 0
     for x in pieces:
@@ -133,9 +134,9 @@ def _survey(path: Path, pieces: Iterator[np.ndarray], spec: DataSpec) -> tuple[s
 
 
 def _pictures(root: Path) -> tuple[list[Path], int]:
-    """Return the pictures below a folder in order, and how many other files there are.
+    """Return the pictures below a folder in order, and the number of other files.
 
-    What has the name of a picture and is no file, and what cannot be entered, is named in a warning.
+    Paths with the name of a picture that are not files, and unreadable folders, are named in a warning.
     """
     found, others, odd = [], 0, {}
     for path, reason in sorted(scan.files(root)):
@@ -168,7 +169,7 @@ def _decode(path: Path, spec: DataSpec) -> np.ndarray:
         with Image.open(path) as opened:
             if (frames := getattr(opened, "n_frames", 1)) > 1:
                 raise SourceError(f"{path} is animated: {frames} pictures.")
-            picture = ImageOps.exif_transpose(opened)  # as training does
+            picture = ImageOps.exif_transpose(opened)  # as in training
             if picture.mode != mode:
                 raise SourceError(f"{path} has mode {picture.mode}; this data has mode {mode}.")
             if "transparency" in picture.info:
@@ -178,7 +179,7 @@ def _decode(path: Path, spec: DataSpec) -> np.ndarray:
             return np.asarray(picture).reshape(spec.shape)
     except SourceError:
         raise
-    except Exception as error:  # decoders of damaged files raise many kinds
+    except Exception as error:  # decoders raise exceptions of many classes for damaged files
         raise SourceError(f"{path} cannot be read as a picture: {error}") from None
 
 
@@ -213,7 +214,7 @@ class _Array:
                     return cls(path=path, key=key, **_header(file))
 
     def check(self, spec: DataSpec) -> None:
-        """Refuse another shape or type of numbers."""
+        """Raise SourceError for another shape or dtype."""
         named = f"the array {self.key!r} in {self.path}" if self.key else f"{self.path}"
         given = self.shape[1:]
         known = spec.kind if spec.kind in legal.KINDS else None
@@ -229,7 +230,7 @@ class _Array:
             raise SourceError(f"{named} has examples of shape {given}; this data has {spec.shape}.")
 
     def pieces(self, count: int, first: int = 0) -> Iterator[np.ndarray]:
-        """Yield rows as they are stored, a batch at a time."""
+        """Yield stored rows, one batch at a time."""
         with decoding(self.path, "to its end", SourceError):
             if self.key is None:
                 with open_plain(self.path, links=True) as file:
@@ -238,7 +239,7 @@ class _Array:
             with open_zip(self.path) as archive, archive.open(f"{self.key}.npy") as file:
                 yield from self._rows(file, first, count)
                 if first + count == self.shape[0]:
-                    file.read(1)  # the end, where the checksum is compared
+                    file.read(1)  # reaches the end, at which zipfile compares the checksum
 
     def _rows(self, file: Any, first: int, count: int) -> Iterator[np.ndarray]:
         _header(file)
@@ -256,7 +257,7 @@ class _Array:
 
 
 def _header(file: Any) -> dict[str, Any]:
-    """Read the head of an .npy file."""
+    """Read the header of an .npy file."""
     shape, by_columns, dtype = npy_header(file)
     if by_columns and len(shape) > 1:
         raise ValueError("its rows are not contiguous (Fortran order)")

@@ -1,4 +1,4 @@
-"""The Wasserstein-2 distance of examples in one dimension, exactly, and its mean over lines in many (sliced).
+"""The exact Wasserstein-2 distance of examples in one dimension, and its mean over projections in more (sliced).
 
     W_2^2 = int_0^1 (F^-1(u) - G^-1(u))^2 du,    SW_2^2 = E_theta W_2^2(theta.X, theta.Y),  |theta| = 1
 
@@ -15,7 +15,7 @@ from diffusion.numerics import at_least
 
 
 class SlicedDistance(NamedTuple):
-    """SW_2, its standard error over the lines, and how many lines."""
+    """SW_2, its standard error over the projections, and their number."""
 
     value: float
     standard_error: float
@@ -25,7 +25,7 @@ class SlicedDistance(NamedTuple):
 def squared_on_lines(
     x: Float[np.ndarray, "n lines"], y: Float[np.ndarray, "m lines"]
 ) -> Float[np.ndarray, " lines"]:
-    """Return W_2^2 of the columns of x and y, whatever their lengths."""
+    """Return W_2^2 of the columns of x and y, which may have different lengths."""
     x, y = np.sort(x, axis=0), np.sort(y, axis=0)
     n, m = len(x), len(y)
     if n == m:
@@ -44,19 +44,19 @@ def sliced_wasserstein(
     num_projections: int = 512,
     seed: int = 0,
 ) -> SlicedDistance:
-    """Estimate SW_2 of two sets over random lines; in one dimension there is one line, and it is exact.
+    """Estimate SW_2 of two sets over random projections; in one dimension it is exact.
 
-    It is a distance of the two sets, and so biased upwards as a distance of their distributions: examples of
-    one distribution are some way apart.
+    It is a distance of the two sets, and therefore biased upward as a distance of their distributions: two samples of
+    one distribution have a positive distance.
 
     Args:
         x: (n, ...), at least 2 examples.
         y: (m, ...), at least 2 examples of the same shape.
-        num_projections: lines.
-        seed: of the lines.
+        num_projections: number of projections.
+        seed: seed of the projections.
 
     Raises:
-        ValueError: there are too few examples, they differ in shape, or some number is not finite.
+        ValueError: there are too few examples, their shapes differ, or a number is not finite.
     """
     x, y = checked_pair(x, y)
     at_least(2, num_projections=num_projections)

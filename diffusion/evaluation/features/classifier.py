@@ -182,7 +182,7 @@ class ClassifierExtractor(Extractor):
         return {**super().card, **self.about}
 
     def rows(self, x: np.ndarray) -> np.ndarray:
-        """Run the network in blocks of one size."""
+        """Run the network in blocks of equal size."""
         return in_blocks(functools.partial(hidden, self._params), x, BLOCK, DIM)
 
     def log_probs(self, x: Shaped[np.ndarray, " n *data"]) -> Float[np.ndarray, "n classes"] | None:

@@ -1,4 +1,4 @@
-"""Metrics by name: what a trained model, or a set of examples, is measured with."""
+"""Metrics by name, for trained models and for sets of examples."""
 
 from diffusion.evaluation.metrics.base import (
     EvalInputs,

@@ -1,9 +1,9 @@
-"""What a metric is, what it measures, and how metrics are written on a command line.
+"""Interface of metrics, their inputs, and their notation on a command line.
 
-A metric takes a `EvalInputs`, examples with the data that they are compared with and perhaps the model that made
-them, and returns numbers whose names say what they are made of: the features and the counts are part of the
-name, since a Frechet distance of 1,000 samples on pixels is not one of 50,000 on Inception features. What else a
-number depends on stands on its card.
+A metric takes `EvalInputs`: examples, the data that they are compared with, and optionally the model that generated
+them. It returns numbers by name; the features and the numbers of examples are part of the
+name, since a Frechet distance of 1,000 samples on pixels is not comparable with one of 50,000 on Inception features.
+Everything else that a number depends on is on its card.
 
 A metric is named in a config as `"frechet"` or `dict(name="frechet", features="classifier")`, and on a command
 line as `frechet[classifier]`; see `parse`.
@@ -31,24 +31,24 @@ from diffusion.registry.typed import field_type, literal, read
 from diffusion.types import Cond
 
 Results = dict[str, Any]
-TRAINING = "training data"  # in place of the split on cards, where nothing is held out
+TRAINING = "training data"  # on cards, instead of the split, if nothing is held out
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalInputs:
-    """What is measured.
+    """Inputs of metrics.
 
     Args:
-        process: the process of the model; None where there are only examples, such as a folder of images.
-        model_of: from a condition to the model without guidance; None as above.
-        classifier: (x_t, t) -> log-probabilities, if that is what was trained; nothing is generated then.
-        generate: from a count, and perhaps the index of the first, to batches of generated examples, guided as
-            the config says.
-        train: the data that it was trained on.
-        held_out: data of the same kind that it was not trained on.
-        num_samples: generated examples for metrics of samples.
+        process: process of the model; None if there are only examples, such as a folder of images.
+        model_of: function from a condition to the model without guidance; None if there are only examples.
+        classifier: (x_t, t) -> log-probabilities, if the run trained a classifier, which generates nothing.
+        generate: function from a number of examples, and optionally the index of the first, to batches of generated
+            examples, with the guidance of the config.
+        train: the training data.
+        held_out: held-out data of the same kind.
+        num_samples: number of generated examples for metrics of samples.
         batch_size: examples per call.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
     """
 
     generate: Callable[..., Iterator[np.ndarray]]
@@ -62,11 +62,11 @@ class EvalInputs:
     classifier: NetworkClassifier | None = None
 
     def needs_process(self, metric: str) -> Process:
-        """Return the process, or refuse in the name of a metric that needs one."""
+        """Return the process; raise ValueError that names the metric if there is none."""
         return self._of_run(metric, self.process, "a process")
 
     def needs_model(self, metric: str) -> Callable[[Cond], Any]:
-        """Return the model, or refuse in the name of a metric that needs one."""
+        """Return the model; raise ValueError that names the metric if there is none."""
         return self._of_run(metric, self.model_of, "a model")
 
     def _of_run(self, metric: str, part: Any, what: str) -> Any:
@@ -76,22 +76,22 @@ class EvalInputs:
 
     @property
     def has_training_data(self) -> bool:
-        """Whether the data that was trained on is another set than the held-out one."""
+        """Whether the training data differs from the held-out data."""
         return reference.unwrapped(self.train) is not reference.unwrapped(self.held_out)
 
     def _reaches_below(self) -> bool:
-        """Say whether real images are darker than middle gray anywhere."""
+        """Whether real images have values darker than middle gray."""
         return bool((self.held_out.examples(0, 100)["data"] < 0).any())
 
     def extractor(self, features: Features) -> Extractor:
-        """Return features opened for this inputs's data; opened once per process."""
+        """Return the extractor of features for the data; opened once per process."""
         return open_features(features, self.train)
 
     def generated(self, count: int | None = None) -> Iterator[np.ndarray]:
-        """Yield generated examples in batches, as many as were asked for.
+        """Yield `count` generated examples in batches, by default `num_samples`.
 
         Raises:
-            ValueError: there are fewer than 2, or they lie in [0, 1] where the data reaches below 0.
+            ValueError: there are fewer than 2, or all values are in [0, 1] although the data has values below 0.
         """
         count = self.num_samples if count is None else count
         require(count >= 2, f"metrics of examples need at least 2; got num_samples={count}.")
@@ -127,11 +127,11 @@ def open_features(features: Features, train: Dataset) -> Extractor:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(abc.ABC):
-    """A measurement. A subclass with a field `features` compares features of examples.
+    """A metric. A subclass with a field `features` compares features of examples.
 
     Attributes:
-        version: of the protocol, counted from 1; numbers of different versions are not comparable.
-        needs_run: whether examples alone are not enough: it asks for a model, or for the labels of examples.
+        version: version of the protocol, from 1; numbers of different versions are not comparable.
+        needs_run: whether the metric needs a trained run, for its model or for the labels of its examples.
     """
 
     version: ClassVar[int] = 1
@@ -147,7 +147,7 @@ class Metric(abc.ABC):
         return spec_of("metric", self)["name"]
 
     def card(self, inputs: EvalInputs) -> dict[str, Any]:
-        """Return what the numbers are made of beyond the inputs, as JSON data."""
+        """Return the description of the measurement for the card, as JSON data."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         features = fields.pop("features", None)
         card: dict[str, Any] = {
@@ -164,7 +164,7 @@ class Metric(abc.ABC):
 
 
 def numbers_of(metric: Metric, inputs: EvalInputs) -> Results:
-    """Return the numbers of a metric; where nothing is held out, by names that end in "on_training_data"."""
+    """Return the numbers of a metric; their names end in "on_training_data" if nothing is held out."""
     found = metric(inputs)
     if inputs.has_training_data:
         return found
@@ -192,7 +192,7 @@ def _split(text: str) -> list[str]:
 
 
 def values_in(text: str) -> list[Any]:
-    """Return the values of the fields of a metric as it is written, whatever their names; nothing is looked up."""
+    """Return the values of all fields in the text or mapping of a metric, without looking up any name."""
     found = _FORM.fullmatch(text)
     parts = _split(found[2] or "") if found else []
     typed = [p.partition("=")[2].strip() for p in parts if "=" in p]
@@ -200,14 +200,14 @@ def values_in(text: str) -> list[Any]:
 
 
 def parse(text: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Read one metric as it is written on a command line into the mapping that `build` takes.
+    """Parse one metric in command-line notation into a mapping for `build`.
 
     The forms are `frechet`, `frechet[classifier]`, and `frechet[inception,weights=FILE]` with fields of the
-    features; fields of the metric itself carry its name, as in `kid[pixels,kid.subset_size=100]`. A mapping is
-    returned as it is.
+    features; fields of the metric itself have its name as prefix, as in `kid[pixels,kid.subset_size=100]`. A mapping
+    is returned unchanged.
 
     Raises:
-        ValueError: the text has another form, or the metric compares no features.
+        ValueError: the text has another form, or the metric does not use features.
         KeyError: there is no such metric or no such features.
     """
     if isinstance(text, Mapping):
@@ -242,12 +242,12 @@ def parse(text: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_list(text: str | Iterable[Any]) -> list[dict[str, Any]]:
-    """Read several metrics, separated by commas outside of brackets, or given one by one."""
+    """Parse several metrics, from a text with commas outside of brackets, or from an iterable."""
     return [parse(part) for part in (_split(text) if isinstance(text, str) else text)]
 
 
 def written(spec: str | Mapping[str, Any]) -> str:
-    """Return a metric as it is written on a command line: what `parse` reads back."""
+    """Return the command-line notation of a metric, the inverse of `parse`."""
     spec = parse(spec)
     name, features = spec["name"], spec.get("features")
     own = [f"{name}.{k}={v}" for k, v in spec.items() if k not in ("name", "features")]

@@ -23,13 +23,13 @@ from diffusion.registry import register
 @final
 @dataclass(frozen=True, kw_only=True)
 class SlicedWasserstein(Metric):
-    """The sliced Wasserstein-2 distance of features, over seeded lines; for any number of dimensions.
+    """The sliced Wasserstein-2 distance of features, over random projections, for any number of dimensions.
 
     Args:
-        features: what is compared.
-        num_projections: lines.
-        projection_seed: of the lines, the same for all runs.
-        max_examples: the most that is held of each set.
+        features: features to compare.
+        num_projections: number of projections onto lines.
+        projection_seed: seed of the projections, the same for all runs.
+        max_examples: largest number of examples of each set held in memory.
     """
 
     features: Features = field(default=Pixels(), metadata={"kind": "features"})
@@ -56,12 +56,12 @@ class SlicedWasserstein(Metric):
 class GaussianDistances(Metric):
     """KL, Bhattacharyya and Wasserstein-2 distance between Gaussians fitted to features of both sets.
 
-    KL is that of the generated from the held-out Gaussian, in nats. Both covariances get a ridge, without which
-    features that never change, such as the corners of digits, would make it infinite.
+    The KL divergence is that of the generated from the held-out Gaussian, in nats. A ridge is added to both
+    covariances; otherwise constant features, such as the corners of digits, would make it infinite.
 
     Args:
-        features: what is compared.
-        ridge: added to both diagonals, in units of the mean variance of the held-out features.
+        features: features to compare.
+        ridge: number added to both diagonals, in units of the mean variance of the held-out features.
     """
 
     features: Features = field(default=Pixels(), metadata={"kind": "features"})
@@ -102,8 +102,8 @@ class FrechetInfinity(Metric):
     It needs at least five times as many examples as features. See `diffusion.evaluation.extrapolation`.
 
     Args:
-        features: what is compared.
-        max_examples: the most generated examples that are held.
+        features: features to compare.
+        max_examples: largest number of generated examples held in memory.
     """
 
     features: Features = field(default=Pixels(), metadata={"kind": "features"})

@@ -13,12 +13,12 @@ from diffusion.evaluation.metrics.base import EvalInputs, Metric, Results
 from diffusion.evaluation.reference import Statistics, chosen, statistics
 from diffusion.registry import register
 
-# the bare words are for this many examples and Inception features, and for nothing else
+# the names "fid" and "sfid" are used only for this many examples and Inception features
 FID_COUNT = 50_000
 
 
 def moments_of(batches: Iterator[np.ndarray], dim: int) -> Moments:
-    """Return the moments of examples as they are, batch by batch."""
+    """Return the moments of examples without a feature extractor, batch by batch."""
     moments = Moments.empty(dim)
     for x in batches:
         moments = moments.add(x.reshape(len(x), -1))
@@ -26,15 +26,15 @@ def moments_of(batches: Iterator[np.ndarray], dim: int) -> Moments:
 
 
 def sample_of(found: Statistics) -> Sample:
-    """Return statistics that were kept as a sample; its rows only if they are all there, and few."""
+    """Return stored statistics as a `Sample`; with rows only if all of them are stored and they are few."""
     few = found.count == len(found.rows) <= found.rows.shape[1]
     return Sample(found.moments, [found.rows] if few else None)
 
 
 def as_many(found: Statistics, count: int) -> Sample:
-    """Return a fixed choice of `count` of the examples, which have the bias of so many; all if there are no more.
+    """Return a fixed choice of `count` examples, for the bias of this sample size; all if there are no more.
 
-    Of statistics whose features are not kept in such numbers all are taken, too.
+    All examples are also used if fewer than `count` features are stored.
     """
     if count >= found.count or count > len(found.rows):
         return sample_of(found)
@@ -43,7 +43,7 @@ def as_many(found: Statistics, count: int) -> Sample:
 
 
 def named(kind: str, extractor: Extractor, count: int, against: int, of: str = "") -> str:
-    """Return the name of a distance: its features, whether these outnumber the examples, and the counts."""
+    """Return the name of a distance: its features, `rank_deficient` if they outnumber the examples, and the counts."""
     if kind == "frechet" and extractor.name == "inception" and count == FID_COUNT and not of:
         return f"fid@{count}_against_{against}"
     deficient = "_rank_deficient" if min(count, against) <= extractor.dim else ""
@@ -56,15 +56,15 @@ def named(kind: str, extractor: Extractor, count: int, against: int, of: str = "
 class Frechet(Metric):
     """The Frechet distance between features of generated and of held-out examples.
 
-    Beside it stands the distance of as many training examples from the held-out data, which no model of the
-    training data can be expected to undercut by much. Where there are no more examples than features, the name
-    says `rank_deficient`: the covariances are singular, and the distance is biased upwards.
+    The distance of as many training examples from the held-out data is reported with it; no model of the training
+    data can be expected to have a much smaller distance. If there are no more examples than features, the name
+    contains `rank_deficient`: the covariances are singular, and the distance is biased upward.
 
     Args:
-        features: what is compared.
+        features: features to compare.
     """
 
-    version: ClassVar[int] = 2  # 1: without the 8-bit rule
+    version: ClassVar[int] = 2  # version 1: without rounding to 8 bits
     features: Features = field(default=Pixels(), metadata={"kind": "features"})
 
     def __call__(self, inputs: EvalInputs) -> Results:

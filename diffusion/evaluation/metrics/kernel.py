@@ -1,4 +1,4 @@
-"""Kernel distances: KID's on features, and the maximum mean discrepancy in few dimensions."""
+"""Kernel distances: that of KID on features, and the maximum mean discrepancy in few dimensions."""
 
 from dataclasses import dataclass, field
 from typing import final
@@ -33,15 +33,15 @@ def named(extractor: Extractor, count: int, all_of_them: int, against: int, of: 
 class KernelDistanceMetric(Metric):
     """The squared maximum mean discrepancy of features with a cubic kernel: unbiased, with a 95 % interval.
 
-    All pairs count where the sets are small; else it is the mean over subsets, which has the same expectation. It
-    is called KID only on Inception features of 50,000 examples. See `diffusion.evaluation.kernel`.
+    All pairs are used if the sets are small; otherwise it is the mean over subsets, which has the same expectation.
+    It is called KID only for Inception features of 50,000 examples. See `diffusion.evaluation.kernel`.
 
     Args:
-        features: what is compared.
-        exact_below: all pairs count where neither set is larger.
+        features: features to compare.
+        exact_below: use all pairs if neither set is larger than this.
         subset_size: examples of each set in a subset.
-        num_subsets: about how many.
-        max_examples: the most that is held of each set; a fixed choice of them where there are more.
+        num_subsets: approximate number of subsets.
+        max_examples: largest number of examples of each set held in memory, a fixed choice if there are more.
     """
 
     features: Features = field(default=Pixels(), metadata={"kind": "features"})
@@ -73,13 +73,12 @@ class KernelDistanceMetric(Metric):
 class MMD(Metric):
     """The squared maximum mean discrepancy with a Gaussian kernel, from all pairs, with its standard error.
 
-    For few dimensions, like `energy_distance`; the bandwidth is the median distance of two held-out examples
-    unless it is given.
+    For few dimensions, like `energy_distance`; the default bandwidth is the median distance of two held-out examples.
 
     Args:
-        features: what is compared.
-        bandwidth: of the kernel; 0: the median distance.
-        max_examples: the most that is held of each set.
+        features: features to compare.
+        bandwidth: bandwidth of the kernel; 0 for the median distance.
+        max_examples: largest number of examples of each set held in memory.
     """
 
     features: Features = field(default=Pixels(), metadata={"kind": "features"})

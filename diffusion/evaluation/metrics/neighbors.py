@@ -33,12 +33,12 @@ def _overlaps(
 @final
 @dataclass(frozen=True, kw_only=True)
 class PrecisionRecall(Metric):
-    """The shares of generated examples among the real ones, and of real ones among the generated.
+    """Precision and recall: fractions of generated examples among real ones, and of real ones among generated.
 
     Args:
-        features: in which neighbors are sought.
-        k: the neighbor that the balls reach to.
-        max_examples: the most that is held of each set; recall and precision depend on the counts.
+        features: features whose nearest neighbors are used.
+        k: the k-th neighbor defines the radii of the balls.
+        max_examples: largest number of examples of each set; recall and precision depend on it.
     """
 
     features: Features = field(default=Pixels(), metadata={"kind": "features"})
@@ -54,12 +54,12 @@ class PrecisionRecall(Metric):
 @final
 @dataclass(frozen=True, kw_only=True)
 class DensityCoverage(Metric):
-    """How many real balls hold a generated example, and which fraction of them: less moved by outliers.
+    """Density and coverage of generated among real examples, less sensitive to outliers than precision and recall.
 
     Args:
-        features: in which neighbors are sought.
-        k: the neighbor that the balls of real examples reach to.
-        max_examples: the most that is held of each set.
+        features: features whose nearest neighbors are used.
+        k: the k-th neighbor defines the radii of the balls around real examples.
+        max_examples: largest number of examples of each set.
     """
 
     features: Features = field(default=Pixels(), metadata={"kind": "features"})
@@ -75,19 +75,19 @@ class DensityCoverage(Metric):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Memorization(Metric):
-    """Are generated examples nearer to training examples than held-out data is?
+    """Test whether generated examples are closer to training examples than held-out data is.
 
-    A model that copies has neighbors among its training data that no fresh example would have. Counted are the
-    generated examples that are nearer to a training example than all but 1 % of the held-out examples are, and
-    how likely so many would be if generated examples were fresh ones. A blurred example is near to everything:
-    look at the pairs, which are listed with their indices, nearest first.
+    The examples of a model that copies are closer to training data than new examples would be. The metric counts the
+    generated examples that are closer to a training example than all but 1 % of the held-out examples are, and
+    computes the probability of this count for new examples. A blurred example is close to everything:
+    inspect the pairs, which are listed with their indices, closest first.
 
     Args:
-        features: in which distances are taken.
-        quantile: of the held-out distances, below which an example counts.
-        least_chance: below it the verdict is that examples are copied.
-        num_pairs: nearest pairs to list.
-        max_examples: generated and held-out examples that are checked; the training data counts as a whole.
+        features: features whose distances are used.
+        quantile: quantile of the held-out distances below which an example is counted.
+        least_chance: probability below which the verdict is that examples are copied.
+        num_pairs: number of closest pairs to list.
+        max_examples: largest number of generated and of held-out examples; all training data is searched.
     """
 
     features: Features = field(default=Pixels(), metadata={"kind": "features"})
@@ -145,5 +145,5 @@ class Memorization(Metric):
 
 
 def pairs_of(results: Results) -> list[dict[str, Any]]:
-    """Return the nearest pairs among the results of `memorization`: distance, generated, training."""
+    """Return the closest pairs from the results of `memorization`: distance, generated, training."""
     return next((v for k, v in results.items() if k.startswith("nearest_pairs_")), [])

@@ -1,4 +1,4 @@
-"""Features that a metric holds in memory: all of them where these are few, else a fixed choice."""
+"""Features that a metric holds in memory: all if they are few, otherwise a fixed choice."""
 
 import numpy as np
 
@@ -10,9 +10,9 @@ from diffusion.numerics import at_least, require
 
 
 def generated_rows(inputs: EvalInputs, extractor: Extractor, limit: int) -> np.ndarray:
-    """Return features (k, dim) of generated examples, at most `limit`, batch by batch.
+    """Return features (k, dim) of at most `limit` generated examples, computed batch by batch.
 
-    Where there are more, the choice is fixed and without regard to order, since examples may be sorted by class.
+    If there are more, the choice is fixed and random, since examples may be sorted by class.
     """
     count = inputs.num_samples
     index = reference.chosen(count, limit)
@@ -40,10 +40,10 @@ def reference_rows(inputs: EvalInputs, extractor: Extractor, limit: int) -> np.n
 def compared_sets(
     inputs: EvalInputs, extractor: Extractor, limit: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return features of held-out examples, and by the end of their numbers' name what is compared with them.
+    """Return features of held-out examples, and the sets to compare with them, by the suffix of their result names.
 
-    These are the generated examples, named "", and beside them, where there is such data, those that were trained
-    on: the floor that no model is expected to undercut by much. Of each at most `limit`.
+    These are the generated examples, with the suffix "", and, if available, the training examples, whose distance is
+    a lower bound that no model is expected to fall below by much. Each set has at most `limit` examples.
     """
     real = reference_rows(inputs, extractor, limit)
     sets = {"": generated_rows(inputs, extractor, limit)}

@@ -1,10 +1,10 @@
-"""The score of class predictions: are single examples clear, and all of them together of all classes?
+"""The score of class predictions: high if single examples are classified with confidence and all classes occur.
 
     exp E KL(p(y | x) | p(y))
 
-between 1 and the number of classes (Salimans et al., 2016). It never looks at real data, so the same score of the
-held-out data stands beside it. It is called Inception score only where the classes are those of Inception and
-50,000 examples were drawn.
+between 1 and the number of classes (Salimans et al., 2016). It does not depend on real data, so the score of the
+held-out data is reported with it. It is called Inception score only for the classes of Inception and
+50,000 examples.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from diffusion.registry import register
 
 
 class ClassScore(NamedTuple):
-    """The score over all examples; mean and standard error over parts, which are lower by a bias of their own."""
+    """The score over all examples; and mean and standard error over parts, which are biased downward."""
 
     value: float
     mean_over_parts: float
@@ -45,15 +45,15 @@ class _Part:
 
 
 def class_score(log_probs: Iterable[np.ndarray], count: int, num_parts: int = 10) -> ClassScore:
-    """Return the score of predictions that come in batches, holding only sums.
+    """Return the score of predictions from batches, keeping only sums in memory.
 
     Args:
-        log_probs: (n, classes) at a time, in nats, together `count` rows.
-        count: of all examples.
-        num_parts: consecutive parts of one size, for the standard error.
+        log_probs: batches (n, classes), in nats, with `count` rows in total.
+        count: number of all examples.
+        num_parts: number of consecutive parts of equal size, for the standard error.
 
     Raises:
-        ValueError: rows are missing, not finite, or no probabilities.
+        ValueError: rows are missing, not finite, or not log-probabilities.
     """
     num_parts = max(2, min(num_parts, count // 2))
     parts: list[_Part] = []
@@ -100,11 +100,11 @@ def _log_probs(batches: Iterable[np.ndarray], extractor: Extractor) -> Iterable[
 @final
 @dataclass(frozen=True, kw_only=True)
 class ClassScoreMetric(Metric):
-    """exp E KL(p(y | x) | p(y)) of generated examples, and of held-out ones beside it.
+    """exp E KL(p(y | x) | p(y)) of generated examples, reported with that of held-out examples.
 
     Args:
-        features: whose class probabilities; they must know classes.
-        num_parts: for the standard error.
+        features: features that predict class probabilities.
+        num_parts: number of parts for the standard error.
     """
 
     features: Features = field(default=Classifier(), metadata={"kind": "features"})
