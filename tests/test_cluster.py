@@ -74,7 +74,9 @@ def usages():
     """Yield (file, words of `demolish train`) of every line that calls one of the two scripts."""
     for file in (SLURM, TPU_POD, ROOT / "docs/devices.md"):
         for line in file.read_text().replace("\\\n", " ").splitlines():
-            found = re.search(r"(?:sbatch|bash) .*?scripts/cluster/(?:slurm|tpu_pod)\.sh (--.*)", line)
+            found = re.search(
+                r"(?:sbatch|bash) .*?scripts/cluster/(?:slurm|tpu_pod)\.sh (--.*)", line
+            )
             if found:
                 yield file, shlex.split(found[1])
 
@@ -259,7 +261,9 @@ def test_the_container_has_all_that_a_wheel_is_made_of():
     for *sources, target in copied:
         assert all((ROOT / source).exists() for source in sources), sources
         folders = [source for source in sources if (ROOT / source).is_dir()]
-        assert target == "./" if not folders else sources == [target]  # COPY takes what is in a folder
+        assert (
+            target == "./" if not folders else sources == [target]
+        )  # COPY takes what is in a folder
     files = {source for *sources, _ in copied for source in sources}
     assert files == {*SOURCES, "diffusion", "configs", "constraints.txt"}
 
