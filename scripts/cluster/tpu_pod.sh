@@ -4,7 +4,7 @@
 #   TPU=my-pod ZONE=us-east5-a bash scripts/cluster/tpu_pod.sh --config imagenet64 --workdir /mnt/shared/imagenet64
 #
 # The words are those of `demolish train`; the work directory must lie where all hosts can write. Each host makes its
-# environment first, if it has none. JAX finds the other hosts by itself. The same command resumes.
+# environment first, if it has none, by Python 3.11 or newer. JAX finds the other hosts. The same command resumes.
 set -euo pipefail
 for name in TPU ZONE; do
   if [ -z "${!name:-}" ]; then echo "error: $name is not set. Usage: TPU=NAME ZONE=ZONE bash $0 --config ..." >&2; exit 2; fi
