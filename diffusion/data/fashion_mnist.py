@@ -105,8 +105,8 @@ class FashionMNIST(PreparedImages):
             except Exception as error:  # the download manager raises exceptions of many classes
                 reason = f" The download failed: {type(error).__name__}: {error}."
         raise MissingDataError(
-            f"Fashion-MNIST is not in {root}.{reason} Install Debian's dataset-fashion-mnist, give a prepared copy as "
-            "`data_dir`, or run `demolish data prepare fashion_mnist` where there is a network."
+            f"Fashion-MNIST is not in {root}.{reason} Run `apt-get install dataset-fashion-mnist` (Debian), give a "
+            "prepared copy as `data_dir`, or run `demolish data prepare fashion_mnist` where there is a network."
         )
 
     def _write(self, scratch: Path, root: Path, download: bool, progress: Progress | None) -> Path:

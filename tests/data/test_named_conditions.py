@@ -238,7 +238,7 @@ def test_a_condition_is_named_in_a_config(file):
         ("super_res", "Did you mean 'superres'"),
         (dict(name="superres", factor=1), "at least 2"),
         (dict(name="superres", size=2), "no field 'size'"),
-        ("superres:4", "`width` must be a positive multiple of 4; got 6"),
+        ("superres:4", "`width` of superres must be a positive multiple of 4; got 6"),
     ]:
         with pytest.raises((ConfigError, ValueError), match=message):
             _ = of(condition).spec

@@ -189,7 +189,7 @@ def test_resized_gray_and_unlabeled(stock_root):
 def test_unknown_features_and_formats(stock_root, tmp_path):
     with pytest.raises(ValueError, match=r"no feature 'lable'.*: image, label"):
         _ = TFDS(dataset="toy", data_dir=stock_root[0], label="lable").spec
-    with pytest.raises(ValueError, match="there are train, test"):
+    with pytest.raises(ValueError, match="must name train, test"):
         _ = TFDS(dataset="toy", data_dir=stock_root[0], split="valid").spec
     info = tmp_path / "old" / "1.0.0" / "dataset_info.json"
     info.parent.mkdir(parents=True)
