@@ -16,6 +16,8 @@ from diffusion.data.duplicates import Duplicates, find_duplicates
 from diffusion.data.emoji import EmojiImages
 from diffusion.data.fashion_mnist import FashionMNIST
 from diffusion.data.folder import Folder
+from diffusion.data.icons import Icons
+from diffusion.data.openclipart import OpenClipart
 from diffusion.data.pixels import to_float
 from diffusion.data.points import Points1D, Points2D
 from diffusion.data.prefetch import Prefetch, prefetch
@@ -41,9 +43,11 @@ __all__ = [
     "FashionMNIST",
     "FiniteDataset",
     "Folder",
+    "Icons",
     "ImageCondition",
     "ImageNetResized",
     "MissingDataError",
+    "OpenClipart",
     "Points1D",
     "Points2D",
     "Prefetch",

@@ -3,10 +3,8 @@
 The pictures come from the bitmaps of Noto Color Emoji, the classes from Unicode's list; see
 `diffusion.data.glyphs`. They are drawn on white, for which they were designed: dark ones vanish on gray.
 
-Variants of one emoji (its skin tones, and man, woman and person in the same role) form a family, and a family
-belongs to one split: otherwise the test set would contain copies of training pictures in other
-colors. A fifth of the families, chosen by a hash of their name, is for testing, so that a newer font
-or the option `skin_tones` does not move a family to another split.
+Variants of one emoji (its skin tones, and man, woman and person in the same role) form a family, which belongs to one
+split; see `diffusion.data.installed`. So neither a newer font nor the option `skin_tones` moves a family.
 """
 
 import hashlib
@@ -17,12 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from diffusion.data.glyphs import BitmapFont, Emoji, read_list, render
-from diffusion.data.prepared import PreparedImages
+from diffusion.data.installed import Drawing, InstalledImages, in_test, split_by_family
 from diffusion.data.records import write_records
 from diffusion.data.storage import LOG, MissingDataError, Progress
 from diffusion.numerics import one_of
 from diffusion.registry import register
-from diffusion.runtime import digests
 
 FONT, LIST = "NotoColorEmoji.ttf", "emoji-test.txt"
 # Debian and Ubuntu; Arch; older Fedora
@@ -45,7 +42,6 @@ CLASS_NAMES = (
     "Flags",
 )
 _PEOPLE = re.compile(r"\b(man|men|woman|women|person|people|boy|girl|and|in|with|facing right)\b")
-_TEST_EVERY = 5
 
 
 def family(emoji: Emoji) -> str:
@@ -62,13 +58,12 @@ def family(emoji: Emoji) -> str:
 
 def is_test(emoji: Emoji) -> bool:
     """Return whether the family of an emoji is in the test split."""
-    digest = hashlib.sha256(family(emoji).encode()).digest()
-    return int.from_bytes(digest[:8], "big") % _TEST_EVERY == 0
+    return in_test(family(emoji))
 
 
 @register("dataset", "emoji")
 @dataclass(frozen=True, kw_only=True)
-class EmojiImages(PreparedImages):
+class EmojiImages(InstalledImages):
     """Color emoji on white, 9 classes: splits "train" and "test", about 4 to 1 by families.
 
     Made on first use from an installed font, in a few seconds.
@@ -84,12 +79,6 @@ class EmojiImages(PreparedImages):
     def __post_init__(self):
         super().__post_init__()
         one_of(SIZES, size=self.size)
-
-    def content(self) -> str:
-        """Return the digest of the pictures, which depend on the version of the font; see `Dataset.content`."""
-        found = self.source.take(np.arange(len(self.source)))
-        assert isinstance(found[1], np.ndarray)
-        return digests.of_arrays({"data": found[0], "label": found[1]})
 
     @property
     def path_name(self) -> str:
@@ -149,10 +138,12 @@ def split_up(
     pictures: list[tuple[Emoji, np.ndarray]],
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the images and labels of "train" and "test", in the order given."""
-    images = np.stack([image for _, image in pictures])
-    labels = np.array([CLASS_NAMES.index(emoji.group) for emoji, _ in pictures], np.int64)
-    test = np.array([is_test(emoji) for emoji, _ in pictures])
-    return {"train": (images[~test], labels[~test]), "test": (images[test], labels[test])}
+    return split_by_family(
+        [
+            Drawing(image=image, label=CLASS_NAMES.index(emoji.group), family=family(emoji))
+            for emoji, image in pictures
+        ]
+    )
 
 
 def _find(name: str, folders: tuple[Path, ...], root: Path) -> Path:

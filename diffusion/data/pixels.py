@@ -107,6 +107,31 @@ def fit(picture: Any, size: int | tuple[int, int]) -> Any:
     return picture.resize((wide, tall), Image.Resampling.LANCZOS, box=box)
 
 
+def centered(
+    picture: UInt8[np.ndarray, "height width channels"], size: int, margin: float = 0.04
+) -> UInt8[np.ndarray, "size size channels"] | None:
+    """Cut a drawing on white to its ink, put it in the middle of a white square, and resize that.
+
+    Args:
+        picture: any proportions.
+        size: height and width of the result.
+        margin: white on each side, as a fraction of the square.
+
+    Returns:
+        None where all is white.
+    """
+    from PIL import Image
+
+    rows, columns = ((picture < 255).any(axis=axes).nonzero()[0] for axes in ((1, 2), (0, 2)))
+    if not len(rows):
+        return None
+    ink = to_picture(picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    side = round(max(ink.size) / (1 - 2 * margin))
+    ground = Image.new(ink.mode, (side, side), "white")
+    ground.paste(ink, ((side - ink.width) // 2, (side - ink.height) // 2))
+    return np.asarray(fit(ground, size)).reshape(size, size, -1)
+
+
 def decode(
     source: Any, channels: int, size: int | tuple[int, int] | None = None
 ) -> UInt8[np.ndarray, "height width channels"]:
