@@ -2,7 +2,7 @@
 
 Variants of one drawing form a family, and a family lies in one split: else the test set would hold
 copies of training pictures in other colors. A fifth of the families, chosen by a hash of their name,
-is for testing, so that a newer package moves no family.
+is for testing, so that a newer package moves no family (but for those of `split_by_family(near=)`).
 """
 
 import abc
@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from diffusion.data.duplicates import nearest
 from diffusion.data.prepared import PreparedImages
 from diffusion.data.records import write_records
 from diffusion.data.scan import LeftOut, Scan, counted, scan, shown
@@ -22,6 +23,7 @@ from diffusion.numerics import one_of
 from diffusion.runtime import digests
 
 _TEST_EVERY = 5
+_NEAR = 8.0  # levels of 255: below, pictures look the same
 
 
 def in_test(family: str) -> bool:
@@ -45,11 +47,26 @@ class Drawing:
     family: str
 
 
-def split_by_family(drawings: Sequence[Drawing]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the images and labels of "train" and "test", in the order given."""
+def split_by_family(
+    drawings: Sequence[Drawing], near: float = 0.0
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the images and labels of "train" and "test", in the order given.
+
+    Args:
+        drawings: in the order that they keep.
+        near: a test family goes to training when one of its drawings is within so many levels (root mean square)
+            of a training drawing: names do not tell of all variants.
+    """
     images = np.stack([d.image for d in drawings])
     labels = np.array([d.label for d in drawings], np.int64)
     test = np.array([in_test(d.family) for d in drawings])
+    new = ~test  # in training, and not compared yet
+    while near > 0 and test.any() and new.any():
+        squared = nearest(images[test], images[new])[1]
+        close = np.flatnonzero(test)[squared < near**2 * images[0].size]
+        moved = {drawings[i].family for i in close}
+        new = np.array([d.family in moved for d in drawings])
+        test &= ~new
     return {"train": (images[~test], labels[~test]), "test": (images[test], labels[test])}
 
 
@@ -106,7 +123,9 @@ class PackagedPictures(InstalledImages, abc.ABC):
 
     def _write(self, scratch: Path, root: Path, download: bool, progress: Progress | None) -> Path:
         folder = self._find(root)
-        LOG.info("Preparing the pictures of %s in %s (once, up to a minute).", self.PACKAGE, root)
+        LOG.info(
+            "Preparing the pictures of %s in %s (once, seconds to two minutes).", self.PACKAGE, root
+        )
         drawings, left_out = self.drawings(folder)
         if not drawings:
             raise ValueError(
@@ -114,12 +133,13 @@ class PackagedPictures(InstalledImages, abc.ABC):
             )
         if left_out:
             LOG.warning("%s: left out: %s.", folder, counted(left_out))
+        splits = split_by_family(drawings, _NEAR)
         pixels = digests.of_arrays({"data": np.stack([d.image for d in drawings])})
         return write_records(
             scratch,
             name=self.path_name.partition("/")[0],
             version="1.0.0",
-            splits=split_by_family(drawings),
+            splits={name: arrays for name, arrays in splits.items() if len(arrays[0])},
             class_names=self.CLASS_NAMES,
             note=f"Debian's {self.PACKAGE}, on white; {pixels}; {self.LICENSE}.",
             progress=progress,

@@ -53,7 +53,7 @@ _FILLERS = re.compile(
 class OpenClipart(PackagedPictures):
     """Color drawings on white, 19 classes: splits "train" and "test", about 4 to 1 by families.
 
-    Made on first use from the installed package openclipart-png, in about a minute.
+    Made on first use from the installed package openclipart-png, in a minute or two.
 
     Args:
         size: height and width: 16, 32, 64 or 128.

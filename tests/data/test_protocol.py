@@ -12,7 +12,12 @@ from diffusion.registry import build, registered
 FINITE = ["digits", "tfds", "tfds streamed", "folder", "array", "points2d finite"]
 ENDLESS = ["points2d", "points1d"]
 NEEDS_DOWNLOAD = {"cifar10", "mnist", "celeb_a", "imagenet_resized"}  # presets of "tfds"
-PREPARED_APART = {"fashion_mnist", "emoji"}  # tests of their own, where their sources are
+PREPARED_APART = {
+    "fashion_mnist",
+    "emoji",
+    "icons",
+    "openclipart",
+}  # tests of their own, where their sources are
 
 
 @pytest.fixture(scope="module")
