@@ -17,6 +17,9 @@ SPECS = {
     "digits_classifier": DataSpec(shape=(8, 8, 1), num_classes=10, size=1438, bits=8),
     "fashion_mnist_classifier": DataSpec(shape=(28, 28, 1), num_classes=10, size=60_000, bits=8),
     "emoji": DataSpec(shape=(32, 32, 3), num_classes=9, size=1490, bits=8),
+    "icons": DataSpec(shape=(32, 32, 3), num_classes=7, size=985, bits=8),
+    "openclipart": DataSpec(shape=(32, 32, 3), num_classes=19, size=4400, bits=8),
+    "pictures": DataSpec(shape=(64, 64, 3), size=180, bits=8),
     "toy2d": DataSpec(shape=(2,), kind="points"),
     "cifar10": DataSpec(shape=(32, 32, 3), num_classes=10, size=50_000, bits=8),
     "celeb_a": DataSpec(shape=(128, 128, 3), size=162_770, bits=8),
@@ -49,7 +52,22 @@ def test_config_builds(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "preset"), [("fashion_mnist", "gpu"), ("toy2d", "moons"), ("cifar10", "unconditional")]
+    ("name", "preset"),
+    [
+        ("fashion_mnist", "gpu"),
+        ("openclipart", "gpu"),
+        ("pictures", "32"),
+        ("pictures", "128"),
+        ("pictures", "gpu128"),
+        ("toy2d", "moons"),
+        ("cifar10", "unconditional"),
+    ],
 )
 def test_presets_build(name, preset):
     assert count_parameters(experiment(name, preset).abstract_state().params) > 1000
+
+
+@pytest.mark.parametrize("name", ["openclipart", "pictures"])
+def test_unknown_words_are_refused(name):
+    with pytest.raises(ValueError, match=f"configs/{name}.py:tpu: the word is"):
+        experiment(name, "tpu")

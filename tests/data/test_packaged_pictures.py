@@ -172,9 +172,9 @@ def test_a_drawing_is_cut_to_its_ink_and_centered():
     assert (image[:, 10:30] == 0).all()
     assert (image[:, :10] == 255).all()
     assert (image[:, 30:] == 255).all()
-    with_margin = centered(page, 64, margin=0.125)
-    ink = (with_margin < 128).any(axis=-1)
-    assert ink.any(axis=1).sum() == 48  # three quarters of 64
+    with_margin = centered(page, 50, margin=0.1)  # a tenth of 50 on each side
+    ink = (with_margin == 0).all(axis=-1)
+    assert (ink.any(axis=1).sum(), ink.any(axis=0).sum()) == (40, 20)
     assert centered(np.full((9, 9, 3), 255, np.uint8), 16) is None
 
 
