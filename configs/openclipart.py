@@ -1,4 +1,4 @@
-"""Clip art, 5,280 color drawings of 19 subjects: a class-conditional U-Net for two CPU cores, at 32x32.
+"""Clip art, 5,278 color drawings of 19 subjects: a class-conditional U-Net for two CPU cores, at 32x32.
 
     demolish train --config openclipart --workdir runs/openclipart
     demolish sample --workdir runs/openclipart --labels food --guidance 1.5 --out food.png
