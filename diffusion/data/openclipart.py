@@ -39,9 +39,7 @@ _FOLDERS = (
     "tools",
     "transportation",
 )  # left out: "buttons" and "logos", 3 and 7 pictures, and "unsorted"
-_ONE_FAMILY = {
-    ("recreation", "games", "cards"): "playing cards",  # four decks with the same figures
-}
+_CARDS = ("recreation", "games", "cards")  # one family: four decks with the same figures
 _FILLERS = re.compile(
     r"(a|an|and|the|of|in|on|with|my|simple|black|white|gray|grey|red|green|blue|yellow|orange|purple|pink|brown"
     r"|small|big|large|left|right|up|down|stylized|cartoon|icon|symbol|contour)"
@@ -81,8 +79,8 @@ class OpenClipart(PackagedPictures):
 
     def family_of(self, folders: tuple[str, ...], name: str) -> str:
         """Return the first word of the name that says something."""
-        if folders[:3] in _ONE_FAMILY:
-            return _ONE_FAMILY[folders[:3]]
+        if folders[:3] == _CARDS:
+            return "playing cards"
         words = re.findall(r"[a-z]+", name.lower())
         telling = [w for w in words if len(w) > 1 and not _FILLERS.fullmatch(w)]
         return next(iter(telling or words), name)

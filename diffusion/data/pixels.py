@@ -122,7 +122,8 @@ def centered(
     """
     from PIL import Image
 
-    rows, columns = ((picture < 255).any(axis=axes).nonzero()[0] for axes in ((1, 2), (0, 2)))
+    inked = (picture < 255).any(axis=2)
+    rows, columns = (np.flatnonzero(inked.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return None
     ink = to_picture(picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
