@@ -123,7 +123,7 @@ def centered(
     from PIL import Image
 
     inked = (picture < 255).any(axis=2)
-    rows, columns = (np.flatnonzero(inked.any(axis=axis)) for axis in (1, 0))
+    rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
     if not len(rows):
         return None
     ink = to_picture(picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
