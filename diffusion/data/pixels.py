@@ -122,7 +122,7 @@ def centered(
     """
     from PIL import Image
 
-    inked = (picture < 255).any(axis=2)
+    inked = np.any(picture < 255, axis=2)
     rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
     if not len(rows):
         return None
