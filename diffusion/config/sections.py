@@ -151,7 +151,9 @@ class TrainOptions:
         )
         budgets = f"num_steps={self.num_steps}, num_images={self.num_images}"
         one = (self.num_steps > 0) != (self.num_images > 0)
-        require(one, f"give one of `train.num_steps` and `train.num_images`; got {budgets}.")
+        require(
+            one, f"give one budget above 0, `train.num_steps` or `train.num_images`; got {budgets}."
+        )
         positive(**named("variance_weight"))
         positive(**named("variance_step"), none="that of the process")
         in_interval("[0, 1]", **named("label_dropout"))

@@ -23,7 +23,7 @@ from diffusion.evaluation.features.published import (
 from diffusion.runtime.tensors import write_tensors
 
 GREY = DataSpec(shape=(8, 8, 1))
-COLor = DataSpec(shape=(8, 8, 3))
+COLOR = DataSpec(shape=(8, 8, 3))
 SMALL = dinov2.architecture("small")
 NOTE = {"source": "pt_inception.pth", "source_sha256": inception.PUBLISHED}
 
@@ -65,7 +65,7 @@ def test_features_and_classes_of_inception(weights, extractor):
     np.testing.assert_array_equal(extractor(x[2:]), found[2:])
     np.testing.assert_array_equal(extractor(x + 0.3 / 127.5), found)
     # Gray is repeated: the same as a color image of three equal channels.
-    color = Inception(weights=weights, block=2).open(COLor)
+    color = Inception(weights=weights, block=2).open(COLOR)
     np.testing.assert_array_equal(color(np.repeat(x, 3, axis=-1)), found)
     logs = extractor.log_probs(x)
     assert logs.shape == (3, 1008)
@@ -107,7 +107,7 @@ def test_the_digest_is_of_the_values_not_of_the_file(tmp_path):
 @pytest.mark.slow
 def test_features_of_dinov2(tmp_path):
     path = write(tmp_path / "small.safetensors", "small", {})
-    extractor = DINOv2Features(weights=path, size="small", block=2).open(COLor)
+    extractor = DINOv2Features(weights=path, size="small", block=2).open(COLOR)
     x = levels(3, 3)
     found = extractor(x)
     assert found.shape == (3, 384)
@@ -120,10 +120,10 @@ def test_weights_of_another_network_are_refused(weights, tmp_path):
     with pytest.raises(
         ValueError, match=r"DINOv2 large: of 342 arrays 342 missing \(.* and 339 more\); 472 left"
     ):
-        DINOv2Features(weights=weights).open(COLor)
+        DINOv2Features(weights=weights).open(COLOR)
     path = write(tmp_path / "small.safetensors", "small", {})
     with pytest.raises(ValueError, match="DINOv2 base: of 174 arrays 174 of another shape"):
-        DINOv2Features(weights=path, size="base").open(COLor)
+        DINOv2Features(weights=path, size="base").open(COLOR)
     wanted = dict(inception.ARCHITECTURE.wanted)
     wanted |= {"fc.weight": (1000, 2048), "fc.bias": (1000,)}
     said = disagreement(wanted, inception.ARCHITECTURE.wanted)
@@ -142,7 +142,7 @@ def test_weights_of_another_network_are_refused(weights, tmp_path):
 def test_damaged_weights_are_refused(tmp_path, name, value, said):
     path = write(tmp_path / "w.safetensors", "small", {}, **{name: value})
     with pytest.raises(ValueError, match=said):
-        DINOv2Features(weights=path, size="small").open(COLor)
+        DINOv2Features(weights=path, size="small").open(COLOR)
 
 
 def test_missing_and_unconverted_files_are_refused(tmp_path):

@@ -11,7 +11,7 @@ from diffusion.evaluation.images import save_png
 from diffusion.evaluation.sources import SourceError, open_examples
 
 GREY = DataSpec(shape=(8, 8, 1), kind="image", bits=8)
-COLor = DataSpec(shape=(8, 8, 3), kind="image", bits=8)
+COLOR = DataSpec(shape=(8, 8, 3), kind="image", bits=8)
 POINTS = DataSpec(shape=(2,), kind="points")
 
 
@@ -83,8 +83,8 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, x, words):
 
 def test_channels_first_is_named(tmp_path):
     np.save(tmp_path / "x.npy", np.moveaxis(pixels(4, 3), -1, 1))
-    with pytest.raises(SourceError, match="channels last"):
-        open_examples(tmp_path / "x.npy", COLor)
+    with pytest.raises(SourceError, match="Put them last"):
+        open_examples(tmp_path / "x.npy", COLOR)
 
 
 def test_damaged_files_are_refused(tmp_path):
@@ -183,8 +183,8 @@ def test_channels_first_and_ranges_are_refused_as_in_training(tmp_path):
     for x in (np.moveaxis(pixels(4, 3), -1, 1), pixels(4, 3) / 255):
         np.save(path, x)
         said = []
-        for read in (lambda: ArrayFile(path=str(path)).spec, lambda: open_examples(path, COLor)):
-            with pytest.raises(ValueError, match=r"channels last|must lie in") as error:
+        for read in (lambda: ArrayFile(path=str(path)).spec, lambda: open_examples(path, COLOR)):
+            with pytest.raises(ValueError, match=r"Put them last|must lie in") as error:
                 read()
             said.append(str(error.value).replace(f"'data' in {path}", str(path)))
         assert said[1].rstrip(".") in said[0]

@@ -243,5 +243,5 @@ def test_a_variable_that_is_no_number(monkeypatch, value):
 def test_a_rank_outside_the_job(monkeypatch):
     monkeypatch.setenv("DEMOLISH_NUM_PROCESSES", "2")
     monkeypatch.setenv("DEMOLISH_PROCESS", "2")
-    with pytest.raises(ValueError, match="from 0 to"):
+    with pytest.raises(ValueError, match="must lie in 0"):
         initialize_distributed("localhost:1")

@@ -120,7 +120,7 @@ def test_zero_is_none_and_less_is_refused():
 
 PROGRAM = """
 import sys, time
-from diffusion.training.watchdog import Watchdog
+from diffusion.runtime.watchdog import Watchdog
 with Watchdog(1.0) as dog:
     for _ in range(40):
         dog.beat('step')
