@@ -4,7 +4,7 @@
     python scripts/diagram.py            # write the picture
     python scripts/diagram.py --check    # only check whether it is up to date
 
-A unit is a module or package directly in diffusion/; its layer is the number in tests/test_layers.py. An arrow goes
+A unit is a module or package directly in diffusion/; its layer is the number in _units.py. An arrow goes
 from a unit to one that it imports. Arrows implied by others are omitted (transitive reduction). Only the standard
 library is needed, and equal imports give an identical file.
 """
@@ -13,13 +13,11 @@ import argparse
 import ast
 import itertools
 import sys
-from pathlib import Path
 from xml.sax.saxutils import escape
 
 from _arrangement import GAP, Edges, chains, links, ordered, placed
+from _units import FILES, LAYERS, PACKAGE, ROOT, imports, unit_of
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "diffusion"
 PICTURE = ROOT / "docs/architecture.svg"
 
 ROW, NODE, BEND, LEFT = 74, 34, 14, 64  # pixels; BEND is the width of a passing arrow
@@ -34,37 +32,16 @@ COLORS = (
 # ---- the imports --------------------------------------------------------------------------------
 
 
-def layers() -> dict[str, int]:
-    """Return the layer of each unit, which tests/test_layers.py states."""
-    for node in ast.parse((ROOT / "tests/test_layers.py").read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYERS":
-            return ast.literal_eval(node.value)
-    raise SystemExit("tests/test_layers.py has no LAYERS; name the layer of each unit there")
-
-
-def imported(path: Path) -> set[str]:
-    """Return the units that a file imports, also inside functions."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module == "diffusion":
-            names += [f"diffusion.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.append(node.module)
-    return {name.split(".")[1] for name in names if name.startswith("diffusion.")}
-
-
 def import_graph() -> tuple[Edges, dict[str, str]]:
     """Return the import graph, and the first line of each unit's docstring."""
     edges: Edges = {}
     lines: dict[str, str] = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        unit = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        edges.setdefault(unit, set()).update(imported(path))
+    for path in FILES:
+        unit, tree = unit_of(path), ast.parse(path.read_text())
+        own = (name.split(".") for name in imports(tree))
+        edges.setdefault(unit, set()).update(n[1] for n in own if n[0] == "diffusion" and n[1:])
         if path.parent == PACKAGE or (path.name, path.parent.parent) == ("__init__.py", PACKAGE):
-            text = ast.get_docstring(ast.parse(path.read_text())) or ""
-            lines[unit] = text.partition("\n")[0]
+            lines[unit] = (ast.get_docstring(tree) or "").partition("\n")[0]
     edges = {unit: (needs & edges.keys()) - {unit} for unit, needs in edges.items()}
     return edges, lines
 
@@ -122,10 +99,10 @@ def arranged() -> tuple[
     list[int], list[dict[str, float]], list[list[str]], dict[str, int], dict[str, str]
 ]:
     """Return the layers from the top, the centers in each, the arrows, each unit's row and its first line."""
-    layer = layers()
+    layer = LAYERS
     edges, lines = import_graph()
     if missing := sorted(edges.keys() - layer.keys()):
-        raise SystemExit(f"give {missing} a layer in tests/test_layers.py")
+        raise SystemExit(f"give {missing} a layer in scripts/_units.py")
     if upward := sorted((u, v) for u in edges for v in edges[u] if layer[v] >= layer[u]):
         raise SystemExit(f"these imports do not point down: {upward}")
     numbers = sorted({layer[unit] for unit in edges}, reverse=True)

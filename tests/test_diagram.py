@@ -20,7 +20,7 @@ def test_each_unit_has_a_line_in_the_page_with_its_layer():
     for unit in edges:
         name = f"diffusion/{unit}" if unit.startswith("__") else unit
         lines = [line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line]
-        assert any(line.startswith(f"| {diagram.layers()[unit]} |") for line in lines), name
+        assert any(line.startswith(f"| {diagram.LAYERS[unit]} |") for line in lines), name
 
 
 def test_arrows_that_follow_from_others_are_left_out():

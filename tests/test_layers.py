@@ -1,4 +1,4 @@
-"""Imports point one way: each room knows only the rooms below it, and no file is part of a circle."""
+"""Imports point one way: each unit imports lower units only, and no file is part of a cycle."""
 
 import ast
 import subprocess
@@ -7,26 +7,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "diffusion"
+sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
+from _units import FILES, LAYERS, MODULES, PACKAGE, ROOT, imports, unit_of
 
-LAYERS = {  # what stands at the top of the package -> layer; a file may import lower layers, and its own folder
-    "types": 0, "registry": 0,
-    "numerics": 1,
-    "runtime": 2,
-    "processes": 3,
-    "models": 4, "guidance": 4, "likelihood": 4,
-    "samplers": 5,
-    "objectives": 6, "inverse_problems": 6, "editing": 6,
-    "classifiers": 7, "testing": 7,
-    "networks": 8, "data": 8,
-    "training": 9,
-    "checkpoints": 10, "evaluation": 10,
-    "config": 11, "drawing": 11,
-    "run": 12,
-    "cli": 13,
-    "__init__": 14, "__main__": 14,
-}  # fmt: skip
 CORE = 7  # the mathematics: up to here JAX, NumPy and SciPy's spline are all there is
 
 PURE = {"jax", "numpy", "jaxtyping", "diffusion"}
@@ -44,27 +27,7 @@ HEAVY = {
     "tensorflow", "tensorflow_datasets",
 }  # fmt: skip
 
-FILES = sorted(PACKAGE.rglob("*.py"))
-MODULES = {
-    ".".join(("diffusion", *p.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
-        ".__init__"
-    ): p
-    for p in FILES
-}
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
-
-
-def imports(tree: ast.AST) -> set[str]:
-    """The modules that a file imports; of `from package import module` the module."""
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            for alias in node.names:
-                deeper = f"{node.module}.{alias.name}"
-                names.add(deeper if deeper in MODULES else node.module)
-    return names
 
 
 def top_level(tree: ast.Module) -> ast.Module:
@@ -73,17 +36,13 @@ def top_level(tree: ast.Module) -> ast.Module:
     return ast.Module(body, [])
 
 
-def unit_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
 def heads(names: set[str]) -> set[str]:
     return {n.split(".")[0] for n in names} - set(sys.stdlib_module_names)
 
 
-def test_every_room_has_a_layer():
+def test_every_unit_has_a_layer():
     assert {unit_of(path) for path in FILES} <= LAYERS.keys(), (
-        "give it a layer here and in docs/architecture.md"
+        "give it a layer in scripts/_units.py and docs/architecture.md"
     )
 
 
