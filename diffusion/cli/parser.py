@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from diffusion.cli.messages import fail, say
+from diffusion.registry.names import nearest
 from diffusion.runtime import exits
 
 HELP = ("--help", "-help", "-h")
@@ -171,9 +172,7 @@ def _default(action: argparse.Action) -> str:
 
 def unknown(what: str, name: str, known: Iterable[str], title: str) -> str:
     """Return the message for an unknown name, with the nearest known name and the list of all."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what}.{hint} {title}: {', '.join(known)}."
+    return f"unknown {what}.{nearest(name, known, count=1)} {title}: {', '.join(known)}."
 
 
 def dotted(

@@ -91,21 +91,21 @@ def eval_conditions(
     held_out: Callable[[], Dataset],
     indices: np.ndarray,
     classes: int = 0,
-    asked: Any = None,
+    requested: Any = None,
 ) -> Cond:
     """Return conditions for evaluation: the classes in turn, all other entries from held-out examples.
 
     Args:
         spec: data that the model was trained on.
-        held_out: function that returns the held-out data; called if entries are needed that `asked` lacks.
+        held_out: function that returns the held-out data; called if entries are needed that `requested` lacks.
         indices: indices of the examples.
         classes: number of classes to cycle through; 0 for all.
-        asked: explicit conditions instead of the classes: an array or a dictionary, as in `make_conditions`.
+        requested: explicit conditions instead of the classes: an array or a dictionary, as in `make_conditions`.
     """
     count, one = len(indices), isinstance(spec.num_classes, int) and spec.num_classes
     turn = {"label": indices % (classes or spec.num_classes)} if one else {}
-    if asked is not None:
-        turn |= asked if isinstance(asked, Mapping) else {array_entry(spec): asked}
+    if requested is not None:
+        turn |= requested if isinstance(requested, Mapping) else {array_entry(spec): requested}
     if set(shapes(spec, 1)) <= set(turn):
         return make_conditions(spec, turn or None, count)
     data = held_out()

@@ -7,14 +7,13 @@ Names go from the general to the special: "folder-red", "mail-reply-all". A fami
 that say little, the second: documents of the same program, or the steps of a battery.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from diffusion.data.installed import PackagedPictures
+from diffusion.data.installed import PackagedPictures, first_telling
 from diffusion.data.pixels import decode
 from diffusion.registry import register
 
@@ -66,9 +65,7 @@ class Icons(PackagedPictures):
 
     def family_of(self, folders: tuple[str, ...], name: str) -> str:
         """Return the first word of the name that says something."""
-        words = re.findall(r"[a-z]+", name.lower())
-        telling = [w for w in words if w not in _BROAD]
-        return next(iter(telling or words), name)
+        return first_telling(name, lambda word: word in _BROAD)
 
     def draw(self, path: Path) -> np.ndarray | str:
         """Return the icon as it is, on white."""

@@ -7,7 +7,8 @@ is for testing, so that a newer package moves no family (but for those of `split
 
 import abc
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,6 +31,17 @@ def in_test(family: str) -> bool:
     """Tell whether a family is for testing."""
     digest = hashlib.sha256(family.encode()).digest()
     return int.from_bytes(digest[:8], "big") % _TEST_EVERY == 0
+
+
+def first_telling(name: str, skipped: Callable[[str], Any]) -> str:
+    """Return the first word of a file name that is not skipped, else its first word, else the name.
+
+    Args:
+        name: without suffix; words are letters.
+        skipped: whether a word says too little to name a family.
+    """
+    words = re.findall(r"[a-z]+", name.lower())
+    return next(iter([w for w in words if not skipped(w)] or words), name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 KINDS = {"points": (1,), "signal": (2,), "image": (2, 3), "latent": (3,)}  # axes of one example
-_MANY = (
-    4  # largest number of channels in front; least ratio of the length of a signal to its channels
-)
+# largest number of channels in front; least ratio of the length of a signal to its channels
+_MANY = 4
 
 
 class ArrayError(ValueError):

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from diffusion.data.installed import PackagedPictures
+from diffusion.data.installed import PackagedPictures, first_telling
 from diffusion.data.pixels import centered, decode
 from diffusion.registry import register
 
@@ -81,9 +81,7 @@ class OpenClipart(PackagedPictures):
         """Return the first word of the name that says something."""
         if folders[:3] == _CARDS:
             return "playing cards"
-        words = re.findall(r"[a-z]+", name.lower())
-        telling = [w for w in words if len(w) > 1 and not _FILLERS.fullmatch(w)]
-        return next(iter(telling or words), name)
+        return first_telling(name, lambda word: len(word) < 2 or _FILLERS.fullmatch(word))
 
     def draw(self, path: Path) -> np.ndarray | str:
         """Return the drawing in the middle of a white square."""

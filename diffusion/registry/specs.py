@@ -14,11 +14,10 @@ from diffusion.registry.renamed import current_fields, current_name
 def resolve(kind: str, spec: Any, **extra: Any) -> dict[str, Any]:
     """Return the mapping from which `build` would build, with every default written out."""
     fields = {"name": spec} if isinstance(spec, str) else dict(spec)
-    target = lookup(kind, fields["name"])
+    name = current_name(kind, fields["name"])
+    target = lookup(kind, name)
     parameters, kinds = inspect.signature(target).parameters, nested_kinds(target)
-    fields = current_fields(f"{kind} {fields['name']!r}", target, fields) | {
-        "name": current_name(kind, fields["name"])
-    }
+    fields = current_fields(f"{kind} {name!r}", target, fields) | {"name": name}
     defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
     values = fields | {
         k: extra.get(k, v) for k, v in defaults.items() if k not in fields and not callable(v)
