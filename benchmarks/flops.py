@@ -28,9 +28,8 @@ def _convolution(eqn: Any) -> float:
     p = eqn.params
     kernel, out = eqn.invars[1].aval.shape, eqn.outvars[0].aval.shape
     each = math.prod(kernel) / kernel[p["dimension_numbers"].rhs_spec[0]]
-    zeros = math.prod(
-        p["lhs_dilation"]
-    )  # of a strided convolution's gradient: nothing is multiplied
+    # of a strided convolution's gradient: nothing is multiplied
+    zeros = math.prod(p["lhs_dilation"])
     return 2.0 * math.prod(out) * each / zeros
 
 

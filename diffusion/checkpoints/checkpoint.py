@@ -97,9 +97,8 @@ class Checkpoints(CheckpointReader):
         self._completed, self._alive = completed, alive
         self._writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
         self._thread = futures.ThreadPoolExecutor(1, "save", initializer=_lower_priority)
-        self._saving: tuple[int, int, futures.Future[None]] | None = (
-            None  # step, bytes, what writes it
-        )
+        # step, bytes, and the future of the write
+        self._saving: tuple[int, int, futures.Future[None]] | None = None
         # adding the same filter again has no effect
         logging.getLogger("absl").addFilter(_not_said_twice)
         first_process(self._prepare)

@@ -233,14 +233,14 @@ def measure_one(name: str, metric: Any, there: Any, target: Any, file: Any) -> N
     kept = name in there and still_holds(there[name].card, metric.card(target.inputs))
     say(f"{name} ..." + (" measured before (--fresh: anew)" if kept else ""))
     if not kept:
-        before, target.asked[:] = list(target.asked), []
+        before, target.requested[:] = list(target.requested), []
         try:
             results = numbers_of(metric, target.inputs)
             there[name] = Entry(results, target.card(metric))
         except BaseException:
-            target.asked[:] = before
+            target.requested[:] = before
             raise
-        target.asked[:] = before + target.asked
+        target.requested[:] = before + target.requested
         failpoint("in_eval")
         file.write(there)
     for key, value in there[name].results.items():

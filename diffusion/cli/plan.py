@@ -43,7 +43,7 @@ class Plan:
         if not has_conditions(self.flags, self.labels, self.label_source):
             return self.label_source.conditions(None, len(indices))
         labels = None if self.labels is None else self.labels[indices % len(self.labels)]
-        return self.label_source.conditions_in_turn(indices, asked=labels)
+        return self.label_source.conditions_in_turn(indices, requested=labels)
 
     def manifest(self) -> dict[str, Any]:
         """Return everything that determines the examples; batch size and devices do not."""

@@ -103,7 +103,7 @@ def save_pictures(out: Path, target: Any, results: Any) -> None:
     """
     from diffusion.evaluation import pictures
 
-    spec, count = target.inputs.held_out.spec, max(target.asked, default=0)
+    spec, count = target.inputs.held_out.spec, max(target.requested, default=0)
     if not count:
         return
     classes = spec.num_classes if isinstance(spec.num_classes, int) else 0
@@ -124,7 +124,7 @@ def save_pairs(out: Path, target: Any, spec: Any, results: Any) -> None:
     from diffusion.evaluation.metrics import pairs_of
 
     pairs = next(filter(None, (pairs_of(found) for found in results.values())), [])
-    pairs = [pair for pair in pairs if pair["generated"] < max(target.asked)]
+    pairs = [pair for pair in pairs if pair["generated"] < max(target.requested)]
     pairs = pairs[: len(pairs) - len(pairs) % PAIRS or len(pairs)]
     if not pairs or not spec.pictured:
         return

@@ -27,7 +27,7 @@ class Target:
         model: card entry of the model; None for examples from a file.
         generated: function from a number of examples to the card entry that describes them.
         read: read(first, count) returns examples that exist already, as those of a metric that was just measured.
-        asked: numbers of examples that metrics have requested.
+        requested: numbers of examples that metrics have requested.
     """
 
     inputs: Any
@@ -37,7 +37,7 @@ class Target:
     model: Mapping[str, Any] | None
     generated: Callable[[int], Mapping[str, Any]]
     read: Callable[[int, int], Any]
-    asked: list[int] = field(default_factory=list)
+    requested: list[int] = field(default_factory=list)
 
     def card(self, metric: Any) -> dict[str, Any]:
         """Return the card of a metric that was just measured."""
@@ -47,7 +47,7 @@ class Target:
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         return make_card(
             metric.card(self.inputs), seed=self.inputs.seed, model=self.model,
-            generated=self.generated(max(self.asked)) if self.asked else None,
+            generated=self.generated(max(self.requested)) if self.requested else None,
             made_by={**about, "date": now, "command": " ".join(map(str, self.about["command"]))},
         )  # fmt: skip
 
@@ -90,14 +90,14 @@ def of_run(run: Any, seed: int, folder: Path, poll: Callable[[], None], stop: An
         "data": config["data"]["name"], "process": config["process"]["name"],
         "network": config["network"]["name"],
     }  # fmt: skip
-    asked: list[int] = []
+    requested: list[int] = []
     inputs, read = _with_shards(
-        run.experiment.eval_inputs(run.params, seed), folder, made_of, poll, stop, asked
+        run.experiment.eval_inputs(run.params, seed), folder, made_of, poll, stop, requested
     )
     names = [str(model[k]) for k in ("data", "process", "network")]
     return Target(
         inputs=inputs, title=f"{names[0]}: {names[1]}, {names[2]}", made_of=made_of,
-        about={**seen, "config": config, **card}, model=model, read=read, asked=asked,
+        about={**seen, "config": config, **card}, model=model, read=read, requested=requested,
         generated=_recipe(run, config),
     )  # fmt: skip
 
@@ -131,7 +131,7 @@ def _recipe(run: Any, config: Mapping[str, Any]) -> Callable[[int], dict[str, An
 
 
 def _with_shards(
-    inputs: Any, folder: Path, made_of: Any, poll: Callable, stop: Any, asked: list[int]
+    inputs: Any, folder: Path, made_of: Any, poll: Callable, stop: Any, requested: list[int]
 ) -> tuple[Any, Callable[[int, int], Any]]:
     """Return inputs that check for signals and keep generated examples in shards, and a function to read those."""
     import contextlib
@@ -147,7 +147,7 @@ def _with_shards(
         return inputs.generate(count, first)
 
     def generate(count: int) -> Iterator[np.ndarray]:
-        asked.append(count)
+        requested.append(count)
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(shards.opened())
@@ -194,10 +194,10 @@ def of_examples(
     count = examples.count if num_samples is None else num_samples
     if count > examples.count:
         raise ValueError(f"--num_samples {count}: {path} holds {examples.count} examples.")
-    asked: list[int] = []
+    requested: list[int] = []
 
     def generate(count: int, first: int = 0) -> Iterator[np.ndarray]:
-        asked.append(count)
+        requested.append(count)
         for x in examples.read(count, first):
             poll()
             yield x
@@ -214,7 +214,7 @@ def of_examples(
     made_of["commit"] = card["commit"]
     return Target(
         inputs=inputs, title=f"{path.name} against {data['name']}", made_of=versions_of(made_of),
-        about={"seed": seed, "examples": examples.card(), "data": data, **card}, model=None, asked=asked,
+        about={"seed": seed, "examples": examples.card(), "data": data, **card}, model=None, requested=requested,
         generated=lambda count: {"count": count, **examples.card()},
         read=lambda first, count: np.concatenate(list(examples.read(count, first))),
     )  # fmt: skip

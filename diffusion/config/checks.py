@@ -23,8 +23,8 @@ Note = Callable[[Any], str | None]
 
 LARGE_GAIN = 100  # amplification of errors above which there is a note
 FEW_STEPS = 10  # number of sampling steps up to which a grid is tested
-# std of the test data; ratio of standard deviations above which there is a note
-NORMAL_STD, TOO_WIDE = (0.5, 3)
+NORMAL_STD = 0.5  # standard deviation of the test data
+TOO_WIDE = 3  # ratio of standard deviations above which there is a note
 
 
 def check_parts(experiment: Any) -> None:
@@ -72,18 +72,16 @@ def check_training(experiment: Any) -> None:
     with config_errors("config.grid"):
         times = experiment.times()
     if experiment.train.sample_every and isinstance(experiment.sampler, StepSampler):
-        with config_errors(
-            "config.sampler"
-        ):  # such as noise beyond what the steps of the grid allow
+        # such as noise beyond what the steps of the grid allow
+        with config_errors("config.sampler"):
             experiment.sampler.prepare(experiment.process, times)
     with config_errors("config.time"):
         experiment.time.quantile(experiment.process, jnp.linspace(0.1, 0.9, 3))
     with config_errors("config.coupling"):
         getattr(experiment.coupling, "check", lambda size: None)(experiment.spec.size)
     if experiment.train.sample_every and experiment.task == "generator":
-        with config_errors(
-            "config.data"
-        ):  # grids of samples take some conditions from held-out data
+        # grids of samples take some conditions from held-out data
+        with config_errors("config.data"):
             experiment.conditions_in_turn(np.arange(1))
     if (
         experiment.train.sample_every
@@ -167,10 +165,8 @@ def coarse_grid(experiment: Any) -> str | None:
     """
     sampler, process = experiment.sampler, experiment.process
     stepping = isinstance(sampler, StepSampler) and isinstance(process, AffineProcess)
-    asks_more = {
-        "analytic",
-        "learned",
-    } & experiment.variances  # the sampler needs more than a denoiser
+    # the sampler needs more than a denoiser
+    asks_more = {"analytic", "learned"} & experiment.variances
     generates = experiment.task == "generator" and not asks_more
     if not generates or not stepping or experiment.num_steps > FEW_STEPS:
         return None

@@ -271,12 +271,14 @@ class Experiment:
         """
         return conditioning.make_conditions(self.spec, given, count)
 
-    def conditions_in_turn(self, indices: np.ndarray, classes: int = 0, asked: Any = None) -> Cond:
+    def conditions_in_turn(
+        self, indices: np.ndarray, classes: int = 0, requested: Any = None
+    ) -> Cond:
         """Return conditions for evaluation: the classes in turn, all other entries from held-out examples.
 
         See `diffusion.data.conditions.eval_conditions`.
         """
-        return conditioning.eval_conditions(self.spec, self.held_out, indices, classes, asked)
+        return conditioning.eval_conditions(self.spec, self.held_out, indices, classes, requested)
 
     # ---- evaluation -----------------------------------------------------------------------------
 

@@ -70,9 +70,8 @@ def write_file(path: str | os.PathLike[str], save: Callable[[Path], None]) -> No
     Raises:
         WriteError: the file cannot be written, with the path and the reason.
     """
-    with replacing(
-        path, durable=False
-    ) as scratch:  # not flushed to disk, since pictures can be drawn again
+    # not flushed to disk, since pictures can be drawn again
+    with replacing(path, durable=False) as scratch:
         save(scratch)
 
 

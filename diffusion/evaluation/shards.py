@@ -33,9 +33,8 @@ from diffusion.runtime.reading import NotPlainError, parse_json, read_bytes, rea
 from diffusion.types import Say
 
 MANIFEST = "manifest.json"
-BEGUN_ON = (
-    "begun_on"  # manifest entry of the machine that began the folder: for messages, not compared
-)
+# manifest entry of the machine that began the folder: for messages, not compared
+BEGUN_ON = "begun_on"
 _PICTURE = re.compile(r"[0-9]{6,}\.png")
 _NAME = re.compile(r"([0-9]+)-([0-9]+)\.([0-9a-f]{64})\.(npy|json)")
 

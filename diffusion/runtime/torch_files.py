@@ -30,9 +30,8 @@ MAGIC = 0x1950A86A20F9469CFC6C  # the first value of the older format
 MOST_INSTRUCTIONS = 300_000  # enough for about 10,000 tensors
 MOST_AT_ONCE = 2**24  # bytes of one text or number, and of the whole pickle
 MOST_DIMENSIONS = 32
-MOST_SHARED = (
-    4  # tensors may share storage; copies take at most this many times the size of the file
-)
+# tensors may share storage; copies take at most this many times the size of the file
+MOST_SHARED = 4
 
 
 @dataclass(frozen=True)

@@ -60,9 +60,8 @@ class Sampler(abc.ABC):
     order: ClassVar[int] = 1
     gains: ClassVar[int] = 0  # measured order of convergence minus `order`
     stochastic: ClassVar[bool] = False
-    requires: ClassVar[type[Process]] = (
-        Process  # the most general class of process that it works for
-    )
+    # the most general class of process that it works for
+    requires: ClassVar[type[Process]] = Process
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -176,7 +176,7 @@ def test_a_survey_goes_through_the_classes_and_takes_the_rest_from_data():
         def batch(self, step, batch_size, index, train):
             return {"cond": {k: np.asarray(v)[index] for k, v in COND.items() if k != "label"}}
 
-    asked = eval_conditions(Given.spec, Given, np.arange(6), asked=np.full(6, 2))
+    asked = eval_conditions(Given.spec, Given, np.arange(6), requested=np.full(6, 2))
     assert (asked["label"] == 2).all()
     np.testing.assert_array_equal(asked["image"][:4], COND["image"])
     cond = eval_conditions(Given.spec, Given, np.arange(6))
